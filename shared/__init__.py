@@ -1,0 +1,1 @@
+"""What every Moodline worker agrees on: messages, seams, settings, metrics and errors."""

@@ -1,0 +1,42 @@
+"""The bus: `memory://` inside one process, `kafka://host:port[,host:port]` on Apache Kafka. A URL chooses the adapter."""
+
+from shared.bus.base import OLDEST, Bus, Consumer, ConsumerSettings, Position, Producer, Record
+from shared.bus.partition import partition_for
+from shared.errors import SettingsError
+
+__all__ = [
+    "OLDEST",
+    "Bus",
+    "Consumer",
+    "ConsumerSettings",
+    "Position",
+    "Producer",
+    "Record",
+    "open_bus",
+    "partition_for",
+]
+
+
+def open_bus(url: str, *, partitions: int = 16, max_bytes: int = 256 * 1024 * 1024) -> Bus:
+    """Open the bus that the URL names.
+
+    Args:
+        url: `memory://` or `kafka://host:port[,host:port…]`, optionally with librdkafka properties as the query.
+        partitions: Partitions of topics that this call's `ensure_topics` creates.
+        max_bytes: Bound of the memory bus, per topic.
+
+    Raises:
+        SettingsError: the URL's scheme is unknown or the adapter's package is not installed.
+    """
+    scheme = url.partition("://")[0]
+    if scheme == "memory":
+        from shared.bus.memory import MemoryBus
+
+        return MemoryBus(partitions=partitions, max_bytes=max_bytes)
+    if scheme == "kafka":
+        try:
+            from shared.bus.kafka import KafkaBus
+        except ModuleNotFoundError as error:
+            raise SettingsError(f"kafka:// needs the package {error.name}: pip install 'moodline[kafka]'") from error
+        return KafkaBus(url, partitions=partitions)
+    raise SettingsError(f"bus URL scheme {scheme!r} is unknown; use memory:// or kafka://host:port")

@@ -1,0 +1,144 @@
+"""The bus seam: ordered, keyed, replayable records between workers.
+
+Semantics, the same for every adapter and proved by one contract suite:
+
+- A topic has a fixed number of partitions. Records with the same key go to the same partition (CRC-32 of the key modulo
+  the number of partitions) and keep their order there.
+- A consumer belongs to a group. The group's partitions are dealt out among its consumers; a partition has one owner at
+  a time. A consumer that joins, leaves or dies moves partitions; records not committed by the old owner come again to the
+  new one. Delivery is at least once.
+- `poll` is the only place where ownership changes, so between two polls a worker's partitions are stable from its own
+  point of view. Another worker may nevertheless own them already (this one was paused too long): that is why writers fence.
+- `commit` says that everything up to the given positions, inclusive, is done. It is synchronous.
+- Committing nothing loses nothing.
+- A producer's `send` may block while the bus is full (back-pressure) and raises `BusFullError` when it stays full.
+  Records are durable only when `flush` returns.
+- Memory is bounded in bytes everywhere: a consumer's prefetch, a producer's queue, and the memory bus itself.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol
+
+OLDEST: Final = -1
+"""Offset that stands for the oldest record that is kept."""
+
+
+class Position(NamedTuple):
+    """A record's place on the bus."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record as read. `timestamp_ms` is when it was produced, milliseconds since the Unix epoch."""
+
+    position: Position
+    key: bytes
+    value: bytes
+    timestamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerSettings:
+    """How to read.
+
+    Attributes:
+        group: Consumer group.
+        topics: Topics in order of priority: while an earlier topic has records, later ones wait (live before files).
+        max_prefetch_bytes: Cap of what is fetched ahead, per topic.
+        on_revoked: Called from `poll` or `close` with `(topic, partition)` pairs that this consumer owns no more.
+    """
+
+    group: str
+    topics: tuple[str, ...]
+    max_prefetch_bytes: int = 16 * 1024 * 1024
+    on_revoked: Callable[[frozenset[tuple[str, int]]], None] | None = None
+
+
+class Consumer(Protocol):
+    """A member of a consumer group. Not thread-safe: one worker, one thread."""
+
+    def poll(self, max_records: int, timeout_s: float, linger_s: float = 0.0) -> list[Record]:
+        """Return up to `max_records`, oldest first per partition.
+
+        Waits up to `timeout_s` for the first record, then up to `linger_s` more for further ones. An empty list means
+        that nothing came. Must be called regularly, or the group takes the partitions away.
+
+        Raises:
+            BusUnavailableError: the bus was out of reach for longer than the adapter retries.
+            BusClosedError: after `close`.
+        """
+        ...
+
+    def commit(self, positions: Iterable[Position]) -> None:
+        """Mark everything up to these positions, inclusive, as done; blocks until the bus has it.
+
+        A position in a partition that this consumer no longer owns is ignored: its new owner reads it again.
+        """
+        ...
+
+    def seek(self, position: Position) -> None:
+        """Continue at `position` (inclusive; `OLDEST` for the oldest kept record). Ignored for partitions not owned."""
+        ...
+
+    def assignment(self) -> frozenset[tuple[str, int]]:
+        """Return the `(topic, partition)` pairs owned as of the last `poll`."""
+        ...
+
+    def close(self) -> None:
+        """Leave the group. Does not commit. Safe to call twice."""
+        ...
+
+
+class Producer(Protocol):
+    """Publishes records. Thread-safe."""
+
+    def send(self, topic: str, key: bytes, value: bytes) -> None:
+        """Queue one record. May block for the adapter's send time-out while the bus is full.
+
+        Raises:
+            BusFullError: still full after the time-out; the record was not queued.
+            DeliveryError: the record is larger than the bus takes.
+            BusClosedError: after `close`.
+        """
+        ...
+
+    def flush(self, timeout_s: float = 60.0) -> None:
+        """Block until every queued record is durable.
+
+        Raises:
+            DeliveryError: records failed or were not acknowledged in time; they may or may not be on the bus.
+        """
+        ...
+
+    def close(self) -> None:
+        """Flush what can be flushed within a few seconds and release. Safe to call twice."""
+        ...
+
+
+class Bus(Protocol):
+    """A connection to one bus; a factory for consumers and producers."""
+
+    def ensure_topics(self, names: Iterable[str]) -> None:
+        """Create the topics that do not exist; idempotent. Raises `BusUnavailableError`."""
+        ...
+
+    def open_consumer(self, settings: ConsumerSettings) -> Consumer:
+        """Join a group."""
+        ...
+
+    def open_producer(self) -> Producer:
+        """Open a producer."""
+        ...
+
+    def partitions(self, topic: str) -> int:
+        """Return the number of partitions of a topic that exists."""
+        ...
+
+    def close(self) -> None:
+        """Release the connection; consumers and producers must be closed before."""
+        ...

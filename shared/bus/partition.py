@@ -1,0 +1,8 @@
+"""Which partition, and so which shard, a key belongs to."""
+
+import zlib
+
+
+def partition_for(key: bytes, partitions: int) -> int:
+    """Return the partition of a key: CRC-32 modulo the number of partitions, as librdkafka's `consistent` partitioner."""
+    return zlib.crc32(key) % partitions

@@ -1,0 +1,141 @@
+"""Every error that Moodline raises on purpose.
+
+Each class has a stable `code`, used in API answers, logs and metrics. Messages say what was wrong and what to do;
+they never carry a URL with credentials.
+"""
+
+from typing import ClassVar
+
+
+class MoodlineError(Exception):
+    """Base of all errors raised on purpose. `code` is stable and machine-readable."""
+
+    code: ClassVar[str] = "internal"
+
+
+class SettingsError(MoodlineError):
+    """A setting is missing or has a value that cannot be used."""
+
+    code = "settings"
+
+
+class MessageError(MoodlineError):
+    """Bytes from the bus are not a message that this version understands; `reason` is a short, fixed word."""
+
+    code = "bad_message"
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+
+
+class PoisonLimitError(MoodlineError):
+    """Too many undecodable messages in a row: more likely a wrong deployment than bad data, so the worker stops."""
+
+    code = "poison_limit"
+
+
+class BusError(MoodlineError):
+    """The bus refused or lost a request."""
+
+    code = "bus"
+
+
+class BusUnavailableError(BusError):
+    """The bus cannot be reached within the time allowed."""
+
+    code = "bus_unavailable"
+
+
+class BusFullError(BusError):
+    """No room on the bus within the time allowed; nothing was sent."""
+
+    code = "bus_full"
+
+
+class DeliveryError(BusError):
+    """Messages were not acknowledged. `topics` names where, so that a worker can tell file streams from live ones."""
+
+    code = "delivery"
+
+    def __init__(self, message: str, topics: frozenset[str] = frozenset()) -> None:
+        super().__init__(message)
+        self.topics = topics
+
+
+class BusClosedError(BusError):
+    """The consumer or producer was used after close."""
+
+    code = "bus_closed"
+
+
+class StoreError(MoodlineError):
+    """The store refused or failed a request."""
+
+    code = "store"
+
+
+class StoreUnavailableError(StoreError):
+    """The store cannot be reached within the time allowed."""
+
+    code = "store_unavailable"
+
+
+class StreamExistsError(StoreError):
+    """A stream with this id is registered already."""
+
+    code = "stream_exists"
+
+
+class StreamNotFoundError(StoreError):
+    """No stream with this id is registered."""
+
+    code = "stream_not_found"
+
+
+class RevisionConflictError(StoreError):
+    """The stream was changed by somebody else since it was read."""
+
+    code = "revision_conflict"
+
+
+class InvalidStreamError(MoodlineError):
+    """A stream's definition cannot be used; `field` names the part that is wrong."""
+
+    code = "invalid_stream"
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class SourceError(MoodlineError):
+    """A source cannot be opened or read; `reason` is one of `shared.streams.FailureReason`."""
+
+    code = "source"
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class ModelError(MoodlineError):
+    """A model artefact cannot be used: missing, altered, of another shape, or of an unsafe kind."""
+
+    code = "model"
+
+
+class ImageError(MoodlineError):
+    """An image cannot be used: not decodable, of an unsupported type, or over the limits."""
+
+    code = "image"
+
+
+class QueryError(MoodlineError):
+    """A timeline query cannot be answered as asked; `field` names the parameter."""
+
+    code = "invalid_query"
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field

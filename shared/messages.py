@@ -1,0 +1,267 @@
+"""Messages between workers, topic names, and the codec. Nothing else in Moodline knows bytes.
+
+A frame is `(stream_id, session, seq)`. Every topic carries exactly one message per sampled frame, in order of `seq`
+within a stream, also when the frame has no face or was skipped, so the sequence has no silent holes. `End` closes a
+finite stream and takes the next `seq` itself.
+
+Encoding is MessagePack maps by msgspec. Every message has a schema version `v`. Readers ignore unknown fields, so a
+field with a default may be added within a version; any other change raises `SCHEMA_VERSION`.
+"""
+
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from shared.emotions import CROP_SIDE_PX, EMOTIONS
+from shared.errors import MessageError
+
+SCHEMA_VERSION: Final = 1
+
+
+class Lane(StrEnum):
+    """Files and live cameras travel on separate topics: retention differs, and a backlog of files must not age a camera."""
+
+    FILE = "file"
+    LIVE = "live"
+
+
+class Hop(StrEnum):
+    """The three hops of a frame between workers; each has one topic per lane."""
+
+    FRAMES = "frames"
+    FACES = "faces"
+    EMOTIONS = "emotions"
+
+
+class SkipReason(StrEnum):
+    """Why a sampled frame carries no result. Order is fixed: timelines store counts by position, so append only."""
+
+    EXPIRED = "expired"
+    OVERLOADED = "overloaded"
+    CORRUPT = "corrupt"
+    LOST = "lost"
+
+
+TOPIC_PREFIX: Final = "moodline"
+STREAMS_TOPIC: Final = f"{TOPIC_PREFIX}.streams.v1"
+"""Carries nothing: its partitions are the shards of streams, dealt to ingest workers by the group protocol."""
+DLQ_TOPIC: Final = f"{TOPIC_PREFIX}.dlq.v1"
+
+
+def topic(hop: Hop, lane: Lane) -> str:
+    """Return the topic of one hop and lane, e.g. `moodline.frames.file.v1`."""
+    return f"{TOPIC_PREFIX}.{hop}.{lane}.v1"
+
+
+ALL_TOPICS: Final[tuple[str, ...]] = (
+    *(topic(hop, lane) for hop in Hop for lane in Lane),
+    STREAMS_TOPIC,
+    DLQ_TOPIC,
+)
+
+
+def lane_of(topic_name: str) -> Lane | None:
+    """Return the lane of a hop's topic, or None for the other topics."""
+    for lane in Lane:
+        if topic_name.endswith(f".{lane}.v1"):
+            return lane
+    return None
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """What every message of a stream carries.
+
+    Attributes:
+        v: Schema version.
+        stream_id: The stream; also the key on every topic.
+        session: Fencing number of the claim under which the frame was read. Larger is newer, over all streams.
+        seq: Number of the sampled frame: from the start of the content for files, of the session for live sources.
+        event_time_us: Position on the timeline, microseconds since the Unix epoch, UTC. Never decreases in a stream.
+        captured_at_us: Wall clock when ingest read the frame, microseconds since the Unix epoch. Only for latency and
+            age; never part of a timeline.
+        lane: File or live.
+    """
+
+    v: int = SCHEMA_VERSION
+    stream_id: str
+    session: int
+    seq: int
+    event_time_us: int
+    captured_at_us: int
+    lane: Lane
+
+
+class Frame(Header, frozen=True, kw_only=True, tag_field="kind", tag="frame"):
+    """A sampled frame on its way to the detector.
+
+    Attributes:
+        width: Width of the image in px.
+        height: Height of the image in px.
+        jpeg: The JPEG image, 8-bit colour; empty when the frame was skipped.
+        skip: Why there is no image.
+    """
+
+    width: int
+    height: int
+    jpeg: bytes = b""
+    skip: SkipReason | None = None
+
+
+class Face(msgspec.Struct, frozen=True):
+    """One detected face.
+
+    Attributes:
+        box: x1, y1, x2, y2 in 1/65536 of the image's width (x) and height (y), 0 to 65536, x1 < x2 and y1 < y2.
+        score: Detector's score as an integer, 0 to 65535.
+        crop: 48x48 grey image, row-major, 2,304 bytes.
+    """
+
+    box: tuple[int, int, int, int]
+    score: int
+    crop: bytes
+
+
+class Faces(Header, frozen=True, kw_only=True, tag_field="kind", tag="faces"):
+    """The faces of one frame on their way to the classifier; empty when there is none or the frame was skipped."""
+
+    width: int
+    height: int
+    faces: tuple[Face, ...] = ()
+    skip: SkipReason | None = None
+
+
+class FaceEmotion(msgspec.Struct, frozen=True):
+    """One classified face.
+
+    Attributes:
+        box: As in `Face`.
+        score: As in `Face`.
+        probabilities: Seven integers in the order of `EMOTIONS`, 0 to 65535, that sum to exactly 65535.
+    """
+
+    box: tuple[int, int, int, int]
+    score: int
+    probabilities: tuple[int, int, int, int, int, int, int]
+
+
+class Emotions(Header, frozen=True, kw_only=True, tag_field="kind", tag="emotions"):
+    """The emotions of one frame on their way to the aggregator.
+
+    Attributes:
+        model: Name of the classifier model that made the probabilities; empty when the frame was skipped.
+    """
+
+    width: int
+    height: int
+    faces: tuple[FaceEmotion, ...] = ()
+    skip: SkipReason | None = None
+    model: str = ""
+
+
+class End(Header, frozen=True, kw_only=True, tag_field="kind", tag="end"):
+    """The end of a finite stream, passed on unchanged by every stage. `event_time_us` is that of the last frame's end."""
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="dead"):
+    """A record that a worker could not decode.
+
+    Attributes:
+        reason: Short fixed word, as in `MessageError.reason`.
+        detail: What the decoder said; never the content.
+        topic, partition, offset: Where the record was.
+        worker: Name of the stage that gave up on it.
+        failed_at_us: Wall clock, microseconds since the Unix epoch.
+        value: The record's bytes, cut to 64 KiB.
+    """
+
+    v: int = SCHEMA_VERSION
+    reason: str
+    detail: str
+    topic: str
+    partition: int
+    offset: int
+    worker: str
+    failed_at_us: int
+    key: bytes
+    value: bytes
+
+
+Message = Frame | Faces | Emotions | End
+"""What travels on the hops' topics."""
+
+AnyMessage = Message | DeadLetter
+
+DEAD_LETTER_VALUE_LIMIT_BYTES: Final = 64 * 1024
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Message)
+_dead_letter_decoder = msgspec.msgpack.Decoder(DeadLetter)
+_CROP_BYTES: Final = CROP_SIDE_PX * CROP_SIDE_PX
+
+
+class _Envelope(msgspec.Struct):
+    v: int
+
+
+_envelope_decoder = msgspec.msgpack.Decoder(_Envelope)
+
+
+def encode(message: AnyMessage) -> bytes:
+    """Encode a message."""
+    return _encoder.encode(message)
+
+
+def decode(value: bytes) -> Message:
+    """Decode a message of a hop.
+
+    Raises:
+        MessageError: with reason `malformed` (not a message), `version` (of another schema version) or `invalid` (a field
+            is out of range).
+    """
+    _check_version(value)
+    try:
+        message = _decoder.decode(value)
+    except msgspec.MsgspecError as error:
+        raise MessageError("malformed", str(error)) from None
+    _check_content(message)
+    return message
+
+
+def decode_dead_letter(value: bytes) -> DeadLetter:
+    """Decode a record of the dead-letter topic. Raises `MessageError` as `decode` does."""
+    _check_version(value)
+    try:
+        return _dead_letter_decoder.decode(value)
+    except msgspec.MsgspecError as error:
+        raise MessageError("malformed", str(error)) from None
+
+
+def _check_version(value: bytes) -> None:
+    try:
+        version = _envelope_decoder.decode(value).v
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise MessageError("malformed", str(error)) from None
+    if version != SCHEMA_VERSION:
+        raise MessageError("version", f"schema version {version}, this worker reads {SCHEMA_VERSION}; upgrade the older side")
+
+
+def _check_content(message: Message) -> None:
+    if not message.stream_id or message.seq < 0 or message.session < 0:
+        raise MessageError("invalid", "stream_id must not be empty, seq and session must not be negative")
+    if isinstance(message, Faces):
+        for face in message.faces:
+            if len(face.crop) != _CROP_BYTES:
+                raise MessageError("invalid", f"a crop has {len(face.crop)} bytes, not {_CROP_BYTES}")
+            _check_box(face.box)
+    elif isinstance(message, Emotions):
+        for emotion in message.faces:
+            _check_box(emotion.box)
+            if min(emotion.probabilities) < 0 or len(emotion.probabilities) != len(EMOTIONS):
+                raise MessageError("invalid", "a probability is negative")
+
+
+def _check_box(box: tuple[int, int, int, int]) -> None:
+    x1, y1, x2, y2 = box
+    if not (0 <= x1 < x2 <= 65536 and 0 <= y1 < y2 <= 65536):
+        raise MessageError("invalid", f"box {box} is not inside the image")

@@ -1,0 +1,58 @@
+"""The store: `sqlite:///path` for one machine, `redis://host:port/db` for many. A URL chooses the adapter."""
+
+from shared.errors import SettingsError
+from shared.store.base import (
+    ApplyResult,
+    Cell,
+    Claim,
+    Mark,
+    Progress,
+    ProgressStore,
+    Registry,
+    Retention,
+    Store,
+    TimelineStore,
+    TimelineUpdate,
+    dump,
+)
+
+__all__ = [
+    "ApplyResult",
+    "Cell",
+    "Claim",
+    "Mark",
+    "Progress",
+    "ProgressStore",
+    "Registry",
+    "Retention",
+    "Store",
+    "TimelineStore",
+    "TimelineUpdate",
+    "dump",
+    "open_store",
+]
+
+
+def open_store(url: str, retention: Retention) -> Store:
+    """Open the store that the URL names.
+
+    Args:
+        url: `sqlite:///relative.db`, `sqlite:////absolute.db`, or `redis://[user:password@]host:port/db` (`rediss://` for TLS).
+        retention: How long timeline cells are kept.
+
+    Raises:
+        SettingsError: the URL's scheme is unknown or the adapter's package is not installed.
+        StoreUnavailableError: the store cannot be reached.
+    """
+    scheme = url.partition("://")[0]
+    if scheme == "sqlite":
+        from shared.store.sqlite import SqliteStore
+
+        return SqliteStore(url, retention)
+    if scheme in ("redis", "rediss"):
+        try:
+            from shared.store.redis import RedisStore
+        except ModuleNotFoundError as error:
+            raise SettingsError(f"redis:// needs the package {error.name}: pip install 'moodline[redis]'") from error
+        return RedisStore(url, retention)
+    raise SettingsError(f"store URL scheme {scheme!r} is unknown; use sqlite:///path or redis://host:port/0")

@@ -1,0 +1,224 @@
+"""The store seam: registry of streams, progress of each, and timelines.
+
+Three small protocols that one adapter implements; each worker asks only for the one it needs. Semantics, the same for
+every adapter and proved by one contract suite:
+
+- **Registry.** A change names the revision it is based on; a lost race raises `RevisionConflictError`. Removing a stream
+  purges everything that is kept of it, and nothing can be written for it afterwards by writers that knew the old one.
+- **Progress.** `claim` raises the stream's session (a fencing number larger than any given before, for any stream, also after
+  the store lost its last writes). `apply` is the heart of exactly once: in ONE atomic step it compares the stored mark with
+  the one the writer last saw and, only if they are equal, writes bucket values (absolute, never increments), the opaque
+  aggregator state, the new mark and the bus position that belongs to it. A replayed or fenced writer changes nothing.
+- **Timeline.** Cells are opaque bytes, addressed by (series, level, index). Series "" is the stream itself; series
+  "track/<n>" one tracked face; series "tracks" one cell per track summary. Reading never sees half an update.
+"""
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from shared.bus.base import Position
+from shared.streams import StreamSpec, StreamStatus
+
+
+class Mark(NamedTuple):
+    """High-water mark of a stream: the last frame that is in the timeline."""
+
+    session: int
+    seq: int
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """What an ingest worker gets when it takes a stream.
+
+    Attributes:
+        session: The new fencing number.
+        next_seq: First sampled frame not yet in the timeline (mark + 1, or 0).
+        final: The timeline is complete; there is nothing to read.
+    """
+
+    session: int
+    next_seq: int
+    final: bool
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a stream's timeline stands.
+
+    Attributes:
+        mark: Last frame in the timeline, or None before the first.
+        final: The content has ended and all of it is in the timeline.
+        position: Where on the bus the mark's message was, or None.
+        state: The aggregator's state as of the mark; opaque, empty before the first update.
+        fence: Sessions below this one belong to a former stream of the same name and must be dropped.
+        last_event_time_us: Event time of the mark, or None.
+    """
+
+    mark: Mark | None = None
+    final: bool = False
+    position: Position | None = None
+    state: bytes = b""
+    fence: int = 0
+    last_event_time_us: int | None = None
+
+
+class Cell(NamedTuple):
+    """One timeline value. `level_s` is the bucket's length in s; `index` is its start divided by `level_s`."""
+
+    series: str
+    level_s: int
+    index: int
+    value: bytes
+
+
+class TimelineUpdate(msgspec.Struct, frozen=True, kw_only=True):
+    """One atomic step of one stream.
+
+    Attributes:
+        stream_id: The stream.
+        expected: The mark the writer last saw (None: no frame yet).
+        mark: The mark after this update.
+        final: True when the update closes the stream.
+        position: Bus position of the mark's message.
+        state: Aggregator state after the update.
+        last_event_time_us: Event time of the mark.
+        cells: Absolute new values.
+    """
+
+    stream_id: str
+    expected: Mark | None
+    mark: Mark
+    final: bool
+    position: Position
+    state: bytes
+    last_event_time_us: int
+    cells: tuple[Cell, ...] = ()
+
+
+class ApplyResult(StrEnum):
+    """Outcome of one update."""
+
+    APPLIED = "applied"
+    STALE = "stale"
+    """The stored mark is another one: another writer was there, or the store lost writes. Reload and rewind."""
+    GONE = "gone"
+    """The stream is not registered any more."""
+
+
+class Registry(Protocol):
+    """Streams as users registered them."""
+
+    def add(self, spec: StreamSpec) -> StreamSpec:
+        """Register a stream and set its fence above every session given so far. Raises `StreamExistsError`."""
+        ...
+
+    def get(self, stream_id: str) -> StreamSpec:
+        """Return a stream. Raises `StreamNotFoundError`."""
+        ...
+
+    def list_streams(self) -> list[StreamSpec]:
+        """Return all streams, ordered by id."""
+        ...
+
+    def replace(self, spec: StreamSpec) -> StreamSpec:
+        """Store a changed definition and return it with its revision raised.
+
+        `spec.revision` is the one the change is based on. Raises `StreamNotFoundError`, `RevisionConflictError`.
+        """
+        ...
+
+    def remove(self, stream_id: str) -> None:
+        """Remove a stream and purge all data kept of it. Raises `StreamNotFoundError`."""
+        ...
+
+    def version(self) -> int:
+        """Return a number that changes whenever any definition changes; cheap, for polling."""
+        ...
+
+
+class ProgressStore(Protocol):
+    """How far each stream has come, and who may write."""
+
+    def claim(self, stream_id: str, now_s: float) -> Claim:
+        """Take a stream for reading and return the new session.
+
+        The session is max(last given + 1, now in ms), so it grows even when the store lost its newest writes. Raises
+        `StreamNotFoundError`.
+        """
+        ...
+
+    def set_status(self, stream_id: str, session: int, status: StreamStatus) -> bool:
+        """Record what the reader does. False, and nothing written, when a newer session exists or the stream is gone."""
+        ...
+
+    def statuses(self, stream_ids: Sequence[str]) -> list[StreamStatus]:
+        """Return the last status of each; `StreamStatus()` where there is none."""
+        ...
+
+    def load(self, stream_ids: Sequence[str]) -> list[Progress | None]:
+        """Return each stream's progress; None where the stream is not registered."""
+        ...
+
+    def apply(self, updates: Sequence[TimelineUpdate]) -> list[ApplyResult]:
+        """Write updates, each in one atomic step of its own. At most one update per stream in a call."""
+        ...
+
+
+class TimelineStore(Protocol):
+    """Read access to timelines."""
+
+    def read(self, stream_id: str, series: str, level_s: int, start: int, stop: int) -> list[tuple[int, bytes]]:
+        """Return `(index, value)` of stored cells with start <= index < stop, ordered. Empty for unknown streams."""
+        ...
+
+    def bounds(self, stream_id: str, level_s: int) -> tuple[int, int] | None:
+        """Return first and last stored index of the stream's own series at a level, or None."""
+        ...
+
+    def prune(self, now_s: float) -> int:
+        """Drop cells whose retention has passed since they were last written; return how many blocks went. Adapters whose
+        server expires by itself return 0."""
+        ...
+
+
+class Store(Registry, ProgressStore, TimelineStore, Protocol):
+    """Everything above, as one adapter."""
+
+    def ping(self) -> None:
+        """Raise `StoreUnavailableError` unless the store answers."""
+        ...
+
+    def close(self) -> None:
+        """Release the connection. Safe to call twice."""
+        ...
+
+
+class Retention(msgspec.Struct, frozen=True):
+    """How long cells of each level are kept after they were last written; `levels` maps level in s to seconds."""
+
+    levels: dict[int, int]
+
+    def seconds(self, level_s: int) -> int:
+        """Return the retention of a level, in s; of an unlisted level, the longest."""
+        return self.levels.get(level_s, max(self.levels.values()))
+
+
+BLOCK_CELLS = 60
+"""Cells of one series and level are kept in blocks of this many neighbours."""
+
+
+def dump(store: TimelineStore, stream_id: str, levels: Iterable[int]) -> bytes:
+    """Return a stream's whole timeline as canonical bytes, for comparing two timelines byte for byte."""
+    lines: list[tuple[str, int, int, bytes]] = []
+    for level_s in levels:
+        found = store.bounds(stream_id, level_s)
+        if found is not None:
+            lines += [("", level_s, index, value) for index, value in store.read(stream_id, "", level_s, found[0], found[1] + 1)]
+    tracks = store.read(stream_id, "tracks", 0, 0, 2**53)
+    lines += [("tracks", 0, index, value) for index, value in tracks]
+    for track_id, _ in tracks:
+        cells = store.read(stream_id, f"track/{track_id}", 1, 0, 2**53)
+        lines += [(f"track/{track_id}", 1, index, value) for index, value in cells]
+    return msgspec.msgpack.encode(lines)

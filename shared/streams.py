@@ -1,0 +1,116 @@
+"""What a stream is: its definition in the registry and its reader's state."""
+
+import re
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from shared.errors import InvalidStreamError
+from shared.messages import Lane
+
+STREAM_ID_PATTERN: Final = r"[a-z0-9][a-z0-9._-]{0,62}"
+_STREAM_ID = re.compile(STREAM_ID_PATTERN)
+
+ALL_FRAMES: Final = "all"
+
+
+class StreamState(StrEnum):
+    """What a stream's reader is doing."""
+
+    PENDING = "pending"
+    CONNECTING = "connecting"
+    LIVE = "live"
+    STALLED = "stalled"
+    BACKING_OFF = "backing_off"
+    PAUSED = "paused"
+    PLAYING = "playing"
+    ENDED = "ended"
+    FAILED = "failed"
+
+
+class FailureReason(StrEnum):
+    """Why a stream cannot be read."""
+
+    AUTH = "auth"
+    NOT_FOUND = "not_found"
+    UNREACHABLE = "unreachable"
+    TIMEOUT = "timeout"
+    TLS = "tls"
+    CODEC = "codec"
+    CORRUPT = "corrupt"
+    EMPTY = "empty"
+    NO_VIDEO = "no_video"
+    TOO_LARGE = "too_large"
+    FORBIDDEN_URL = "forbidden_url"
+    LOST_FRAMES = "lost_frames"
+
+
+class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A registered stream.
+
+    Attributes:
+        stream_id: Lower-case letters, digits, `.`, `_`, `-`; at most 63 characters; starts with a letter or digit.
+        url: `file:///absolute/path` or `synthetic://name?options`; live schemes come with live sources. No credentials.
+        lane: File (finite, lossless) or live.
+        sample_fps: Frames per second of media time to analyse, as a decimal or fraction in text ("5", "0.5", "30000/1001"),
+            or "all". Text, because a timeline must not depend on how a float is rounded.
+        max_side_px: Frames are reduced to at most this on the longer side.
+        recorded_at_us: Time on the timeline of the file's first instant, microseconds since the Unix epoch, UTC.
+        labels: Free key-value pairs of the user.
+        paused: Nothing is read while true.
+        attempt: Raised by the user to try a failed stream again.
+        created_at_us: When it was registered.
+        revision: Raised at every change; a change names the revision it was based on.
+    """
+
+    stream_id: str
+    url: str
+    lane: Lane = Lane.FILE
+    sample_fps: str = "5"
+    max_side_px: int = 1280
+    recorded_at_us: int = 0
+    labels: dict[str, str] = {}
+    paused: bool = False
+    attempt: int = 0
+    created_at_us: int = 0
+    revision: int = 1
+
+
+class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reader last said of its stream. Written under the session of its claim.
+
+    Attributes:
+        state: What the reader does.
+        reason: Typed reason of a failure, else None.
+        detail: One sentence for people; never a credential.
+        since_us: When this state began, wall clock.
+        attempt: `StreamSpec.attempt` that this status belongs to.
+        frames_sent: Sampled frames sent under this session.
+        duration_us: Length of the content where known, else None.
+        width, height: Of the decoded video, after rotation; 0 when unknown.
+        codec: FFmpeg's name of the codec, or "".
+        source_fps: Nominal frame rate as a fraction in text, or "".
+    """
+
+    state: StreamState = StreamState.PENDING
+    reason: FailureReason | None = None
+    detail: str = ""
+    since_us: int = 0
+    attempt: int = 0
+    frames_sent: int = 0
+    duration_us: int | None = None
+    width: int = 0
+    height: int = 0
+    codec: str = ""
+    source_fps: str = ""
+
+
+def check_stream_id(stream_id: str) -> str:
+    """Return the id, or raise `InvalidStreamError` that says what an id may look like."""
+    if not _STREAM_ID.fullmatch(stream_id):
+        raise InvalidStreamError(
+            "stream_id",
+            "a stream id has 1 to 63 characters: lower-case letters, digits, '.', '_' or '-', and starts with a letter or digit",
+        )
+    return stream_id
