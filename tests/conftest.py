@@ -1,0 +1,34 @@
+"""Fixtures that all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("MOODLINE_") and not name.startswith("MOODLINE_TEST_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    return REPO
+
+
+@pytest.fixture(scope="session")
+def material() -> Path:
+    """Real clips and data, handed over beside the checkout; not part of the repository."""
+    root = Path(os.environ.get("MOODLINE_TEST_MATERIAL", REPO.parent / "shared"))
+    if not (root / "clips").is_dir():
+        pytest.skip(f"no test material at {root}: set MOODLINE_TEST_MATERIAL to a folder with clips/, data/ and models/")
+    return root
+
+
+@pytest.fixture(scope="session")
+def clips(material: Path) -> Path:
+    return material / "clips"
