@@ -195,7 +195,7 @@ AnyMessage = Message | DeadLetter
 DEAD_LETTER_VALUE_LIMIT_BYTES: Final = 64 * 1024
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Message)
+_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 _dead_letter_decoder = msgspec.msgpack.Decoder(DeadLetter)
 _CROP_BYTES: Final = CROP_SIDE_PX * CROP_SIDE_PX
 

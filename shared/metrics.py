@@ -17,30 +17,118 @@ class Metrics:
     def __init__(self) -> None:
         self.registry: Final = CollectorRegistry()
         r = self.registry
-        self.messages_received: Final = Counter("moodline_messages_received_total", "Messages taken from the bus, by worker and topic.", ["worker", "topic"], registry=r)
-        self.messages_sent: Final = Counter("moodline_messages_sent_total", "Messages put on the bus, by worker and topic.", ["worker", "topic"], registry=r)
-        self.frames: Final = Counter("moodline_frames_total", "Sampled frames handled by a worker, skipped ones included, by worker and lane.", ["worker", "lane"], registry=r)
-        self.frames_skipped: Final = Counter("moodline_frames_skipped_total", "Frames that carry no result, counted where the skip was decided, by worker, lane and reason.", ["worker", "lane", "reason"], registry=r)
-        self.frames_decoded: Final = Counter("moodline_frames_decoded_total", "Frames decoded by ingest, sampled or not.", registry=r)
+        self.messages_received: Final = Counter(
+            "moodline_messages_received_total",
+            "Messages taken from the bus, by worker and topic.",
+            ["worker", "topic"],
+            registry=r,
+        )
+        self.messages_sent: Final = Counter(
+            "moodline_messages_sent_total", "Messages put on the bus, by worker and topic.", ["worker", "topic"], registry=r
+        )
+        self.frames: Final = Counter(
+            "moodline_frames_total",
+            "Sampled frames handled by a worker, skipped ones included, by worker and lane.",
+            ["worker", "lane"],
+            registry=r,
+        )
+        self.frames_skipped: Final = Counter(
+            "moodline_frames_skipped_total",
+            "Frames that carry no result, counted where the skip was decided, by worker, lane and reason.",
+            ["worker", "lane", "reason"],
+            registry=r,
+        )
+        self.frames_decoded: Final = Counter(
+            "moodline_frames_decoded_total", "Frames decoded by ingest, sampled or not.", registry=r
+        )
         self.decode_errors: Final = Counter("moodline_decode_errors_total", "Damaged packets that ingest skipped.", registry=r)
         self.faces: Final = Counter("moodline_faces_total", "Faces that left a worker, by worker.", ["worker"], registry=r)
-        self.batch_size: Final = Histogram("moodline_batch_size", "Messages handled per batch, by worker.", ["worker"], buckets=_BATCH_BUCKETS, registry=r)
-        self.model_batch_fill: Final = Histogram("moodline_model_batch_fill_ratio", "Share of the classifier's fixed batch that held real crops.", buckets=(0.1, 0.25, 0.5, 0.75, 0.9, 1.0), registry=r)
-        self.model_seconds: Final = Histogram("moodline_model_seconds", "Time of one call of a model, in s, by worker.", ["worker"], buckets=_LATENCY_BUCKETS_S, registry=r)
-        self.stage_seconds: Final = Histogram("moodline_stage_seconds", "Time to handle one batch without bus and store, in s, by worker.", ["worker"], buckets=_LATENCY_BUCKETS_S, registry=r)
-        self.sink_seconds: Final = Histogram("moodline_sink_seconds", "Time to make one batch's outputs durable, in s, by worker.", ["worker"], buckets=_LATENCY_BUCKETS_S, registry=r)
-        self.queue_age_seconds: Final = Histogram("moodline_queue_age_seconds", "Age of a message when a worker took it, since it was produced, in s, by worker and lane.", ["worker", "lane"], buckets=_LATENCY_BUCKETS_S, registry=r)
-        self.end_to_end_seconds: Final = Histogram("moodline_end_to_end_seconds", "Time from reading a frame to its result in the timeline, in s, by lane.", ["lane"], buckets=_LATENCY_BUCKETS_S, registry=r)
-        self.dead_letters: Final = Counter("moodline_dead_letters_total", "Undecodable messages moved to the dead-letter topic, by worker and reason.", ["worker", "reason"], registry=r)
-        self.frames_dropped: Final = Counter("moodline_frames_dropped_total", "Frames that the aggregator dropped on purpose: `duplicate` (at or below the mark), `fenced` (older session), `gap` (a predecessor is missing; it comes again), `unknown` (stream not registered).", ["reason"], registry=r)
-        self.updates: Final = Counter("moodline_timeline_updates_total", "Atomic timeline updates, by result: `applied`, `stale` (another writer or a store that lost writes; reloaded), `gone`.", ["result"], registry=r)
-        self.rewinds: Final = Counter("moodline_rewinds_total", "Times the aggregator went back on the bus to heal a gap or a stale state.", registry=r)
-        self.retries: Final = Counter("moodline_retries_total", "Attempts repeated because the bus or the store was out of reach, by worker and target.", ["worker", "target"], registry=r)
+        self.batch_size: Final = Histogram(
+            "moodline_batch_size", "Messages handled per batch, by worker.", ["worker"], buckets=_BATCH_BUCKETS, registry=r
+        )
+        self.model_batch_fill: Final = Histogram(
+            "moodline_model_batch_fill_ratio",
+            "Share of the classifier's fixed batch that held real crops.",
+            buckets=(0.1, 0.25, 0.5, 0.75, 0.9, 1.0),
+            registry=r,
+        )
+        self.model_seconds: Final = Histogram(
+            "moodline_model_seconds",
+            "Time of one call of a model, in s, by worker.",
+            ["worker"],
+            buckets=_LATENCY_BUCKETS_S,
+            registry=r,
+        )
+        self.stage_seconds: Final = Histogram(
+            "moodline_stage_seconds",
+            "Time to handle one batch without bus and store, in s, by worker.",
+            ["worker"],
+            buckets=_LATENCY_BUCKETS_S,
+            registry=r,
+        )
+        self.sink_seconds: Final = Histogram(
+            "moodline_sink_seconds",
+            "Time to make one batch's outputs durable, in s, by worker.",
+            ["worker"],
+            buckets=_LATENCY_BUCKETS_S,
+            registry=r,
+        )
+        self.queue_age_seconds: Final = Histogram(
+            "moodline_queue_age_seconds",
+            "Age of a message when a worker took it, since it was produced, in s, by worker and lane.",
+            ["worker", "lane"],
+            buckets=_LATENCY_BUCKETS_S,
+            registry=r,
+        )
+        self.end_to_end_seconds: Final = Histogram(
+            "moodline_end_to_end_seconds",
+            "Time from reading a frame to its result in the timeline, in s, by lane.",
+            ["lane"],
+            buckets=_LATENCY_BUCKETS_S,
+            registry=r,
+        )
+        self.dead_letters: Final = Counter(
+            "moodline_dead_letters_total",
+            "Undecodable messages moved to the dead-letter topic, by worker and reason.",
+            ["worker", "reason"],
+            registry=r,
+        )
+        self.frames_dropped: Final = Counter(
+            "moodline_frames_dropped_total",
+            "Frames that the aggregator dropped on purpose: `duplicate` (at or below the mark), `fenced` (older session), `gap` (a predecessor is missing; it comes again), `unknown` (stream not registered).",
+            ["reason"],
+            registry=r,
+        )
+        self.updates: Final = Counter(
+            "moodline_timeline_updates_total",
+            "Atomic timeline updates, by result: `applied`, `stale` (another writer or a store that lost writes; reloaded), `gone`.",
+            ["result"],
+            registry=r,
+        )
+        self.rewinds: Final = Counter(
+            "moodline_rewinds_total", "Times the aggregator went back on the bus to heal a gap or a stale state.", registry=r
+        )
+        self.retries: Final = Counter(
+            "moodline_retries_total",
+            "Attempts repeated because the bus or the store was out of reach, by worker and target.",
+            ["worker", "target"],
+            registry=r,
+        )
         self.streams: Final = Gauge("moodline_streams", "Streams that this ingest worker reads, by state.", ["state"], registry=r)
-        self.reader_restarts: Final = Counter("moodline_reader_restarts_total", "Readers started again, by cause.", ["cause"], registry=r)
-        self.credit_wait_seconds: Final = Counter("moodline_credit_wait_seconds_total", "Time readers waited for their timelines to catch up, in s.", registry=r)
+        self.reader_restarts: Final = Counter(
+            "moodline_reader_restarts_total", "Readers started again, by cause.", ["cause"], registry=r
+        )
+        self.credit_wait_seconds: Final = Counter(
+            "moodline_credit_wait_seconds_total", "Time readers waited for their timelines to catch up, in s.", registry=r
+        )
         self.worker_up: Final = Gauge("moodline_worker_up", "1 while the worker's loop runs.", ["worker"], registry=r)
-        self.http_seconds: Final = Histogram("moodline_http_request_seconds", "Time to answer an API request, in s, by route template, method and status class.", ["route", "method", "status"], buckets=_LATENCY_BUCKETS_S, registry=r)
+        self.http_seconds: Final = Histogram(
+            "moodline_http_request_seconds",
+            "Time to answer an API request, in s, by route template, method and status class.",
+            ["route", "method", "status"],
+            buckets=_LATENCY_BUCKETS_S,
+            registry=r,
+        )
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

@@ -22,7 +22,9 @@ class BusSettings(_Group):
     """Where messages travel."""
 
     url: str = Field("memory://", description="`memory://` (embedded) or `kafka://host:port[,host:port]`.")
-    partitions: int = Field(16, ge=1, le=10_000, description="Partitions of every topic that is created; also the number of shards of streams.")
+    partitions: int = Field(
+        16, ge=1, le=10_000, description="Partitions of every topic that is created; also the number of shards of streams."
+    )
     memory_bytes: int = Field(128 * _MiB, ge=_MiB, description="Bound of the memory bus, per topic, in bytes.")
     prefetch_bytes: int = Field(16 * _MiB, ge=64 * 1024, description="What a consumer fetches ahead, per topic, in bytes.")
 
@@ -30,7 +32,9 @@ class BusSettings(_Group):
 class StoreSettings(_Group):
     """Where streams and timelines are kept."""
 
-    url: SecretStr = Field(SecretStr(""), description="`sqlite:///path` or `redis://host:port/0`; empty: `moodline.db` in the data directory.")
+    url: SecretStr = Field(
+        SecretStr(""), description="`sqlite:///path` or `redis://host:port/0`; empty: `moodline.db` in the data directory."
+    )
     retention_1s_s: int = Field(2 * 86_400, ge=60, description="How long 1 s points are kept, in s.")
     retention_10s_s: int = Field(14 * 86_400, ge=60, description="How long 10 s points are kept, in s.")
     retention_1min_s: int = Field(60 * 86_400, ge=60, description="How long 1 min points are kept, in s.")
@@ -41,21 +45,27 @@ class StoreSettings(_Group):
 class IngestSettings(_Group):
     """Reading files."""
 
-    media_root: Path = Field(Path(), description="Files may be registered only below this directory; relative to where the service starts.")
+    media_root: Path = Field(
+        Path(), description="Files may be registered only below this directory; relative to where the service starts."
+    )
     sample_fps: str = Field("5", description="Default frames per second to analyse, or `all`.")
     max_side_px: int = Field(1280, ge=64, le=8192, description="Default longest side of a frame on the bus, in px.")
     max_pixels: int = Field(50_000_000, ge=1, description="Larger decoded images are refused, in px.")
     jpeg_quality: int = Field(90, ge=30, le=100, description="JPEG quality of frames on the bus.")
     credit_frames: int = Field(128, ge=2, description="How many frames a file is read ahead of its timeline.")
     credit_bytes: int = Field(32 * _MiB, ge=_MiB, description="How many bytes a file is read ahead of its timeline.")
-    stall_s: float = Field(30.0, gt=0, description="A file whose timeline stands still this long, with all credit used, is read again from there.")
+    stall_s: float = Field(
+        30.0, gt=0, description="A file whose timeline stands still this long, with all credit used, is read again from there."
+    )
     reconcile_s: float = Field(0.5, gt=0, description="How often the registry is compared with the running readers, in s.")
 
 
 class DetectorSettings(_Group):
     """Finding faces."""
 
-    model: Path | None = Field(None, description="ONNX file for OpenCV's FaceDetectorYN (YuNet); empty: the Haar cascade of OpenCV.")
+    model: Path | None = Field(
+        None, description="ONNX file for OpenCV's FaceDetectorYN (YuNet); empty: the Haar cascade of OpenCV."
+    )
     side_px: int = Field(320, ge=32, le=4096, description="Longer side of the reduced image that is searched, in px.")
     threshold: float = Field(0.7, ge=0, le=1, description="Least score of a face (ONNX models).")
     min_face_px: int = Field(16, ge=4, description="Least width of a face in the reduced image, in px.")
@@ -84,7 +94,9 @@ class AggregatorSettings(_Group):
     linger_ms: int = Field(20, ge=0, description="How long a batch waits for more messages after its first, in ms.")
     smoothing_ms: int = Field(1000, ge=0, le=60_000, description="Time constant of the per-track smoothing, in ms.")
     iou_min: float = Field(0.3, gt=0, lt=1, description="Least overlap (intersection over union) of a face with a track.")
-    track_lost_ms: int = Field(1500, ge=0, le=600_000, description="A track that has not been seen for this long ends, in ms of event time.")
+    track_lost_ms: int = Field(
+        1500, ge=0, le=600_000, description="A track that has not been seen for this long ends, in ms of event time."
+    )
 
 
 class ApiSettings(_Group):
@@ -100,8 +112,10 @@ class WorkerSettings(_Group):
     """What all workers share."""
 
     poison_limit: int = Field(100, ge=1, description="Undecodable messages in a row after which a worker stops.")
-    metrics_host: str = Field("0.0.0.0", description="Address of the metrics and health server of a distributed worker.")
-    metrics_port: int = Field(0, ge=0, le=65_535, description="Port of the metrics and health server of a distributed worker; 0: none.")
+    metrics_host: str = Field("127.0.0.1", description="Address of the metrics and health server of a distributed worker.")
+    metrics_port: int = Field(
+        0, ge=0, le=65_535, description="Port of the metrics and health server of a distributed worker; 0: none."
+    )
 
 
 class LogSettings(_Group):
@@ -122,7 +136,9 @@ class Settings(BaseSettings):
         extra="ignore",
     )
 
-    data_dir: Annotated[Path, Field(description="Where the embedded service keeps its database.")] = Path("~/.local/share/moodline")
+    data_dir: Annotated[Path, Field(description="Where the embedded service keeps its database.")] = Path(
+        "~/.local/share/moodline"
+    )
     bus: BusSettings = BusSettings()
     store: StoreSettings = StoreSettings()
     ingest: IngestSettings = IngestSettings()
@@ -155,5 +171,7 @@ def load_settings(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # pydantic validates what a keyword may hold
     except ValidationError as error:
-        problems = "; ".join(f"MOODLINE_{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}" for item in error.errors())
+        problems = "; ".join(
+            f"MOODLINE_{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}" for item in error.errors()
+        )
         raise SettingsError(f"settings cannot be used: {problems}") from None

@@ -69,7 +69,7 @@ class Cell(NamedTuple):
 
     series: str
     level_s: int
-    index: int
+    index: int  # type: ignore[assignment]  # the field's standard name; tuple.index is not wanted here
     value: bytes
 
 
@@ -178,8 +178,10 @@ class TimelineStore(Protocol):
         ...
 
     def prune(self, now_s: float) -> int:
-        """Drop cells whose retention has passed since they were last written; return how many blocks went. Adapters whose
-        server expires by itself return 0."""
+        """Drop cells whose retention has passed since they were last written; return how many blocks went.
+
+        Adapters whose server expires by itself return 0.
+        """
         ...
 
 

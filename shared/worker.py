@@ -1,0 +1,299 @@
+"""The one loop that every stage runs in: poll, decode, process, write, commit.
+
+Everything cross-cutting sits here: retries, dead letters, metrics, logs and the only `except Exception`. The order is the
+promise: outputs are durable before their inputs are committed, so whatever dies, wherever, the inputs come again.
+
+What goes wrong, and what the loop does:
+
+| fault | answer |
+| --- | --- |
+| bytes that are no message | the record goes to the dead-letter topic with reason and origin; too many in a row stop the worker |
+| a message on which the stage itself fails | tried alone; if it fails alone, it goes to the dead-letter topic; the others go on |
+| store or bus out of reach | the batch is read again after a pause, for as long as it takes |
+| delivery failed for a file stream | the worker stops without committing: never a hole |
+| delivery failed for live streams only | counted; old live frames are worth nothing |
+"""
+
+import logging
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from shared.bus.base import Consumer, Position, Producer, Record
+from shared.clock import Clock
+from shared.errors import BusFullError, BusUnavailableError, DeliveryError, MessageError, PoisonLimitError, StoreUnavailableError
+from shared.messages import (
+    DEAD_LETTER_VALUE_LIMIT_BYTES,
+    DLQ_TOPIC,
+    DeadLetter,
+    End,
+    Lane,
+    decode,
+    encode,
+    lane_of,
+)
+from shared.metrics import Metrics
+from shared.stage import Output, Received, Rewind, Send, Stage
+
+log = logging.getLogger("moodline.worker")
+
+_BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+
+
+class Sink(Protocol):
+    """Makes a stage's outputs durable."""
+
+    def write(self, outputs: Sequence[Output]) -> list[Position]:
+        """Perform the outputs; return only when they are durable. Safe to repeat.
+
+        Returns:
+            Positions from which the worker must read again (inclusive); usually none.
+
+        Raises:
+            StoreUnavailableError, BusUnavailableError: try again later.
+            DeliveryError: outputs were lost.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """How a worker reads.
+
+    Attributes:
+        name: Name in metrics, logs and dead letters.
+        max_records: Most records in a batch.
+        linger_s: How long a batch waits for more after its first record.
+        poison_limit: Undecodable records in a row after which the worker stops.
+        idle_s: Longest wait for a first record; bounds how late `tick` and a stop are noticed.
+    """
+
+    name: str
+    max_records: int
+    linger_s: float
+    poison_limit: int = 100
+    idle_s: float = 0.2
+
+
+class ProducerSink:
+    """Publishes `Send` outputs and waits until they are durable. A full bus is waited for: that is back-pressure."""
+
+    def __init__(self, name: str, producer: Producer, metrics: Metrics, stop: threading.Event) -> None:
+        self._name = name
+        self._producer = producer
+        self._metrics = metrics
+        self._stop = stop
+
+    def write(self, outputs: Sequence[Output]) -> list[Position]:
+        for output in outputs:
+            if isinstance(output, Send):
+                self._send(output)
+        try:
+            self._producer.flush()
+        except DeliveryError as error:
+            if not error.topics or any(lane_of(name) is not Lane.LIVE for name in error.topics):
+                raise
+            log.warning("delivery.live_lost", extra={"worker": self._name, "topics": sorted(error.topics)})
+        return [output.position for output in outputs if isinstance(output, Rewind)]
+
+    def _send(self, output: Send) -> None:
+        key, value = output.message.stream_id.encode(), encode(output.message)
+        while True:
+            try:
+                self._producer.send(output.topic, key, value)
+            except BusFullError:
+                if self._stop.is_set():
+                    raise
+                self._metrics.retries.labels(self._name, "bus").inc()
+            else:
+                self._metrics.messages_sent.labels(self._name, output.topic).inc()
+                return
+
+
+class Worker:
+    """Runs one stage. One worker, one thread; scale by running more of them."""
+
+    def __init__(
+        self,
+        options: WorkerOptions,
+        consumer: Consumer,
+        stage: Stage,
+        sink: Sink,
+        dead_letters: Producer,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> None:
+        self._options = options
+        self._consumer = consumer
+        self._stage = stage
+        self._sink = sink
+        self._dead_letters = dead_letters
+        self._metrics = metrics
+        self._clock = clock
+        self._poisoned_in_a_row = 0
+        self._failures_in_a_row = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set. Blocks; closes the stage and leaves the group at the end.
+
+        Raises:
+            PoisonLimitError: too many undecodable records in a row.
+            DeliveryError: outputs of a file stream were lost; nothing was committed.
+            BusError: the bus is beyond repair.
+        """
+        name = self._options.name
+        log.info("worker.started", extra={"worker": name})
+        self._metrics.worker_up.labels(name).set(1)
+        try:
+            while not stop.is_set():
+                self.step(stop)
+        except BusFullError:
+            if not stop.is_set():
+                raise
+        finally:
+            self._metrics.worker_up.labels(name).set(0)
+            self._stage.close()
+            self._consumer.close()
+            log.info("worker.stopped", extra={"worker": name})
+
+    def step(self, stop: threading.Event) -> None:
+        """Do one turn of the loop: at most one batch."""
+        try:
+            records = self._consumer.poll(self._options.max_records, self._options.idle_s, self._options.linger_s)
+            self._handle(records)
+        except (StoreUnavailableError, BusUnavailableError) as error:
+            target = "store" if isinstance(error, StoreUnavailableError) else "bus"
+            self._metrics.retries.labels(self._options.name, target).inc()
+            log.warning("worker.retry", extra={"worker": self._options.name, "target": target, "reason": str(error)})
+            stop.wait(_BACKOFF_S[min(self._failures_in_a_row, len(_BACKOFF_S) - 1)])
+            self._failures_in_a_row += 1
+        else:
+            self._failures_in_a_row = 0
+
+    def _handle(self, records: Sequence[Record]) -> None:
+        received = self._decode(records)
+        try:
+            rewinds = self._process(received)
+        except (StoreUnavailableError, BusUnavailableError):
+            self._read_again(records)
+            raise
+        self._commit(records, rewinds)
+
+    def _decode(self, records: Sequence[Record]) -> list[Received]:
+        received, now_ms, dead = [], self._clock.now_s() * 1000, False
+        for record in records:
+            topic = record.position.topic
+            lane = lane_of(topic) or Lane.FILE
+            self._metrics.messages_received.labels(self._options.name, topic).inc()
+            self._metrics.queue_age_seconds.labels(self._options.name, lane).observe(
+                max(0.0, now_ms - record.timestamp_ms) / 1000
+            )
+            try:
+                message = decode(record.value)
+            except MessageError as error:
+                self._bury(record, error.reason, str(error))
+                dead = True
+                continue
+            self._poisoned_in_a_row = 0
+            if not isinstance(message, End):
+                self._metrics.frames.labels(self._options.name, message.lane).inc()
+            received.append(Received(message, record.position))
+        if dead:
+            self._dead_letters.flush()
+        return received
+
+    def _process(self, received: Sequence[Received]) -> list[Position]:
+        now_s = self._clock.now_s()
+        try:
+            return self._run_stage(received, now_s)
+        except (StoreUnavailableError, BusUnavailableError, DeliveryError, BusFullError):
+            raise
+        except Exception:
+            log.exception("stage.failed", extra={"worker": self._options.name, "messages": len(received)})
+            self._stage.on_revoked(self._consumer.assignment())
+        return self._process_singly(received, now_s)
+
+    def _process_singly(self, received: Sequence[Received], now_s: float) -> list[Position]:
+        rewinds: list[Position] = []
+        for item in received:
+            try:
+                rewinds += self._run_stage([item], now_s)
+            except (StoreUnavailableError, BusUnavailableError, DeliveryError, BusFullError):
+                raise
+            except Exception as error:
+                log.exception("stage.message_failed", extra={"worker": self._options.name, "stream_id": item.message.stream_id})
+                self._stage.on_revoked(self._consumer.assignment())
+                value = encode(item.message)
+                record = Record(item.position, item.message.stream_id.encode(), value, int(now_s * 1000))
+                self._bury(record, "stage_error", type(error).__name__)
+                self._dead_letters.flush()
+            else:
+                self._poisoned_in_a_row = 0
+        return rewinds
+
+    def _run_stage(self, received: Sequence[Received], now_s: float) -> list[Position]:
+        name, started = self._options.name, self._clock.monotonic_s()
+        outputs = self._stage.process(received, now_s) if received else []
+        outputs += self._stage.tick(now_s)
+        written = self._clock.monotonic_s()
+        if received:
+            self._metrics.batch_size.labels(name).observe(len(received))
+            self._metrics.stage_seconds.labels(name).observe(written - started)
+        if not outputs:
+            return []
+        rewinds = self._sink.write(outputs)
+        self._metrics.sink_seconds.labels(name).observe(self._clock.monotonic_s() - written)
+        return rewinds
+
+    def _commit(self, records: Iterable[Record], rewinds: Sequence[Position]) -> None:
+        rewound = {(position.topic, position.partition) for position in rewinds}
+        last: dict[tuple[str, int], Position] = {}
+        for record in records:
+            last[record.position.topic, record.position.partition] = record.position
+        done = [position for place, position in last.items() if place not in rewound]
+        if done:
+            self._consumer.commit(done)
+        for position in rewinds:
+            self._metrics.rewinds.inc()
+            self._consumer.seek(position)
+
+    def _read_again(self, records: Iterable[Record]) -> None:
+        first: dict[tuple[str, int], Position] = {}
+        for record in records:
+            first.setdefault((record.position.topic, record.position.partition), record.position)
+        self._stage.on_revoked(frozenset(first))
+        for position in first.values():
+            self._consumer.seek(position)
+
+    def _bury(self, record: Record, reason: str, detail: str) -> None:
+        position = record.position
+        origin = f"{position.topic}/{position.partition}@{position.offset}"
+        letter = DeadLetter(
+            reason=reason,
+            detail=detail[:500],
+            topic=position.topic,
+            partition=position.partition,
+            offset=position.offset,
+            worker=self._options.name,
+            failed_at_us=int(self._clock.now_s() * 1e6),
+            key=record.key[:256],
+            value=record.value[:DEAD_LETTER_VALUE_LIMIT_BYTES],
+        )
+        self._dead_letters.send(DLQ_TOPIC, record.key, encode(letter))
+        self._metrics.dead_letters.labels(self._options.name, reason).inc()
+        log.warning(
+            "message.dead",
+            extra={
+                "worker": self._options.name,
+                "reason": reason,
+                "origin": origin,
+            },
+        )
+        self._poisoned_in_a_row += 1
+        if self._poisoned_in_a_row >= self._options.poison_limit:
+            self._dead_letters.flush()
+            raise PoisonLimitError(
+                f"{self._poisoned_in_a_row} undecodable messages in a row, the last at {origin}; "
+                "check that all workers run the same version"
+            )
