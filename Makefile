@@ -1,0 +1,61 @@
+# Moodline's chores. `make` alone lists them.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint test-unit test-fast system kafka services services-stop chaos bench lock clean
+
+help: ## List what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --no-index -e .
+	touch $@
+
+install: $(VENV)/.installed ## Make the virtual environment with everything pinned
+
+demo: $(VENV)/.installed ## Run the embedded service on a built-in sample: its timeline as a table and a PNG
+	$(BIN)/moodline demo --plot out/demo.png
+
+test: $(VENV)/.installed system kafka lint ## Install what tests need (Kafka, Redis, …) and run all of them
+	MOODLINE_TEST_KAFKA_LIBS=$(CURDIR)/.local/kafka/libs $(BIN)/python -m pytest
+
+test-unit: $(VENV)/.installed ## Run the tests that need no server, in seconds
+	$(BIN)/python -m pytest tests/unit
+
+lint: $(VENV)/.installed ## Check style, types and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+system: ## Install Debian packages that tests need (root only; elsewhere it says what is missing)
+	deploy/local/system-packages.sh
+
+kafka: system ## Fetch Apache Kafka's artefacts into .local/
+	deploy/local/kafka-setup.sh
+
+services: system kafka ## Start Kafka and Redis as local processes, no Docker
+	deploy/local/services.sh start
+
+services-stop: ## Stop them
+	deploy/local/services.sh stop
+
+chaos: $(VENV)/.installed system kafka ## Kill, pause and restart everything for a long time and compare timelines
+	MOODLINE_TEST_CHAOS=long $(BIN)/python -m pytest tests/chaos -v -s
+
+bench: $(VENV)/.installed ## Measure the pipeline against a hand-written loop
+	$(BIN)/python bench/pipeline.py
+
+lock: ## Resolve the dependencies again and pin them with their hashes
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --extra dev pyproject.toml -o requirements.lock
+
+clean: ## Remove the virtual environment, caches and local servers' data
+	-deploy/local/services.sh stop
+	rm -rf $(VENV) .local out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,191 @@
+"""The composition root: settings -> adapters -> stage -> worker, for every command.
+
+The embedded service and the distributed workers are built by the same functions; only the URLs differ. Heavy imports happen
+inside the functions, so that an ingest worker never loads TensorFlow.
+"""
+
+import logging
+import threading
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol, Self
+
+from shared.bus import Bus, Consumer, ConsumerSettings, Producer, open_bus
+from shared.clock import Clock, SystemClock
+from shared.errors import SettingsError
+from shared.messages import ALL_TOPICS, STREAMS_TOPIC, Hop, Lane, topic
+from shared.metrics import Metrics
+from shared.settings import Settings
+from shared.store import Retention, Store, open_store
+from shared.worker import ProducerSink, Worker, WorkerOptions
+
+log = logging.getLogger("moodline.bootstrap")
+
+WORKERS = ("ingest", "detector", "classifier", "aggregator")
+"""The worker kinds, in the order in which a frame visits them."""
+
+
+class Runnable(Protocol):
+    """Something that works until told to stop."""
+
+    def run(self, stop: threading.Event) -> None:
+        """Block until `stop` is set."""
+        ...
+
+
+@dataclass(slots=True)
+class Resources:
+    """What the workers of one process share. A context manager; closing it releases everything it opened."""
+
+    settings: Settings
+    bus: Bus
+    store: Store
+    metrics: Metrics
+    clock: Clock
+    stop: threading.Event = field(default_factory=threading.Event)
+    _producers: list[Producer] = field(default_factory=list)
+
+    def open_producer(self) -> Producer:
+        """Open a producer that is closed with the resources."""
+        producer = self.bus.open_producer()
+        self._producers.append(producer)
+        return producer
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for producer in self._producers:
+            producer.close()
+        self.bus.close()
+        self.store.close()
+
+
+def retention(settings: Settings) -> Retention:
+    """Return how long each timeline level is kept."""
+    store = settings.store
+    return Retention(
+        {
+            1: store.retention_1s_s,
+            10: store.retention_10s_s,
+            60: store.retention_1min_s,
+            600: store.retention_10min_s,
+            3600: store.retention_1h_s,
+        }
+    )
+
+
+def open_resources(settings: Settings, *, clock: Clock | None = None) -> Resources:
+    """Open bus and store as the settings say, and make sure that the topics exist.
+
+    Raises:
+        SettingsError, BusUnavailableError, StoreUnavailableError: with what to do.
+    """
+    store = open_store(settings.store_url(), retention(settings))
+    store.ping()
+    bus = open_bus(settings.bus.url, partitions=settings.bus.partitions, max_bytes=settings.bus.memory_bytes)
+    bus.ensure_topics(ALL_TOPICS)
+    return Resources(settings, bus, store, Metrics(), clock or SystemClock())
+
+
+def require_shared_bus(settings: Settings) -> None:
+    """Refuse to run one worker alone on a bus that no other process can see."""
+    if settings.bus.url.startswith("memory:"):
+        raise SettingsError(
+            "a single worker needs a bus that others can reach: set MOODLINE_BUS_URL=kafka://host:port (and MOODLINE_STORE_URL=redis://…), "
+            "or start everything in one process with `moodline run`"
+        )
+
+
+def build(kind: str, resources: Resources) -> Runnable:
+    """Build one worker of a kind. Loads its models; joins its group."""
+    builders = {"ingest": _ingest, "detector": _detector, "classifier": _classifier, "aggregator": _aggregator}
+    return builders[kind](resources)
+
+
+def lanes(hop: Hop) -> tuple[str, ...]:
+    """Return a hop's topics, live first: a backlog of files never delays a camera."""
+    return (topic(hop, Lane.LIVE), topic(hop, Lane.FILE))
+
+
+def _consumer(resources: Resources, kind: str, hop: Hop, on_revoked: object = None) -> Consumer:
+    return resources.bus.open_consumer(
+        ConsumerSettings(
+            group=f"moodline.{kind}",
+            topics=lanes(hop),
+            max_prefetch_bytes=resources.settings.bus.prefetch_bytes,
+            on_revoked=on_revoked,  # type: ignore[arg-type]  # a bound method of the stage
+        )
+    )
+
+
+def _options(resources: Resources, name: str, max_records: int, linger_ms: int) -> WorkerOptions:
+    return WorkerOptions(name, max_records, linger_ms / 1000, resources.settings.worker.poison_limit)
+
+
+def _ingest(resources: Resources) -> Runnable:
+    from services.ingest.worker import IngestWorker
+
+    consumer = resources.bus.open_consumer(ConsumerSettings(group="moodline.ingest", topics=(STREAMS_TOPIC,)))
+    return IngestWorker(
+        consumer,
+        resources.open_producer(),
+        resources.store,
+        resources.settings.ingest,
+        resources.metrics,
+        resources.clock,
+        shards=resources.bus.partitions(STREAMS_TOPIC),
+    )
+
+
+def _detector(resources: Resources) -> Runnable:
+    from services.detector.factory import open_detector
+    from services.detector.stage import DetectorStage
+
+    settings = resources.settings.detector
+    stage = DetectorStage(lambda: open_detector(settings), settings, resources.metrics)
+    producer = resources.open_producer()
+    return Worker(
+        _options(resources, "detector", settings.batch_frames, settings.linger_ms),
+        _consumer(resources, "detector", Hop.FRAMES, stage.on_revoked),
+        stage,
+        ProducerSink("detector", producer, resources.metrics, resources.stop),
+        producer,
+        resources.metrics,
+        resources.clock,
+    )
+
+
+def _classifier(resources: Resources) -> Runnable:
+    from services.classifier.factory import open_model
+    from services.classifier.stage import ClassifierStage
+
+    settings = resources.settings.classifier
+    stage = ClassifierStage(open_model(settings), settings, resources.metrics)
+    producer = resources.open_producer()
+    return Worker(
+        _options(resources, "classifier", settings.batch_messages, settings.linger_ms),
+        _consumer(resources, "classifier", Hop.FACES, stage.on_revoked),
+        stage,
+        ProducerSink("classifier", producer, resources.metrics, resources.stop),
+        producer,
+        resources.metrics,
+        resources.clock,
+    )
+
+
+def _aggregator(resources: Resources) -> Runnable:
+    from services.aggregator.sink import TimelineSink
+    from services.aggregator.stage import AggregatorStage
+
+    settings = resources.settings.aggregator
+    stage = AggregatorStage(resources.store.load, settings, resources.metrics)
+    return Worker(
+        _options(resources, "aggregator", settings.batch_messages, settings.linger_ms),
+        _consumer(resources, "aggregator", Hop.EMOTIONS, stage.on_revoked),
+        stage,
+        TimelineSink(resources.store, stage, resources.metrics, resources.clock),
+        resources.open_producer(),
+        resources.metrics,
+        resources.clock,
+    )
