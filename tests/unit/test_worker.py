@@ -1,0 +1,268 @@
+"""The worker's loop, through its seams: what is committed, what is read again, what becomes a dead letter."""
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+
+import pytest
+
+from shared.bus.base import Position, Record
+from shared.errors import BusFullError, DeliveryError, PoisonLimitError, StoreUnavailableError
+from shared.messages import DLQ_TOPIC, Emotions, Hop, Lane, decode, decode_dead_letter, encode, topic
+from shared.metrics import Metrics
+from shared.stage import Output, Received, Rewind, Send
+from shared.worker import ProducerSink, Worker, WorkerOptions
+
+IN_TOPIC = topic(Hop.FACES, Lane.FILE)
+OUT_TOPIC = topic(Hop.EMOTIONS, Lane.FILE)
+LIVE_TOPIC = topic(Hop.EMOTIONS, Lane.LIVE)
+
+
+class StubClock:
+    def now_s(self) -> float:
+        return 1000.0
+
+    def monotonic_s(self) -> float:
+        return 1.0
+
+    def sleep(self, seconds: float) -> None:
+        raise AssertionError("nothing may sleep")
+
+
+class StubStop(threading.Event):
+    """Records waits instead of waiting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.append(timeout or 0.0)
+        return self.is_set()
+
+
+class StubConsumer:
+    """One partition's log; poll returns from the position, at most `max_records`."""
+
+    def __init__(self, values: Sequence[bytes]) -> None:
+        self.values = list(values)
+        self.next = 0
+        self.committed = -1
+        self.events: list[str] = []
+
+    def poll(self, max_records: int, timeout_s: float, linger_s: float = 0.0) -> list[Record]:
+        stop = min(len(self.values), self.next + max_records)
+        records = [Record(Position(IN_TOPIC, 0, offset), b"s", self.values[offset], 999_000) for offset in range(self.next, stop)]
+        self.next = stop
+        return records
+
+    def commit(self, positions: Iterable[Position]) -> None:
+        for position in positions:
+            self.committed = position.offset
+            self.events.append(f"commit {position.offset}")
+
+    def seek(self, position: Position) -> None:
+        self.next = max(0, position.offset)
+        self.events.append(f"seek {position.offset}")
+
+    def assignment(self) -> frozenset[tuple[str, int]]:
+        return frozenset({(IN_TOPIC, 0)})
+
+    def close(self) -> None:
+        self.events.append("close")
+
+
+class StubProducer:
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, bytes, bytes]] = []
+        self.flushed = 0
+        self.on_send: Callable[[], None] = lambda: None
+        self.on_flush: Callable[[], None] = lambda: None
+
+    def send(self, topic: str, key: bytes, value: bytes) -> None:
+        self.on_send()
+        self.sent.append((topic, key, value))
+
+    def flush(self, timeout_s: float = 60.0) -> None:
+        self.on_flush()
+        self.flushed = len(self.sent)
+
+    def close(self) -> None: ...
+
+
+class EchoStage:
+    """Sends each message on; fails on the seqs it is told to."""
+
+    def __init__(self) -> None:
+        self.fail_on: dict[int, list[Exception]] = {}
+        self.always_fail: set[int] = set()
+        self.revoked: list[frozenset[tuple[str, int]]] = []
+        self.closed = False
+        self.out_topic = OUT_TOPIC
+        self.extra: list[Output] = []
+
+    def process(self, batch: Sequence[Received], now_s: float) -> list[Output]:
+        outputs: list[Output] = []
+        for item in batch:
+            if self.fail_on.get(item.message.seq):
+                raise self.fail_on[item.message.seq].pop()
+            if item.message.seq in self.always_fail:
+                raise ValueError("cannot")
+            outputs.append(Send(self.out_topic, item.message))
+        extra, self.extra = self.extra, []
+        return outputs + extra
+
+    def tick(self, now_s: float) -> list[Output]:
+        return []
+
+    def on_revoked(self, partitions: frozenset[tuple[str, int]]) -> None:
+        self.revoked.append(partitions)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def message(seq: int) -> bytes:
+    return encode(
+        Emotions(stream_id="s", session=1, seq=seq, event_time_us=seq, captured_at_us=0, lane=Lane.FILE, width=8, height=8)
+    )
+
+
+class Rig:
+    def __init__(self, values: Sequence[bytes], *, max_records: int = 100, poison_limit: int = 5) -> None:
+        self.consumer, self.producer, self.stage = StubConsumer(values), StubProducer(), EchoStage()
+        self.stop, self.metrics = StubStop(), Metrics()
+        sink = ProducerSink("w", self.producer, self.metrics, self.stop)
+        options = WorkerOptions("w", max_records, 0.0, poison_limit)
+        self.worker = Worker(options, self.consumer, self.stage, sink, self.producer, self.metrics, StubClock())
+
+    def step(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.worker.step(self.stop)
+
+    def out_seqs(self) -> list[int]:
+        return [decode(value).seq for topic, _, value in self.producer.sent if topic != DLQ_TOPIC]
+
+    def dead(self) -> list[tuple[str, int]]:
+        letters = [decode_dead_letter(value) for topic, _, value in self.producer.sent if topic == DLQ_TOPIC]
+        return [(letter.reason, letter.offset) for letter in letters]
+
+
+def test_outputs_are_durable_before_their_inputs_are_committed() -> None:
+    rig = Rig([message(seq) for seq in range(5)])
+    flushed_at_commit: list[int] = []
+    original = rig.consumer.commit
+    rig.consumer.commit = lambda positions: (flushed_at_commit.append(rig.producer.flushed), original(positions))[1]  # type: ignore[method-assign]
+    rig.step()
+    assert flushed_at_commit == [5]
+    assert rig.consumer.committed == 4
+    assert rig.out_seqs() == [0, 1, 2, 3, 4]
+
+
+def test_a_record_that_is_no_message_goes_to_the_dead_letters_and_the_rest_goes_on() -> None:
+    rig = Rig([message(0), b"\xff\x00garbage", message(1)])
+    rig.step()
+    assert rig.out_seqs() == [0, 1]
+    assert rig.dead() == [("malformed", 1)]
+    assert rig.consumer.committed == 2
+    assert rig.producer.flushed == 3
+
+
+def test_too_many_bad_records_in_a_row_stop_the_worker_and_a_good_one_resets_the_count() -> None:
+    Rig([b"x"] * 4 + [message(0)] + [b"x"] * 4, max_records=1).step(9)
+    rig = Rig([b"x"] * 5, max_records=1)
+    with pytest.raises(PoisonLimitError):
+        rig.step(5)
+    assert rig.consumer.committed == 3, "the record that broke the limit is not committed"
+
+
+def test_a_message_on_which_the_stage_fails_is_buried_alone() -> None:
+    rig = Rig([message(seq) for seq in range(4)])
+    rig.stage.always_fail = {2}
+    rig.step()
+    assert rig.out_seqs() == [0, 1, 3]
+    assert rig.dead() == [("stage_error", 2)]
+    assert rig.consumer.committed == 3
+    assert rig.stage.revoked, "state that a failure may have spoilt is forgotten"
+
+
+def test_a_failure_that_passes_loses_nothing() -> None:
+    rig = Rig([message(seq) for seq in range(4)])
+    rig.stage.fail_on = {2: [ValueError("once")]}
+    rig.step()
+    assert rig.out_seqs() == [0, 1, 2, 3]
+    assert rig.dead() == []
+
+
+def test_an_unreachable_store_makes_the_worker_read_the_batch_again() -> None:
+    rig = Rig([message(seq) for seq in range(4)])
+    rig.stage.fail_on = {3: [StoreUnavailableError("down"), StoreUnavailableError("down")]}
+    rig.step(2)
+    assert rig.consumer.committed == -1
+    assert rig.consumer.events == ["seek 0", "seek 0"]
+    assert rig.stop.waits == [0.1, 0.2], "the pause grows"
+    rig.step()
+    assert rig.out_seqs()[-4:] == [0, 1, 2, 3]
+    assert rig.consumer.committed == 3
+    assert rig.stage.revoked == [frozenset({(IN_TOPIC, 0)})] * 2
+
+
+def test_a_lost_delivery_on_a_file_topic_stops_the_worker_without_a_commit() -> None:
+    rig = Rig([message(0)])
+
+    def lose() -> None:
+        raise DeliveryError("lost", frozenset({OUT_TOPIC, LIVE_TOPIC}))
+
+    rig.producer.on_flush = lose
+    with pytest.raises(DeliveryError):
+        rig.step()
+    assert rig.consumer.committed == -1
+
+
+def test_a_lost_delivery_on_live_topics_only_goes_on() -> None:
+    rig = Rig([message(0)])
+    rig.stage.out_topic = LIVE_TOPIC
+
+    def lose() -> None:
+        raise DeliveryError("lost", frozenset({LIVE_TOPIC}))
+
+    rig.producer.on_flush = lose
+    rig.step()
+    assert rig.consumer.committed == 0
+
+
+def test_a_full_bus_is_waited_for() -> None:
+    rig = Rig([message(0), message(1)])
+    refusals = [BusFullError("full")] * 3
+
+    def refuse() -> None:
+        if refusals:
+            raise refusals.pop()
+
+    rig.producer.on_send = refuse
+    rig.step()
+    assert rig.out_seqs() == [0, 1]
+    assert rig.consumer.committed == 1
+
+
+def test_a_worker_that_is_told_to_stop_does_not_wait_for_a_full_bus() -> None:
+    rig = Rig([message(0)])
+
+    def refuse() -> None:
+        rig.stop.set()
+        raise BusFullError("full")
+
+    rig.producer.on_send = refuse
+    rig.worker.run(rig.stop)
+    assert rig.consumer.committed == -1
+    assert rig.stage.closed
+    assert rig.consumer.events[-1] == "close"
+
+
+def test_a_rewind_seeks_and_keeps_its_partition_uncommitted() -> None:
+    rig = Rig([message(seq) for seq in range(4)])
+    rig.stage.extra = [Rewind(Position(IN_TOPIC, 0, 1))]
+    rig.step()
+    assert rig.consumer.events == ["seek 1"]
+    rig.step()
+    assert rig.consumer.events == ["seek 1", "commit 3"]
+    assert rig.out_seqs() == [0, 1, 2, 3, 1, 2, 3]
