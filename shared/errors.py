@@ -99,6 +99,18 @@ class RevisionConflictError(StoreError):
     code = "revision_conflict"
 
 
+class StreamStartedError(StoreError):
+    """What decides the content of a timeline cannot change any more: frames are in it, or on their way."""
+
+    code = "stream_started"
+
+
+class TrackNotFoundError(StoreError):
+    """The stream has no tracked face with this number."""
+
+    code = "track_not_found"
+
+
 class InvalidStreamError(MoodlineError):
     """A stream's definition cannot be used; `field` names the part that is wrong."""
 

@@ -2,6 +2,7 @@
 
 import re
 from enum import StrEnum
+from fractions import Fraction
 from typing import Final
 
 import msgspec
@@ -13,6 +14,8 @@ STREAM_ID_PATTERN: Final = r"[a-z0-9][a-z0-9._-]{0,62}"
 _STREAM_ID = re.compile(STREAM_ID_PATTERN)
 
 ALL_FRAMES: Final = "all"
+SAMPLE_FPS_MAX: Final = 240
+_SAMPLE_FPS = re.compile(r"(?P<number>[0-9]{1,9}(\.[0-9]{1,9})?)(/(?P<divisor>[0-9]{1,9}))?", re.ASCII)
 
 
 class StreamState(StrEnum):
@@ -114,3 +117,23 @@ def check_stream_id(stream_id: str) -> str:
             "a stream id has 1 to 63 characters: lower-case letters, digits, '.', '_' or '-', and starts with a letter or digit",
         )
     return stream_id
+
+
+def parse_sample_fps(text: str) -> Fraction | None:
+    """Return the exact rate, 0 < rate <= 240, or None for "all".
+
+    Raises:
+        InvalidStreamError: for field `sample_fps`, saying what may be given.
+    """
+    if text == ALL_FRAMES:
+        return None
+    match = _SAMPLE_FPS.fullmatch(text)
+    divisor = int(match["divisor"] or 1) if match else 0
+    rate = Fraction(match["number"]) / divisor if match and divisor else Fraction(0)
+    if not 0 < rate <= SAMPLE_FPS_MAX:
+        raise InvalidStreamError(
+            "sample_fps",
+            f"sample_fps is a number of frames per second above 0 and up to {SAMPLE_FPS_MAX}, "
+            'such as "5", "0.5" or "30000/1001", or "all"',
+        )
+    return rate
