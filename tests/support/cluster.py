@@ -157,7 +157,9 @@ class Cluster:
             if all(item is not None and item.final for item in progress):
                 return
             failed = [
-                (name, status) for name, status in zip(ids, self.store.statuses(ids), strict=True) if status.state is StreamState.FAILED
+                (name, status)
+                for name, status in zip(ids, self.store.statuses(ids), strict=True)
+                if status.state is StreamState.FAILED
             ]
             if failed or time.monotonic() > deadline:
                 unfinished = [

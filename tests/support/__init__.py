@@ -1,0 +1,1 @@
+"""Real servers for tests, and the fixtures that hand them out."""
