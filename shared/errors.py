@@ -143,6 +143,12 @@ class ImageError(MoodlineError):
     code = "image"
 
 
+class OutputError(MoodlineError):
+    """A file cannot be written as asked."""
+
+    code = "output"
+
+
 class QueryError(MoodlineError):
     """A timeline query cannot be answered as asked; `field` names the parameter."""
 

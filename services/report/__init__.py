@@ -1,0 +1,30 @@
+"""Showing a timeline: as a document (JSON), as CSV, as a table in the terminal, and as a picture.
+
+All of them start from a `TimelineDocument`, which `timeline_document` makes of the store's answer and the API sends.
+"""
+
+from services.report.document import (
+    PointDocument,
+    SummaryDocument,
+    TimelineDocument,
+    summary_document,
+    timeline_document,
+)
+from services.report.export import timeline_csv, timeline_json, write_output
+from services.report.palette import EMOTION_COLORS
+from services.report.plot import plot_timeline
+from services.report.table import timeline_table
+
+__all__ = [
+    "EMOTION_COLORS",
+    "PointDocument",
+    "SummaryDocument",
+    "TimelineDocument",
+    "plot_timeline",
+    "summary_document",
+    "timeline_csv",
+    "timeline_document",
+    "timeline_json",
+    "timeline_table",
+    "write_output",
+]

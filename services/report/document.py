@@ -1,0 +1,179 @@
+"""A timeline as a document: times in ISO 8601, values by name. What the API sends and what every report is made from."""
+
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from services.report.moments import Time, to_datetime
+from shared.emotions import EMOTIONS
+from shared.messages import Lane
+from shared.timeline.points import EmptyReason, Shares, TimelineAnswer, TimelinePoint
+
+_DIGITS: Final = 6
+
+
+ByEmotion = dict[str, float]
+
+_SEVEN: Final = {"angry": 0.01, "disgust": 0.0, "fear": 0.02, "happy": 0.8, "sad": 0.04, "surprise": 0.03, "neutral": 0.1}
+_POINT_EXAMPLE: Final[dict[str, Any]] = {
+    "start": "2026-05-01T12:00:00Z",
+    "position_s": 0.0,
+    "sampled": 50,
+    "classified": 49,
+    "skipped": {"expired": 0, "overloaded": 0, "corrupt": 1, "lost": 0},
+    "coverage": 0.98,
+    "frames_with_faces": 40,
+    "faces": 41,
+    "tracks_begun": 1,
+    "dominant": "happy",
+    "shares": {**dict.fromkeys(EMOTIONS, 0.0), "happy": 0.9, "neutral": 0.1},
+    "smoothed": _SEVEN,
+    "raw": _SEVEN,
+    "empty": None,
+    "final": True,
+}
+
+
+class PointDocument(BaseModel):
+    """One stretch of a timeline. `empty` says why there are no emotions; emptiness is never neutral."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_POINT_EXAMPLE]})
+
+    start: Time = Field(description="Where it begins.")
+    position_s: float | None = Field(description="The same as media time of the file, in s; null for live streams.")
+    sampled: int = Field(description="Frames sampled: classified ones and every counted skip.")
+    classified: int = Field(description="Frames that were looked at.")
+    skipped: dict[str, int] = Field(description="Frames that were not, by reason.")
+    coverage: float = Field(description="Share of the sampled frames that were looked at, 0 to 1.")
+    frames_with_faces: int = Field(description="Frames with at least one face.")
+    faces: int = Field(description="Faces over all frames.")
+    tracks_begun: int = Field(description="Faces seen for the first time.")
+    dominant: str | None = Field(description="The emotion that leads most faces; null where there is none.")
+    shares: ByEmotion | None = Field(description="Of all faces, the share that each emotion leads.")
+    smoothed: ByEmotion | None = Field(description="Mean probabilities, smoothed over time for each tracked face.")
+    raw: ByEmotion | None = Field(description="Mean probabilities as the model gave them.")
+    empty: EmptyReason | None = Field(
+        description="Why there are no emotions: `no_face` (looked, nobody there), `overloaded` (sampled, not looked at), "
+        "`not_sampled` (file: nothing sampled here), `offline` (live: nothing came); null where there are some."
+    )
+    final: bool = Field(description="The point will not change any more.")
+
+
+class _Window(BaseModel):
+    stream: str = Field(description="Id of the stream, or name of the file.")
+    lane: Lane
+    recorded_at: Time | None = Field(description="Time of a file's first instant; null for live streams.")
+    start: Time = Field(description="Start of the window.")
+    end: Time = Field(description="End of the window.")
+
+
+class TimelineDocument(_Window):
+    """A window of a stream's timeline: one point for every stretch, empty ones included."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "stream": "lobby",
+                    "lane": "file",
+                    "recorded_at": "2026-05-01T12:00:00Z",
+                    "start": "2026-05-01T12:00:00Z",
+                    "end": "2026-05-01T12:00:10Z",
+                    "resolution_s": 10,
+                    "level_s": 10,
+                    "coarser_than_asked": False,
+                    "points": [_POINT_EXAMPLE],
+                    "summary": _POINT_EXAMPLE,
+                }
+            ]
+        }
+    )
+
+    resolution_s: int = Field(description="Length of every point, in s.")
+    level_s: int = Field(description="Length of the stored buckets that the points were made of, in s.")
+    coarser_than_asked: bool = Field(description="The asked resolution is no longer kept for this window.")
+    points: list[PointDocument]
+    summary: PointDocument = Field(description="The whole window as one point.")
+
+
+class SummaryDocument(_Window):
+    """A window of a stream's timeline as one point."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "stream": "lobby",
+                    "lane": "file",
+                    "recorded_at": "2026-05-01T12:00:00Z",
+                    "start": "2026-05-01T12:00:00Z",
+                    "end": "2026-05-01T12:00:10Z",
+                    "summary": _POINT_EXAMPLE,
+                }
+            ]
+        }
+    )
+
+    summary: PointDocument
+
+
+def timeline_document(answer: TimelineAnswer, *, stream: str, lane: Lane, recorded_at_us: int) -> TimelineDocument:
+    """Return a timeline answer as a document.
+
+    Args:
+        answer: What the store says.
+        stream: Id of the stream, or name of the file.
+        lane: File or live.
+        recorded_at_us: Time of a file's first instant, microseconds since the Unix epoch; not used for live streams.
+    """
+    origin_us = recorded_at_us if lane is Lane.FILE else None
+    return TimelineDocument(
+        stream=stream,
+        lane=lane,
+        recorded_at=None if origin_us is None else to_datetime(origin_us),
+        start=to_datetime(answer.from_us),
+        end=to_datetime(answer.to_us),
+        resolution_s=answer.resolution_s,
+        level_s=answer.level_s,
+        coarser_than_asked=answer.coarser_than_asked,
+        points=[_point(point, origin_us) for point in answer.points],
+        summary=_point(answer.summary, origin_us),
+    )
+
+
+def summary_document(timeline: TimelineDocument) -> SummaryDocument:
+    """Return a timeline's summary alone."""
+    return SummaryDocument(
+        stream=timeline.stream,
+        lane=timeline.lane,
+        recorded_at=timeline.recorded_at,
+        start=timeline.start,
+        end=timeline.end,
+        summary=timeline.summary,
+    )
+
+
+def by_emotion(values: Shares) -> ByEmotion:
+    """Return seven values by name, rounded to what their quantisation carries."""
+    return {name: round(value, _DIGITS) for name, value in zip(EMOTIONS, values, strict=True)}
+
+
+def _point(point: TimelinePoint, origin_us: int | None) -> PointDocument:
+    reading = point.reading
+    return PointDocument(
+        start=to_datetime(point.start_us),
+        position_s=None if origin_us is None else (point.start_us - origin_us) / 1e6,
+        sampled=point.sampled,
+        classified=point.classified,
+        skipped=point.skipped,
+        coverage=round(point.coverage, _DIGITS),
+        frames_with_faces=point.frames_with_faces,
+        faces=point.faces,
+        tracks_begun=point.tracks_begun,
+        dominant=reading.dominant if reading else None,
+        shares=by_emotion(reading.shares) if reading else None,
+        smoothed=by_emotion(reading.smoothed) if reading else None,
+        raw=by_emotion(reading.raw) if reading else None,
+        empty=point.empty,
+        final=point.final,
+    )

@@ -1,0 +1,66 @@
+"""Timelines as JSON and CSV, with a stable order of fields."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Final
+
+from services.report.document import ByEmotion, PointDocument, TimelineDocument
+from services.report.moments import iso
+from shared.emotions import EMOTIONS
+from shared.errors import OutputError
+from shared.messages import SkipReason
+
+_COUNTS: Final = ("sampled", "classified")
+_FACES: Final = ("coverage", "frames_with_faces", "faces", "tracks_begun", "dominant", "empty")
+_VECTORS: Final = ("shares", "smoothed", "raw")
+
+CSV_FIELDS: Final = (
+    "start",
+    "position_s",
+    *_COUNTS,
+    *(f"skipped_{reason}" for reason in SkipReason),
+    *_FACES,
+    "final",
+    *(f"{vector}_{emotion}" for vector in _VECTORS for emotion in EMOTIONS),
+)
+"""The columns of a timeline's CSV; new ones are only ever added at the end."""
+
+
+def timeline_json(document: TimelineDocument) -> str:
+    """Return the timeline as indented JSON, ending with a newline."""
+    return document.model_dump_json(indent=2) + "\n"
+
+
+def timeline_csv(document: TimelineDocument) -> str:
+    """Return the timeline as CSV with a header (RFC 4180): one row per point, nothing in cells that have no value."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(CSV_FIELDS)
+    writer.writerows(_row(point) for point in document.points)
+    return text.getvalue()
+
+
+def _row(point: PointDocument) -> list[object]:
+    row: list[object] = [iso(point.start), point.position_s]
+    row += [getattr(point, name) for name in _COUNTS]
+    row += [point.skipped.get(reason, 0) for reason in SkipReason]
+    row += [getattr(point, name) for name in _FACES]
+    row.append("true" if point.final else "false")
+    for vector in _VECTORS:
+        values: ByEmotion = getattr(point, vector) or {}
+        row += [values.get(emotion) for emotion in EMOTIONS]
+    return row
+
+
+def write_output(path: Path, content: str | bytes) -> None:
+    """Write a file, replacing one that is there; CSV keeps its line ends.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None

@@ -1,0 +1,30 @@
+"""The colours of the seven emotions and of gaps, for every picture that Moodline draws."""
+
+from typing import Final
+
+from shared.timeline.points import EmptyReason
+
+EMOTION_COLORS: Final[dict[str, str]] = {
+    "angry": "#D55E00",
+    "disgust": "#009E73",
+    "fear": "#CC79A7",
+    "happy": "#F0E442",
+    "sad": "#0072B2",
+    "surprise": "#56B4E9",
+    "neutral": "#B3B3B3",
+}
+"""The palette of Okabe and Ito (Color Universal Design, 2008), which stays distinct under every common colour blindness."""
+
+GAP_HATCHES: Final[dict[EmptyReason, str]] = {
+    EmptyReason.NO_FACE: "////",
+    EmptyReason.OVERLOADED: "xxxx",
+    EmptyReason.NOT_SAMPLED: "....",
+    EmptyReason.OFFLINE: "\\\\\\\\",
+}
+
+GAP_NAMES: Final[dict[EmptyReason, str]] = {
+    EmptyReason.NO_FACE: "no face",
+    EmptyReason.OVERLOADED: "overloaded",
+    EmptyReason.NOT_SAMPLED: "not sampled",
+    EmptyReason.OFFLINE: "offline",
+}
