@@ -1,0 +1,86 @@
+"""How streams and cells are laid out in Redis: names of keys, and cells packed into blocks.
+
+All keys of a stream have its id as their hash tag, so a cluster keeps them on one node and one script can change them in
+one atomic step. What streams share has the tag `_`, which no stream id can be.
+
+| key | type | holds |
+| --- | --- | --- |
+| `moodline:{lobby}` | hash | definition, fence, newest session, mark, position, state, status |
+| `moodline:{lobby}:blocks` | sorted set | names of the stream's blocks, in order, for ranges and for purging |
+| `moodline:{lobby}:@60:1000001d9f28a` | hash | one block: 60 neighbouring cells of one series and level |
+| `moodline:{_}` | hash | newest session given, version of the registry, schema |
+| `moodline:{_}:ids` | hash | id of every stream, with the number of its registration |
+| `moodline:{_}:changes` | hash | changes of the registry that are under way |
+
+A block stays in Redis' compact encoding (listpack): at most 128 fields of at most 64 bytes. So the field of a cell is its
+place in the block, 0 to 59, and a value of 65 to 128 bytes goes on in field 60 to 119. A longer value is kept in one piece;
+its block then costs more memory.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from shared.store.base import BLOCK_CELLS, Cell
+from shared.store.cells import block_of
+
+FIELD_BYTES: Final = 64
+_TWO_FIELDS_BYTES: Final = 2 * FIELD_BYTES
+_NUMBER_DIGITS: Final = 13
+_NUMBER_ZERO: Final = 2**48
+"""Added to block numbers, so that those of negative indices sort before the others."""
+
+SHARED_KEYS: Final = ("moodline:{_}", "moodline:{_}:ids", "moodline:{_}:changes")
+
+
+def stream_keys(stream_id: str) -> tuple[str, str]:
+    """Return the keys of a stream and of its index of blocks."""
+    key = f"moodline:{{{stream_id}}}"
+    return key, f"{key}:blocks"
+
+
+def block_prefix(series: str, level_s: int) -> str:
+    """Return what the names of all blocks of a series and level begin with."""
+    return f"{series}@{level_s}:"
+
+
+def block_name(series: str, level_s: int, number: int) -> str:
+    """Return a block's name in the index; its key is the stream's key, a colon and this name. Names sort by number."""
+    return f"{series}@{level_s}:{number + _NUMBER_ZERO:0{_NUMBER_DIGITS}x}"
+
+
+def first_index(name: bytes) -> int:
+    """Return the index of the first cell of a block."""
+    return (int(name[-_NUMBER_DIGITS:], 16) - _NUMBER_ZERO) * BLOCK_CELLS
+
+
+def group_cells(cells: Iterable[Cell]) -> dict[tuple[str, int], dict[int, bytes]]:
+    """Return `{(block name, level in s): {place in block: value}}`; of two values for one cell the last counts."""
+    blocks: dict[tuple[str, int], dict[int, bytes]] = {}
+    for series, level_s, index, value in cells:
+        number = block_of(index)
+        blocks.setdefault((block_name(series, level_s, number), level_s), {})[index - number * BLOCK_CELLS] = value
+    return blocks
+
+
+def pack_cells(values: dict[int, bytes]) -> tuple[list[int | bytes], list[int]]:
+    """Return `(fields and values to set, fields to delete)` that write cells over whatever their block held before."""
+    put: list[int | bytes] = []
+    drop: list[int] = []
+    for place, value in values.items():
+        if FIELD_BYTES < len(value) <= _TWO_FIELDS_BYTES:
+            put += (place, value[:FIELD_BYTES], place + BLOCK_CELLS, value[FIELD_BYTES:])
+        else:
+            put += (place, value)
+            drop.append(place + BLOCK_CELLS)
+    return put, drop
+
+
+def unpack_cells(name: bytes, fields: Sequence[bytes]) -> list[tuple[int, bytes]]:
+    """Return `(index, value)`, ordered, from a block's fields and values as Redis lists them."""
+    first = first_index(name)
+    values = dict(zip(map(int, fields[::2]), fields[1::2], strict=True))
+    return [
+        (first + place, value + values.get(place + BLOCK_CELLS, b""))
+        for place, value in sorted(values.items())
+        if place < BLOCK_CELLS
+    ]

@@ -1,0 +1,272 @@
+"""`sqlite:///path`: the store in one file, for one machine. Standard library, write-ahead log, no server."""
+
+import math
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from shared.bus.base import Position
+from shared.clock import Clock, SystemClock
+from shared.errors import RevisionConflictError, SettingsError, StreamExistsError, StreamNotFoundError
+from shared.store.base import BLOCK_CELLS, ApplyResult, Claim, Mark, Progress, Retention, TimelineUpdate
+from shared.store.cells import block_of, clamp, kept_s, session_floor_ms
+from shared.store.records import decode_spec, decode_status, encode_record
+from shared.store.sqlite_file import SqliteFile
+from shared.streams import StreamSpec, StreamStatus
+
+_BUSY_TIMEOUT_S: Final = 10.0
+_PRUNE_BLOCKS: Final = 500
+
+_PROGRESS: Final = """
+    SELECT mark_session, mark_seq, final, topic, partition, offset, state, fence, last_event_time_us
+    FROM stream WHERE stream_id = ?"""
+_APPLY_GET: Final = "SELECT key, fence, mark_session, mark_seq, topic, partition, offset FROM stream WHERE stream_id = ?"
+_APPLY_SET: Final = """
+    UPDATE stream SET mark_session = ?, mark_seq = ?, final = ?, topic = ?, partition = ?, offset = ?,
+        last_event_time_us = ?, state = ? WHERE key = ?"""
+_PUT_CELL: Final = """
+    INSERT INTO cell VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT DO UPDATE SET value = excluded.value, written_s = excluded.written_s"""
+_READ: Final = """
+    SELECT idx, value FROM cell WHERE stream = ? AND series = ? AND level_s = ? AND idx >= ? AND idx < ? ORDER BY idx"""
+# Two searches from the ends of the key: min() and max() together would walk through all of it.
+_FIRST: Final = "SELECT idx FROM cell WHERE stream = ? AND series = '' AND level_s = ? ORDER BY idx LIMIT 1"
+_LAST: Final = "SELECT idx FROM cell WHERE stream = ? AND series = '' AND level_s = ? ORDER BY idx DESC LIMIT 1"
+_DUE: Final = "SELECT stream, series, level_s, number FROM block WHERE due_s <= ? LIMIT ?"
+_LAST_WRITTEN: Final = """
+    SELECT max(written_s) FROM cell WHERE stream = ? AND series = ? AND level_s = ? AND idx >= ? AND idx < ?"""
+_PUT_OFF: Final = "UPDATE block SET due_s = ? WHERE stream = ? AND series = ? AND level_s = ? AND number = ?"
+_DROP_CELLS: Final = "DELETE FROM cell WHERE stream = ? AND series = ? AND level_s = ? AND idx >= ? AND idx < ?"
+_DROP_BLOCK: Final = "DELETE FROM block WHERE stream = ? AND series = ? AND level_s = ? AND number = ?"
+
+
+class SqliteStore:
+    """The `Store` protocol on one SQLite file.
+
+    Thread-safe, and several processes may have the same file open. A committed update survives `kill -9`; a power failure
+    may lose the last moments, never half an update.
+    """
+
+    def __init__(
+        self, url: str, retention: Retention, *, clock: Clock | None = None, busy_timeout_s: float = _BUSY_TIMEOUT_S
+    ) -> None:
+        """Open the file that the URL names, and create it and its folder where missing.
+
+        Args:
+            url: `sqlite:///relative.db` or `sqlite:////absolute.db`.
+            retention: How long cells are kept; `prune` drops what is older.
+            clock: Says when a cell was written; the machine's clock unless given.
+            busy_timeout_s: How long to wait for a writer of another process.
+
+        Raises:
+            SettingsError: the URL names no file.
+            StoreUnavailableError: the file cannot be opened or stays locked.
+            StoreError: the file is damaged, not Moodline's, or of a newer version.
+        """
+        path = url.removeprefix("sqlite:///")
+        if path == url or path in ("", "/", ":memory:"):
+            raise SettingsError("the store URL names no file; use sqlite:///relative.db or sqlite:////absolute.db")
+        self._retention = retention
+        self._clock = clock or SystemClock()
+        self._file = SqliteFile(Path(path), self._clock, busy_timeout_s)
+
+    def __repr__(self) -> str:
+        return f"SqliteStore({str(self._file.path)!r})"
+
+    # Registry
+
+    def add(self, spec: StreamSpec) -> StreamSpec:
+        with self._file.write() as db:
+            if _key(db, spec.stream_id) is not None:
+                raise StreamExistsError(f"stream {spec.stream_id!r} is registered already")
+            fence = _draw_session(db, spec.created_at_us // 1000)
+            db.execute(
+                "INSERT INTO stream (stream_id, spec, revision, fence) VALUES (?, ?, ?, ?)",
+                (spec.stream_id, encode_record(spec), spec.revision, fence),
+            )
+            _raise_version(db)
+        return spec
+
+    def get(self, stream_id: str) -> StreamSpec:
+        with self._file.read() as db:
+            row = db.execute("SELECT spec FROM stream WHERE stream_id = ?", (stream_id,)).fetchone()
+        if row is None:
+            raise _not_found(stream_id)
+        return decode_spec(row[0])
+
+    def list_streams(self) -> list[StreamSpec]:
+        with self._file.read() as db:
+            rows = db.execute("SELECT spec FROM stream ORDER BY stream_id").fetchall()
+        return [decode_spec(row[0]) for row in rows]
+
+    def replace(self, spec: StreamSpec) -> StreamSpec:
+        changed = msgspec.structs.replace(spec, revision=spec.revision + 1)
+        with self._file.write() as db:
+            row = db.execute("SELECT key, revision FROM stream WHERE stream_id = ?", (spec.stream_id,)).fetchone()
+            if row is None:
+                raise _not_found(spec.stream_id)
+            if row[1] != spec.revision:
+                raise RevisionConflictError(f"stream {spec.stream_id!r} was changed since revision {spec.revision} was read")
+            db.execute(
+                "UPDATE stream SET spec = ?, revision = ? WHERE key = ?", (encode_record(changed), changed.revision, row[0])
+            )
+            _raise_version(db)
+        return changed
+
+    def remove(self, stream_id: str) -> None:
+        with self._file.write() as db:
+            key = _key(db, stream_id)
+            if key is None:
+                raise _not_found(stream_id)
+            db.execute("DELETE FROM cell WHERE stream = ?", (key,))
+            db.execute("DELETE FROM block WHERE stream = ?", (key,))
+            db.execute("DELETE FROM stream WHERE key = ?", (key,))
+            _raise_version(db)
+
+    def version(self) -> int:
+        with self._file.read() as db:
+            return int(db.execute("SELECT value FROM meta WHERE name = 'version'").fetchone()[0])
+
+    # Progress
+
+    def claim(self, stream_id: str, now_s: float) -> Claim:
+        with self._file.write() as db:
+            row = db.execute(
+                "SELECT key, mark_session, mark_seq, final, session, fence FROM stream WHERE stream_id = ?", (stream_id,)
+            ).fetchone()
+            if row is None:
+                raise _not_found(stream_id)
+            key, mark_session, mark_seq, final, known, fence = row
+            floor = max(known, fence, mark_session or 0) + 1
+            session = _draw_session(db, max(session_floor_ms(now_s), floor))
+            db.execute("UPDATE stream SET session = ? WHERE key = ?", (session, key))
+        return Claim(session, 0 if mark_seq is None else mark_seq + 1, bool(final))
+
+    def set_status(self, stream_id: str, session: int, status: StreamStatus) -> bool:
+        with self._file.write() as db:
+            changed = db.execute(
+                "UPDATE stream SET session = ?, status = ? WHERE stream_id = ? AND session <= ? AND fence <= ?",
+                (session, encode_record(status), stream_id, session, session),
+            )
+            return changed.rowcount == 1
+
+    def statuses(self, stream_ids: Sequence[str]) -> list[StreamStatus]:
+        with self._file.read() as db:
+            rows = [db.execute("SELECT status FROM stream WHERE stream_id = ?", (name,)).fetchone() for name in stream_ids]
+        return [decode_status(row[0]) if row and row[0] else StreamStatus() for row in rows]
+
+    def load(self, stream_ids: Sequence[str]) -> list[Progress | None]:
+        with self._file.read() as db:
+            rows = [db.execute(_PROGRESS, (name,)).fetchone() for name in stream_ids]
+        return [None if row is None else _progress(row) for row in rows]
+
+    def apply(self, updates: Sequence[TimelineUpdate]) -> list[ApplyResult]:
+        if not updates:
+            return []
+        # Rounded up: a cell is never dropped before its time.
+        now_s = math.ceil(self._clock.now_s())
+        with self._file.write() as db:
+            return [self._apply_one(db, update, now_s) for update in updates]
+
+    def _apply_one(self, db: sqlite3.Connection, update: TimelineUpdate, now_s: int) -> ApplyResult:
+        row = db.execute(_APPLY_GET, (update.stream_id,)).fetchone()
+        if row is None or update.mark.session < row[1]:
+            return ApplyResult.GONE
+        stored = None if row[2] is None else (row[2], row[3])
+        if stored != update.expected:
+            # This very update is in already: its answer was lost, or another worker did the same step. Both computed it from
+            # the same state and the same record, so the cells are the same too.
+            replayed = stored == update.mark and row[4:7] == update.position
+            return ApplyResult.APPLIED if replayed else ApplyResult.STALE
+        key = row[0]
+        self._put_cells(db, key, update, now_s)
+        values = (*update.mark, update.final, *update.position, update.last_event_time_us, update.state, key)
+        db.execute(_APPLY_SET, values)
+        return ApplyResult.APPLIED
+
+    def _put_cells(self, db: sqlite3.Connection, key: int, update: TimelineUpdate, now_s: int) -> None:
+        blocks = {(cell.series, cell.level_s, block_of(cell.index)) for cell in update.cells}
+        db.executemany(_PUT_CELL, ((key, *cell, now_s) for cell in update.cells))
+        db.executemany(
+            "INSERT OR IGNORE INTO block VALUES (?, ?, ?, ?, ?)",
+            ((key, *block, now_s + kept_s(self._retention, block[1])) for block in blocks),
+        )
+
+    # Timeline
+
+    def read(self, stream_id: str, series: str, level_s: int, start: int, stop: int) -> list[tuple[int, bytes]]:
+        with self._file.read() as db:
+            return db.execute(_READ, (_key(db, stream_id), series, level_s, clamp(start), clamp(stop))).fetchall()
+
+    def bounds(self, stream_id: str, level_s: int) -> tuple[int, int] | None:
+        with self._file.read() as db:
+            place = (_key(db, stream_id), level_s)
+            first = db.execute(_FIRST, place).fetchone()
+            last = db.execute(_LAST, place).fetchone()
+        return None if first is None else (first[0], last[0])
+
+    def prune(self, now_s: float) -> int:
+        dropped = 0
+        while True:
+            # Some blocks at a time, so that writers wait only briefly.
+            with self._file.write() as db:
+                due = db.execute(_DUE, (now_s, _PRUNE_BLOCKS)).fetchall()
+                dropped += sum(self._drop_if_old(db, block, now_s) for block in due)
+            if len(due) < _PRUNE_BLOCKS:
+                return dropped
+
+    def _drop_if_old(self, db: sqlite3.Connection, block: tuple[int, str, int, int], now_s: float) -> bool:
+        stream, series, level_s, number = block
+        cells = (stream, series, level_s, number * BLOCK_CELLS, (number + 1) * BLOCK_CELLS)
+        written_s = db.execute(_LAST_WRITTEN, cells).fetchone()[0]
+        due_s = (written_s or 0) + kept_s(self._retention, level_s)
+        if due_s > now_s:
+            db.execute(_PUT_OFF, (due_s, *block))
+            return False
+        db.execute(_DROP_CELLS, cells)
+        db.execute(_DROP_BLOCK, block)
+        return True
+
+    # The adapter itself
+
+    def ping(self) -> None:
+        self.version()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _not_found(stream_id: str) -> StreamNotFoundError:
+    return StreamNotFoundError(f"no stream {stream_id!r} is registered")
+
+
+def _key(db: sqlite3.Connection, stream_id: str) -> int | None:
+    row = db.execute("SELECT key FROM stream WHERE stream_id = ?", (stream_id,)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def _draw_session(db: sqlite3.Connection, least: int) -> int:
+    """Return a session number that was never given before, at least `least`."""
+    query = "UPDATE meta SET value = max(value + 1, ?) WHERE name = 'sessions' RETURNING value"
+    return int(db.execute(query, (least,)).fetchall()[0][0])
+
+
+def _raise_version(db: sqlite3.Connection) -> None:
+    db.execute("UPDATE meta SET value = value + 1 WHERE name = 'version'")
+
+
+def _progress(row: tuple[int | None, int, int, str, int, int, bytes, int, int]) -> Progress:
+    mark_session, mark_seq, final, topic, partition, offset, state, fence, last_event_time_us = row
+    if mark_session is None:
+        return Progress(fence=fence)
+    return Progress(
+        mark=Mark(mark_session, mark_seq),
+        final=bool(final),
+        position=Position(topic, partition, offset),
+        state=state,
+        fence=fence,
+        last_event_time_us=last_event_time_us,
+    )

@@ -1,0 +1,196 @@
+"""One SQLite file: its schema, its connections, its transactions, and its errors as ours."""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from shared.clock import Clock
+from shared.errors import StoreError, StoreUnavailableError
+
+SCHEMA_VERSION: Final = 1
+_APPLICATION_ID: Final = 0x4D6F6F64
+"""Marks the file as Moodline's ("Mood"), so that no other program's database is taken for one."""
+
+_SCHEMA: Final = (
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
+    # `state` is last: it is the longest, and rows are read without it far more often than with it.
+    """CREATE TABLE stream (
+        key INTEGER PRIMARY KEY, stream_id TEXT NOT NULL UNIQUE, spec BLOB NOT NULL, revision INTEGER NOT NULL,
+        fence INTEGER NOT NULL, session INTEGER NOT NULL DEFAULT 0, status BLOB,
+        mark_session INTEGER, mark_seq INTEGER, final INTEGER NOT NULL DEFAULT 0,
+        topic TEXT, partition INTEGER, offset INTEGER, last_event_time_us INTEGER, state BLOB NOT NULL DEFAULT x'')""",
+    """CREATE TABLE cell (
+        stream INTEGER NOT NULL, series TEXT NOT NULL, level_s INTEGER NOT NULL, idx INTEGER NOT NULL,
+        value BLOB NOT NULL, written_s INTEGER NOT NULL, PRIMARY KEY (stream, series, level_s, idx)) WITHOUT ROWID""",
+    # A block's row is written once, not with every cell: `due_s` says when to look whether its cells may go.
+    """CREATE TABLE block (
+        stream INTEGER NOT NULL, series TEXT NOT NULL, level_s INTEGER NOT NULL, number INTEGER NOT NULL,
+        due_s INTEGER NOT NULL, PRIMARY KEY (stream, series, level_s, number)) WITHOUT ROWID""",
+    "CREATE INDEX block_due ON block (due_s)",
+    "INSERT INTO meta VALUES ('sessions', 0), ('version', 0)",
+    f"PRAGMA application_id = {_APPLICATION_ID}",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+)
+
+_BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_UNAVAILABLE: Final = _BUSY | {
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+}
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_OPEN_RETRY_S: Final = 0.02
+
+
+class SqliteFile:
+    """A database file that several threads and processes use at the same time.
+
+    Connections are pooled, one per operation that is under way. Writers of one process queue on a lock, which is fair and
+    wakes them at once; writers of other processes wait by SQLite's busy time-out.
+    """
+
+    def __init__(self, path: Path, clock: Clock, busy_timeout_s: float) -> None:
+        """Open the file, and create it and its folder where missing.
+
+        Raises:
+            StoreUnavailableError: the file cannot be opened or stays locked.
+            StoreError: it is damaged, not Moodline's, or of a newer version.
+        """
+        self.path = path
+        self._clock = clock
+        self._busy_timeout_s = busy_timeout_s
+        self._lock = threading.Lock()
+        self._writer = threading.Lock()
+        self._idle: list[sqlite3.Connection] = []
+        self._closed = False
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreUnavailableError(f"the folder of {path} cannot be created: {error.strerror}") from error
+        with self._typed_errors(), self._connection() as db:
+            self._prepare(db)
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """Yield a connection inside a read transaction: everything read belongs to one moment. Never blocks on writers."""
+        with self._typed_errors(), self._connection() as db:
+            db.execute("BEGIN")
+            try:
+                yield db
+            finally:
+                db.execute("ROLLBACK")
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """Yield a connection inside the one write transaction; commit when the block ends, roll back when it raises."""
+        with self._typed_errors(), self._writer, self._connection() as db:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        """Close all connections; those in use close when their operation ends."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            if self._closed:
+                raise StoreError("the store was closed")
+            db = self._idle.pop() if self._idle else None
+        db = db or self._connect()
+        try:
+            yield db
+        except sqlite3.Error:
+            db.close()
+            raise
+        except BaseException:
+            self._give_back(db)
+            raise
+        self._give_back(db)
+
+    def _give_back(self, db: sqlite3.Connection) -> None:
+        with self._lock:
+            if not self._closed:
+                self._idle.append(db)
+                return
+        db.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, timeout=self._busy_timeout_s, isolation_level=None, check_same_thread=False)
+        try:
+            # With a write-ahead log, NORMAL loses nothing when the process is killed, and stays whole when power fails.
+            db.execute("PRAGMA synchronous = NORMAL")
+        except sqlite3.Error:
+            db.close()
+            raise
+        return db
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        self._check(db)
+        if self._use_wal(db) != "wal":
+            raise StoreError(f"{self.path} cannot keep a write-ahead log: put it on a local disk")
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            # Looked at again under the lock: another process may have created the schema a moment ago.
+            if not self._check(db):
+                for statement in _SCHEMA:
+                    db.execute(statement)
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+
+    def _check(self, db: sqlite3.Connection) -> bool:
+        """Return whether the schema is there; raise when the file is somebody else's or newer."""
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        ours = db.execute("PRAGMA application_id").fetchone()[0] == _APPLICATION_ID
+        if ours and version > SCHEMA_VERSION:
+            newer = f"schema {version}, this one knows {SCHEMA_VERSION}"
+            raise StoreError(f"{self.path} was written by a newer Moodline ({newer}): upgrade Moodline")
+        if not ours and db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise StoreError(f"{self.path} is not a Moodline database: choose another path")
+        return bool(ours)
+
+    def _use_wal(self, db: sqlite3.Connection) -> str:
+        # Two processes that switch a new file at the same moment get "locked" without the busy time-out being honoured.
+        deadline_s = self._clock.monotonic_s() + self._busy_timeout_s
+        while True:
+            try:
+                return str(db.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+            except sqlite3.OperationalError as error:
+                if _primary_code(error) not in _BUSY or self._clock.monotonic_s() > deadline_s:
+                    raise
+                self._clock.sleep(_OPEN_RETRY_S)
+
+    @contextmanager
+    def _typed_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            code = _primary_code(error)
+            if code in _DAMAGED:
+                raise StoreError(f"{self.path} is damaged: {error}; restore it from a backup or move it away") from error
+            kind = StoreUnavailableError if code in _UNAVAILABLE else StoreError
+            raise kind(f"{self.path} cannot be used: {error}") from error
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    """Return the error's primary code; extended codes keep it in the low byte. 0 where there is none."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
