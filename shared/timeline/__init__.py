@@ -1,0 +1,64 @@
+"""Timelines: what is stored of a stream, and what can be asked.
+
+Integers only, and no I/O but the `TimelineStore` that a question is given. Stored are buckets at `LEVELS_S` (series ""), one
+summary per tracked face (series "tracks") and its seconds (series "track/<id>").
+"""
+
+from shared.timeline.bucket import LEVELS_S, NOTHING, SECOND_US, Bucket, merge, merge_all, pack, unpack
+from shared.timeline.levels import Extent
+from shared.timeline.points import EmptyReason, Reading, TimelineAnswer, TimelinePoint
+from shared.timeline.query import DEFAULT_LIMIT, TimelineQuery, extent, timeline
+from shared.timeline.times import parse_resolution, parse_time
+from shared.timeline.track_query import Track, TrackAnswer, TrackPoint, TrackReading, track_list, track_timeline
+from shared.timeline.tracks import (
+    TRACK_LEVEL_S,
+    TRACKS_LEVEL_S,
+    TRACKS_SERIES,
+    TrackBucket,
+    TrackSummary,
+    merge_track,
+    pack_track_bucket,
+    pack_track_summary,
+    track_series,
+    unpack_track_bucket,
+    unpack_track_summary,
+)
+
+__all__ = [
+    "DEFAULT_LIMIT",
+    "LEVELS_S",
+    "NOTHING",
+    "SECOND_US",
+    "TRACKS_LEVEL_S",
+    "TRACKS_SERIES",
+    "TRACK_LEVEL_S",
+    "Bucket",
+    "EmptyReason",
+    "Extent",
+    "Reading",
+    "TimelineAnswer",
+    "TimelinePoint",
+    "TimelineQuery",
+    "Track",
+    "TrackAnswer",
+    "TrackBucket",
+    "TrackPoint",
+    "TrackReading",
+    "TrackSummary",
+    "extent",
+    "merge",
+    "merge_all",
+    "merge_track",
+    "pack",
+    "pack_track_bucket",
+    "pack_track_summary",
+    "parse_resolution",
+    "parse_time",
+    "timeline",
+    "track_list",
+    "track_series",
+    "track_timeline",
+    "unpack",
+    "unpack_track_bucket",
+    "unpack_track_summary",
+]

@@ -1,0 +1,258 @@
+"""The aggregator's core: from frames that may come late, twice or never, to updates that are exactly right.
+
+Each stream has a mark `(session, seq)`, the last frame in its timeline. What happens to a message:
+
+| message | file | live |
+| --- | --- | --- |
+| stream not registered | dropped, `unknown` | same |
+| session below the registration's fence, or below the mark's | dropped, `fenced` | same |
+| timeline already closed | dropped, `duplicate` | same |
+| newer session | goes on after the mark | a new segment, from seq 0; nobody is followed across |
+| at or below the mark | dropped, `duplicate` | same |
+| right after the mark | added | same |
+| beyond a hole | dropped, `gap`; the bus is read again after the mark, once | same |
+| the same, and the hole is still there | dropped, `gap`; ingest sends it again | added; the missing ones count as `lost` |
+
+All that a batch changes in a stream is one update, conditional on the mark before it. The stage's own memory is a cache of
+the store: it may be dropped at any time between batches, and the outcome is the same. It is read from the store at the first
+sight of a stream and of a new session (the stream may have been removed and registered again), or after a refused update.
+"""
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from services.aggregator.gaps import Gaps
+from services.aggregator.stream import StreamTimeline
+from shared.bus.base import Position
+from shared.errors import MessageError, StoreError
+from shared.messages import Emotions, End, Lane, SkipReason
+from shared.metrics import Metrics
+from shared.settings import AggregatorSettings
+from shared.stage import Apply, Output, Received, Rewind
+from shared.store.base import Mark, Progress, TimelineUpdate
+
+WORKER: Final = "aggregator"
+
+_UNKNOWN_RECHECK_S: Final = 1.0
+
+
+@dataclass(slots=True)
+class _Stream:
+    """A stream as of its mark. `session` is the newest one seen when this was read from the store."""
+
+    mark: Mark | None
+    final: bool
+    fence: int
+    position: Position | None
+    timeline: StreamTimeline
+    session: int
+    place: tuple[str, int]
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What one batch did to a stream."""
+
+    expected: Mark | None
+    lane: Lane
+    captured_at_us: list[int] = field(default_factory=list)
+
+
+class AggregatorStage:
+    """Implements `shared.stage.Stage`.
+
+    Args of the constructor:
+        load: Returns the progress of streams, None for those not registered; `ProgressStore.load`. May block, and may raise
+            `StoreUnavailableError`, which `process` lets through.
+        settings: How to track and smooth.
+        metrics: Where drops and faces are counted.
+        cache_streams: How many streams are kept in memory; the least recently seen go first.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[Sequence[str]], list[Progress | None]],
+        settings: AggregatorSettings,
+        metrics: Metrics,
+        cache_streams: int = 20_000,
+    ) -> None:
+        self._load = load
+        self._settings = settings
+        self._metrics = metrics
+        self._cache_streams = cache_streams
+        self._streams: OrderedDict[str, _Stream] = OrderedDict()
+        self._unknown_until_s: dict[str, float] = {}
+        self._gaps = Gaps()
+        self._turns: dict[str, _Turn] = {}
+        self._dropped: Counter[str] = Counter()
+
+    def process(self, batch: Sequence[Received], now_s: float) -> list[Output]:
+        """Add what is new to the streams' timelines.
+
+        Returns:
+            At most one `Apply` per stream and one `Rewind` per partition.
+
+        Raises:
+            StoreUnavailableError: progress could not be read; nothing of the batch was used.
+            StoreError: a stored state cannot be read by this version.
+            MessageError: a message is of another hop.
+        """
+        self._turns = {}
+        self._dropped = Counter()
+        self._load_missing(batch, now_s)
+        for item in batch:
+            self._handle(item, now_s)
+        outputs: list[Output] = [Apply(self._update(stream_id, turn)) for stream_id, turn in self._turns.items()]
+        outputs += [Rewind(position) for position in self._gaps.take_rewinds()]
+        for reason, count in self._dropped.items():
+            self._metrics.frames_dropped.labels(reason).inc(count)
+        while len(self._streams) > self._cache_streams:
+            self._streams.popitem(last=False)
+        return outputs
+
+    def tick(self, now_s: float) -> list[Output]:  # noqa: ARG002  # time alone changes no timeline
+        return []
+
+    def on_revoked(self, partitions: frozenset[tuple[str, int]]) -> None:
+        for stream_id in [key for key, stream in self._streams.items() if stream.place in partitions]:
+            del self._streams[stream_id]
+        self._gaps.forget_partitions(partitions)
+
+    def close(self) -> None:
+        self._streams.clear()
+
+    def forget(self, stream_id: str) -> None:
+        """Drop what is held of a stream, so that it is read from the store again; for a refused update."""
+        self._streams.pop(stream_id, None)
+        self._gaps.forget(stream_id)
+
+    def take_captured(self, stream_id: str) -> tuple[Lane, list[int]]:
+        """Return, once, when the frames of the stream's latest update were captured, microseconds since the Unix epoch."""
+        turn = self._turns.get(stream_id)
+        if turn is None:
+            return Lane.FILE, []
+        captured, turn.captured_at_us = turn.captured_at_us, []
+        return turn.lane, captured
+
+    def _load_missing(self, batch: Sequence[Received], now_s: float) -> None:
+        """Read the progress of streams that are new here, or come under a session that is."""
+        newest: dict[str, tuple[int, tuple[str, int]]] = {}
+        for item in batch:
+            message = item.message
+            known = self._streams.get(message.stream_id)
+            if known is None or message.session > known.session:
+                session = max(message.session, newest.get(message.stream_id, (0,))[0])
+                newest[message.stream_id] = session, (item.position.topic, item.position.partition)
+        wanted = [stream_id for stream_id in newest if self._unknown_until_s.get(stream_id, now_s) <= now_s]
+        if not wanted:
+            return
+        for stream_id, progress in zip(wanted, self._load(wanted), strict=True):
+            if progress is None:
+                self._streams.pop(stream_id, None)
+                self._note_unknown(stream_id, now_s)
+            else:
+                self._unknown_until_s.pop(stream_id, None)
+                self._streams[stream_id] = self._restore(stream_id, progress, *newest[stream_id])
+
+    def _note_unknown(self, stream_id: str, now_s: float) -> None:
+        if len(self._unknown_until_s) >= self._cache_streams:
+            self._unknown_until_s.clear()
+        self._unknown_until_s[stream_id] = now_s + _UNKNOWN_RECHECK_S
+
+    def _restore(self, stream_id: str, progress: Progress, session: int, place: tuple[str, int]) -> _Stream:
+        if progress.mark is not None and not progress.final and not progress.state:
+            raise StoreError(f"stream {stream_id} has a mark but no aggregator state: the store lost a part of it")
+        timeline = StreamTimeline(self._settings, b"" if progress.final else progress.state)
+        return _Stream(progress.mark, progress.final, progress.fence, progress.position, timeline, session, place)
+
+    def _handle(self, item: Received, now_s: float) -> None:
+        message, position = item.message, item.position
+        if not isinstance(message, Emotions | End):
+            raise MessageError("invalid", f"a message of another hop: {type(message).__name__}")
+        stream = self._streams.get(message.stream_id)
+        if stream is None:
+            self._dropped["unknown"] += 1
+            return
+        self._streams.move_to_end(message.stream_id)
+        stream.place = position.topic, position.partition
+        reason = _reason_to_drop(stream, message)
+        if reason is not None:
+            self._dropped[reason] += 1
+            return
+        missing = message.seq - _expected_seq(stream, message)
+        if (missing or _begins_segment(stream, message)) and self._is_held_back(stream, item, missing, now_s):
+            self._dropped["gap"] += 1
+            return
+        self._add(stream, message, position, missing)
+
+    def _is_held_back(self, stream: _Stream, item: Received, missing: int, now_s: float) -> bool:
+        """Return whether a message must not be added, because what comes before it may still come."""
+        stream_id = item.message.stream_id
+        if not missing and not self._gaps.is_open(stream_id, stream.mark):
+            return False
+        is_real = self._gaps.is_real(stream_id, stream.mark, stream.position, item.position, now_s)
+        return not is_real or item.message.lane is Lane.FILE
+
+    def _add(self, stream: _Stream, message: Emotions | End, position: Position, missing: int) -> None:
+        turn = self._turns.get(message.stream_id)
+        if turn is None:
+            turn = self._turns[message.stream_id] = _Turn(stream.mark, message.lane)
+        if _begins_segment(stream, message):
+            stream.timeline.begin_segment()
+        if missing:
+            stream.timeline.add_lost(missing, message.event_time_us)
+            self._metrics.frames_skipped.labels(WORKER, message.lane, SkipReason.LOST).inc(missing)
+        if isinstance(message, End):
+            stream.timeline.close(message.event_time_us)
+            stream.final = True
+        else:
+            stream.timeline.add(message)
+            turn.captured_at_us.append(message.captured_at_us)
+            if message.faces:
+                self._metrics.faces.labels(WORKER).inc(len(message.faces))
+        stream.mark = Mark(message.session, message.seq)
+        stream.position = position
+
+    def _update(self, stream_id: str, turn: _Turn) -> TimelineUpdate:
+        stream = self._streams[stream_id]
+        event_time_us = stream.timeline.event_time_us
+        assert stream.mark is not None
+        assert stream.position is not None
+        assert event_time_us is not None
+        return TimelineUpdate(
+            stream_id=stream_id,
+            expected=turn.expected,
+            mark=stream.mark,
+            final=stream.final,
+            position=stream.position,
+            # A closed timeline needs no state any more.
+            state=b"" if stream.final else stream.timeline.save(),
+            last_event_time_us=event_time_us,
+            cells=stream.timeline.take_cells(),
+        )
+
+
+def _reason_to_drop(stream: _Stream, message: Emotions | End) -> str | None:
+    mark = stream.mark
+    if message.session < stream.fence:
+        return "fenced"
+    if stream.final:
+        return "duplicate"
+    if mark is None:
+        return None
+    if message.session < mark.session:
+        return "fenced"
+    if not _begins_segment(stream, message) and message.seq <= mark.seq:
+        return "duplicate"
+    return None
+
+
+def _begins_segment(stream: _Stream, message: Emotions | End) -> bool:
+    """Return whether this is the first message of a new session of a live stream; a file's sessions all go on where it was."""
+    return message.lane is Lane.LIVE and stream.mark is not None and message.session > stream.mark.session
+
+
+def _expected_seq(stream: _Stream, message: Emotions | End) -> int:
+    return 0 if stream.mark is None or _begins_segment(stream, message) else stream.mark.seq + 1

@@ -1,0 +1,252 @@
+"""One stream's timeline as it grows: open buckets of all levels, tracked faces, and the cells that changed.
+
+A frame is added to the open 1 s bucket alone. An open bucket of a coarser level keeps the finer ones that are closed already;
+its value is these and the open finer one together. When event time leaves a bucket, it is closed: written once more, final,
+merged into the next level, and never touched again, because event time never goes back. Tracks work alike: their closed
+seconds, and an open one.
+
+The saved state is one version byte and MessagePack arrays; it holds integers only and everything that later cells depend on.
+"""
+
+from typing import Final
+
+import msgspec
+
+from services.aggregator.tracker import StreamTracker, TrackedFace, TrackerState
+from shared.errors import StoreError
+from shared.messages import Emotions, FaceEmotion, SkipReason
+from shared.settings import AggregatorSettings
+from shared.store.base import Cell
+from shared.timeline import (
+    LEVELS_S,
+    NOTHING,
+    SECOND_US,
+    TRACK_LEVEL_S,
+    TRACKS_LEVEL_S,
+    TRACKS_SERIES,
+    Bucket,
+    TrackBucket,
+    TrackSummary,
+    merge,
+    merge_track,
+    pack,
+    pack_track_bucket,
+    pack_track_summary,
+    track_series,
+)
+from shared.timeline.bucket import NO_SKIPS, SKIP_REASONS, Seven, Skips
+
+STATE_VERSION: Final = 1
+
+_SPANS_US: Final = tuple(level_s * SECOND_US for level_s in LEVELS_S)
+
+
+class _OpenTrack(msgspec.Struct, array_like=True):
+    """What is summed up of an active track: its closed seconds, and the open one with its index."""
+
+    first_us: int
+    last_us: int
+    second: int
+    closed: TrackBucket
+    open: TrackBucket
+
+
+class _Saved(msgspec.Struct, array_like=True):
+    """The state as stored. `indexes` and `parts` are those of the open buckets, by level; empty before the first frame."""
+
+    tracker: TrackerState
+    tracks: dict[int, _OpenTrack] = {}
+    indexes: list[int] = []
+    parts: list[Bucket] = []
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_Saved)
+
+
+class StreamTimeline:
+    """The growing timeline of one stream. Pure: cells depend only on the settings, the state and what was added."""
+
+    def __init__(self, settings: AggregatorSettings, state: bytes = b"") -> None:
+        """Continue from `save`'s bytes; empty bytes begin a new timeline.
+
+        Raises:
+            StoreError: the state is damaged or of another version.
+        """
+        self._saved = _load(state) if state else _Saved(TrackerState())
+        self._tracker = StreamTracker(settings, self._saved.tracker)
+        self._changed: dict[tuple[str, int, int], bytes] = {}
+        self._moved: set[int] = set()
+        self._is_grown = False
+
+    @property
+    def event_time_us(self) -> int | None:
+        """Event time of what was last added, or None before the first."""
+        return self._saved.tracker.now_us
+
+    def add(self, message: Emotions) -> None:
+        """Add the next frame, classified or skipped. Event time that goes back counts as standing still."""
+        tracked = self._tracker.observe(message)
+        self._end_lost_tracks()
+        now_us = self._open_at()
+        if message.skip is not None:
+            self._grow(Bucket(1, _skips(message.skip, 1)))
+            return
+        self._grow(_frame_bucket(message.faces, tracked))
+        for face in tracked:
+            self._add_to_track(face, now_us)
+
+    def add_lost(self, frames: int, event_time_us: int) -> None:
+        """Count frames that never arrived, at the time of the one that came after them."""
+        self._pass_time(event_time_us)
+        self._open_at()
+        self._grow(Bucket(frames, _skips(SkipReason.LOST, frames)))
+
+    def begin_segment(self) -> None:
+        """Note that what comes next does not continue what came before: nobody is followed across."""
+        self._tracker.end_all()
+        self._end_lost_tracks()
+
+    def close(self, event_time_us: int) -> None:
+        """End the timeline: all buckets become final, all tracks end."""
+        self._pass_time(event_time_us)
+        self.begin_segment()
+        self._close_buckets(len(self._saved.indexes))
+        self._saved.indexes = []
+        self._saved.parts = []
+        self._is_grown = False
+
+    def take_cells(self) -> tuple[Cell, ...]:
+        """Return every cell that changed since the last call, with its absolute value."""
+        if self._is_grown:
+            saved, finer = self._saved, NOTHING
+            for level_s, index, part in zip(LEVELS_S, saved.indexes, saved.parts, strict=True):
+                finer = merge(part, finer)
+                self._changed["", level_s, index] = pack(finer)
+            self._is_grown = False
+        for track_id in self._moved:
+            self._write_track(track_id, is_ended=False)
+        self._moved.clear()
+        cells = tuple(Cell(*place, value) for place, value in self._changed.items())
+        self._changed = {}
+        return cells
+
+    def save(self) -> bytes:
+        """Return the state, from which another process continues exactly here."""
+        return bytes((STATE_VERSION,)) + _encoder.encode(self._saved)
+
+    def _pass_time(self, event_time_us: int) -> None:
+        self._tracker.advance_time(event_time_us)
+        self._end_lost_tracks()
+
+    def _open_at(self) -> int:
+        """Close the buckets that event time has left, open those it is in, and return it."""
+        saved = self._saved
+        now_us = saved.tracker.now_us
+        assert now_us is not None
+        if not saved.indexes:
+            saved.indexes = [now_us // span_us for span_us in _SPANS_US]
+            saved.parts = [NOTHING] * len(_SPANS_US)
+        elif now_us // _SPANS_US[0] != saved.indexes[0]:
+            indexes = [now_us // span_us for span_us in _SPANS_US]
+            # Levels are nested: those that are left come first.
+            left = sum(old != new for old, new in zip(saved.indexes, indexes, strict=True))
+            self._close_buckets(left)
+            saved.indexes = indexes
+        return now_us
+
+    def _close_buckets(self, levels: int) -> None:
+        """Close the finest `levels` open buckets; what they hold goes on into the next level."""
+        saved, finer = self._saved, NOTHING
+        for at in range(levels):
+            finer = msgspec.structs.replace(merge(saved.parts[at], finer), final=True)
+            self._changed["", LEVELS_S[at], saved.indexes[at]] = pack(finer)
+            saved.parts[at] = NOTHING
+        if 0 < levels < len(saved.parts):
+            saved.parts[levels] = merge(saved.parts[levels], finer)
+
+    def _grow(self, bucket: Bucket) -> None:
+        self._saved.parts[0] = merge(self._saved.parts[0], bucket)
+        self._is_grown = True
+
+    def _add_to_track(self, face: TrackedFace, now_us: int) -> None:
+        second = now_us // SECOND_US
+        seen = TrackBucket(1, face.smoothed, _leading(face.smoothed))
+        known = self._saved.tracks.get(face.track_id)
+        if known is None:
+            self._saved.tracks[face.track_id] = _OpenTrack(now_us, now_us, second, TrackBucket(), seen)
+        else:
+            if known.second != second:
+                self._write_track_second(face.track_id, known)
+                known.closed = merge_track(known.closed, known.open)
+                known.second, known.open = second, TrackBucket()
+            known.open = merge_track(known.open, seen)
+            known.last_us = now_us
+        self._moved.add(face.track_id)
+
+    def _end_lost_tracks(self) -> None:
+        tracks = self._saved.tracks
+        if len(tracks) > len(self._tracker.state.tracks):
+            for track_id in sorted(tracks.keys() - self._tracker.active_ids()):
+                self._write_track(track_id, is_ended=True)
+                self._moved.discard(track_id)
+                del tracks[track_id]
+
+    def _write_track(self, track_id: int, *, is_ended: bool) -> None:
+        track = self._saved.tracks[track_id]
+        self._write_track_second(track_id, track)
+        seen = merge_track(track.closed, track.open)
+        summary = TrackSummary(track.first_us, track.last_us, seen, is_ended)
+        self._changed[TRACKS_SERIES, TRACKS_LEVEL_S, track_id] = pack_track_summary(summary)
+
+    def _write_track_second(self, track_id: int, track: _OpenTrack) -> None:
+        self._changed[track_series(track_id), TRACK_LEVEL_S, track.second] = pack_track_bucket(track.open)
+
+
+def _load(state: bytes) -> _Saved:
+    if state[0] != STATE_VERSION:
+        raise StoreError(
+            f"a stored aggregator state has version {state[0]}, this worker reads {STATE_VERSION}; upgrade the older side"
+        )
+    try:
+        saved = _decoder.decode(memoryview(state)[1:])
+    except msgspec.MsgspecError as error:
+        raise StoreError(f"a stored aggregator state is damaged: {error}") from None
+    if len(saved.indexes) != len(saved.parts) or len(saved.indexes) not in (0, len(LEVELS_S)):
+        raise StoreError("a stored aggregator state is damaged: it has other levels")
+    return saved
+
+
+def _skips(reason: SkipReason, frames: int) -> Skips:
+    at = SKIP_REASONS.index(reason)
+    return (*NO_SKIPS[:at], frames, *NO_SKIPS[at + 1 :])
+
+
+def _frame_bucket(faces: tuple[FaceEmotion, ...], tracked: list[TrackedFace]) -> Bucket:
+    """Return the bucket of one classified frame."""
+    if not faces:
+        return Bucket(1)
+    if len(faces) == 1:
+        smoothed = tracked[0].smoothed
+        return Bucket(1, NO_SKIPS, 1, 1, faces[0].probabilities, smoothed, _leading(smoothed), int(tracked[0].begun))
+    return Bucket(
+        1,
+        NO_SKIPS,
+        1,
+        len(faces),
+        _sums([face.probabilities for face in faces]),
+        _sums([face.smoothed for face in tracked]),
+        _sums([_leading(face.smoothed) for face in tracked]),
+        sum(face.begun for face in tracked),
+    )
+
+
+def _sums(rows: list[Seven]) -> Seven:
+    return tuple(map(sum, zip(*rows, strict=True)))
+
+
+_LEADERS: Final = tuple(tuple(int(at == leader) for at in range(7)) for leader in range(7))
+
+
+def _leading(smoothed: Seven) -> Seven:
+    return _LEADERS[smoothed.index(max(smoothed))]

@@ -1,0 +1,148 @@
+"""Following faces from frame to frame, and smoothing what each shows.
+
+A face belongs to the track whose last box it overlaps most (intersection over union), after Bochinski, Eiselein and Sikora,
+"High-Speed Tracking-by-Detection Without Using Image Information" (AVSS 2017). Pairs are taken greedily, best overlap first;
+equal overlaps go to the older track, then to the face that the detector listed first, so the outcome is one and the same on
+every machine. Boxes are integers in 1/65536 of the image; overlap ratios do not change when x and y are scaled differently.
+
+Time is event time. A track that was not seen for longer than `track_lost_ms` ends, and its id is not used again.
+"""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from services.aggregator.smoothing import advance, quantise, start
+from shared.messages import Emotions
+from shared.settings import AggregatorSettings
+
+Box = tuple[int, int, int, int]
+
+_IOU_BITS: Final = 20
+
+
+class ActiveTrack(msgspec.Struct, array_like=True):
+    """A face that may be seen again.
+
+    Attributes:
+        track_id: Counts from 1 in each stream.
+        box: Where it was last seen.
+        last_us: Event time when it was last seen.
+        smooth: State of its smoothing.
+    """
+
+    track_id: int
+    box: Box
+    last_us: int
+    smooth: tuple[int, ...]
+
+
+class TrackerState(msgspec.Struct, array_like=True):
+    """All that a tracker remembers. Integers only.
+
+    Attributes:
+        next_id: Id of the next new track.
+        now_us: Event time of the last frame, or None before the first.
+        tracks: Active tracks, oldest first.
+    """
+
+    next_id: int = 1
+    now_us: int | None = None
+    tracks: list[ActiveTrack] = []
+
+
+class TrackedFace(NamedTuple):
+    """What the tracker says of one face of a frame.
+
+    Attributes:
+        track_id: The face's track.
+        smoothed: Its smoothed probabilities: seven integers that sum to 65535.
+        begun: The track began with this frame.
+    """
+
+    track_id: int
+    smoothed: tuple[int, ...]
+    begun: bool
+
+
+class StreamTracker:
+    """Tracks the faces of one stream. Pure: what it returns depends only on the settings, the state and the messages."""
+
+    def __init__(self, settings: AggregatorSettings, state: TrackerState | None = None) -> None:
+        self.state = state if state is not None else TrackerState()
+        self._tau_us = settings.smoothing_ms * 1000
+        self._lost_us = settings.track_lost_ms * 1000
+        # A float times a power of two is exact, so this is the same integer everywhere.
+        self._iou_min = int(settings.iou_min * (1 << _IOU_BITS))
+
+    def observe(self, message: Emotions) -> list[TrackedFace]:
+        """Take the next frame of the stream and return one answer per face, in the order of `message.faces`.
+
+        Event time that goes back counts as standing still. A skipped frame has no answers; it only lets time pass.
+        """
+        now_us = self.advance_time(message.event_time_us)
+        if message.skip is not None or not message.faces:
+            return []
+        matches = self._match([face.box for face in message.faces])
+        answers = []
+        for face, track in zip(message.faces, matches, strict=True):
+            known = track
+            if known is None:
+                known = ActiveTrack(self.state.next_id, face.box, now_us, start(face.probabilities))
+                self.state.next_id += 1
+                self.state.tracks.append(known)
+            else:
+                known.smooth = advance(known.smooth, face.probabilities, now_us - known.last_us, self._tau_us)
+                known.box = face.box
+                known.last_us = now_us
+            answers.append(TrackedFace(known.track_id, quantise(known.smooth), track is None))
+        return answers
+
+    def advance_time(self, event_time_us: int) -> int:
+        """Let time pass, ending the tracks that were not seen for too long; return the time, which never goes back."""
+        state = self.state
+        now_us = event_time_us if state.now_us is None else max(state.now_us, event_time_us)
+        state.now_us = now_us
+        if any(now_us - track.last_us > self._lost_us for track in state.tracks):
+            state.tracks = [track for track in state.tracks if now_us - track.last_us <= self._lost_us]
+        return now_us
+
+    def end_all(self) -> None:
+        """End all tracks: what comes next does not continue what came before."""
+        self.state.tracks = []
+
+    def active_ids(self) -> set[int]:
+        """Return the ids of the tracks that may be seen again."""
+        return {track.track_id for track in self.state.tracks}
+
+    def _match(self, boxes: Sequence[Box]) -> list[ActiveTrack | None]:
+        tracks = self.state.tracks
+        matches: list[ActiveTrack | None] = [None] * len(boxes)
+        pairs = [
+            (-ratio, at, face)
+            for at, track in enumerate(tracks)
+            for face, box in enumerate(boxes)
+            if (ratio := _iou(track.box, box)) >= self._iou_min and ratio > 0
+        ]
+        pairs.sort()
+        taken: set[int] = set()
+        for _, at, face in pairs:
+            if at not in taken and matches[face] is None:
+                taken.add(at)
+                matches[face] = tracks[at]
+        return matches
+
+
+def _iou(a: Box, b: Box) -> int:
+    """Return intersection over union in 1/2**20, rounded down."""
+    ax1, ay1, ax2, ay2 = a
+    bx1, by1, bx2, by2 = b
+    width = (ax2 if ax2 < bx2 else bx2) - (ax1 if ax1 > bx1 else bx1)
+    if width <= 0:
+        return 0
+    height = (ay2 if ay2 < by2 else by2) - (ay1 if ay1 > by1 else by1)
+    if height <= 0:
+        return 0
+    common = width * height
+    return (common << _IOU_BITS) // ((ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - common)

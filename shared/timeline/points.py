@@ -1,0 +1,144 @@
+"""What a timeline answer consists of."""
+
+from enum import StrEnum
+
+import msgspec
+
+from shared.emotions import EMOTIONS, PROBABILITY_SCALE
+from shared.messages import Lane
+from shared.timeline.bucket import SKIP_REASONS, Bucket, Seven
+
+Shares = tuple[float, ...]
+"""Seven fractions, 0 to 1, in the order of `EMOTIONS`."""
+
+
+class EmptyReason(StrEnum):
+    """Why a stretch of time has no emotions. Emptiness is never neutral."""
+
+    NO_FACE = "no_face"
+    """Frames were looked at, and none showed a face."""
+    OVERLOADED = "overloaded"
+    """Frames were sampled, and none could be looked at."""
+    NOT_SAMPLED = "not_sampled"
+    """Nothing was sampled of the file here: sparse sampling, a gap in the file, outside of it, or not read yet."""
+    OFFLINE = "offline"
+    """Nothing came from the camera."""
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """What some faces showed.
+
+    Attributes:
+        raw: Mean probabilities as the model gave them.
+        smoothed: Mean smoothed probabilities.
+        shares: Of all faces, the share that each emotion leads (by smoothed probability).
+        dominant: The emotion with the largest share; of equal shares the one with the larger smoothed mean.
+    """
+
+    raw: Shares
+    smoothed: Shares
+    shares: Shares
+    dominant: str
+
+
+class TimelinePoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One stretch of a stream's timeline.
+
+    Attributes:
+        start_us: Where it begins, microseconds since the Unix epoch.
+        sampled: Frames sampled: classified ones and every counted skip.
+        classified: Frames that were looked at.
+        skipped: Frames that were not, by reason; every reason is there.
+        frames_with_faces: Frames with at least one face.
+        faces: Faces over all frames.
+        tracks_begun: Faces seen for the first time.
+        coverage: Share of the sampled frames that were looked at, 0 to 1; 0 where nothing was sampled.
+        reading: What the faces showed; None exactly when `empty` is set.
+        empty: Why there is no reading; None where there is one.
+        final: The point will not change any more.
+    """
+
+    start_us: int
+    sampled: int
+    classified: int
+    skipped: dict[str, int]
+    frames_with_faces: int
+    faces: int
+    tracks_begun: int
+    coverage: float
+    reading: Reading | None
+    empty: EmptyReason | None
+    final: bool
+
+
+class TimelineAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A window of a stream's timeline.
+
+    Attributes:
+        from_us: Start of the first point, microseconds since the Unix epoch.
+        to_us: End of the last point.
+        resolution_s: Length of every point, in s.
+        level_s: Length of the stored buckets that the points were made of, in s.
+        coarser_than_asked: The asked resolution is no longer kept for this window, so points are longer.
+        points: One for every stretch of the window, empty ones included, in order of time.
+        summary: The whole window as one point.
+    """
+
+    from_us: int
+    to_us: int
+    resolution_s: int
+    level_s: int
+    coarser_than_asked: bool
+    points: list[TimelinePoint]
+    summary: TimelinePoint
+
+
+def make_point(bucket: Bucket, start_us: int, lane: Lane) -> TimelinePoint:
+    """Return what a bucket says, for people."""
+    classified = bucket.classified
+    return TimelinePoint(
+        start_us=start_us,
+        sampled=bucket.sampled,
+        classified=classified,
+        skipped={reason.value: count for reason, count in zip(SKIP_REASONS, bucket.skipped, strict=True)},
+        frames_with_faces=bucket.frames_with_faces,
+        faces=bucket.faces,
+        tracks_begun=bucket.tracks_begun,
+        coverage=classified / bucket.sampled if bucket.sampled else 0.0,
+        reading=_reading(bucket) if bucket.faces else None,
+        empty=None if bucket.faces else _empty_reason(bucket, lane),
+        final=bucket.final,
+    )
+
+
+def _reading(bucket: Bucket) -> Reading:
+    return Reading(
+        raw=means(bucket.raw, bucket.faces),
+        smoothed=means(bucket.smoothed, bucket.faces),
+        shares=shares(bucket.leading, bucket.faces),
+        dominant=dominant(bucket.leading, bucket.smoothed),
+    )
+
+
+def means(sums: Seven, faces: int) -> Shares:
+    """Return mean probabilities of at least one face."""
+    return tuple(total / (faces * PROBABILITY_SCALE) for total in sums)
+
+
+def shares(leading: Seven, faces: int) -> Shares:
+    """Return the share of the faces, at least one, that each emotion leads."""
+    return tuple(count / faces for count in leading)
+
+
+def dominant(leading: Seven, smoothed: Seven) -> str:
+    """Return the emotion that leads most faces; of equals the larger smoothed sum, then the order of `EMOTIONS`."""
+    best = max(range(len(EMOTIONS)), key=lambda emotion: (leading[emotion], smoothed[emotion], -emotion))
+    return EMOTIONS[best]
+
+
+def _empty_reason(bucket: Bucket, lane: Lane) -> EmptyReason:
+    if bucket.classified:
+        return EmptyReason.NO_FACE
+    if bucket.sampled:
+        return EmptyReason.OVERLOADED
+    return EmptyReason.OFFLINE if lane is Lane.LIVE else EmptyReason.NOT_SAMPLED

@@ -1,0 +1,244 @@
+"""Questions to a stream's timeline.
+
+Points lie on a grid of multiples of the resolution since the Unix epoch, so the same point always has the same value, and
+a window's first point begins at or before the window does.
+"""
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+import msgspec
+
+from shared.errors import QueryError
+from shared.messages import Lane
+from shared.store.base import TimelineStore
+from shared.timeline.bucket import LEVELS_S, NOTHING, SECOND_US, Bucket, merge, merge_all, unpack
+from shared.timeline.levels import Extent, Levels
+from shared.timeline.points import TimelineAnswer, make_point
+
+MAX_CELLS: Final = 100_000
+"""Most stored cells that one answer is made of."""
+
+DEFAULT_LIMIT: Final = 5_000
+"""Most points in one answer where the caller sets no other limit."""
+
+LEAST_POINTS: Final = 2
+"""A short window may touch two neighbouring points of the grid, however long these are."""
+
+
+class TimelineQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which window, how finely.
+
+    Attributes:
+        from_us: Start, inclusive, microseconds since the Unix epoch; None: where the timeline begins.
+        to_us: End, exclusive; None: where the timeline ends.
+        resolution_s: Length of a point in s; None: the finest stored level that gives at most `max_points`.
+        max_points: Most points when no resolution is asked; None: the limit.
+    """
+
+    from_us: int | None = None
+    to_us: int | None = None
+    resolution_s: int | None = None
+    max_points: int | None = None
+
+
+class _Plan(NamedTuple):
+    start: int
+    """First point, in units of `resolution_s`."""
+    stop: int
+    resolution_s: int
+    level_s: int
+
+
+def extent(store: TimelineStore, stream_id: str) -> Extent | None:
+    """Return what a stream's timeline covers, or None when nothing is stored. Blocks on the store."""
+    return Levels(store, stream_id).extent
+
+
+def timeline(
+    store: TimelineStore, stream_id: str, lane: Lane, query: TimelineQuery, limit: int = DEFAULT_LIMIT
+) -> TimelineAnswer:
+    """Return a window of a stream's timeline. Blocks on the store.
+
+    With `max_points` alone, points are as long as the finest stored level that gives few enough of them, or several hours
+    where even the coarsest gives too many. With a resolution, stored buckets are merged to it exactly.
+
+    Raises:
+        QueryError: the window is empty, the resolution cannot be had, or the answer would be too large.
+        StoreError: a stored value cannot be read.
+    """
+    levels = Levels(store, stream_id)
+    window = check_window(query, levels.extent)
+    check_points(query, limit)
+    if window is None:
+        return _nothing(query, lane)
+    plan = _plan(query, window, levels, limit)
+    buckets = _collect(store, stream_id, plan, levels)
+    points = [make_point(bucket, start_us, lane) for start_us, bucket in buckets]
+    step_us = plan.resolution_s * SECOND_US
+    return TimelineAnswer(
+        from_us=plan.start * step_us,
+        to_us=plan.stop * step_us,
+        resolution_s=plan.resolution_s,
+        level_s=plan.level_s,
+        coarser_than_asked=query.resolution_s is not None and plan.resolution_s > query.resolution_s,
+        points=points,
+        summary=make_point(merge_all(bucket for _, bucket in buckets), plan.start * step_us, lane),
+    )
+
+
+def check_window(query: TimelineQuery, covered: Extent | None) -> Extent | None:
+    """Return the asked window, open ends filled in from what is covered; None when that leaves nothing to show.
+
+    Raises:
+        QueryError: the window ends before it begins, or is empty.
+    """
+    if query.from_us is not None and query.to_us is not None and query.from_us >= query.to_us:
+        raise QueryError("from", "from must lie before to")
+    if covered is None and (query.from_us is None or query.to_us is None):
+        return None
+    start = query.from_us if query.from_us is not None or covered is None else covered.start_us
+    end = query.to_us if query.to_us is not None or covered is None else covered.end_us
+    if start is None or end is None or start >= end:
+        return None
+    return Extent(start, end)
+
+
+def check_points(query: TimelineQuery, limit: int) -> None:
+    """Raise `QueryError` unless the asked resolution or number of points can be had at all."""
+    if query.resolution_s is not None and query.resolution_s < 1:
+        raise QueryError("resolution", "the resolution must be at least 1 s")
+    if query.max_points is not None and not LEAST_POINTS <= query.max_points <= limit:
+        raise QueryError("max_points", f"max_points must be {LEAST_POINTS} to {limit}; the summary is the window in one point")
+
+
+def count_points(window: Extent, resolution_s: int) -> int:
+    """Return how many points of the grid touch a window."""
+    step_us = resolution_s * SECOND_US
+    return -(-window.end_us // step_us) - window.start_us // step_us
+
+
+def check_count(window: Extent, resolution_s: int, limit: int) -> None:
+    """Raise `QueryError` when a window has more than `limit` points."""
+    points = count_points(window, resolution_s)
+    if points > limit:
+        raise QueryError(
+            "resolution", f"{points} points are more than {limit}: ask for a shorter window, a coarser resolution or max_points"
+        )
+
+
+def _plan(query: TimelineQuery, window: Extent, levels: Levels, limit: int) -> _Plan:
+    if query.resolution_s is None:
+        resolution_s = _resolution_for(window, levels, max(LEAST_POINTS, query.max_points or limit))
+    else:
+        check_count(window, query.resolution_s, limit)
+        resolution_s = query.resolution_s
+    level_s = _level_for(resolution_s, window, levels)
+    if level_s is None:
+        resolution_s, level_s = _fallback(resolution_s, window, levels)
+    step_us = resolution_s * SECOND_US
+    plan = _Plan(window.start_us // step_us, -(-window.end_us // step_us), resolution_s, level_s)
+    if _cells(plan, levels) > MAX_CELLS:
+        raise QueryError(
+            "resolution", f"a resolution of {resolution_s} s over this window reads too much; ask for 10s, 1min or 1h"
+        )
+    return plan
+
+
+def _resolution_for(window: Extent, levels: Levels, max_points: int) -> int:
+    for level_s in LEVELS_S:
+        if count_points(window, level_s) <= max_points and levels.answers(level_s, window.start_us):
+            return level_s
+    coarsest = LEVELS_S[-1]
+    length_us = window.end_us - window.start_us
+    hours = max(1, -(-length_us // (coarsest * SECOND_US * max_points)))
+    if count_points(window, hours * coarsest) > max_points:
+        # A window may touch one point more than fits into it: with this length it cannot touch too many.
+        hours = -(-length_us // (coarsest * SECOND_US * (max_points - 1)))
+    return hours * coarsest
+
+
+def _level_for(resolution_s: int, window: Extent, levels: Levels) -> int | None:
+    """Return the coarsest level that divides the resolution and still has the window; None when it is gone from all."""
+    step_us = resolution_s * SECOND_US
+    grid_start_us = window.start_us // step_us * step_us
+    for level_s in reversed(LEVELS_S):
+        if resolution_s % level_s == 0 and levels.answers(level_s, grid_start_us):
+            return level_s
+    return None
+
+
+def _fallback(resolution_s: int, window: Extent, levels: Levels) -> tuple[int, int]:
+    """Return the next coarser resolution that still can be had, and its level."""
+    for level_s in LEVELS_S:
+        if level_s > resolution_s and levels.answers(level_s, window.start_us):
+            return level_s, level_s
+    coarsest = LEVELS_S[-1]
+    return -(-resolution_s // coarsest) * coarsest, coarsest
+
+
+def _cell_range(plan: _Plan, levels: Levels) -> tuple[int, int]:
+    """Return the stored cells of a plan, clipped to what exists."""
+    found = levels.bounds(plan.level_s)
+    if found is None:
+        return 0, 0
+    each = plan.resolution_s // plan.level_s
+    return max(plan.start * each, found[0]), min(plan.stop * each, found[1] + 1)
+
+
+def _cells(plan: _Plan, levels: Levels) -> int:
+    start, stop = _cell_range(plan, levels)
+    return stop - start
+
+
+def _collect(store: TimelineStore, stream_id: str, plan: _Plan, levels: Levels) -> list[tuple[int, Bucket]]:
+    start, stop = _cell_range(plan, levels)
+    cells = store.read(stream_id, "", plan.level_s, start, stop) if start < stop else []
+    merged = _merge_cells(((index, unpack(value)) for index, value in cells), plan.resolution_s // plan.level_s)
+    closed_to_us = _closed_to_us(store, stream_id, plan.level_s, levels)
+    step_us = plan.resolution_s * SECOND_US
+    answer = []
+    for point in range(plan.start, plan.stop):
+        bucket = merged.get(point, NOTHING)
+        is_final = bucket.final and (closed_to_us is None or (point + 1) * step_us <= closed_to_us)
+        answer.append((point * step_us, msgspec.structs.replace(bucket, final=is_final)))
+    return answer
+
+
+def _merge_cells(cells: Iterable[tuple[int, Bucket]], each: int) -> dict[int, Bucket]:
+    merged: dict[int, Bucket] = {}
+    for index, bucket in cells:
+        point = index // each
+        known = merged.get(point)
+        merged[point] = bucket if known is None else merge(known, bucket)
+    return merged
+
+
+def _closed_to_us(store: TimelineStore, stream_id: str, level_s: int, levels: Levels) -> int | None:
+    """Return up to where nothing can be added any more; None when the timeline is closed for good.
+
+    Event time never goes back, so all before the newest stored bucket is closed; and when that one is closed too, the
+    stream has ended, because otherwise only a newer frame closes a bucket.
+    """
+    found = levels.bounds(level_s)
+    if found is None:
+        return -(2**63)
+    last = store.read(stream_id, "", level_s, found[1], found[1] + 1)
+    if last and unpack(last[0][1]).final:
+        return None
+    return found[1] * level_s * SECOND_US
+
+
+def _nothing(query: TimelineQuery, lane: Lane) -> TimelineAnswer:
+    resolution_s = query.resolution_s or LEVELS_S[0]
+    at_us = next((edge for edge in (query.from_us, query.to_us) if edge is not None), 0)
+    summary = make_point(Bucket(), at_us, lane)
+    return TimelineAnswer(
+        from_us=at_us,
+        to_us=at_us,
+        resolution_s=resolution_s,
+        level_s=LEVELS_S[0],
+        coarser_than_asked=False,
+        points=[],
+        summary=summary,
+    )

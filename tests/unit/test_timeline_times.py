@@ -1,0 +1,80 @@
+"""Times and lengths as people write them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.errors import QueryError
+from shared.timeline import parse_resolution, parse_time
+
+NOON_US = 1_777_636_800_000_000  # 2026-05-01T12:00:00Z
+
+
+@pytest.mark.parametrize(
+    ("text", "expected_us"),
+    [
+        ("2026-05-01T12:00:00Z", NOON_US),
+        ("2026-05-01T12:00:00", NOON_US),
+        ("2026-05-01 12:00", NOON_US),
+        ("2026-05-01T14:00:00+02:00", NOON_US),
+        ("2026-05-01", NOON_US - 12 * 3_600_000_000),
+        ("2026-05-01T12:00:00.000001Z", NOON_US + 1),
+        ("1969-12-31T23:59:59Z", -1_000_000),
+        ("now", NOON_US),
+        (" now ", NOON_US),
+        ("-1h", NOON_US - 3_600_000_000),
+        ("-90s", NOON_US - 90_000_000),
+        ("-250ms", NOON_US - 250_000),
+        ("-2m", NOON_US - 120_000_000),
+        ("-2min", NOON_US - 120_000_000),
+        ("-1d", NOON_US - 86_400_000_000),
+        ("-0s", NOON_US),
+    ],
+)
+def test_times_that_people_write(text: str, expected_us: int) -> None:
+    assert parse_time(text, NOON_US) == expected_us
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "yesterday", "-1", "-h", "-1w", "+1h", "--1h", "-1.5h", "12:00", "2026-13-01", "1777636800", "-999999999999999d", "-١h"],
+)
+def test_anything_else_is_refused_and_named(text: str) -> None:
+    with pytest.raises(QueryError, match="to:") as caught:
+        parse_time(text, NOON_US, field="to")
+    assert caught.value.field == "to"
+
+
+def test_a_zone_whose_plus_was_lost_in_a_url_gets_a_hint() -> None:
+    with pytest.raises(QueryError, match="%2B"):
+        parse_time("2026-05-01T14:00:00 02:00", NOON_US)
+
+
+def test_an_error_does_not_repeat_a_long_text() -> None:
+    with pytest.raises(QueryError) as caught:
+        parse_time("x" * 10_000, NOON_US)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("text", "expected_s"),
+    [("10s", 10), ("1min", 60), ("1m", 60), ("10min", 600), ("1h", 3600), ("2d", 172_800), ("7s", 7), ("1000ms", 1)],
+)
+def test_resolutions_that_people_write(text: str, expected_s: int) -> None:
+    assert parse_resolution(text) == expected_s
+
+
+@pytest.mark.parametrize("text", ["", "0s", "10", "-10s", "500ms", "1500ms", "1.5s", "10 s", "1y", "999999999999999d"])
+def test_other_resolutions_are_refused(text: str) -> None:
+    with pytest.raises(QueryError) as caught:
+        parse_resolution(text)
+    assert caught.value.field == "resolution"
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_a_time_or_a_query_error(text: str) -> None:
+    for parse in (lambda: parse_time(text, NOON_US), lambda: parse_resolution(text)):
+        try:
+            assert isinstance(parse(), int)
+        except QueryError:
+            pass
