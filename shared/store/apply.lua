@@ -2,8 +2,8 @@
 --
 -- KEYS: 1 the stream, 2 its index of blocks, 3.. the blocks that the update writes
 -- ARGV: 1 mark the writer last saw ('' for none), 2 new mark, 3 its session, 4 its position on the bus, 5 final ('1' or '0'),
---   6 its event time, 7 state, 8 how long the index is kept in s, then for each block: its name, how long it is kept in s,
---   n, m, n fields to delete, m fields and values to set.
+--   6 its event time, 7 state, 8 how long the index is kept in s, 9 as MessagePack, for each block: [how long it is kept in
+--   s, [field, length of its value, field, length, ...], [fields to delete]], 10 all values, one after the other.
 
 local stream, index = KEYS[1], KEYS[2]
 local fence, mark, position = unpack(redis.call('HMGET', stream, 'fence', 'mark', 'position'))
@@ -19,20 +19,24 @@ end
 
 -- Setting comes before anything else: when Redis is out of memory, the first command that needs some fails, and then nothing
 -- has been changed yet.
-local at, added = 9, 0
-for i = 3, #KEYS do
-  local name, kept_s, drop, put = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
-  at = at + 4
-  redis.call('HSET', KEYS[i], unpack(ARGV, at + drop, at + drop + put - 1))
-  if drop > 0 then
-    redis.call('HDEL', KEYS[i], unpack(ARGV, at, at + drop - 1))
+local blocks, values = cmsgpack.unpack(ARGV[9]), ARGV[10]
+local at, added = 1, 0
+for i, block in ipairs(blocks) do
+  local key, kept_s, put, drop = KEYS[i + 2], unpack(block)
+  for j = 2, #put, 2 do
+    local length = put[j]
+    put[j] = string.sub(values, at, at + length - 1)
+    at = at + length
   end
-  redis.call('EXPIRE', KEYS[i], kept_s)
-  added = added + redis.call('ZADD', index, 0, name)
-  at = at + drop + put
+  redis.call('HSET', key, unpack(put))
+  if #drop > 0 then
+    redis.call('HDEL', key, unpack(drop))
+  end
+  redis.call('EXPIRE', key, kept_s)
+  added = added + redis.call('ZADD', index, 0, string.sub(key, #stream + 2))
 end
 
-if #KEYS > 2 then
+if #blocks > 0 then
   redis.call('EXPIRE', index, ARGV[8])
 end
 

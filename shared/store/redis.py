@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Sequence
+from functools import cache, partial
 from typing import Any, Final
 
 import msgspec
@@ -60,7 +61,7 @@ class RedisStore:
         Raises:
             SettingsError: the URL cannot be used.
         """
-        self._retention = retention
+        self._kept_s = cache(partial(kept_s, retention))
         self._link = RedisLink(url, clock or SystemClock(), retry_s)
         self._index_kept_s = max(kept_s(retention, 0), *retention.levels.values())
 
@@ -177,8 +178,15 @@ class RedisStore:
 
     def _apply_call(self, update: TimelineUpdate) -> Call:
         stream, index = stream_keys(update.stream_id)
-        keys = [stream, index]
-        values: list[Argument] = [
+        names: list[str] = []
+        layout: list[tuple[int, list[int], list[int]]] = []
+        values: list[bytes] = []
+        for (name, level_s), cells in group_cells(update.cells).items():
+            put, drop, found = pack_cells(cells)
+            names.append(f"{stream}:{name}")
+            layout.append((self._kept_s(level_s), put, drop))
+            values += found
+        arguments = (
             "" if update.expected is None else _mark_text(update.expected),
             _mark_text(update.mark),
             update.mark.session,
@@ -187,12 +195,10 @@ class RedisStore:
             update.last_event_time_us,
             update.state,
             self._index_kept_s,
-        ]
-        for (name, level_s), cells in group_cells(update.cells).items():
-            put, drop = pack_cells(cells)
-            keys.append(f"{stream}:{name}")
-            values += (name, kept_s(self._retention, level_s), len(drop), len(put), *drop, *put)
-        return _apply.call(keys, values)
+            msgspec.msgpack.encode(layout),
+            b"".join(values),
+        )
+        return _apply.call((stream, index, *names), arguments)
 
     # Timeline
 

@@ -62,17 +62,23 @@ def group_cells(cells: Iterable[Cell]) -> dict[tuple[str, int], dict[int, bytes]
     return blocks
 
 
-def pack_cells(values: dict[int, bytes]) -> tuple[list[int | bytes], list[int]]:
-    """Return `(fields and values to set, fields to delete)` that write cells over whatever their block held before."""
-    put: list[int | bytes] = []
+def pack_cells(cells: dict[int, bytes]) -> tuple[list[int], list[int], list[bytes]]:
+    """Return how to write cells over whatever their block held before.
+
+    Returns:
+        Fields to set, each followed by the length of its value; fields to delete; the values.
+    """
+    put: list[int] = []
     drop: list[int] = []
-    for place, value in values.items():
+    values: list[bytes] = []
+    for place, value in cells.items():
+        values.append(value)
         if FIELD_BYTES < len(value) <= _TWO_FIELDS_BYTES:
-            put += (place, value[:FIELD_BYTES], place + BLOCK_CELLS, value[FIELD_BYTES:])
+            put += (place, FIELD_BYTES, place + BLOCK_CELLS, len(value) - FIELD_BYTES)
         else:
-            put += (place, value)
+            put += (place, len(value))
             drop.append(place + BLOCK_CELLS)
-    return put, drop
+    return put, drop, values
 
 
 def unpack_cells(name: bytes, fields: Sequence[bytes]) -> list[tuple[int, bytes]]:

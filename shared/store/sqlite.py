@@ -3,6 +3,7 @@
 import math
 import sqlite3
 from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -69,7 +70,7 @@ class SqliteStore:
         path = url.removeprefix("sqlite:///")
         if path == url or path in ("", "/", ":memory:"):
             raise SettingsError("the store URL names no file; use sqlite:///relative.db or sqlite:////absolute.db")
-        self._retention = retention
+        self._kept_s = cache(partial(kept_s, retention))
         self._clock = clock or SystemClock()
         self._file = SqliteFile(Path(path), self._clock, busy_timeout_s)
 
@@ -192,7 +193,7 @@ class SqliteStore:
         db.executemany(_PUT_CELL, ((key, *cell, now_s) for cell in update.cells))
         db.executemany(
             "INSERT OR IGNORE INTO block VALUES (?, ?, ?, ?, ?)",
-            ((key, *block, now_s + kept_s(self._retention, block[1])) for block in blocks),
+            ((key, *block, now_s + self._kept_s(block[1])) for block in blocks),
         )
 
     # Timeline
@@ -222,7 +223,7 @@ class SqliteStore:
         stream, series, level_s, number = block
         cells = (stream, series, level_s, number * BLOCK_CELLS, (number + 1) * BLOCK_CELLS)
         written_s = db.execute(_LAST_WRITTEN, cells).fetchone()[0]
-        due_s = (written_s or 0) + kept_s(self._retention, level_s)
+        due_s = (written_s or 0) + self._kept_s(level_s)
         if due_s > now_s:
             db.execute(_PUT_OFF, (due_s, *block))
             return False
