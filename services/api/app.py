@@ -1,0 +1,46 @@
+"""The API's application."""
+
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from services.api import health, streams, timelines
+from services.api.context import Context, Readiness
+from services.api.errors import install_error_handlers, problem_responses
+from services.api.middleware import LimitBody, Measure, SameSite
+from shared.clock import Clock
+from shared.metrics import Metrics
+from shared.settings import Settings
+from shared.store import Store
+
+
+def create_app(
+    store: Store, settings: Settings, metrics: Metrics, clock: Clock, *, readiness: Readiness | None = None
+) -> FastAPI:
+    """Return the ASGI application. It owns nothing: the caller closes the store.
+
+    Args:
+        store: Where streams and timelines are; thread-safe.
+        settings: For the media root, the defaults of new streams, and the limits of answers.
+        metrics: Where requests are counted, and what `/metrics` shows.
+        clock: For registration times and times relative to now.
+        readiness: Tells for `/readyz`, per worker in this process, whether it runs.
+    """
+    app = FastAPI(
+        title="Moodline",
+        summary="Emotion timelines of video streams.",
+        version=version("moodline"),
+        docs_url=None,  # the page would load its scripts from a foreign host
+        redoc_url=None,
+        responses=problem_responses("invalid_request", "forbidden", "internal", "store_unavailable"),
+    )
+    app.state.context = Context(store, settings, metrics, clock, readiness)
+    app.include_router(streams.router)
+    app.include_router(timelines.router)
+    app.include_router(health.router)
+    install_error_handlers(app)
+    # The last one added is the outermost.
+    app.add_middleware(LimitBody)
+    app.add_middleware(SameSite, settings=settings.api)
+    app.add_middleware(Measure, metrics=metrics, clock=clock)
+    return app

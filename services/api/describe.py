@@ -1,0 +1,82 @@
+"""From what the store knows of a stream to what a client is told. Pure."""
+
+from services.api.models import ProgressAnswer, Status, StreamAnswer, Video
+from services.report.moments import to_datetime
+from shared.store import Progress
+from shared.streams import StreamSpec, StreamState, StreamStatus
+
+
+def describe(spec: StreamSpec, status: StreamStatus, progress: Progress) -> StreamAnswer:
+    """Put definition, state and progress of one stream together."""
+    return StreamAnswer(
+        id=spec.stream_id,
+        url=spec.url,
+        lane=spec.lane,
+        sample_fps=spec.sample_fps,
+        max_side_px=spec.max_side_px,
+        recorded_at=to_datetime(spec.recorded_at_us),
+        labels=spec.labels,
+        paused=spec.paused,
+        attempt=spec.attempt,
+        created_at=to_datetime(spec.created_at_us),
+        revision=spec.revision,
+        status=_status(spec, status, progress),
+        video=_video(status),
+        progress=_progress(spec, status, progress),
+    )
+
+
+def state_of(spec: StreamSpec, status: StreamStatus, progress: Progress) -> StreamState:
+    """Return the state that holds now, where the reader may not have noticed a change yet.
+
+    A complete timeline is `ended`, whatever else. A user's pause holds at once. What a reader said of an earlier attempt, or
+    of a pause that is over, is past: nobody has taken the stream since, so it is `pending`. A reader that has come to the
+    end of a file is still `playing` until the rest is in the timeline.
+    """
+    if progress.final:
+        return StreamState.ENDED
+    if spec.paused:
+        return StreamState.PAUSED
+    if status.attempt < spec.attempt or status.state is StreamState.PAUSED:
+        return StreamState.PENDING
+    if status.state is StreamState.ENDED:
+        return StreamState.PLAYING
+    return status.state
+
+
+def _status(spec: StreamSpec, status: StreamStatus, progress: Progress) -> Status:
+    state = state_of(spec, status, progress)
+    if state is not status.state:
+        return Status(state=state)
+    since = to_datetime(status.since_us) if status.since_us else None
+    return Status(state=state, reason=status.reason, detail=status.detail, since=since)
+
+
+def _video(status: StreamStatus) -> Video | None:
+    if not status.width:
+        return None
+    return Video(width=status.width, height=status.height, codec=status.codec, source_fps=status.source_fps)
+
+
+def _progress(spec: StreamSpec, status: StreamStatus, progress: Progress) -> ProgressAnswer:
+    # The end of a stream takes a sequence number of its own.
+    frames = progress.mark.seq + (0 if progress.final else 1) if progress.mark else 0
+    last_us = progress.last_event_time_us
+    position_us = 0 if last_us is None else max(0, last_us - spec.recorded_at_us)
+    return ProgressAnswer(
+        frames=frames,
+        last_time=None if last_us is None else to_datetime(last_us),
+        position_s=position_us / 1e6,
+        duration_s=None if status.duration_us is None else status.duration_us / 1e6,
+        percent=_percent(position_us, status.duration_us, final=progress.final),
+        complete=progress.final,
+    )
+
+
+def _percent(position_us: int, duration_us: int | None, *, final: bool) -> float | None:
+    if final:
+        return 100.0
+    if not duration_us:
+        return None
+    # Containers may understate their length; 100 is said only of a complete timeline.
+    return min(99.9, round(100 * position_us / duration_us, 1))

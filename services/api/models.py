@@ -1,0 +1,212 @@
+"""What clients send and get about streams: JSON bodies with their limits, meanings and examples."""
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+
+from services.api.media import URL_LIMIT
+from services.report.moments import EPOCH, Time
+from shared.messages import Lane
+from shared.streams import SAMPLE_FPS_MAX, STREAM_ID_PATTERN, FailureReason, StreamState
+
+LABELS_LIMIT: Final = 32
+LABEL_VALUE_LIMIT: Final = 255
+_LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}", re.ASCII)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_LAST_START: Final = datetime(2200, 1, 1, tzinfo=UTC)
+
+
+def _only_text(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError("must be text in ISO 8601 with an offset, such as 2026-05-01T12:00:00Z")
+    return value
+
+
+def _in_range(moment: datetime) -> datetime:
+    if not EPOCH <= moment < _LAST_START:
+        raise ValueError("must lie between the years 1970 and 2200")
+    return moment
+
+
+def _rate_text(value: object) -> object:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if is_number else value
+
+
+def _checked_labels(labels: dict[str, str]) -> dict[str, str]:
+    if len(labels) > LABELS_LIMIT:
+        raise ValueError(f"at most {LABELS_LIMIT} labels")
+    for key, value in labels.items():
+        if not _LABEL_KEY.fullmatch(key):
+            raise ValueError("a label's key has 1 to 63 letters, digits, '.', '_', '/' or '-', and starts with a letter or digit")
+        if len(value) > LABEL_VALUE_LIMIT or _CONTROL.search(value):
+            raise ValueError(f"a label's value has at most {LABEL_VALUE_LIMIT} characters, none of them a control character")
+    return labels
+
+
+GivenTime = Annotated[AwareDatetime, BeforeValidator(_only_text), AfterValidator(_in_range)]
+Rate = Annotated[
+    str,
+    BeforeValidator(_rate_text),
+    Field(
+        max_length=32,
+        description=f"Frames per second of media time to analyse: a number above 0 and up to {SAMPLE_FPS_MAX}, also as a "
+        "fraction, or `all`. Kept exactly as written.",
+    ),
+]
+Side = Annotated[int, Field(ge=64, le=8192, description="Frames are reduced to at most this on the longer side, in px.")]
+Labels = Annotated[
+    dict[str, str],
+    AfterValidator(_checked_labels),
+    Field(
+        description=f"Free key-value pairs, at most {LABELS_LIMIT}; keys of 1 to 63 letters, digits, `.`, `_`, `/` or `-`, "
+        f"values of at most {LABEL_VALUE_LIMIT} characters."
+    ),
+]
+_RECORDED_AT: Final = "Time on the timeline of the file's first instant, ISO 8601 with an offset"
+
+_STREAM_EXAMPLE: Final[dict[str, Any]] = {
+    "id": "lobby",
+    "url": "file:///srv/media/lobby.mp4",
+    "lane": "file",
+    "sample_fps": "5",
+    "max_side_px": 1280,
+    "recorded_at": "2026-05-01T12:00:00Z",
+    "labels": {"site": "berlin"},
+    "paused": False,
+    "attempt": 0,
+    "created_at": "2026-05-02T08:30:00Z",
+    "revision": 1,
+    "status": {"state": "playing", "reason": None, "detail": "", "since": "2026-05-02T08:30:01.250000Z"},
+    "video": {"width": 1920, "height": 1080, "codec": "h264", "source_fps": "30000/1001"},
+    "progress": {
+        "frames": 151,
+        "last_time": "2026-05-01T12:00:30Z",
+        "position_s": 30.0,
+        "duration_s": 120.0,
+        "percent": 25.0,
+        "complete": False,
+    },
+}
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class NewStream(_Body):
+    """A stream to register."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"id": "lobby", "url": "/srv/media/lobby.mp4"},
+                {
+                    "id": "lobby",
+                    "url": "file:///srv/media/lobby.mp4",
+                    "sample_fps": "30000/1001",
+                    "max_side_px": 1280,
+                    "recorded_at": "2026-05-01T12:00:00Z",
+                    "labels": {"site": "berlin"},
+                    "paused": True,
+                },
+            ]
+        }
+    )
+
+    id: str = Field(pattern=f"^{STREAM_ID_PATTERN}$", description="Name of the stream, unique and unchangeable.")
+    url: str = Field(
+        min_length=1,
+        max_length=URL_LIMIT,
+        description="A path (a relative one counts from the media root), `file:///absolute/path`, or `synthetic://name?options`. "
+        "Files must lie below the media root, also after links are resolved.",
+    )
+    sample_fps: Rate | None = Field(None, description="Default: MOODLINE_INGEST_SAMPLE_FPS.")
+    max_side_px: Side | None = Field(None, description="Default: MOODLINE_INGEST_MAX_SIDE_PX.")
+    recorded_at: GivenTime | None = Field(None, description=f"{_RECORDED_AT}; default: now, in whole seconds.")
+    labels: Labels = Field({}, description="Free key-value pairs.")
+    paused: bool = Field(False, description="Register without reading anything yet.")
+
+
+class StreamChange(_Body):
+    """What to change of a stream; what is left out or null stays as it is."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"labels": {"site": "berlin", "floor": "2"}, "revision": 1}]})
+
+    url: str | None = Field(None, min_length=1, max_length=URL_LIMIT, description="Only before the first frame.")
+    sample_fps: Rate | None = Field(None, description="Only before the first frame.")
+    max_side_px: Side | None = Field(None, description="Only before the first frame.")
+    recorded_at: GivenTime | None = Field(None, description=f"{_RECORDED_AT}. Only before the first frame.")
+    labels: Labels | None = Field(None, description="All labels; they replace the former ones.")
+    paused: bool | None = Field(None, description="Stop or go on reading.")
+    revision: int | None = Field(None, ge=1, description="The revision that the change is based on; the same as `If-Match`.")
+
+
+class Status(BaseModel):
+    """What a stream does now."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_STREAM_EXAMPLE["status"]]})
+
+    state: StreamState = Field(
+        description="`pending` (no worker has taken it yet), `connecting`, `playing`, `paused`, `ended` (all of it is in the "
+        "timeline), `failed`; live sources also `live`, `stalled`, `backing_off`."
+    )
+    reason: FailureReason | None = Field(None, description="Why it failed, if it did.")
+    detail: str = Field("", description="One sentence for people.")
+    since: Time | None = Field(None, description="When this state began, if that is known.")
+
+
+class Video(BaseModel):
+    """What the decoder found."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_STREAM_EXAMPLE["video"]]})
+
+    width: int = Field(description="In px, after rotation.")
+    height: int = Field(description="In px, after rotation.")
+    codec: str = Field(description="FFmpeg's name of the codec.")
+    source_fps: str = Field(description="Nominal frame rate, as a fraction.")
+
+
+class ProgressAnswer(BaseModel):
+    """How much of the stream is in its timeline."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_STREAM_EXAMPLE["progress"]]})
+
+    frames: int = Field(description="Sampled frames in the timeline, skipped ones included.")
+    last_time: Time | None = Field(None, description="Time on the timeline of the last of them.")
+    position_s: float = Field(description="Media time up to which the timeline reaches, in s.")
+    duration_s: float | None = Field(None, description="Length of the content, in s, where known.")
+    percent: float | None = Field(None, description="Position in the content, 0 to 100, where the length is known.")
+    complete: bool = Field(description="The content has ended and all of it is in the timeline.")
+
+
+class StreamAnswer(BaseModel):
+    """A registered stream: its definition, what it does now, and how far its timeline is."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_STREAM_EXAMPLE]})
+
+    id: str
+    url: str = Field(description="Canonical: links are resolved.")
+    lane: Lane = Field(description="`file` (finite, lossless) or `live`.")
+    sample_fps: str
+    max_side_px: int
+    recorded_at: Time
+    labels: dict[str, str]
+    paused: bool
+    attempt: int = Field(description="Raised by `resume` when a failed stream is tried again.")
+    created_at: Time
+    revision: int = Field(description="Raised at every change of the definition; also in the header `ETag`.")
+    status: Status
+    video: Video | None = Field(None, description="Null until the content has been opened.")
+    progress: ProgressAnswer
+
+
+class StreamPage(BaseModel):
+    """Some of the streams, ordered by id."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"streams": [_STREAM_EXAMPLE], "next_cursor": None}]})
+
+    streams: list[StreamAnswer]
+    next_cursor: str | None = Field(None, description="Send it as `cursor` to get the next page; null on the last.")

@@ -1,0 +1,101 @@
+"""Serving the API: in a thread beside other work, or in the foreground."""
+
+import socket
+import threading
+from types import TracebackType
+from typing import Final, Self
+
+import uvicorn
+from fastapi import FastAPI
+
+from shared.errors import SettingsError
+
+_START_TIMEOUT_S: Final = 30.0
+_STOP_TIMEOUT_S: Final = 15.0
+_GRACE_S: Final = 5
+_BACKLOG: Final = 512
+
+
+class ApiServer:
+    """Runs an application on a port. A context manager: entering listens and serves, leaving stops.
+
+    Installs no signal handlers; whoever owns the process decides what a signal means.
+    """
+
+    def __init__(self, app: FastAPI, host: str, port: int) -> None:
+        """Prepare. Port 0 takes any free one."""
+        self._app = app
+        self._host = host
+        self._port = port
+        self._socket: socket.socket | None = None
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def port(self) -> int:
+        """The port in use, also where 0 was asked for."""
+        return int(self._socket.getsockname()[1]) if self._socket else self._port
+
+    @property
+    def url(self) -> str:
+        """Where the API is, e.g. `http://127.0.0.1:8000`."""
+        return f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{self.port}"
+
+    def start(self) -> None:
+        """Listen, and serve in a thread. Returns when the API answers.
+
+        Raises:
+            SettingsError: the address cannot be listened on.
+        """
+        self._socket = self._listen()
+        config = uvicorn.Config(
+            self._app,
+            lifespan="off",
+            loop="asyncio",
+            http="h11",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_GRACE_S,
+        )
+        self._server = uvicorn.Server(config)
+        # uvicorn touches signal handlers only in the main thread, so it always gets a thread of its own.
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, name="api", daemon=True)
+        self._thread.start()
+        pause = threading.Event()
+        waited_s = 0.0
+        while not self._server.started and self._thread.is_alive() and waited_s < _START_TIMEOUT_S:
+            pause.wait(0.005)
+            waited_s += 0.005
+
+    def stop(self) -> None:
+        """Stop listening, let running requests end, and free the port. Safe to call twice."""
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join(_STOP_TIMEOUT_S)
+        if self._socket is not None:
+            self._socket.close()
+        self._server = self._thread = self._socket = None
+
+    def run(self, stop: threading.Event) -> None:
+        """Serve until `stop` is set. Blocks. Raises as `start` does."""
+        with self:
+            stop.wait()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def _listen(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        try:
+            return socket.create_server((self._host, self._port), family=family, backlog=_BACKLOG)
+        except (OSError, OverflowError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise SettingsError(
+                f"the API cannot listen on {self._host} port {self._port}: {reason}; set MOODLINE_API_HOST or MOODLINE_API_PORT"
+            ) from None

@@ -1,0 +1,236 @@
+"""Routes of the registry: register, list, read, change, pause, resume and delete streams."""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Final
+
+import msgspec
+from fastapi import APIRouter, Header, Query, Response
+
+from services.api.context import PREFIX, Context, Ctx
+from services.api.describe import describe, state_of
+from services.api.errors import problem_responses
+from services.api.media import checked_url
+from services.api.models import NewStream, StreamAnswer, StreamChange, StreamPage
+from services.report.moments import to_us
+from shared.errors import InvalidStreamError, RevisionConflictError, StreamNotFoundError, StreamStartedError
+from shared.store import Progress
+from shared.streams import StreamSpec, StreamState, StreamStatus, check_stream_id, parse_sample_fps
+
+router = APIRouter(prefix=PREFIX, tags=["streams"])
+
+_CHUNK: Final = 200
+_ATTEMPTS: Final = 5
+_IF_MATCH = re.compile(r'(W/)?"(?P<revision>[0-9]{1,15})"', re.ASCII)
+_NOT_READING: Final = frozenset({StreamState.PENDING, StreamState.PAUSED, StreamState.FAILED})
+
+_Found = tuple[StreamSpec, StreamStatus, Progress]
+_GONE = problem_responses("stream_not_found")
+_CHANGE = problem_responses(
+    "stream_not_found", "revision_conflict", "stream_started", "body_too_large", "invalid_stream", "invalid_request"
+)
+
+
+@router.post(
+    "/streams",
+    status_code=201,
+    summary="Register a stream",
+    responses={
+        201: {"headers": {"Location": {"schema": {"type": "string"}}}},
+        **problem_responses("stream_exists", "body_too_large", "invalid_stream", "invalid_request"),
+    },
+)
+def add_stream(ctx: Ctx, body: NewStream, response: Response) -> StreamAnswer:
+    """Register a stream. Unless `paused`, a worker starts to read it within a second or so."""
+    settings, now_us = ctx.settings.ingest, ctx.now_us()
+    spec = StreamSpec(
+        stream_id=check_stream_id(body.id),
+        url=checked_url(body.url, settings.media_root),
+        sample_fps=_checked_rate(settings.sample_fps if body.sample_fps is None else body.sample_fps),
+        max_side_px=settings.max_side_px if body.max_side_px is None else body.max_side_px,
+        recorded_at_us=_whole_second(now_us) if body.recorded_at is None else to_us(body.recorded_at),
+        labels=body.labels,
+        paused=body.paused,
+        created_at_us=now_us,
+    )
+    ctx.store.add(spec)
+    response.headers["location"] = f"{PREFIX}/streams/{spec.stream_id}"
+    return _answer(ctx, spec.stream_id, response)
+
+
+@router.get("/streams", summary="List streams", responses=problem_responses("invalid_request"))
+def list_streams(
+    ctx: Ctx,
+    label: Annotated[list[str] | None, Query(description="`key=value`, or `key` for any value; all given must match.")] = None,
+    state: Annotated[StreamState | None, Query(description="Only streams in this state.")] = None,
+    limit: Annotated[int, Query(ge=1, le=500, description="Most streams in the answer.")] = 100,
+    cursor: Annotated[str | None, Query(max_length=63, description="`next_cursor` of the page before.")] = None,
+) -> StreamPage:
+    """Return streams ordered by id."""
+    page: list[StreamAnswer] = []
+    for spec, status, progress in _found(ctx, cursor or "", label or []):
+        if state is not None and state_of(spec, status, progress) is not state:
+            continue
+        if len(page) == limit:
+            return StreamPage(streams=page, next_cursor=page[-1].id)
+        page.append(describe(spec, status, progress))
+    return StreamPage(streams=page)
+
+
+@router.get("/streams/{stream_id}", summary="Read a stream", responses=_GONE)
+def get_stream(ctx: Ctx, stream_id: str, response: Response) -> StreamAnswer:
+    """Return a stream's definition, what it does now, and how far its timeline is."""
+    return _answer(ctx, stream_id, response)
+
+
+@router.patch("/streams/{stream_id}", summary="Change a stream", responses=_CHANGE)
+def change_stream(
+    ctx: Ctx,
+    stream_id: str,
+    body: StreamChange,
+    response: Response,
+    if_match: Annotated[str | None, Header(description='The revision that the change is based on, as in `ETag`: `"3"`.')] = None,
+) -> StreamAnswer:
+    """Change labels or pause at any time; what decides the timeline's content only before the first frame."""
+    bases = {revision for revision in (body.revision, _revision(if_match)) if revision is not None}
+
+    def change(found: _Found) -> StreamSpec:
+        spec = found[0]
+        if bases - {spec.revision}:
+            raise RevisionConflictError(
+                f"stream {stream_id!r} is at revision {spec.revision} by now; read it again and repeat the change"
+            )
+        changed = msgspec.structs.replace(spec, **_changes(ctx, body))
+        if _content(changed) != _content(spec):
+            _require_not_started(found)
+            changed = _retried(found, changed)
+        return changed
+
+    _update(ctx, stream_id, change, may_repeat=not bases)
+    return _answer(ctx, stream_id, response)
+
+
+@router.post("/streams/{stream_id}/pause", summary="Stop reading a stream", responses=_GONE)
+def pause_stream(ctx: Ctx, stream_id: str, response: Response) -> StreamAnswer:
+    """Stop reading; the timeline stays. Frames already on their way still come in."""
+    _update(ctx, stream_id, lambda found: msgspec.structs.replace(found[0], paused=True))
+    return _answer(ctx, stream_id, response)
+
+
+@router.post("/streams/{stream_id}/resume", summary="Go on reading a stream", responses=_GONE)
+def resume_stream(ctx: Ctx, stream_id: str, response: Response) -> StreamAnswer:
+    """Go on where the timeline stands; a failed stream is tried again."""
+    _update(ctx, stream_id, lambda found: _retried(found, msgspec.structs.replace(found[0], paused=False)))
+    return _answer(ctx, stream_id, response)
+
+
+@router.delete(
+    "/streams/{stream_id}",
+    status_code=204,
+    response_class=Response,
+    summary="Delete a stream and all of its data",
+    responses=_GONE,
+)
+def delete_stream(ctx: Ctx, stream_id: str) -> None:
+    """Remove the stream and purge its timeline and tracks. This cannot be undone."""
+    ctx.store.remove(stream_id)
+
+
+def find(ctx: Context, stream_id: str) -> _Found:
+    """Return definition, status and progress of one stream. Raises `StreamNotFoundError`."""
+    spec = ctx.store.get(stream_id)
+    progress = ctx.store.load([stream_id])[0]
+    if progress is None:
+        raise StreamNotFoundError(f"no stream with the id {stream_id!r} is registered")
+    return spec, ctx.store.statuses([stream_id])[0], progress
+
+
+def _found(ctx: Context, after: str, labels: list[str]) -> Iterator[_Found]:
+    specs = [spec for spec in ctx.store.list_streams() if spec.stream_id > after and _matches(spec, labels)]
+    for start in range(0, len(specs), _CHUNK):
+        chunk = specs[start : start + _CHUNK]
+        ids = [spec.stream_id for spec in chunk]
+        for spec, status, progress in zip(chunk, ctx.store.statuses(ids), ctx.store.load(ids), strict=True):
+            if progress is not None:
+                yield spec, status, progress
+
+
+def _matches(spec: StreamSpec, labels: list[str]) -> bool:
+    for label in labels:
+        key, has_value, value = label.partition("=")
+        if key not in spec.labels or (has_value and spec.labels[key] != value):
+            return False
+    return True
+
+
+def _answer(ctx: Context, stream_id: str, response: Response) -> StreamAnswer:
+    answer = describe(*find(ctx, stream_id))
+    response.headers["etag"] = f'"{answer.revision}"'
+    return answer
+
+
+def _update(ctx: Context, stream_id: str, change: Callable[[_Found], StreamSpec], *, may_repeat: bool = True) -> None:
+    for attempt in range(_ATTEMPTS):
+        found = find(ctx, stream_id)
+        changed = change(found)
+        if changed == found[0]:
+            return
+        try:
+            ctx.store.replace(changed)
+        except RevisionConflictError:
+            # Somebody else was faster. Nobody named a revision, so the change holds for the new one as well.
+            if not may_repeat or attempt == _ATTEMPTS - 1:
+                raise
+        else:
+            return
+
+
+def _changes(ctx: Context, body: StreamChange) -> dict[str, Any]:
+    given: dict[str, Any] = body.model_dump(exclude_none=True, exclude={"revision", "recorded_at"})
+    if body.url is not None:
+        given["url"] = checked_url(body.url, ctx.settings.ingest.media_root)
+    if body.sample_fps is not None:
+        _checked_rate(body.sample_fps)
+    if body.recorded_at is not None:
+        given["recorded_at_us"] = to_us(body.recorded_at)
+    return given
+
+
+def _checked_rate(text: str) -> str:
+    parse_sample_fps(text)
+    return text
+
+
+def _whole_second(now_us: int) -> int:
+    """So that the timeline's points begin at whole seconds of the file."""
+    return now_us - now_us % 1_000_000
+
+
+def _content(spec: StreamSpec) -> tuple[str, str, int, int]:
+    return spec.url, spec.sample_fps, spec.max_side_px, spec.recorded_at_us
+
+
+def _require_not_started(found: _Found) -> None:
+    """A frame on its way under the old definition would enter the timeline of the new one, so the reader must be idle."""
+    spec, status, progress = found
+    if progress.mark is not None or progress.final or status.frames_sent or status.state not in _NOT_READING:
+        raise StreamStartedError(
+            f"url, sample_fps, max_side_px and recorded_at of stream {spec.stream_id!r} cannot change any more, since "
+            "frames have been read with them; delete the stream and add it again"
+        )
+
+
+def _retried(found: _Found, changed: StreamSpec) -> StreamSpec:
+    """Raise the attempt where the present one has failed."""
+    spec, status, progress = found
+    has_failed = status.state is StreamState.FAILED and status.attempt >= spec.attempt and not progress.final
+    return msgspec.structs.replace(changed, attempt=spec.attempt + 1) if has_failed else changed
+
+
+def _revision(if_match: str | None) -> int | None:
+    if if_match is None or if_match.strip() == "*":
+        return None
+    match = _IF_MATCH.fullmatch(if_match.strip())
+    if match is None:
+        raise InvalidStreamError("If-Match", 'If-Match holds one revision in quotes, as in the ETag of an answer: "3"')
+    return int(match["revision"])

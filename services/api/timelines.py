@@ -1,0 +1,178 @@
+"""Routes of timelines: of a stream, of its tracked faces, and a window's summary."""
+
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Header, Path, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from services.api.context import PREFIX, Context, Ctx
+from services.api.errors import problem_responses
+from services.report.document import SummaryDocument, TimelineDocument, summary_document, timeline_document
+from services.report.export import timeline_csv
+from services.report.tracks import TrackPage, TrackTimelineDocument, track_document, track_timeline_document
+from shared.errors import QueryError
+from shared.messages import Lane
+from shared.streams import StreamSpec
+from shared.timeline.levels import Extent
+from shared.timeline.query import TimelineQuery, extent, timeline
+from shared.timeline.times import parse_resolution, parse_time
+from shared.timeline.track_query import track_list, track_timeline
+
+router = APIRouter(prefix=PREFIX, tags=["timelines"])
+
+DEFAULT_POINTS: Final = 600
+_MOST_TRACK: Final = 2**53 - 2
+_QUERY = problem_responses("stream_not_found", "invalid_query", "invalid_request")
+_TRACK_QUERY = problem_responses("stream_not_found", "track_not_found", "invalid_query", "invalid_request")
+_AS_CSV: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"content": {"text/csv": {"schema": {"type": "string"}, "example": "start,position_s,sampled,classified,…\r\n"}}}
+}
+
+TrackNumber = Annotated[int, Path(ge=1, le=_MOST_TRACK, description="The track's number.")]
+
+
+class Format(StrEnum):
+    """How a timeline is sent."""
+
+    JSON = "json"
+    CSV = "csv"
+
+
+class Window(BaseModel):
+    """Which part of a timeline."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    start: str | None = Field(
+        None,
+        alias="from",
+        max_length=64,
+        description="ISO 8601 (UTC where no offset is given; write its + as %2B), `now`, or relative to now: `-90s`, `-15min`, "
+        "`-1h`, `-2d`. For a file, now is the end of its timeline; for a live stream, the present. Default: where the "
+        "timeline begins.",
+    )
+    end: str | None = Field(
+        None, alias="to", max_length=64, description="Like `from`; not included. Default: where the timeline ends."
+    )
+
+
+class PointsWindow(Window):
+    """Which part of a timeline, how finely. `resolution` and `max_points` exclude each other."""
+
+    resolution: str | None = Field(
+        None, max_length=32, description="Length of a point in whole seconds: `1s`, `10s`, `1min`, `10min`, `1h`."
+    )
+    max_points: int | None = Field(
+        None, ge=1, description=f"The finest points of which there are at most so many; default {DEFAULT_POINTS}."
+    )
+
+
+class TimelineParameters(PointsWindow):
+    """Which part of a timeline, how finely, in which format."""
+
+    format: Format | None = Field(None, description="`json` or `csv`; default: as `Accept` says, else `json`.")
+
+
+class TrackListParameters(Window):
+    """Which tracks: those seen at some time in the window."""
+
+    limit: int = Field(100, ge=1, le=500, description="Most tracks in the answer.")
+    cursor: int = Field(0, ge=0, le=_MOST_TRACK, description="`next_cursor` of the page before.")
+
+
+@router.get(
+    "/streams/{stream_id}/timeline", response_model=TimelineDocument, summary="Read a timeline", responses={**_AS_CSV, **_QUERY}
+)
+def get_timeline(
+    ctx: Ctx,
+    stream_id: str,
+    parameters: Annotated[TimelineParameters, Query()],
+    accept: Annotated[str, Header(description="`text/csv` asks for CSV.")] = "",
+) -> TimelineDocument | Response:
+    """Return a window of a stream's timeline, empty stretches included, each with the reason why it is empty."""
+    spec = ctx.store.get(stream_id)
+    document = _document(ctx, spec, _query(ctx, spec, parameters))
+    if parameters.format is Format.CSV or (parameters.format is None and "text/csv" in accept.lower()):
+        headers = {"content-disposition": f'attachment; filename="{stream_id}.csv"'}
+        return Response(timeline_csv(document), media_type="text/csv; charset=utf-8; header=present", headers=headers)
+    return document
+
+
+@router.get("/streams/{stream_id}/summary", summary="Summarise a timeline", responses=_QUERY)
+def get_summary(ctx: Ctx, stream_id: str, window: Annotated[Window, Query()]) -> SummaryDocument:
+    """Return a window of a stream's timeline as one point, from the finest buckets that are kept of it."""
+    spec = ctx.store.get(stream_id)
+    start_us, end_us = _edges(ctx, spec, window)
+    query = TimelineQuery(from_us=start_us, to_us=end_us, max_points=ctx.settings.api.max_points)
+    return summary_document(_document(ctx, spec, query))
+
+
+@router.get("/streams/{stream_id}/tracks", summary="List tracked faces", responses=_QUERY)
+def list_tracks(ctx: Ctx, stream_id: str, parameters: Annotated[TrackListParameters, Query()]) -> TrackPage:
+    """Return the faces that were followed from frame to frame, in the order in which they came."""
+    spec = ctx.store.get(stream_id)
+    limit = parameters.limit
+    found = track_list(ctx.store, stream_id, _extent(ctx, spec, parameters), parameters.cursor, limit + 1)
+    return TrackPage(
+        stream=stream_id,
+        tracks=[track_document(track, _origin_us(spec)) for track in found[:limit]],
+        next_cursor=str(found[limit - 1].track_id) if len(found) > limit else None,
+    )
+
+
+@router.get("/streams/{stream_id}/tracks/{track}", summary="Read one face's timeline", responses=_TRACK_QUERY)
+def get_track(
+    ctx: Ctx, stream_id: str, track: TrackNumber, parameters: Annotated[PointsWindow, Query()]
+) -> TrackTimelineDocument:
+    """Return a window of one face's timeline. Kept as long as points of 1 s are; the track's summary stays longer."""
+    spec = ctx.store.get(stream_id)
+    answer = track_timeline(ctx.store, stream_id, track, _query(ctx, spec, parameters), ctx.settings.api.max_points)
+    return track_timeline_document(answer, stream=stream_id, origin_us=_origin_us(spec))
+
+
+def _document(ctx: Context, spec: StreamSpec, query: TimelineQuery) -> TimelineDocument:
+    answer = timeline(ctx.store, spec.stream_id, spec.lane, query, ctx.settings.api.max_points)
+    return timeline_document(answer, stream=spec.stream_id, lane=spec.lane, recorded_at_us=spec.recorded_at_us)
+
+
+def _query(ctx: Context, spec: StreamSpec, parameters: PointsWindow) -> TimelineQuery:
+    if parameters.resolution is not None and parameters.max_points is not None:
+        raise QueryError("max_points", "give resolution or max_points, not both")
+    start_us, end_us = _edges(ctx, spec, parameters)
+    if parameters.resolution is not None:
+        return TimelineQuery(from_us=start_us, to_us=end_us, resolution_s=parse_resolution(parameters.resolution))
+    max_points = parameters.max_points or min(DEFAULT_POINTS, ctx.settings.api.max_points)
+    return TimelineQuery(from_us=start_us, to_us=end_us, max_points=max_points)
+
+
+def _edges(ctx: Context, spec: StreamSpec, window: Window) -> tuple[int | None, int | None]:
+    if window.start is None and window.end is None:
+        return None, None
+    now_us = _now_us(ctx, spec)
+    return (
+        None if window.start is None else parse_time(window.start, now_us, "from"),
+        None if window.end is None else parse_time(window.end, now_us, "to"),
+    )
+
+
+def _now_us(ctx: Context, spec: StreamSpec) -> int:
+    """Return what relative times count from: a file's own end, since the hour of its reading means nothing to it."""
+    if spec.lane is Lane.LIVE:
+        return ctx.now_us()
+    covered = extent(ctx.store, spec.stream_id)
+    return spec.recorded_at_us if covered is None else covered.end_us
+
+
+def _extent(ctx: Context, spec: StreamSpec, window: Window) -> Extent | None:
+    start_us, end_us = _edges(ctx, spec, window)
+    if start_us is None and end_us is None:
+        return None
+    covered = Extent(-(2**62) if start_us is None else start_us, 2**62 if end_us is None else end_us)
+    if covered.start_us >= covered.end_us:
+        raise QueryError("from", "from must lie before to")
+    return covered
+
+
+def _origin_us(spec: StreamSpec) -> int | None:
+    return spec.recorded_at_us if spec.lane is Lane.FILE else None

@@ -1,0 +1,1 @@
+"""The subcommands of `moodline`; `services.cli` puts them together."""

@@ -1,0 +1,157 @@
+"""An API on a real store in a temporary folder, asked in process; and timelines to ask for."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+from fastapi import FastAPI
+
+from services.api.app import create_app
+from shared.bus import Position
+from shared.messages import SkipReason
+from shared.metrics import Metrics
+from shared.settings import ApiSettings, IngestSettings, Settings, load_settings
+from shared.store import Cell, Mark, Retention, TimelineUpdate
+from shared.store.sqlite import SqliteStore
+from shared.streams import StreamStatus
+from shared.timeline.bucket import LEVELS_S, SKIP_REASONS, Bucket, merge_all, pack
+from shared.timeline.tracks import TrackBucket, TrackSummary, merge_track, pack_track_bucket, pack_track_summary, track_series
+
+NOW_S = 1_777_636_800.0
+"""2026-05-01T12:00:00Z"""
+NOW = "2026-05-01T12:00:00Z"
+NOW_US = int(NOW_S * 1_000_000)
+
+
+@dataclass
+class StubClock:
+    """Stands still until told to move."""
+
+    now: float = NOW_S
+
+    def now_s(self) -> float:
+        return self.now
+
+    def monotonic_s(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class AsgiTransport(httpx.BaseTransport):
+    """Lets a synchronous httpx client talk to an application without a socket."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._inner = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        return asyncio.run(self._ask(request))
+
+    async def _ask(self, request: httpx.Request) -> httpx.Response:
+        content = b"".join(list(request.stream))  # type: ignore[union-attr]  # a synchronous client's stream
+        asked = httpx.Request(request.method, request.url, headers=request.headers, content=content)
+        answer = await self._inner.handle_async_request(asked)
+        return httpx.Response(answer.status_code, headers=answer.headers, content=await answer.aread())
+
+
+@dataclass
+class ApiWorld:
+    """A context manager: entering opens the store and builds the app."""
+
+    directory: Path
+    api: ApiSettings = field(default_factory=ApiSettings)
+    readiness: Callable[[], dict[str, bool]] | None = None
+    clock: StubClock = field(default_factory=StubClock)
+    metrics: Metrics = field(default_factory=Metrics)
+
+    def __enter__(self) -> Self:
+        self.media = self.directory / "media"
+        self.media.mkdir()
+        self.clip = self.media / "clip.mp4"
+        self.clip.write_bytes(b"not opened by the API")
+        retention = Retention(dict.fromkeys(LEVELS_S, 10**9))
+        self.store = SqliteStore(f"sqlite:///{self.directory / 'store.db'}", retention, clock=self.clock)
+        self.settings: Settings = load_settings(ingest=IngestSettings(media_root=self.media), api=self.api)
+        self.app = create_app(self.store, self.settings, self.metrics, self.clock, readiness=self.readiness)
+        self.http = httpx.Client(transport=AsgiTransport(self.app), base_url="http://localhost")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.http.close()
+        self.store.close()
+
+    def add(self, stream_id: str = "lobby", **fields: Any) -> dict[str, Any]:
+        """Register a stream through the API and return the answer."""
+        answer = self.http.post("/api/v1/streams", json={"id": stream_id, "url": "clip.mp4", "recorded_at": NOW} | fields)
+        assert answer.status_code == 201, answer.text
+        body: dict[str, Any] = answer.json()
+        return body
+
+    def get(self, path: str, **parameters: Any) -> httpx.Response:
+        return self.http.get(f"/api/v1{path}", params=parameters)
+
+    def say(self, stream_id: str, **status: Any) -> None:
+        """Let a reader claim the stream and report."""
+        claim = self.store.claim(stream_id, self.clock.now)
+        assert self.store.set_status(stream_id, claim.session, StreamStatus(**status))
+
+    def play(self, stream_id: str, seconds: list[Bucket | None], *, final: bool = True, faces: bool = True) -> None:
+        """Write a timeline: one bucket per second from `NOW` on (None: nothing stored), and one face through all of it."""
+        first = NOW_US // 1_000_000
+        stored = {first + n: bucket for n, bucket in enumerate(seconds) if bucket is not None}
+        cells = [Cell("", 1, index, pack(bucket)) for index, bucket in stored.items()]
+        for level_s in LEVELS_S[1:]:
+            groups: dict[int, list[Bucket]] = {}
+            for index, bucket in stored.items():
+                groups.setdefault(index // level_s, []).append(bucket)
+            cells += [Cell("", level_s, index, pack(merge_all(group))) for index, group in groups.items()]
+        seen = {index: bucket for index, bucket in stored.items() if bucket.faces}
+        if faces and seen:
+            cells += _track_cells(1, seen)
+        frames = sum(bucket.sampled for bucket in stored.values())
+        claim, progress = self.store.claim(stream_id, self.clock.now), self.store.load([stream_id])[0]
+        assert progress is not None
+        update = TimelineUpdate(
+            stream_id=stream_id,
+            expected=progress.mark,
+            mark=Mark(claim.session, frames - (0 if final else 1)),
+            final=final,
+            position=Position("moodline.emotions.file.v1", 0, 1),
+            state=b"",
+            last_event_time_us=(first + len(seconds)) * 1_000_000 - (0 if final else 200_000),
+            cells=tuple(cells),
+        )
+        assert [result.value for result in self.store.apply([update])] == ["applied"]
+
+
+def _track_cells(track: int, seen: dict[int, Bucket]) -> list[Cell]:
+    buckets = {index: TrackBucket(bucket.faces, bucket.smoothed, bucket.leading) for index, bucket in seen.items()}
+    whole = TrackBucket()
+    for bucket in buckets.values():
+        whole = merge_track(whole, bucket)
+    summary = TrackSummary(min(seen) * 1_000_000, max(seen) * 1_000_000 + 800_000, whole, ended=True)
+    cells = [Cell(track_series(track), 1, index, pack_track_bucket(bucket)) for index, bucket in buckets.items()]
+    return [*cells, Cell("tracks", 0, track, pack_track_summary(summary))]
+
+
+def smiling(faces: int = 5, *, share: float = 0.8, final: bool = True) -> Bucket:
+    """A second of five frames whose faces are `share` happy, the rest neutral."""
+    happy = round(65535 * share)
+    sums = (0, 0, 0, faces * happy, 0, 0, faces * (65535 - happy))
+    leading = (0, 0, 0, faces, 0, 0, 0) if share >= 0.5 else (0, 0, 0, 0, 0, 0, faces)
+    return Bucket(sampled=5, frames_with_faces=5, faces=faces, raw=sums, smoothed=sums, leading=leading, final=final)
+
+
+def nobody() -> Bucket:
+    """A second of five frames without a face."""
+    return Bucket(sampled=5, final=True)
+
+
+def skipped(reason: SkipReason) -> Bucket:
+    """A second of five frames that nobody looked at."""
+    return Bucket(sampled=5, skipped=tuple(5 if each is reason else 0 for each in SKIP_REASONS), final=True)
