@@ -9,8 +9,10 @@ from shared.timeline.bucket import SECOND_US
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-_LATEST_US: Final = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // _MICROSECOND
-_EARLIEST_US: Final = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_EARLIEST_US: Final = (datetime(1900, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_LATEST_US: Final = (datetime(2300, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_LONGEST_S: Final = 366 * 86_400
+"""With these limits the edges of an answer, which lie on the grid, can be written as dates too."""
 
 _UNITS_US: Final = {
     "ms": 1_000,
@@ -33,27 +35,29 @@ def parse_time(text: str, now_us: int, field: str = "from") -> int:
         field: Name of the parameter, for the error.
 
     Raises:
-        QueryError: the text is none of these, or lies outside the years 1 to 9999.
+        QueryError: the text is none of these, or lies outside the years 1900 to 2299.
     """
     word = text.strip()
     if word == "now":
         return now_us
     time_us = now_us - _length_us(word[1:], text, field) if word.startswith("-") else _iso_us(word, text, field)
-    if not _EARLIEST_US <= time_us <= _LATEST_US:
-        raise QueryError(field, f"{field}: {text[:64]!r} lies outside the years 1 to 9999")
+    if not _EARLIEST_US <= time_us < _LATEST_US:
+        raise QueryError(field, f"{field}: {text[:64]!r} lies outside the years 1900 to 2299")
     return time_us
 
 
 def parse_resolution(text: str, field: str = "resolution") -> int:
-    """Return the length of a point in whole seconds, at least 1: `10s`, `1min` or `1m`, `1h`, `1d`.
+    """Return the length of a point in whole seconds, 1 s to 366 d: `10s`, `1min` or `1m`, `1h`, `1d`.
 
     Raises:
-        QueryError: the text is not a length, or not one of whole seconds.
+        QueryError: the text is not a length, not one of whole seconds, or too long.
     """
     found = _LENGTH.fullmatch(text.strip())
     length_us = int(found[1]) * _UNITS_US[found[2]] if found else 0
-    if length_us < SECOND_US or length_us % SECOND_US or length_us > _LATEST_US:
-        raise QueryError(field, f"{field}: {text[:64]!r} is not a length in whole seconds; write 10s, 1min, 10min or 1h")
+    if not SECOND_US <= length_us <= _LONGEST_S * SECOND_US or length_us % SECOND_US:
+        raise QueryError(
+            field, f"{field}: {text[:64]!r} is not a length in whole seconds up to 366d; write 10s, 1min, 10min or 1h"
+        )
     return length_us // SECOND_US
 
 

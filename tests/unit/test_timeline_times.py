@@ -1,5 +1,7 @@
 """Times and lengths as people write them."""
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,7 +39,26 @@ def test_times_that_people_write(text: str, expected_us: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "yesterday", "-1", "-h", "-1w", "+1h", "--1h", "-1.5h", "12:00", "2026-13-01", "1777636800", "-999999999999999d", "-١h"],
+    [
+        "",
+        "yesterday",
+        "-1",
+        "-h",
+        "-1w",
+        "+1h",
+        "--1h",
+        "-1.5h",
+        "12:00",
+        "2026-13-01",
+        "1777636800",
+        "1899-12-31",
+        "2300-01-01",
+        "9999-12-31T23:59:59Z",
+        "0001-01-01",
+        "-1000000d",
+        "-999999999999999d",
+        "-\u0661h",
+    ],
 )
 def test_anything_else_is_refused_and_named(text: str) -> None:
     with pytest.raises(QueryError, match="to:") as caught:
@@ -58,13 +79,23 @@ def test_an_error_does_not_repeat_a_long_text() -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected_s"),
-    [("10s", 10), ("1min", 60), ("1m", 60), ("10min", 600), ("1h", 3600), ("2d", 172_800), ("7s", 7), ("1000ms", 1)],
+    [
+        ("10s", 10),
+        ("1min", 60),
+        ("1m", 60),
+        ("10min", 600),
+        ("1h", 3600),
+        ("2d", 172_800),
+        ("366d", 31_622_400),
+        ("7s", 7),
+        ("1000ms", 1),
+    ],
 )
 def test_resolutions_that_people_write(text: str, expected_s: int) -> None:
     assert parse_resolution(text) == expected_s
 
 
-@pytest.mark.parametrize("text", ["", "0s", "10", "-10s", "500ms", "1500ms", "1.5s", "10 s", "1y", "999999999999999d"])
+@pytest.mark.parametrize("text", ["", "0s", "10", "-10s", "500ms", "1500ms", "1.5s", "10 s", "1y", "367d", "999999999999999d"])
 def test_other_resolutions_are_refused(text: str) -> None:
     with pytest.raises(QueryError) as caught:
         parse_resolution(text)
@@ -74,7 +105,5 @@ def test_other_resolutions_are_refused(text: str) -> None:
 @given(st.text(max_size=30))
 def test_any_text_is_a_time_or_a_query_error(text: str) -> None:
     for parse in (lambda: parse_time(text, NOON_US), lambda: parse_resolution(text)):
-        try:
+        with suppress(QueryError):
             assert isinstance(parse(), int)
-        except QueryError:
-            pass
