@@ -42,6 +42,12 @@ class Analysis:
     metrics: Metrics
     elapsed_s: float
 
+    @property
+    def frames_in_timeline(self) -> int:
+        """Return how many sampled frames the timeline has."""
+        progress = self.store.load([self.spec.stream_id])[0]
+        return progress.mark.seq if progress and progress.mark else 0
+
 
 @contextmanager
 def run_analysis(

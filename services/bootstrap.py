@@ -92,8 +92,8 @@ def require_shared_bus(settings: Settings) -> None:
     """Refuse to run one worker alone on a bus that no other process can see."""
     if settings.bus.url.startswith("memory:"):
         raise SettingsError(
-            "a single worker needs a bus that others can reach: set MOODLINE_BUS_URL=kafka://host:port (and MOODLINE_STORE_URL=redis://…), "
-            "or start everything in one process with `moodline run`"
+            "a single worker needs a bus that others can reach: set MOODLINE_BUS_URL=kafka://host:port and "
+            "MOODLINE_STORE_URL=redis://host:port/0, or start everything in one process with `moodline run`"
         )
 
 

@@ -93,7 +93,7 @@ class EmbeddedService:
     def _run(self, name: str, runnable: Runnable) -> None:
         try:
             runnable.run(self.stop)
-        except BaseException as error:  # noqa: BLE001  # a thread's error must reach the one who waits for the service
+        except BaseException as error:  # a thread's error must reach the one who waits for the service
             log.critical("worker.failed", extra={"worker": name}, exc_info=error)
             self.failure = self.failure or error
             self.failed.set()
