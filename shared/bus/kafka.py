@@ -1,0 +1,144 @@
+"""`kafka://host:port[,host:port…]`: the bus on Apache Kafka, through librdkafka.
+
+It keeps the contract of `shared.bus.base`, with these particulars:
+
+- Each topic of a consumer is read in a group of its own, `{group}.{topic}`.
+- While no broker is reachable, `poll` returns nothing and the client tries again by itself, for as long as it takes; a
+  `commit` is tried for 20 s before `BusUnavailableError`.
+- What was sent and not acknowledged is tried again for two minutes. `flush` says earlier that it is late.
+- A key and value may have 4 MiB together.
+- The properties of the URL's query go to librdkafka as they are, for instance
+  `?security.protocol=SASL_SSL&sasl.mechanism=PLAIN&sasl.username=…&sasl.password=…`; they appear in no log and no error.
+"""
+
+import time
+from collections.abc import Iterable
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from shared.bus.base import ConsumerSettings
+from shared.bus.kafka_consumer import KafkaConsumer
+from shared.bus.kafka_producer import KafkaProducer
+from shared.bus.kafka_settings import admin_config, log, open_client, parse_url, topic_config
+from shared.bus.retention import retention_of
+from shared.errors import BusClosedError, BusError, BusUnavailableError
+
+_REQUEST_S: Final = 5.0
+_RETRY_S: Final = 0.2
+_REFUSED: Final = frozenset(
+    {
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.INVALID_CONFIG,
+        KafkaError.INVALID_PARTITIONS,
+        KafkaError.INVALID_REQUEST,
+        KafkaError.POLICY_VIOLATION,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.TOPIC_EXCEPTION,
+        KafkaError.UNSUPPORTED_VERSION,
+        KafkaError._AUTHENTICATION,
+        KafkaError._UNSUPPORTED_FEATURE,
+    }
+)
+
+
+class KafkaBus:
+    """A Kafka cluster.
+
+    Args:
+        url: `kafka://host:port[,host:port…][?property=value&…]`.
+        partitions: Partitions of the topics that `ensure_topics` creates.
+        send_timeout_s: How long `send` waits for room in the producer's queue before `BusFullError`.
+        startup_timeout_s: How long `ensure_topics` and `partitions` try to reach a cluster that is still coming up.
+
+    Raises:
+        SettingsError: the URL cannot be used. Nothing is connected to yet.
+    """
+
+    def __init__(self, url: str, partitions: int, *, send_timeout_s: float = 30.0, startup_timeout_s: float = 30.0) -> None:
+        self._address = parse_url(url)
+        self._partitions = partitions
+        self._send_timeout_s = send_timeout_s
+        self._startup_timeout_s = startup_timeout_s
+        self._admin: Any = open_client(AdminClient, admin_config(self._address), self._address)
+
+    def __repr__(self) -> str:
+        return f"KafkaBus({self._address!r})"
+
+    def ensure_topics(self, names: Iterable[str]) -> None:
+        wanted = list(dict.fromkeys(names))
+        deadline_s = time.monotonic() + self._startup_timeout_s
+        missing = self._missing(wanted, deadline_s)
+        while missing:
+            reason = self._create(missing)
+            if time.monotonic() > deadline_s:
+                raise BusUnavailableError(
+                    f"{self._address!r} did not create {', '.join(missing)} within {self._startup_timeout_s:g} s: {reason}"
+                )
+            time.sleep(_RETRY_S / 4)
+            missing = self._missing(wanted, deadline_s)
+
+    def open_consumer(self, settings: ConsumerSettings) -> KafkaConsumer:
+        self._check_open()
+        return KafkaConsumer(self._address, settings)
+
+    def open_producer(self) -> KafkaProducer:
+        self._check_open()
+        return KafkaProducer(self._address, self._send_timeout_s)
+
+    def partitions(self, topic: str) -> int:
+        known = self._counts(time.monotonic() + self._startup_timeout_s)
+        if topic not in known:
+            raise BusError(f"topic {topic!r} does not exist on {self._address!r}; ensure_topics creates it")
+        return known[topic]
+
+    def close(self) -> None:
+        self._admin = None
+
+    def _missing(self, wanted: list[str], deadline_s: float) -> list[str]:
+        known = self._counts(deadline_s)
+        return [name for name in wanted if name not in known]
+
+    def _counts(self, deadline_s: float) -> dict[str, int]:
+        """Return the number of partitions of every topic whose partitions all have a leader."""
+        self._check_open()
+        while True:
+            try:
+                metadata = self._admin.list_topics(timeout=_REQUEST_S)
+            except KafkaException as error:
+                reason = error.args[0]
+                if reason.code() in _REFUSED:
+                    raise BusError(f"{self._address!r} refuses Moodline: {reason.name()}") from None
+                if time.monotonic() > deadline_s:
+                    raise BusUnavailableError(
+                        f"no answer from {self._address!r} for {self._startup_timeout_s:g} s ({reason.name()}); "
+                        "is Kafka running there?"
+                    ) from None
+                log.info("bus.waiting", extra={"bus": repr(self._address), "code": reason.name()})
+                time.sleep(_RETRY_S)
+            else:
+                return {
+                    name: len(topic.partitions)
+                    for name, topic in metadata.topics.items()
+                    if topic.partitions and all(partition.leader >= 0 for partition in topic.partitions.values())
+                }
+
+    def _create(self, names: list[str]) -> str:
+        """Ask for topics; return why the last of those that failed did, or an empty text."""
+        topics = [NewTopic(name, self._partitions, -1, config=topic_config(retention_of(name))) for name in names]
+        reason = "its metadata does not show them"
+        for name, future in self._admin.create_topics(topics, operation_timeout=_REQUEST_S, request_timeout=_REQUEST_S).items():
+            try:
+                future.result()
+            except KafkaException as error:
+                code = error.args[0].code()
+                if code in _REFUSED:
+                    raise BusError(f"{self._address!r} does not let Moodline create {name!r}: {error.args[0].str()}") from None
+                if code != KafkaError.TOPIC_ALREADY_EXISTS:
+                    reason = error.args[0].name()
+        return reason
+
+    def _check_open(self) -> None:
+        if self._admin is None:
+            raise BusClosedError("the bus is closed")

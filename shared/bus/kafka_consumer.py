@@ -1,0 +1,243 @@
+"""The consuming side of `kafka://`.
+
+Kafka knows no priority among topics, so each topic is a lane: a librdkafka consumer of its own, in a group named after the
+consumer's group and the topic. Partitions of each topic are then dealt out evenly for themselves, too. All lanes are served
+by the one thread that polls: it blocks on the first lane, in slices, and looks at the others in between.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+
+from shared.bus.base import OLDEST, ConsumerSettings, Position, Record
+from shared.bus.kafka_settings import KafkaAddress, consumer_config, log, open_client
+from shared.errors import BusClosedError, BusError, BusUnavailableError
+
+_SLICE_S: Final = 0.01
+"""How long a wait on the first lane leaves the others alone: bounds what that adds to their latency."""
+
+_STARVED_S: Final = 5.0
+"""A later lane gives one record this often although earlier ones fill every batch: who never polls is put out of the group."""
+
+_RETRY_S: Final = 0.05
+_COMMIT_S: Final = 20.0
+_REBALANCE_S: Final = 5.0
+_SEEK_S: Final = 10.0
+
+_MOVING = frozenset({KafkaError.ILLEGAL_GENERATION, KafkaError.REBALANCE_IN_PROGRESS})
+_GONE = frozenset({KafkaError.UNKNOWN_MEMBER_ID, KafkaError.FENCED_INSTANCE_ID, KafkaError._ASSIGNMENT_LOST})
+_AWAY = frozenset(
+    {
+        KafkaError._WAIT_COORD,
+        KafkaError._TRANSPORT,
+        KafkaError._TIMED_OUT,
+        KafkaError._TIMED_OUT_QUEUE,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.NETWORK_EXCEPTION,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.NOT_COORDINATOR,
+    }
+)
+_SEEK_LATER = frozenset({KafkaError._STATE, KafkaError._TIMED_OUT, KafkaError._PREV_IN_PROGRESS})
+_FORBIDDEN = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED})
+
+Revoked = Callable[[str, set[int]], None]
+
+
+class KafkaConsumer:
+    """A consumer over one or more lanes."""
+
+    def __init__(self, address: KafkaAddress, settings: ConsumerSettings) -> None:
+        self._on_revoked = settings.on_revoked
+        self._batch: list[Record] = []
+        self._closed = False
+        self._lanes = [_Lane(address, settings, topic, self._revoked) for topic in settings.topics]
+
+    def poll(self, max_records: int, timeout_s: float, linger_s: float = 0.0) -> list[Record]:
+        self._check_open()
+        batch: list[Record] = []
+        self._batch = batch
+        self._sweep(max_records)
+        self._wait_for(1, max_records, timeout_s)
+        if batch and linger_s > 0:
+            self._wait_for(max_records, max_records, linger_s)
+        self._batch = []
+        return batch
+
+    def commit(self, positions: Iterable[Position]) -> None:
+        self._check_open()
+        done: dict[str, dict[int, int]] = {}
+        for topic, partition, offset in positions:
+            partitions = done.setdefault(topic, {})
+            partitions[partition] = max(offset + 1, partitions.get(partition, 0))
+        for lane in self._lanes:
+            lane.commit(done.get(lane.topic, {}))
+
+    def seek(self, position: Position) -> None:
+        self._check_open()
+        for lane in self._lanes:
+            if lane.topic == position.topic:
+                lane.seek(position.partition, position.offset)
+
+    def assignment(self) -> frozenset[tuple[str, int]]:
+        return frozenset((lane.topic, partition) for lane in self._lanes for partition in lane.owned)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            for lane in self._lanes:
+                lane.close()
+
+    def _wait_for(self, wanted: int, max_records: int, timeout_s: float) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while len(self._batch) < wanted:
+            remaining_s = deadline_s - time.monotonic()
+            if remaining_s <= 0:
+                return
+            if len(self._lanes) > 1:
+                remaining_s = min(remaining_s, _SLICE_S)
+            self._batch.extend(self._lanes[0].wait(remaining_s))
+            self._sweep(max_records)
+
+    def _sweep(self, max_records: int) -> None:
+        """Add what is there, in order of priority, without waiting."""
+        starved_since_s = time.monotonic() - _STARVED_S
+        for lane in self._lanes[1:]:
+            if lane.served_s < starved_since_s:
+                self._batch.extend(lane.take(1))
+        for lane in self._lanes:
+            room = max_records - len(self._batch)
+            if room > 0:
+                self._batch.extend(lane.take(room))
+
+    def _revoked(self, topic: str, partitions: set[int]) -> None:
+        """Drop what this poll has collected from partitions that just went away, and tell the worker."""
+        self._batch[:] = [
+            record for record in self._batch if record.position.topic != topic or record.position.partition not in partitions
+        ]
+        if self._on_revoked is not None:
+            self._on_revoked(frozenset((topic, partition) for partition in partitions))
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BusClosedError("the consumer is closed")
+
+
+class _Lane:
+    """One topic of a consumer.
+
+    Attributes:
+        topic: The topic.
+        owned: Partitions owned as of the last call.
+        served_s: Monotonic time of the last look at the client.
+    """
+
+    def __init__(self, address: KafkaAddress, settings: ConsumerSettings, topic: str, on_revoked: Revoked) -> None:
+        config = consumer_config(address, f"{settings.group}.{topic}", settings.max_prefetch_bytes)
+        self.topic = topic
+        self.owned: set[int] = set()
+        self.served_s = time.monotonic()
+        self._on_revoked = on_revoked
+        self._client = open_client(Consumer, config, address)
+        self._client.subscribe([topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
+
+    def take(self, limit: int) -> list[Record]:
+        """Return up to `limit` records that are there."""
+        return self._records(self._client.consume(limit, 0))
+
+    def wait(self, timeout_s: float) -> list[Record]:
+        """Wait for one record. `consume` would wait the whole time for a batch that is not full."""
+        message = self._client.poll(timeout_s)
+        return self._records([] if message is None else [message])
+
+    def commit(self, offsets: Mapping[int, int]) -> None:
+        """Commit the next offset of each partition, except for those that are not owned."""
+        pending = [
+            TopicPartition(self.topic, partition, offset) for partition, offset in offsets.items() if partition in self.owned
+        ]
+        started_s = time.monotonic()
+        while pending:
+            waited_s = time.monotonic() - started_s
+            pending = [item for item in self._try_commit(pending) if self._commit_again(item.error, waited_s)]
+            if pending:
+                time.sleep(_RETRY_S)
+
+    def seek(self, partition: int, offset: int) -> None:
+        """Continue at `offset`. What was fetched before is dropped by the client.
+
+        The client refuses while it still looks up where to start in a partition that it has just been given.
+        """
+        target = TopicPartition(self.topic, partition, OFFSET_BEGINNING if offset == OLDEST else offset)
+        deadline_s = time.monotonic() + _SEEK_S
+        while partition in self.owned:
+            try:
+                self._client.seek(target)
+            except KafkaException as error:
+                if error.args[0].code() not in _SEEK_LATER:
+                    raise BusError(f"cannot seek in {self.topic}/{partition}: {error.args[0].name()}") from None
+                if time.monotonic() > deadline_s:
+                    raise BusUnavailableError(f"{self.topic}/{partition} could not be sought for {_SEEK_S:g} s") from None
+                time.sleep(_RETRY_S / 10)
+            else:
+                return
+
+    def close(self) -> None:
+        """Leave the group."""
+        self._client.close()
+        if self.owned:
+            self._drop(self.owned)
+
+    def _records(self, messages: Iterable[Any]) -> list[Record]:
+        self.served_s = time.monotonic()
+        records = []
+        for message in messages:
+            error = message.error()
+            if error is not None:
+                self._check(error)
+            elif message.partition() in self.owned:
+                position = Position(self.topic, message.partition(), message.offset())
+                records.append(Record(position, message.key() or b"", message.value() or b"", message.timestamp()[1]))
+        return records
+
+    def _check(self, error: KafkaError) -> None:
+        if error.fatal() or error.code() in _FORBIDDEN:
+            raise BusError(f"Kafka refuses to serve {self.topic!r}: {error.name()}")
+        log.warning("bus.consumer", extra={"topic": self.topic, "code": error.name(), "detail": error.str()})
+
+    def _try_commit(self, pending: list[TopicPartition]) -> list[TopicPartition]:
+        """Return the partitions whose commit failed, each with its error."""
+        try:
+            results = self._client.commit(offsets=pending, asynchronous=False)
+        except KafkaException as error:
+            for item in pending:
+                item.error = error.args[0]
+            return pending
+        return [item for item in results if item.error is not None]
+
+    def _commit_again(self, error: KafkaError, waited_s: float) -> bool:
+        """Say whether to try again; False when the partition is another's now, so that the commit is to be ignored."""
+        code = error.code()
+        if code in _GONE or (code in _MOVING and waited_s > _REBALANCE_S):
+            log.info("bus.commit_ignored", extra={"topic": self.topic, "code": error.name()})
+            return False
+        if code not in _MOVING | _AWAY and not error.retriable():
+            raise BusError(f"Kafka refuses a commit for {self.topic!r}: {error.name()}")
+        if waited_s > _COMMIT_S:
+            raise BusUnavailableError(f"Kafka has not taken a commit for {self.topic!r} for {waited_s:.0f} s: {error.name()}")
+        return True
+
+    def _assigned(self, _client: Any, partitions: list[TopicPartition]) -> None:
+        self.owned |= {item.partition for item in partitions}
+
+    def _revoked(self, _client: Any, partitions: list[TopicPartition]) -> None:
+        self._drop({item.partition for item in partitions})
+
+    def _drop(self, partitions: set[int]) -> None:
+        gone = self.owned & partitions
+        self.owned -= gone
+        if gone:
+            self._on_revoked(self.topic, gone)

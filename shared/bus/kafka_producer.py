@@ -1,0 +1,126 @@
+"""The producing side of `kafka://`."""
+
+import threading
+import time
+from collections import Counter
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from shared.bus.kafka_settings import MAX_RECORD_BYTES, KafkaAddress, open_client, producer_config
+from shared.errors import BusClosedError, BusError, BusFullError, DeliveryError
+
+_SERVE_S: Final = 0.05
+_CLOSE_S: Final = 5.0
+
+
+class KafkaProducer:
+    """An idempotent librdkafka producer with a queue bounded in bytes. Thread-safe."""
+
+    def __init__(self, address: KafkaAddress, send_timeout_s: float) -> None:
+        self._client = open_client(Producer, producer_config(address), address)
+        self._send_timeout_s = send_timeout_s
+        self._deliveries = _Deliveries()
+        self._closed = False
+
+    def send(self, topic: str, key: bytes, value: bytes) -> None:
+        self._check_open()
+        if len(key) + len(value) > MAX_RECORD_BYTES:
+            raise DeliveryError(
+                f"a record of {len(key) + len(value)} bytes is larger than the {MAX_RECORD_BYTES} that the bus takes",
+                frozenset({topic}),
+            )
+        self._deliveries.queued(topic)
+        try:
+            self._queue(topic, key, value)
+        except BaseException:
+            self._deliveries.not_queued(topic)
+            raise
+        self._client.poll(0)
+
+    def flush(self, timeout_s: float = 60.0) -> None:
+        self._check_open()
+        self._client.flush(timeout_s)
+        self._deliveries.check(timeout_s)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._client.flush(_CLOSE_S)
+            self._client.purge()
+            self._client.flush(_CLOSE_S)
+
+    def _queue(self, topic: str, key: bytes, value: bytes) -> None:
+        deadline_s: float | None = None
+        while True:
+            try:
+                self._client.produce(topic, value, key, on_delivery=self._deliveries.done)
+            except BufferError:
+                now_s = time.monotonic()
+                deadline_s = deadline_s or now_s + self._send_timeout_s
+                if now_s >= deadline_s:
+                    message = f"the queue to Kafka has been full for {self._send_timeout_s:g} s: brokers are too slow, or gone"
+                    raise BusFullError(message) from None
+                self._client.poll(_SERVE_S)
+                self._check_open()
+            except KafkaException as error:
+                raise _send_error(error.args[0], topic) from None
+            else:
+                return
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BusClosedError("the producer is closed")
+
+
+class _Deliveries:
+    """What became of the records: how many of each topic are on their way, and which topics lost some.
+
+    Several threads may send and flush. Each learns of every loss since its own last flush, whoever's flush came first:
+    a loss that only one of them heard of would be a hole for the other.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._under_way: Counter[str] = Counter()
+        self._losses = 0
+        self._last_loss: dict[str, tuple[int, str]] = {}
+        self._mine = threading.local()
+
+    def queued(self, topic: str) -> None:
+        with self._lock:
+            self._under_way[topic] += 1
+            if not hasattr(self._mine, "seen"):
+                self._mine.seen = self._losses
+
+    def not_queued(self, topic: str) -> None:
+        with self._lock:
+            self._under_way[topic] -= 1
+
+    def done(self, error: KafkaError | None, message: Any) -> None:
+        """Take a delivery report; the client calls this from whichever thread serves it."""
+        topic = message.topic()
+        with self._lock:
+            self._under_way[topic] -= 1
+            if error is not None:
+                self._losses += 1
+                self._last_loss[topic] = (self._losses, error.name())
+
+    def check(self, timeout_s: float) -> None:
+        """Raise `DeliveryError` if records were lost or are still under way."""
+        with self._lock:
+            seen, self._mine.seen = getattr(self._mine, "seen", 0), self._losses
+            lost = {topic: code for topic, (number, code) in self._last_loss.items() if number > seen}
+            late = {topic for topic, count in self._under_way.items() if count > 0}
+        if lost:
+            codes = ", ".join(f"{topic} ({code})" for topic, code in sorted(lost.items()))
+            raise DeliveryError(f"records were lost on their way to {codes}", frozenset(lost) | late)
+        if late:
+            names = ", ".join(sorted(late))
+            raise DeliveryError(f"records for {names} were not acknowledged within {timeout_s:g} s", frozenset(late))
+
+
+def _send_error(error: KafkaError, topic: str) -> BusError:
+    if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        return DeliveryError(f"a record is larger than the bus takes for {topic!r}", frozenset({topic}))
+    return BusError(f"Kafka's client refuses to send to {topic!r}: {error.name()}")
