@@ -9,6 +9,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
 
@@ -20,6 +21,9 @@ REPO = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
 _START_S = 60.0
 _STOP_S = 20.0
+
+# The kernel ends a server when the thread that started it ends, so all are started by one that lives as long as the process.
+_spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="servers")
 
 # A small heap, the serial collector and the first compiler alone: a broker for tests that starts in seconds beside others.
 _JAVA_FLAGS = ("-Xms64m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
@@ -53,10 +57,6 @@ class _Process:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
-    def url(self) -> str:
-        raise AttributeError("url")
-
-    @property
     def pid(self) -> int:
         """Process id while it runs."""
         assert self._process is not None, "not started"
@@ -68,8 +68,9 @@ class _Process:
         self._spawn()
         deadline = time.monotonic() + _START_S
         while not self._answers():
-            if self.pid and self._process is not None and self._process.poll() is not None:
-                raise self._failure(f"ended with status {self._process.returncode}")
+            status = self._process.poll() if self._process else None
+            if status is not None:
+                raise self._failure(f"ended with status {status}")
             if time.monotonic() > deadline:
                 self.kill()
                 raise self._failure(f"did not answer within {_START_S:.0f} s")
@@ -126,7 +127,8 @@ class _Process:
 
     def _spawn(self) -> None:
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = _spawner.submit(
+                subprocess.Popen,
                 (*_die_with_parent(), *self._command()),
                 cwd=self.folder,
                 env=self._environment(),
@@ -134,7 +136,7 @@ class _Process:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-            )
+            ).result()
 
     def _failure(self, what: str) -> ServerError:
         tail = self.log.read_text(errors="replace").splitlines()[-15:]
@@ -162,8 +164,6 @@ class KafkaServer(_Process):
 
     Topics are not created on demand; groups form without the initial delay.
     """
-
-    can_restart = True
 
     def __init__(self, libs: Path | None = None, folder: Path | None = None) -> None:
         found = libs or kafka_libs()
@@ -243,8 +243,6 @@ class KafkaServer(_Process):
 
 class RedisServer(_Process):
     """One Redis server that appends every write to a file and syncs it each second."""
-
-    can_restart = True
 
     def __init__(self, folder: Path | None = None) -> None:
         if shutil.which("redis-server") is None:

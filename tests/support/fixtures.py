@@ -1,0 +1,94 @@
+"""Fixtures that hand out real servers.
+
+`kafka_server` and `redis_server` are shared by the whole run and found in this order: the URL in `MOODLINE_TEST_KAFKA_URL` or
+`MOODLINE_TEST_REDIS_URL`; a local process; a container. `private_kafka` and `private_redis` are local processes of one test,
+which may kill and restart them. Where there is no server a test is skipped, but fails in CI (`CI=true`).
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import NoReturn, Protocol, TypeVar
+
+import pytest
+
+from tests.support.containers import engine_answers, kafka_container, redis_container
+from tests.support.servers import KafkaServer, RedisServer, ServerError
+
+AnyServer = TypeVar("AnyServer", KafkaServer, RedisServer)
+
+
+class Server(Protocol):
+    """What tests that share a server may rely on."""
+
+    @property
+    def url(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class GivenServer:
+    """A server that this test run did not start."""
+
+    url: str
+
+
+@pytest.fixture(scope="session")
+def kafka_server() -> Iterator[Server]:
+    with _shared("MOODLINE_TEST_KAFKA_URL", KafkaServer, kafka_container) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Server]:
+    with _shared("MOODLINE_TEST_REDIS_URL", RedisServer, redis_container) as server:
+        yield server
+
+
+@pytest.fixture
+def private_kafka() -> Iterator[KafkaServer]:
+    with _private(KafkaServer) as server:
+        yield server
+
+
+@pytest.fixture
+def private_redis() -> Iterator[RedisServer]:
+    with _private(RedisServer) as server:
+        yield server
+
+
+@contextmanager
+def _shared(
+    variable: str,
+    local: Callable[[], AbstractContextManager[Server]],
+    container: Callable[[], AbstractContextManager[str]],
+) -> Iterator[Server]:
+    if url := os.environ.get(variable):
+        yield GivenServer(url)
+        return
+    try:
+        server = local()
+    except ServerError as error:
+        if not engine_answers():
+            _unavailable(f"{error}; or set {variable}")
+        with container() as url:
+            yield GivenServer(url)
+    else:
+        with server as running:
+            yield running
+
+
+@contextmanager
+def _private(local: Callable[[], AnyServer]) -> Iterator[AnyServer]:
+    try:
+        server = local()
+    except ServerError as error:
+        _unavailable(str(error))
+    with server as running:
+        yield running
+
+
+def _unavailable(reason: str) -> NoReturn:
+    if os.environ.get("CI", "").lower() == "true":
+        pytest.fail(f"CI must have every server: {reason}")
+    pytest.skip(reason)
