@@ -32,7 +32,8 @@ _CHANGE_LIMIT_MS: Final = 60_000
 """A change of the registry that takes longer was left by a process that died."""
 _PURGE_BLOCKS: Final = 500
 """Blocks deleted in one step; Redis answers others in between."""
-_ATTEMPTS: Final = 20
+_ATTEMPTS: Final = 200
+"""Of a step that loses a race only when somebody else wins it."""
 
 _registry = Script("registry")
 _stream = Script("stream")
