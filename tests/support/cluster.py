@@ -193,11 +193,12 @@ class Cluster:
         values: dict[str, float] = defaultdict(float)
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
-                labels = {key: value for key, value in sample.labels.items() if key in ("reason", "result", "worker")}
+                labels = sample.labels
                 if sample.name.endswith(("_total", "_up")):
                     values[sample.name] += sample.value
-                    if "reason" in labels or "result" in labels:
-                        values[f"{sample.name}:{labels.get('reason') or labels.get('result')}"] += sample.value
+                    label = labels.get("reason") or labels.get("result") or labels.get("worker")
+                    if label:
+                        values[f"{sample.name}:{label}"] += sample.value
         return values
 
 
