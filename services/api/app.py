@@ -32,6 +32,7 @@ def create_app(
         version=version("moodline"),
         docs_url=None,  # the page would load its scripts from a foreign host
         redoc_url=None,
+        redirect_slashes=False,
         responses=problem_responses("invalid_request", "forbidden", "internal", "store_unavailable"),
     )
     app.state.context = Context(store, settings, metrics, clock, readiness)

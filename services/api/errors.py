@@ -15,6 +15,8 @@ from shared.errors import InvalidStreamError, MoodlineError, QueryError
 log = logging.getLogger("moodline.api")
 
 RETRY_AFTER_S: Final = 2
+_MOST_PROBLEMS: Final = 10
+_MOST_OF_A_NAME: Final = 64
 
 
 class Problem(NamedTuple):
@@ -125,7 +127,7 @@ async def _moodline_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _validation_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    problems = [_explain(item) for item in error.errors()]
+    problems = [_explain(item) for item in error.errors()[:_MOST_PROBLEMS]]
     message = "; ".join(f"{field}: {text}" if field else text for field, text in problems)
     return error_response("invalid_request", message, problems[0][0] or None)
 
@@ -139,7 +141,8 @@ def _explain(item: dict[str, Any]) -> tuple[str, str]:
         return "", "the request needs a JSON object as its body, with Content-Type: application/json"
     text = str(item["msg"]).removeprefix("Value error, ")
     text = {"extra_forbidden": "is unknown here", "missing": "is required"}.get(item["type"], text)
-    return ".".join(str(part) for part in where[1:]), text
+    field = ".".join(str(part)[:_MOST_OF_A_NAME] for part in where[1:])
+    return field.encode(errors="replace").decode(), text
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:

@@ -11,6 +11,7 @@ from shared.errors import InvalidStreamError
 URL_LIMIT: Final = 2048
 _SYNTHETIC = re.compile(r"synthetic://[a-z0-9][a-z0-9._-]*(\?[A-Za-z0-9._=&,:/%+-]*)?", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def checked_url(given: str, media_root: Path) -> str:
@@ -23,8 +24,8 @@ def checked_url(given: str, media_root: Path) -> str:
     Raises:
         InvalidStreamError: for field `url`. Its message never repeats what was given: that may hold a password.
     """
-    if not given or len(given) > URL_LIMIT or _CONTROL.search(given):
-        raise _refuse(f"url must have 1 to {URL_LIMIT} characters, none of them a control character")
+    if not given or len(given) > URL_LIMIT or _CONTROL.search(given) or _SURROGATE.search(given):
+        raise _refuse(f"url must have 1 to {URL_LIMIT} characters, no control characters and no lone surrogates")
     if "://" not in given and not given.startswith("file:"):
         return _file_url(Path(given), media_root)
     parts = _split(given)

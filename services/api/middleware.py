@@ -97,11 +97,11 @@ def _is_address(name: str) -> bool:
 
 
 def _split_host(header: str) -> str:
-    """Return the host of a `Host` header without port and brackets, or "" for nonsense."""
+    """Return the host of a `Host` header without port and brackets, or the header itself where it is none."""
     try:
-        return urlsplit(f"//{header}").hostname or ""
+        return urlsplit(f"//{header}").hostname or header
     except ValueError:
-        return ""
+        return header
 
 
 def _netloc(origin: str) -> str:

@@ -14,7 +14,7 @@ from shared.streams import SAMPLE_FPS_MAX, STREAM_ID_PATTERN, FailureReason, Str
 LABELS_LIMIT: Final = 32
 LABEL_VALUE_LIMIT: Final = 255
 _LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}", re.ASCII)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_UNWANTED = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _LAST_START: Final = datetime(2200, 1, 1, tzinfo=UTC)
 
 
@@ -41,8 +41,10 @@ def _checked_labels(labels: dict[str, str]) -> dict[str, str]:
     for key, value in labels.items():
         if not _LABEL_KEY.fullmatch(key):
             raise ValueError("a label's key has 1 to 63 letters, digits, '.', '_', '/' or '-', and starts with a letter or digit")
-        if len(value) > LABEL_VALUE_LIMIT or _CONTROL.search(value):
-            raise ValueError(f"a label's value has at most {LABEL_VALUE_LIMIT} characters, none of them a control character")
+        if len(value) > LABEL_VALUE_LIMIT or _UNWANTED.search(value):
+            raise ValueError(
+                f"a label's value has at most {LABEL_VALUE_LIMIT} characters, no control characters and no lone surrogates"
+            )
     return labels
 
 

@@ -1,5 +1,6 @@
 """Serving the API: in a thread beside other work, or in the foreground."""
 
+import os
 import socket
 import threading
 from types import TracebackType
@@ -95,7 +96,9 @@ class ApiServer:
         try:
             return socket.create_server((self._host, self._port), family=family, backlog=_BACKLOG)
         except (OSError, OverflowError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            # create_server repeats the address in its own words; here it is said once.
+            number = getattr(error, "errno", None) or 0
+            reason = os.strerror(number) if number > 0 else str(getattr(error, "strerror", error))
             raise SettingsError(
                 f"the API cannot listen on {self._host} port {self._port}: {reason}; set MOODLINE_API_HOST or MOODLINE_API_PORT"
             ) from None

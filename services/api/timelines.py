@@ -64,7 +64,7 @@ class PointsWindow(Window):
         None, max_length=32, description="Length of a point in whole seconds: `1s`, `10s`, `1min`, `10min`, `1h`."
     )
     max_points: int | None = Field(
-        None, ge=1, description=f"The finest points of which there are at most so many; default {DEFAULT_POINTS}."
+        None, ge=2, description=f"The finest points of which there are at most so many; default {DEFAULT_POINTS}."
     )
 
 

@@ -29,7 +29,7 @@ def timeline(
     start: Annotated[str | None, typer.Option("--from", help="ISO 8601, now, or relative like -1h.")] = None,
     end: Annotated[str | None, typer.Option("--to", help="The same; not included.")] = None,
     resolution: Annotated[str | None, typer.Option(help="Length of a point: 1s, 10s, 1min, 10min, 1h.")] = None,
-    max_points: Annotated[int | None, typer.Option(min=1, help="The finest points of which there are at most so many.")] = None,
+    max_points: Annotated[int | None, typer.Option(min=2, help="The finest points of which there are at most so many.")] = None,
     output: Annotated[Format, typer.Option("--format", help="What to print.")] = Format.TABLE,
     plot: Annotated[Path | None, typer.Option(help="Also draw it into this file (.png, .svg or .pdf).")] = None,
 ) -> None:

@@ -24,7 +24,7 @@ CSV_FIELDS: Final = (
     "final",
     *(f"{vector}_{emotion}" for vector in _VECTORS for emotion in EMOTIONS),
 )
-"""The columns of a timeline's CSV; new ones are only ever added at the end."""
+"""The columns of a timeline's CSV, in their order."""
 
 
 def timeline_json(document: TimelineDocument) -> str:

@@ -1,0 +1,175 @@
+"""`moodline streams` against a running API."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from services.api.client import ApiError, Client
+from services.api.server import ApiServer
+from services.commands.streams import app, wait_until_ended
+from shared.errors import SourceError
+from shared.streams import FailureReason, StreamState
+from tests.support.api import NOW_US, ApiWorld, AsgiTransport, StubClock, smiling
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiWorld]:
+    with ApiWorld(tmp_path) as world, ApiServer(world.app, "127.0.0.1", 0) as server:
+        monkeypatch.setenv("MOODLINE_API_URL", server.url)
+        monkeypatch.setenv("COLUMNS", "160")
+        yield world
+
+
+def run(*arguments: str, typed: str | None = None) -> Result:
+    return CliRunner().invoke(app, arguments, input=typed)
+
+
+def ok(*arguments: str, typed: str | None = None) -> str:
+    result = run(*arguments, typed=typed)
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.stdout
+
+
+def test_add_makes_a_local_path_absolute(world: ApiWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(world.media)
+    assert ok("add", "lobby", "clip.mp4") == "lobby is registered\n"
+    assert world.store.get("lobby").url == world.clip.as_uri()
+
+
+def test_add_with_options(world: ApiWorld) -> None:
+    options = ["--sample-fps", "30000/1001", "--max-side-px", "640", "--recorded-at", "2026-05-01T10:00:00Z", "--paused"]
+    ok("add", "lobby", "synthetic://astronaut", *options, "--label", "site=berlin", "--label", "note=a=b")
+    spec = world.store.get("lobby")
+    assert (spec.url, spec.sample_fps, spec.max_side_px, spec.paused) == ("synthetic://astronaut", "30000/1001", 640, True)
+    assert spec.recorded_at_us == NOW_US - 2 * 3600 * 1_000_000
+    assert spec.labels == {"site": "berlin", "note": "a=b"}
+
+
+def test_what_the_api_refuses_is_an_error_with_its_words(world: ApiWorld) -> None:
+    result = run("add", "lobby", "/etc/passwd")
+    assert isinstance(result.exception, ApiError)
+    assert "below the media root" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("add", "lobby"),
+        ("add", "lobby", "clip.mp4", "--label", "site"),
+        ("add", "lobby", "clip.mp4", "--label", "=berlin"),
+        ("add", "lobby", "clip.mp4", "--max-side-px", "many"),
+        ("add", "lobby", "clip.mp4", "--paused", "--wait"),
+        ("show",),
+        ("fly",),
+    ],
+)
+def test_usage_errors(world: ApiWorld, arguments: tuple[str, ...]) -> None:
+    assert run(*arguments).exit_code == 2
+    assert world.store.list_streams() == []
+
+
+def test_ls(world: ApiWorld) -> None:
+    assert "no streams are registered" in ok("ls")
+    world.add("lobby", labels={"site": "berlin", "floor": "[2]"})
+    world.add("yard")
+    world.say("lobby", state=StreamState.PLAYING, duration_us=20_000_000)
+    world.play("lobby", [smiling()] * 10, final=False)
+    world.say("yard", state=StreamState.FAILED, reason=FailureReason.CODEC, detail="no decoder")
+    lines = ok("ls").splitlines()
+    assert lines[0].split() == ["id", "state", "progress", "frames", "labels", "url"]
+    assert lines[1].split()[:8] == ["lobby", "playing", "0:09.8", "of", "0:20", "(49%)", "50", "floor=[2]"]
+    assert lines[2].split()[:5] == ["yard", "failed", "(codec:", "no", "decoder)"]
+
+
+def test_ls_as_json(world: ApiWorld) -> None:
+    world.add("lobby")
+    assert json.loads(ok("ls", "--json")) == world.get("/streams").json()
+
+
+def test_show(world: ApiWorld) -> None:
+    world.add("lobby", labels={"site": "berlin"}, sample_fps="all")
+    world.say("lobby", state=StreamState.PLAYING, width=640, height=360, codec="h264", source_fps="30000/1001")
+    shown = ok("show", "lobby")
+    for text in ("lobby", "playing", world.clip.as_uri(), "640x360 px, h264, 30000/1001", "all frames/s", "site=berlin"):
+        assert text in shown
+    assert json.loads(ok("show", "lobby", "--json")) == world.get("/streams/lobby").json()
+
+
+def test_pause_and_resume(world: ApiWorld) -> None:
+    world.add("lobby")
+    assert ok("pause", "lobby") == "lobby is paused\n"
+    assert world.store.get("lobby").paused
+    assert ok("resume", "lobby") == "lobby is pending\n"
+
+
+def test_rm_asks_first(world: ApiWorld) -> None:
+    world.add("lobby")
+    assert run("rm", "lobby", typed="n\n").exit_code == 1
+    assert run("rm", "lobby", typed="").exit_code == 1
+    assert world.store.get("lobby")
+    ok("rm", "lobby", typed="y\n")
+    assert world.store.list_streams() == []
+
+
+def test_rm_without_a_question(world: ApiWorld) -> None:
+    world.add("lobby")
+    assert ok("rm", "lobby", "--yes") == "lobby and its data are deleted\n"
+    assert isinstance(run("rm", "lobby", "-y").exception, ApiError)
+
+
+def test_the_service_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ApiWorld(tmp_path) as world, ApiServer(world.app, "127.0.0.1", 0) as server:
+        url = server.url
+    monkeypatch.setenv("MOODLINE_API_URL", url)
+    result = run("ls")
+    assert isinstance(result.exception, ApiError)
+    assert "start it with `moodline run`" in str(result.exception)
+
+
+# Waiting
+
+
+class Steps(StubClock):
+    """Does one thing at each wait."""
+
+    def __init__(self, *steps: object) -> None:
+        super().__init__()
+        self._steps = list(steps)
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(seconds)
+        self._steps.pop(0)()  # type: ignore[operator]
+
+
+def test_wait_until_ended(tmp_path: Path) -> None:
+    with ApiWorld(tmp_path) as world, Client("http://localhost", transport=AsgiTransport(world.app)) as client:
+        world.add("lobby")
+        clock = Steps(
+            lambda: world.say("lobby", state=StreamState.PLAYING, duration_us=2_000_000),
+            lambda: world.play("lobby", [smiling()], final=False),
+            lambda: world.play("lobby", [smiling(), smiling()]),
+        )
+        stream = wait_until_ended(client, "lobby", clock)
+        assert (stream.status.state, stream.progress.frames) == (StreamState.ENDED, 10)
+        assert clock._steps == []
+
+
+def test_waiting_for_a_stream_that_fails(tmp_path: Path) -> None:
+    with ApiWorld(tmp_path) as world, Client("http://localhost", transport=AsgiTransport(world.app)) as client:
+        world.add("lobby")
+        clock = Steps(lambda: world.say("lobby", state=StreamState.FAILED, reason=FailureReason.NO_VIDEO, detail="audio only"))
+        with pytest.raises(SourceError, match="lobby failed: no_video: audio only"):
+            wait_until_ended(client, "lobby", clock)
+
+
+def test_add_and_wait(world: ApiWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    import services.commands.streams as commands
+
+    clock = Steps(lambda: world.play("lobby", [smiling()] * 3))
+    monkeypatch.setattr(commands, "SystemClock", lambda: clock)
+    said = ok("add", "lobby", str(world.clip), "--recorded-at", "2026-05-01T12:00:00Z", "--wait")
+    assert "lobby is complete: 0:03 (100%), 15 frames" in said
