@@ -1,0 +1,193 @@
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from services.detector.base import BgrImage, Detections
+from services.detector.stage import DetectorStage
+from shared.bus.base import Position
+from shared.errors import ImageError, ModelError
+from shared.messages import Emotions, End, Faces, Frame, Lane, SkipReason, encode
+from shared.metrics import Metrics
+from shared.settings import DetectorSettings
+from shared.stage import Received, Send
+
+NOW_S = 1_000_000.0
+
+
+class StubDetector:
+    """Finds one face per bright column block; slow on request, so that threads overtake each other."""
+
+    square_from = "width"
+
+    def __init__(self, delay_s: float = 0.0) -> None:
+        self.delay_s = delay_s
+        self.threads: set[int] = set()
+        self.busy = threading.Lock()
+
+    def detect(self, image: BgrImage) -> Detections:
+        assert self.busy.acquire(blocking=False), "one detector is used by two threads at once"
+        try:
+            self.threads.add(threading.get_ident())
+            time.sleep(self.delay_s * (int(image[0, 0, 0]) % 3))
+            count = int(image.mean()) % 4
+            return np.array([[i * 5, 2, i * 5 + 20, 22, 0.9 - i / 10] for i in range(count)], np.float32).reshape(-1, 5)
+        finally:
+            self.busy.release()
+
+
+def make_frame(seq: int = 0, **changes: object) -> Frame:
+    image = np.full((48, 64, 3), (seq * 37) % 256, np.uint8)
+    fields = {
+        "stream_id": f"s{seq % 3}",
+        "session": 1,
+        "seq": seq,
+        "event_time_us": seq,
+        "captured_at_us": int(NOW_S * 1e6),
+        "lane": Lane.FILE,
+        "width": 64,
+        "height": 48,
+        "jpeg": cv2.imencode(".jpg", image)[1].tobytes(),
+    }
+    return Frame(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def received(*messages: object) -> list[Received]:
+    return [Received(message, Position("moodline.frames.file.v1", 0, i)) for i, message in enumerate(messages)]  # type: ignore[arg-type]
+
+
+def run(messages: list[object], **settings: object) -> list[Send]:
+    stage = DetectorStage(StubDetector, DetectorSettings(**{"threads": 1, **settings}), Metrics())  # type: ignore[arg-type]
+    outputs = stage.process(received(*messages), NOW_S)
+    stage.close()
+    assert all(isinstance(output, Send) for output in outputs)
+    return outputs  # type: ignore[return-value]
+
+
+def test_a_frame_becomes_its_faces_on_the_topic_of_its_lane() -> None:
+    frame = make_frame(3, lane=Lane.LIVE, jpeg=cv2.imencode(".jpg", np.full((48, 64, 3), 2, np.uint8))[1].tobytes())
+    (output,) = run([frame])
+    faces = output.message
+    assert output.topic == "moodline.faces.live.v1"
+    assert isinstance(faces, Faces)
+    assert [getattr(faces, name) for name in ("stream_id", "session", "seq", "event_time_us", "captured_at_us", "lane")] == [
+        getattr(frame, name) for name in ("stream_id", "session", "seq", "event_time_us", "captured_at_us", "lane")
+    ]
+    assert (faces.width, faces.height, faces.skip, len(faces.faces)) == (64, 48, None, 2)
+    assert faces.faces[0].box == (0, round(2 / 48 * 65536), round(20 / 64 * 65536), round(22 / 48 * 65536))
+
+
+def test_an_end_is_passed_on_unchanged() -> None:
+    end = End(stream_id="s", session=1, seq=9, event_time_us=5, captured_at_us=6, lane=Lane.FILE)
+    (output,) = run([end])
+    assert output == Send("moodline.faces.file.v1", end)
+
+
+def test_a_skip_is_passed_on_with_its_reason() -> None:
+    (output,) = run([make_frame(jpeg=b"", skip=SkipReason.OVERLOADED)])
+    assert output.message.skip is SkipReason.OVERLOADED
+
+
+@pytest.mark.parametrize(
+    ("lane", "age_s", "skip"),
+    [(Lane.LIVE, 2.1, SkipReason.EXPIRED), (Lane.LIVE, 2.0, None), (Lane.LIVE, -5.0, None), (Lane.FILE, 9e5, None)],
+)
+def test_only_old_live_frames_expire(lane: Lane, age_s: float, skip: SkipReason | None) -> None:
+    (output,) = run([make_frame(lane=lane, captured_at_us=int((NOW_S - age_s) * 1e6))], age_budget_s=2.0)
+    assert output.message.skip is skip
+
+
+@pytest.mark.parametrize(
+    "changes", [{"jpeg": b""}, {"jpeg": b"\xff\xd8 nonsense"}, {"jpeg": make_frame().jpeg[:-40]}, {"width": 63}]
+)
+def test_a_damaged_image_is_a_skip_and_its_neighbours_are_not_disturbed(changes: dict[str, object]) -> None:
+    metrics = Metrics()
+    stage = DetectorStage(StubDetector, DetectorSettings(threads=2), metrics)
+    outputs = stage.process(received(make_frame(0), make_frame(1, **changes), make_frame(2)), NOW_S)
+    assert [output.message.skip for output in outputs] == [None, SkipReason.CORRUPT, None]  # type: ignore[union-attr]
+    labels = {"worker": "detector", "lane": "file", "reason": "corrupt"}
+    assert metrics.registry.get_sample_value("moodline_frames_skipped_total", labels) == 1
+    stage.close()
+
+
+def test_at_most_max_faces() -> None:
+    frame = make_frame(jpeg=cv2.imencode(".jpg", np.full((48, 64, 3), 3, np.uint8))[1].tobytes())
+    assert [len(run([frame], max_faces=most)[0].message.faces) for most in (1, 2, 64)] == [1, 2, 3]
+
+
+def test_bytes_and_order_depend_neither_on_threads_nor_on_batches() -> None:
+    frames = [make_frame(seq) for seq in range(24)]
+    expected = [encode(output.message) for output in run(list(frames))]
+    for threads, size in ((1, 5), (3, 24), (4, 7)):
+        stage = DetectorStage(lambda: StubDetector(0.002), DetectorSettings(threads=threads), Metrics())
+        batches = [frames[at : at + size] for at in range(0, len(frames), size)]
+        outputs = [output for batch in batches for output in stage.process(received(*batch), NOW_S)]
+        stage.close()
+        assert [encode(output.message) for output in outputs] == expected  # type: ignore[union-attr]
+
+
+def test_frames_are_searched_at_the_same_time_by_a_detector_each() -> None:
+    both = threading.Barrier(2, timeout=10)
+
+    class MeetingDetector(StubDetector):
+        def detect(self, image: BgrImage) -> Detections:
+            both.wait()  # passes only when two searches run at the same time
+            return super().detect(image)
+
+    made: list[StubDetector] = []
+
+    def make() -> StubDetector:
+        made.append(MeetingDetector())
+        return made[-1]
+
+    stage = DetectorStage(make, DetectorSettings(threads=2), Metrics())
+    stage.process(received(*[make_frame(seq) for seq in range(4)]), NOW_S)
+    stage.close()
+    assert len(made) == 2
+
+
+def test_faces_and_time_are_counted() -> None:
+    metrics = Metrics()
+    stage = DetectorStage(StubDetector, DetectorSettings(threads=1), metrics)
+    outputs = stage.process(received(*[make_frame(seq) for seq in range(6)]), NOW_S)
+    stage.close()
+    faces = sum(len(output.message.faces) for output in outputs)  # type: ignore[union-attr]
+    assert faces > 0
+    assert metrics.registry.get_sample_value("moodline_faces_total", {"worker": "detector"}) == faces
+    assert metrics.registry.get_sample_value("moodline_model_seconds_count", {"worker": "detector"}) == 6
+
+
+def test_what_the_detector_cannot_handle_is_raised_for_the_worker_to_sort_out() -> None:
+    fields = {
+        name: getattr(make_frame(), name) for name in ("stream_id", "session", "seq", "event_time_us", "captured_at_us", "lane")
+    }
+    with pytest.raises(Exception, match="takes frames, not Emotions"):
+        run([Emotions(**fields, width=1, height=1)])
+
+
+def test_a_detector_that_cannot_be_made_is_known_at_once() -> None:
+    def fail() -> StubDetector:
+        raise ModelError("missing")
+
+    with pytest.raises(ModelError):
+        DetectorStage(fail, DetectorSettings(), Metrics())
+
+
+def test_an_image_error_of_the_detector_does_not_lose_the_detector() -> None:
+    class PickyDetector(StubDetector):
+        def detect(self, image: BgrImage) -> Detections:
+            raise ImageError("no")
+
+    stage = DetectorStage(PickyDetector, DetectorSettings(threads=1), Metrics())
+    outputs = stage.process(received(make_frame(0), make_frame(1)), NOW_S)
+    stage.close()
+    assert [output.message.skip for output in outputs] == [SkipReason.CORRUPT] * 2  # type: ignore[union-attr]
+
+
+def test_nothing_is_due_or_held_between_batches() -> None:
+    stage = DetectorStage(StubDetector, DetectorSettings(threads=1), Metrics())
+    stage.on_revoked(frozenset({("moodline.frames.file.v1", 0)}))
+    assert stage.tick(NOW_S) == []
+    stage.close()
