@@ -105,7 +105,7 @@ class KafkaBus:
         self._check_open()
         while True:
             try:
-                metadata = self._admin.list_topics(timeout=_REQUEST_S)
+                metadata = self._admin.list_topics(timeout=min(_REQUEST_S, max(1.0, deadline_s - time.monotonic())))
             except KafkaException as error:
                 reason = error.args[0]
                 if reason.code() in _REFUSED:

@@ -161,8 +161,9 @@ class _Lane:
         ]
         started_s = time.monotonic()
         while pending:
+            failed = self._try_commit(pending)
             waited_s = time.monotonic() - started_s
-            pending = [item for item in self._try_commit(pending) if self._commit_again(item.error, waited_s)]
+            pending = [item for item, error in failed if self._commit_again(error, waited_s)]
             if pending:
                 time.sleep(_RETRY_S)
 
@@ -208,15 +209,14 @@ class _Lane:
             raise BusError(f"Kafka refuses to serve {self.topic!r}: {error.name()}")
         log.warning("bus.consumer", extra={"topic": self.topic, "code": error.name(), "detail": error.str()})
 
-    def _try_commit(self, pending: list[TopicPartition]) -> list[TopicPartition]:
-        """Return the partitions whose commit failed, each with its error."""
+    def _try_commit(self, pending: list[TopicPartition]) -> list[tuple[TopicPartition, KafkaError]]:
+        """Return the partitions whose commit failed, and why."""
         try:
             results = self._client.commit(offsets=pending, asynchronous=False)
         except KafkaException as error:
-            for item in pending:
-                item.error = error.args[0]
-            return pending
-        return [item for item in results if item.error is not None]
+            return [(item, error.args[0]) for item in pending]
+        failed = {item.partition: item.error for item in results if item.error is not None}
+        return [(item, failed[item.partition]) for item in pending if item.partition in failed]
 
     def _commit_again(self, error: KafkaError, waited_s: float) -> bool:
         """Say whether to try again; False when the partition is another's now, so that the commit is to be ignored."""

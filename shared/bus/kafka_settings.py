@@ -154,7 +154,7 @@ def open_client(factory: Callable[[dict[str, Any]], Any], config: dict[str, Any]
         named = [name for name in address.properties if re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", str(error))]
         culprit = ", ".join(named or sorted(address.properties)) or "its own settings"
         raise SettingsError(
-            f"Kafka's client does not accept {culprit} in the kafka:// URL: unknown, or not with that value"
+            f"Kafka's client does not accept {culprit} in the kafka:// URL: unknown, not with that value, or not without another"
         ) from None
 
 

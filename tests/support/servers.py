@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -100,6 +101,12 @@ class _Process:
         """Kill, then start again on the same port with the same data."""
         self.kill()
         return self.start()
+
+    def start_soon(self, delay_s: float) -> threading.Timer:
+        """Start after a while, in another thread; join the returned timer to wait for it."""
+        timer = threading.Timer(delay_s, self.start)
+        timer.start()
+        return timer
 
     def pause(self) -> None:
         """Freeze the process (SIGSTOP)."""

@@ -1,0 +1,126 @@
+"""What only Kafka can show: brokers that are away, come back, or never were; members that are put out of the group."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from shared.bus import Bus, open_bus
+from shared.bus.kafka import KafkaBus
+from shared.errors import BusFullError, BusUnavailableError, DeliveryError
+from tests.contract.bus_bench import Bench, poll_until, records_of
+from tests.support.servers import KafkaServer, free_port
+
+pytestmark = pytest.mark.kafka
+PARTITIONS = 4
+
+
+@pytest.fixture
+def private_bench(private_kafka: KafkaServer) -> Iterator[Bench]:
+    bus: Bus = KafkaBus(private_kafka.url, partitions=PARTITIONS, send_timeout_s=0.5)
+    with Bench(bus) as bench:
+        yield bench
+
+
+def test_no_broker_is_a_clear_error_in_bounded_time() -> None:
+    port = free_port()
+    bus = KafkaBus(f"kafka://127.0.0.1:{port}?sasl.password=hunter2", partitions=1, startup_timeout_s=1.0)
+    started = time.monotonic()
+    with pytest.raises(BusUnavailableError, match=f"kafka://127.0.0.1:{port} .*is Kafka running") as caught:
+        bus.ensure_topics(["t"])
+    assert time.monotonic() - started < 10
+    assert "hunter2" not in str(caught.value)
+
+
+def test_ensure_topics_waits_for_a_broker_that_is_coming_up(private_kafka: KafkaServer) -> None:
+    private_kafka.kill()
+    bus = KafkaBus(private_kafka.url, partitions=2)
+    starting = private_kafka.start_soon(1.0)
+    bus.ensure_topics(["t"])
+    starting.join()
+    assert bus.partitions("t") == 2
+    bus.close()
+
+
+def test_a_killed_and_restarted_broker_loses_nothing(private_kafka: KafkaServer, private_bench: Bench) -> None:
+    topic = private_bench.topic()
+    consumer = private_bench.consumer(topic, group="workers")
+    producer = private_bench.bus.open_producer()
+    for number in range(50):
+        producer.send(topic, b"key", f"{number}".encode())
+    producer.flush()
+    first = records_of(consumer, 50)
+    consumer.commit([first[29].position])
+    private_kafka.kill()
+    assert consumer.poll(10, 0.5) == []
+    for number in range(50, 100):
+        producer.send(topic, b"key", f"{number}".encode())
+    with pytest.raises(DeliveryError) as caught:
+        producer.flush(0.5)
+    assert caught.value.topics == {topic}
+    private_kafka.start()
+    producer.flush()
+    assert [int(record.value) for record in records_of(consumer, 50)] == list(range(50, 100))
+    consumer.commit([first[39].position])
+    consumer.close()
+    again = records_of(private_bench.consumer(topic, group="workers"), 60)
+    assert [int(record.value) for record in again] == list(range(40, 100)), "committed after the restart"
+    producer.close()
+
+
+def test_a_frozen_broker_pushes_back_and_a_commit_says_so(private_kafka: KafkaServer, private_bench: Bench) -> None:
+    topic = private_bench.topic()
+    private_bench.send(topic, 5, key=b"key")
+    consumer = private_bench.consumer(topic)
+    position = records_of(consumer, 5)[-1].position
+    producer = private_bench.bus.open_producer()
+    private_kafka.pause()
+    value, sent = bytes(1024 * 1024), 0
+    try:
+        while True:
+            producer.send(topic, b"key", value)
+            sent += 1
+    except BusFullError:
+        pass
+    assert 16 <= sent <= 40, "the queue is bounded in bytes"
+    private_kafka.resume()
+    producer.flush()
+    consumer.commit([position])
+    assert len(records_of(consumer, sent)) == sent
+    producer.close()
+
+
+def test_a_commit_gives_up_when_the_broker_stays_away(
+    private_kafka: KafkaServer, private_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.bus.kafka_consumer._COMMIT_S", 0.0)
+    topic = private_bench.topic()
+    private_bench.send(topic, 5, key=b"key")
+    consumer = private_bench.consumer(topic)
+    position = records_of(consumer, 5)[-1].position
+    private_kafka.kill()
+    with pytest.raises(BusUnavailableError, match="has not taken a commit"):
+        consumer.commit([position])
+
+
+def test_a_member_that_was_put_out_commits_nothing_and_joins_again(request: pytest.FixtureRequest) -> None:
+    url = request.getfixturevalue("kafka_server").url
+    joint = "&" if "?" in url else "?"
+    bus = open_bus(f"{url}{joint}session.timeout.ms=6000&max.poll.interval.ms=6000", partitions=PARTITIONS)
+    with Bench(bus) as bench:
+        topic = bench.topic()
+        bench.send(topic, 40)
+        revoked: list[tuple[str, int]] = []
+        silent = bench.consumer(topic, group="workers", on_revoked=revoked.extend)
+        mine = records_of(silent, 40)
+        other = bench.consumer(topic, group="workers")
+        taken = poll_until([other], lambda: len(other.assignment()) == PARTITIONS)
+        taken += records_of(other, 40 - len(taken)) if len(taken) < 40 else []
+        assert {record.position for record in taken} == {record.position for record in mine}
+        assert revoked == [], "it hears of it in its next poll"
+        silent.commit([record.position for record in mine])
+        poll_until([silent, other], lambda: len(silent.assignment()) == len(other.assignment()) == PARTITIONS // 2)
+        assert {partition for _, partition in revoked} == set(range(PARTITIONS))
+        silent.close()
+        other.close()
+        assert len(records_of(bench.consumer(topic, group="workers"), 40)) == 40, "its commit was ignored"
