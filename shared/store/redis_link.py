@@ -1,6 +1,7 @@
 """The connection to Redis: one server or a cluster, scripts by their hash, bounded retries, and Redis' errors as ours."""
 
 import hashlib
+import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,8 @@ Call = tuple[Argument, ...]
 _Client = redis.Redis | RedisCluster
 
 _CONNECT_TIMEOUT_S: Final = 2.0
-_ANSWER_TIMEOUT_S: Final = 5.0
+_ANSWER_TIMEOUT_S: Final = 3.0
+_DATABASE: Final = re.compile(r"/?([0-9]+)?")
 _BACKOFF_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 
 _REFUSED: Final = (
@@ -89,9 +91,12 @@ class RedisLink:
             parts = urlsplit(url)
             self.place: Final = f"{parts.hostname or 'localhost'}:{parts.port or 6379}{parts.path}"
             redis.ConnectionPool.from_url(url).close()
+            usable = _DATABASE.fullmatch(parts.path) is not None
         except (ValueError, TypeError):
+            usable = False
+        if not usable:
             # Not chained: the original message may quote a piece of the password.
-            raise SettingsError("the store URL cannot be used; write redis://[user:password@]host:port/db") from None
+            raise SettingsError("the store URL cannot be used; write redis://[user:password@]host:port/db")
         self._url = url
         self._clock = clock
         self._retry_s = retry_s
