@@ -1,6 +1,5 @@
 """Serving the API: in a thread beside other work, or in the foreground."""
 
-import os
 import socket
 import threading
 from types import TracebackType
@@ -92,13 +91,17 @@ class ApiServer:
         self.stop()
 
     def _listen(self) -> socket.socket:
+        # The protocol is named because asyncio turns Nagle's delay off (40 ms an answer) only where it is.
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
-            return socket.create_server((self._host, self._port), family=family, backlog=_BACKLOG)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind((self._host, self._port))
+            listening.listen(_BACKLOG)
         except (OSError, OverflowError) as error:
-            # create_server repeats the address in its own words; here it is said once.
-            number = getattr(error, "errno", None) or 0
-            reason = os.strerror(number) if number > 0 else str(getattr(error, "strerror", error))
+            listening.close()
+            reason = getattr(error, "strerror", None) or error
             raise SettingsError(
                 f"the API cannot listen on {self._host} port {self._port}: {reason}; set MOODLINE_API_HOST or MOODLINE_API_PORT"
             ) from None
+        return listening

@@ -3,6 +3,7 @@
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +61,18 @@ def test_a_connection_kept_open_does_not_delay_the_end(world: ApiWorld) -> None:
         stopper.start()
         assert stopped.wait(5)
         stopper.join()
+
+
+def test_small_answers_come_at_once(world: ApiWorld) -> None:
+    with ApiServer(world.app, "127.0.0.1", 0) as server, httpx.Client(base_url=server.url, trust_env=False) as http:
+
+        def ask_s() -> float:
+            started = time.perf_counter()
+            assert http.get("/healthz").status_code == 200
+            return time.perf_counter() - started
+
+        # Nagle's delay would add 40 ms to every single one.
+        assert min(ask_s() for _ in range(20)) < 0.035
 
 
 def test_serving_in_the_foreground(world: ApiWorld) -> None:
