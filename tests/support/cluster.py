@@ -205,5 +205,5 @@ class Cluster:
 def seeded(name: str, default: int = 20_260_101) -> random.Random:
     """Return a random generator; MOODLINE_TEST_SEED chooses another run."""
     seed = int(os.environ.get("MOODLINE_TEST_SEED", default))
-    print(f"{name}: seed {seed}")
+    print(f"{name}: seed {seed}")  # noqa: T201  # shown with a failure, to repeat it
     return random.Random(seed)
