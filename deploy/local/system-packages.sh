@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Install the Debian packages that Moodline's tests and local services need: Redis, a Java runtime, Maven.
+# Only what is missing; no system service is started. Without root or apt it says what to install.
+set -euo pipefail
+
+missing=()
+command -v redis-server >/dev/null || missing+=(redis-server)
+command -v java >/dev/null || missing+=(default-jre-headless)
+command -v mvn >/dev/null || missing+=(maven)
+if [[ ${#missing[@]} -eq 0 ]]; then
+    exit 0
+fi
+if [[ $(id -u) -ne 0 ]] || ! command -v apt-get >/dev/null; then
+    echo "system-packages: please install what is missing: ${missing[*]} (Debian's names), or run this as root on Debian" >&2
+    exit 1
+fi
+
+# Installing redis-server would start it as a system service, on the port that services.sh uses.
+guard=/usr/sbin/policy-rc.d
+if [[ ! -e $guard ]]; then
+    printf '#!/bin/sh\nexit 101\n' >"$guard"
+    chmod 755 "$guard"
+    trap 'rm -f "$guard"' EXIT
+fi
+
+echo "system-packages: installing ${missing[*]}" >&2
+log=$(mktemp)
+install() {
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends "${missing[@]}" >"$log" 2>&1
+}
+if ! install && ! { apt-get update -qq >"$log" 2>&1 && install; }; then
+    tail -n 20 "$log" >&2
+    echo "system-packages: apt-get failed; its whole output is in $log" >&2
+    exit 1
+fi
+rm -f "$log"
