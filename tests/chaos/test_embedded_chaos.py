@@ -81,7 +81,8 @@ def test_killed_ten_times_it_finishes_its_files_to_the_same_bytes(tmp_path: Path
         time.sleep(0.2)
     service.process.terminate()
     assert service.process.wait(30) == 0
-    assert [dump(store, spec.stream_id, LEVELS_S) == contents[number % 2] for number, spec in enumerate(specs)] == [True] * STREAMS
+    equal = [dump(store, spec.stream_id, LEVELS_S) == contents[number % 2] for number, spec in enumerate(specs)]
+    assert equal == [True] * STREAMS
     assert moving_kills >= KILLS - 1, "the files ended before the kills did: nothing was proved"
     store.close()
 

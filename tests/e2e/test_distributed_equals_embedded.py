@@ -1,6 +1,5 @@
 """The same clips through one embedded run and through real Kafka and Redis: timelines equal byte for byte."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,14 +23,6 @@ def references(clips: Path, specs: list[StreamSpec]) -> dict[str, bytes]:
     return {spec.stream_id: reference_dump(clips, spec) for spec in specs}
 
 
-@pytest.fixture
-def cluster_of(clips: Path, tmp_path: Path, private_kafka: KafkaServer, private_redis: RedisServer) -> Iterator[type[Cluster]]:
-    def make(partitions: int) -> Cluster:
-        return Cluster(private_kafka.url, private_redis.url, clips, tmp_path, partitions=partitions)
-
-    yield make  # type: ignore[misc]
-
-
 @pytest.mark.parametrize(
     ("partitions", "workers"),
     [
@@ -40,15 +31,18 @@ def cluster_of(clips: Path, tmp_path: Path, private_kafka: KafkaServer, private_
         pytest.param(7, {"ingest": 2, "detector": 1, "classifier": 3, "aggregator": 1}, id="seven-partitions-uneven"),
     ],
 )
-def test_all_clips_at_once(
-    cluster_of: type[Cluster],
+def test_all_clips_at_once(  # noqa: PLR0917
+    clips: Path,
+    tmp_path: Path,
+    private_kafka: KafkaServer,
+    private_redis: RedisServer,
     specs: list[StreamSpec],
     references: dict[str, bytes],
     partitions: int,
     workers: dict[str, int],
 ) -> None:
     """All clips share batches with each other, whatever the number of partitions and workers."""
-    with cluster_of(partitions) as cluster:  # type: ignore[call-arg, arg-type]
+    with Cluster(private_kafka.url, private_redis.url, clips, tmp_path, partitions=partitions) as cluster:
         for spec in specs:
             cluster.store.add(spec)
         cluster.start(workers)
