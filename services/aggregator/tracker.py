@@ -104,8 +104,7 @@ class StreamTracker:
         state = self.state
         now_us = event_time_us if state.now_us is None else max(state.now_us, event_time_us)
         state.now_us = now_us
-        if any(now_us - track.last_us > self._lost_us for track in state.tracks):
-            state.tracks = [track for track in state.tracks if now_us - track.last_us <= self._lost_us]
+        state.tracks = [track for track in state.tracks if now_us - track.last_us <= self._lost_us]
         return now_us
 
     def end_all(self) -> None:

@@ -22,6 +22,8 @@ MAX_CELLS: Final = 100_000
 DEFAULT_LIMIT: Final = 5_000
 """Most points in one answer where the caller sets no other limit."""
 
+_LAST_INDEX: Final = 2**53
+
 LEAST_POINTS: Final = 2
 """A short window may touch two neighbouring points of the grid, however long these are."""
 
@@ -192,15 +194,16 @@ def _cells(plan: _Plan, levels: Levels) -> int:
 
 
 def _collect(store: TimelineStore, stream_id: str, plan: _Plan, levels: Levels) -> list[tuple[int, Bucket]]:
+    # Before the cells are read: what is closed now is complete then.
+    closed_to_us = _closed_to_us(store, stream_id, plan.level_s, levels)
     start, stop = _cell_range(plan, levels)
     cells = store.read(stream_id, "", plan.level_s, start, stop) if start < stop else []
     merged = _merge_cells(((index, unpack(value)) for index, value in cells), plan.resolution_s // plan.level_s)
-    closed_to_us = _closed_to_us(store, stream_id, plan.level_s, levels)
     step_us = plan.resolution_s * SECOND_US
     answer = []
     for point in range(plan.start, plan.stop):
         bucket = merged.get(point, NOTHING)
-        is_final = bucket.final and (closed_to_us is None or (point + 1) * step_us <= closed_to_us)
+        is_final = closed_to_us is None or (point + 1) * step_us <= closed_to_us
         answer.append((point * step_us, msgspec.structs.replace(bucket, final=is_final)))
     return answer
 
@@ -217,14 +220,14 @@ def _merge_cells(cells: Iterable[tuple[int, Bucket]], each: int) -> dict[int, Bu
 def _closed_to_us(store: TimelineStore, stream_id: str, level_s: int, levels: Levels) -> int | None:
     """Return up to where nothing can be added any more; None when the timeline is closed for good.
 
-    Event time never goes back, so all before the newest stored bucket is closed; and when that one is closed too, the
-    stream has ended, because otherwise only a newer frame closes a bucket.
+    Event time never goes back, so all before the newest bucket that was known is closed; and when that one is closed too
+    and still the newest, the stream has ended, because otherwise only a newer frame closes a bucket.
     """
     found = levels.bounds(level_s)
     if found is None:
         return -(2**63)
-    last = store.read(stream_id, "", level_s, found[1], found[1] + 1)
-    if last and unpack(last[0][1]).final:
+    newest = store.read(stream_id, "", level_s, found[1], _LAST_INDEX)
+    if newest and newest[-1][0] == found[1] and unpack(newest[-1][1]).final:
         return None
     return found[1] * level_s * SECOND_US
 

@@ -132,7 +132,7 @@ def track_timeline(
 ) -> TrackAnswer:
     """Return a window of one face's timeline, clipped to the face's life. Blocks on the store.
 
-    Only seconds are stored, for as long as the retention of 1 s points says; the track's summary stays longer. With
+    Only seconds are stored; where their retention has passed, points have no reading any more. With
     `max_points` alone the points are as long as the shortest of the levels, or of whole hours, that gives few enough.
 
     Raises:

@@ -232,7 +232,7 @@ def test_a_mark_from_another_partition_or_beyond_says_nothing_about_where_to_rea
 def test_gaps_of_one_partition_are_one_rewind_to_the_smallest_offset() -> None:
     world = World("a", "b")
     world.receive(frame(0, "b"), frame(0))
-    outputs = world.receive(frame(5), frame(5, "b"), offset=20)
+    outputs = world.receive(frame(5, "b"), frame(5), offset=20)
     assert rewinds(outputs) == [Position(TOPIC[Lane.FILE], 0, 1)]
 
 
@@ -337,6 +337,15 @@ def test_revoked_partitions_are_forgotten_and_others_kept() -> None:
     world.receive(frame(1), partition=0)
     world.receive(frame(1, "b"), partition=1)
     assert world.loads == [["a"], ["b"], ["a"]]
+
+
+def test_a_stream_belongs_to_the_partition_that_it_last_came_from() -> None:
+    world = World()
+    world.receive(frame(0), partition=0)
+    world.receive(frame(1), partition=1)
+    world.stage.on_revoked(frozenset({(TOPIC[Lane.FILE], 1)}))
+    world.receive(frame(2), partition=1)
+    assert world.loads == [["a"], ["a"]]
 
 
 def test_the_cache_is_bounded_and_the_least_recent_goes_first() -> None:

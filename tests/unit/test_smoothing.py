@@ -101,6 +101,15 @@ def test_after_one_time_constant_63_percent_of_a_change_are_seen() -> None:
     assert smoothed[0] == SCALE - smoothed[3]
 
 
+def test_a_series_of_observations_gives_the_same_bits_on_every_machine() -> None:
+    state = start((0, 0, 0, SCALE, 0, 0, 0))
+    seen = [(9000, 1, 20_000, 30_000, 534, 2000, 4000), (0, 0, 0, 0, SCALE, 0, 0), (1, 2, 3, 4, 5, 6, 65_514)] * 3
+    for step, values in enumerate(seen):
+        state = advance(state, values, 33_366 + step, SECOND_US)
+    assert state == (49_317_326, 17_195, 109_598_614, 3_345_087_129, 374_220_165, 10_993_250, 405_668_083)
+    assert quantise(state) == (753, 0, 1672, 51_042, 5710, 168, 6190)
+
+
 def test_rounding_goes_to_the_largest_remainders_and_of_equals_to_the_first() -> None:
     assert quantise((1, 1, 1, 1, 1, 1, 1)) == (9363, 9362, 9362, 9362, 9362, 9362, 9362)
     assert quantise((0, 0, 0, 2, 1, 0, 0)) == (0, 0, 0, 43_690, 21_845, 0, 0)

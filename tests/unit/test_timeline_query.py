@@ -200,6 +200,24 @@ def test_points_are_final_up_to_the_open_bucket_also_where_nothing_was_seen() ->
     assert [point.final for point in ask(store, -10, 20, resolution_s=10).points] == [True, False, False]
 
 
+class MovingStore(StubTimelineStore):
+    """A frame arrives between the first and the second question to the store."""
+
+    def __init__(self, before: StubTimelineStore, after: StubTimelineStore) -> None:
+        super().__init__()
+        self.cells, self.after = before.cells, after.cells
+
+    def read(self, stream_id: str, series: str, level_s: int, start: int, stop: int) -> list[tuple[int, bytes]]:
+        self.cells = self.after
+        return super().read(stream_id, series, level_s, start, stop)
+
+
+def test_a_point_is_not_called_final_because_a_frame_arrived_while_it_was_read() -> None:
+    store = MovingStore(fill({0: seen(3)}, closed=False), fill({0: seen(3), 1: seen(4)}, closed=False))
+    points = ask(store, 0, 3, resolution_s=1).points
+    assert [point.final for point in points] == [False, False, False]
+
+
 def test_a_merged_point_is_open_while_its_last_stored_bucket_may_still_come() -> None:
     store = fill({0: seen(3), 10: seen(3)}, closed=False)
     assert [point.final for point in ask(store, 0, 30, resolution_s=30).points] == [False]
@@ -230,6 +248,10 @@ def test_where_only_old_seconds_are_gone_new_windows_stay_fine() -> None:
     store = fill(MINUTES)
     prune(store, 1, before_s=60)
     assert ask(store, 60, 120, resolution_s=1).resolution_s == 1
+    barely = fill(MINUTES)
+    prune(barely, 1, before_s=10)
+    assert ask(barely, 0, 120, resolution_s=1).resolution_s == 10
+    assert ask(barely, 0, 120, resolution_s=30).summary.faces == 120
     assert ask(store, 30, 120, resolution_s=1).resolution_s == 10
     assert ask(store, 30, 120, max_points=5000).resolution_s == 10
     assert ask(store, 0, 120, resolution_s=30).summary.faces == 120

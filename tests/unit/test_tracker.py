@@ -104,6 +104,19 @@ def test_a_track_survives_its_time_and_not_a_microsecond_more() -> None:
     assert ids(beyond, late) == [2]
 
 
+def test_a_face_that_is_seen_again_and_again_stays_the_same_however_long_and_far_it_moves() -> None:
+    tracker = make_tracker(track_lost_ms=1500)
+    assert [ids(tracker, frame(1_400 * step, moved(LEFT, 3_000 * step))) for step in range(12)] == [[1]] * 12
+
+
+def test_smoothing_counts_from_the_last_sight_and_not_from_the_first() -> None:
+    tracker = make_tracker(smoothing_ms=1000)
+    for time_ms in (0, 500, 1000):
+        tracker.observe(frame(time_ms, LEFT, shows=HAPPY))
+    (face,) = tracker.observe(frame(1100, LEFT, shows=SAD))
+    assert face.smoothed[4] == pytest.approx(65_535 * (1 - 0.9048), rel=0.001)
+
+
 def test_skipped_frames_let_time_pass_and_nothing_else() -> None:
     tracker = make_tracker(track_lost_ms=1000)
     ids(tracker, frame(0, LEFT))
