@@ -75,8 +75,9 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         v: Schema version.
         stream_id: The stream; also the key on every topic.
-        session: Fencing number of the claim under which the frame was read. Larger is newer, over all streams.
-        seq: Number of the sampled frame: from the start of the content for files, of the session for live sources.
+        session: Fencing number of the claim under which the frame was read, 0 to 2**53 - 1. Larger is newer, over all streams.
+        seq: Number of the sampled frame, 0 to 2**53 - 1: from the start of the content for files, of the session for live
+            sources.
         event_time_us: Position on the timeline, microseconds since the Unix epoch, UTC. Never decreases in a stream.
         captured_at_us: Wall clock when ingest read the frame, microseconds since the Unix epoch. Only for latency and
             age; never part of a timeline.
@@ -96,8 +97,8 @@ class Frame(Header, frozen=True, kw_only=True, tag_field="kind", tag="frame"):
     """A sampled frame on its way to the detector.
 
     Attributes:
-        width: Width of the image in px.
-        height: Height of the image in px.
+        width: Width of the image in px, 0 to 65535; 0 when the frame was skipped before it had one.
+        height: Height of the image in px, as `width`.
         jpeg: The JPEG image, 8-bit colour; empty when the frame was skipped.
         skip: Why there is no image.
     """
@@ -197,7 +198,15 @@ DEAD_LETTER_VALUE_LIMIT_BYTES: Final = 64 * 1024
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 _dead_letter_decoder = msgspec.msgpack.Decoder(DeadLetter)
+_UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What the decoder raises on bytes that are no message; the last two on broken text and on endless nesting."""
+
 _CROP_BYTES: Final = CROP_SIDE_PX * CROP_SIDE_PX
+_FIXED_ONE: Final = 65_536
+_MOST: Final = 65_535
+_NUMBER_LIMIT: Final = 2**53
+_EARLIEST_US: Final = -62_135_596_800_000_000
+_LATEST_US: Final = 253_402_300_800_000_000
 
 
 class _Envelope(msgspec.Struct):
@@ -222,7 +231,7 @@ def decode(value: bytes) -> Message:
     _check_version(value)
     try:
         message = _decoder.decode(value)
-    except msgspec.MsgspecError as error:
+    except _UNDECODABLE as error:
         raise MessageError("malformed", str(error)) from None
     _check_content(message)
     return message
@@ -233,35 +242,54 @@ def decode_dead_letter(value: bytes) -> DeadLetter:
     _check_version(value)
     try:
         return _dead_letter_decoder.decode(value)
-    except msgspec.MsgspecError as error:
+    except _UNDECODABLE as error:
         raise MessageError("malformed", str(error)) from None
 
 
 def _check_version(value: bytes) -> None:
     try:
         version = _envelope_decoder.decode(value).v
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except _UNDECODABLE as error:
         raise MessageError("malformed", str(error)) from None
     if version != SCHEMA_VERSION:
         raise MessageError("version", f"schema version {version}, this worker reads {SCHEMA_VERSION}; upgrade the older side")
 
 
 def _check_content(message: Message) -> None:
-    if not message.stream_id or message.seq < 0 or message.session < 0:
-        raise MessageError("invalid", "stream_id must not be empty, seq and session must not be negative")
-    if isinstance(message, Faces):
+    _check_header(message)
+    if isinstance(message, Frame):
+        _check_size(message.width, message.height)
+    elif isinstance(message, Faces):
+        _check_size(message.width, message.height)
         for face in message.faces:
             if len(face.crop) != _CROP_BYTES:
                 raise MessageError("invalid", f"a crop has {len(face.crop)} bytes, not {_CROP_BYTES}")
-            _check_box(face.box)
+            _check_detection(face.box, face.score)
     elif isinstance(message, Emotions):
+        _check_size(message.width, message.height)
         for emotion in message.faces:
-            _check_box(emotion.box)
-            if min(emotion.probabilities) < 0 or len(emotion.probabilities) != len(EMOTIONS):
-                raise MessageError("invalid", "a probability is negative")
+            _check_detection(emotion.box, emotion.score)
+            if min(emotion.probabilities) < 0 or sum(emotion.probabilities) != _MOST:
+                raise MessageError("invalid", f"the probabilities of a face are not {len(EMOTIONS)} shares of {_MOST}")
 
 
-def _check_box(box: tuple[int, int, int, int]) -> None:
+def _check_header(message: Message) -> None:
+    if not message.stream_id:
+        raise MessageError("invalid", "stream_id must not be empty")
+    if not (0 <= message.seq < _NUMBER_LIMIT and 0 <= message.session < _NUMBER_LIMIT):
+        raise MessageError("invalid", "seq and session must be 0 to 2**53 - 1")
+    if not (_EARLIEST_US <= message.event_time_us < _LATEST_US and _EARLIEST_US <= message.captured_at_us < _LATEST_US):
+        raise MessageError("invalid", "a time lies outside the years 1 to 9999")
+
+
+def _check_size(width: int, height: int) -> None:
+    if not (0 <= width < _FIXED_ONE and 0 <= height < _FIXED_ONE):
+        raise MessageError("invalid", f"an image cannot have {width}x{height} px")
+
+
+def _check_detection(box: tuple[int, int, int, int], score: int) -> None:
     x1, y1, x2, y2 = box
-    if not (0 <= x1 < x2 <= 65536 and 0 <= y1 < y2 <= 65536):
+    if not (0 <= x1 < x2 <= _FIXED_ONE and 0 <= y1 < y2 <= _FIXED_ONE):
         raise MessageError("invalid", f"box {box} is not inside the image")
+    if not 0 <= score <= _MOST:
+        raise MessageError("invalid", f"score {score} is not 0 to {_MOST}")
