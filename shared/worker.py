@@ -247,14 +247,16 @@ class Worker:
         return rewinds
 
     def _commit(self, records: Iterable[Record], rewinds: Sequence[Position]) -> None:
-        rewound = {(position.topic, position.partition) for position in rewinds}
+        first: dict[tuple[str, int], Position] = {}
+        for position in sorted(rewinds, key=lambda position: position.offset):
+            first.setdefault((position.topic, position.partition), position)
         last: dict[tuple[str, int], Position] = {}
         for record in records:
             last[record.position.topic, record.position.partition] = record.position
-        done = [position for place, position in last.items() if place not in rewound]
+        done = [position for place, position in last.items() if place not in first]
         if done:
             self._consumer.commit(done)
-        for position in rewinds:
+        for position in first.values():
             self._metrics.rewinds.inc()
             self._consumer.seek(position)
 

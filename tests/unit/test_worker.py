@@ -266,3 +266,10 @@ def test_a_rewind_seeks_and_keeps_its_partition_uncommitted() -> None:
     rig.step()
     assert rig.consumer.events == ["seek 1", "commit 3"]
     assert rig.out_seqs() == [0, 1, 2, 3, 1, 2, 3]
+
+
+def test_of_several_rewinds_in_a_partition_the_furthest_back_counts() -> None:
+    rig = Rig([message(seq) for seq in range(4)])
+    rig.stage.extra = [Rewind(Position(IN_TOPIC, 0, 1)), Rewind(Position(IN_TOPIC, 0, 0)), Rewind(Position(IN_TOPIC, 0, 3))]
+    rig.step()
+    assert rig.consumer.events == ["seek 0"]
