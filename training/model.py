@@ -1,37 +1,10 @@
-"""The network: a plain VGG-like stack, small enough that a CPU serves more than a thousand crops a second.
-
-One table says what the network is. `build` makes it in PyTorch for training, with batch normalisation; `training.export`
-makes the same stack in Keras for serving, with the normalisation folded into the convolutions.
-"""
-
-from typing import Final, NamedTuple
+"""The network in PyTorch, for training."""
 
 import torch
 from torch import nn
 
 from shared.emotions import EMOTIONS
-
-
-class Block(NamedTuple):
-    """A 3x3 convolution, batch normalisation, ReLU and, if `pool`, a 2x2 maximum that halves the side."""
-
-    filters: int
-    pool: bool
-
-
-BLOCKS: Final[tuple[Block, ...]] = (
-    Block(32, True),  # 48 -> 24 px
-    Block(64, True),  # 24 -> 12 px
-    Block(96, False),
-    Block(128, True),  # 12 -> 6 px
-    Block(160, False),
-    Block(160, False),
-)
-"""0.6 million weights, 50 million multiply-adds a crop."""
-
-SCALE: Final = 1 / 127.5
-OFFSET: Final = -1.0
-"""A grey value enters the network as `value * SCALE + OFFSET`, from -1 to 1."""
+from training.architecture import BLOCKS, OFFSET, SCALE
 
 
 def build(dropout: float = 0.3) -> nn.Sequential:

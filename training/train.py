@@ -17,7 +17,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from shared.emotions import EMOTIONS
-from training.data import Split, augmented, cleaned, load_split
+from training.augment import augmented
+from training.data import Split, cleaned, load_split
 from training.model import build, scaled
 
 
@@ -26,7 +27,8 @@ class Options:
     """How to train.
 
     The learning rate warms up over the first 3% of the run, then falls along a cosine to zero. The run ends after `epochs`
-    or `minutes`, whichever comes first, and the schedule follows.
+    or `minutes`, whichever comes first, and the schedule follows. A class weighs as the power `-balance` of its size in the
+    loss: at 0 a rare class is never worth answering, at 1 a common one hardly.
     """
 
     epochs: int = 60
@@ -35,6 +37,7 @@ class Options:
     learning_rate: float = 0.08
     weight_decay: float = 5e-4
     label_smoothing: float = 0.1
+    balance: float = 0.25
     dropout: float = 0.3
     average_decay: float = 0.998
     threads: int = 2
@@ -73,6 +76,13 @@ def measured(logits: torch.Tensor, labels: torch.Tensor) -> Measured:
     return Measured(round(hit.float().mean().item(), 4), round(nn.functional.cross_entropy(logits, labels).item(), 4), recall)
 
 
+def class_weights(split: Split, balance: float) -> torch.Tensor:
+    """Return the weight of each class in the loss, float32 (7,); the mean over all images is 1."""
+    counts = torch.bincount(torch.from_numpy(split.labels), minlength=len(EMOTIONS)).float()
+    weights = counts**-balance
+    return weights * counts.sum() / (weights * counts).sum()
+
+
 def train(data: Path, out: Path, options: Options, start: Path | None = None) -> None:
     """Train and keep the best epoch. `start`: weights to go on from."""
     torch.manual_seed(options.seed)
@@ -82,7 +92,7 @@ def train(data: Path, out: Path, options: Options, start: Path | None = None) ->
     network = build(options.dropout)
     if start is not None:
         network.load_state_dict(load_weights(start))
-    run = Run(network, options)
+    run = Run(network, options, class_weights(fitted, options.balance))
 
     out.mkdir(parents=True, exist_ok=True)
     (out / "options.json").write_text(json.dumps({**asdict(options), "images": len(fitted.labels)}, indent=2))
@@ -104,7 +114,7 @@ def train(data: Path, out: Path, options: Options, start: Path | None = None) ->
 class Run:
     """One training run: the network, its moving average (what is measured and kept), and the optimiser."""
 
-    def __init__(self, network: nn.Sequential, options: Options) -> None:
+    def __init__(self, network: nn.Sequential, options: Options, weights: torch.Tensor) -> None:
         self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(options.average_decay), use_buffers=True)
         self._network = network
         self._options = options
@@ -112,7 +122,7 @@ class Run:
         self._optimiser = torch.optim.SGD(
             network.parameters(), lr=0.0, momentum=0.9, nesterov=True, weight_decay=options.weight_decay
         )
-        self._criterion = nn.CrossEntropyLoss(label_smoothing=options.label_smoothing)
+        self._criterion = nn.CrossEntropyLoss(weights, label_smoothing=options.label_smoothing)
         self._began_s = time.monotonic()
 
     def minutes(self) -> float:

@@ -1,0 +1,205 @@
+"""The shipped network in TensorFlow: the same answers bit for bit, safe loading, and the figures that it claims."""
+
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models import models_dir
+from services.classifier.artefact import MANIFEST, WEIGHTS, load_artefact
+from services.classifier.factory import open_model
+from services.classifier.keras_model import KerasModel
+from services.classifier.model import Model
+from services.classifier.quantise import quantised
+from shared.emotions import EMOTIONS
+from shared.errors import ModelError
+from shared.settings import ClassifierSettings
+from tests.unit.test_training_export import make_state
+
+SEED_MODEL = models_dir() / "fer-seed"
+
+
+def make_crops(count: int, seed: int = 0) -> np.ndarray:
+    """Return smooth random images of many brightnesses: more like faces than noise is."""
+    random = np.random.default_rng(seed)
+    crops = []
+    for _ in range(count):
+        small = random.integers(0, 256, (6, 6), dtype=np.uint8)
+        crops.append(np.asarray(Image.fromarray(small).resize((48, 48), Image.Resampling.BICUBIC)))
+    return np.stack(crops)
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[Model]:
+    opened = open_model(ClassifierSettings(batch_size=8, threads=2))
+    yield opened
+    opened.close()
+
+
+def test_answers_are_distributions(model: Model) -> None:
+    answer = model.predict(make_crops(21))
+    assert answer.dtype == np.float32
+    assert answer.shape == (21, 7)
+    assert np.abs(answer.sum(1) - 1).max() < 1e-5
+    assert (quantised(answer).sum(1) == 65535).all()
+    assert model.name == "fer-seed"
+
+
+def test_no_crops(model: Model) -> None:
+    assert model.predict(np.empty((0, 48, 48), np.uint8)).shape == (0, 7)
+
+
+@pytest.mark.parametrize(
+    "crops",
+    [
+        np.zeros((2, 48, 48), np.float32),
+        np.zeros((2, 48, 47), np.uint8),
+        np.zeros((48, 48), np.uint8),
+        np.zeros((2, 48, 48, 1), np.uint8),
+        [[0]],
+    ],
+)
+def test_other_arrays_are_refused(model: Model, crops: Any) -> None:
+    with pytest.raises(ModelError, match="crops must be uint8"):
+        model.predict(crops)
+
+
+def test_an_answer_depends_on_no_neighbour_place_or_padding(model: Model) -> None:
+    crops = np.concatenate([make_crops(150), np.zeros((1, 48, 48), np.uint8), np.full((1, 48, 48), 255, np.uint8)])
+    alone = np.concatenate([model.predict(crops[i : i + 1]) for i in range(len(crops))])
+    random = np.random.default_rng(1)
+    for _ in range(25):
+        chosen = random.permutation(len(crops))[: random.integers(1, len(crops) + 1)]
+        assert model.predict(crops[chosen]).tobytes() == alone[chosen].tobytes()
+    assert len(np.unique(alone, axis=0)) > 100, "the network says the same of everything"
+
+
+def test_views_answer_like_their_copies(model: Model) -> None:
+    crops = make_crops(30)
+    view = crops[::-2, :, ::-1]
+    assert np.array_equal(model.predict(view), model.predict(view.copy()))
+
+
+_DIGEST = """
+import hashlib, sys
+sys.path.insert(0, {root!r})
+from services.classifier.factory import open_model
+from shared.settings import ClassifierSettings
+from tests.integration.test_models_classifier import make_crops
+model = open_model(ClassifierSettings(batch_size=8, threads={threads}))
+print(hashlib.sha256(model.predict(make_crops(100)).tobytes()).hexdigest())
+model.close()
+"""
+
+
+def test_other_processes_and_numbers_of_threads_answer_the_same(model: Model, repo: Path) -> None:
+    expected = hashlib.sha256(model.predict(make_crops(100)).tobytes()).hexdigest()
+    for threads in (1, 2):
+        script = _DIGEST.format(root=str(repo), threads=threads)
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=200, check=False
+        )
+        assert done.stdout.strip() == expected, done.stderr
+        assert done.stderr == "", "a start of TensorFlow is not quiet"
+
+
+def changed(tmp_path: Path, change: Any = None, weights: list[np.ndarray] | None = None) -> Path:
+    """Return a copy of the shipped model with another architecture or other weights, and a hash that fits."""
+    manifest = json.loads((SEED_MODEL / MANIFEST).read_text())
+    data = (SEED_MODEL / WEIGHTS).read_bytes()
+    if weights is not None:
+        buffer = io.BytesIO()
+        np.savez(buffer, **{f"{index:03d}": value for index, value in enumerate(weights)})
+        data = buffer.getvalue()
+    manifest["weights_sha256"] = hashlib.sha256(data).hexdigest()
+    if change is not None:
+        change(manifest["architecture"])
+    (tmp_path / WEIGHTS).write_bytes(data)
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    return tmp_path
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    weights = list(load_artefact(SEED_MODEL).weights)
+    for wrong in (weights[:-1], [*weights, weights[-1]], [weights[0].transpose(1, 0, 3, 2), *weights[1:]]):
+        with pytest.raises(ModelError, match="other shapes"):
+            KerasModel(load_artefact(changed(tmp_path, weights=wrong)), 4, 1)
+
+
+def test_an_architecture_that_cannot_be_built_is_refused(tmp_path: Path) -> None:
+    def misspelt(architecture: dict[str, Any]) -> None:
+        architecture["layers"][3]["config"]["filtres"] = 32
+
+    def other_input(architecture: dict[str, Any]) -> None:
+        architecture["layers"][0]["config"]["batch_shape"] = [None, 48, 48, 1]
+
+    def other_dtype(architecture: dict[str, Any]) -> None:
+        architecture["layers"][0]["config"]["dtype"] = "float32"
+
+    def other_output(architecture: dict[str, Any]) -> None:
+        architecture["layers"][-1]["config"]["units"] = 8
+
+    def empty(architecture: dict[str, Any]) -> None:
+        architecture.clear()
+
+    for change in (misspelt, other_input, other_dtype, other_output, empty):
+        with pytest.raises(ModelError):
+            KerasModel(load_artefact(changed(tmp_path, change)), 4, 1)
+
+
+def test_an_output_that_is_no_distribution_is_refused(tmp_path: Path) -> None:
+    def without_softmax(architecture: dict[str, Any]) -> None:
+        architecture["layers"][-1]["config"]["activation"] = "linear"
+
+    with pytest.raises(ModelError, match="does not answer with probabilities"):
+        KerasModel(load_artefact(changed(tmp_path, without_softmax)), 4, 1)
+
+
+def test_the_exporter_writes_what_the_loader_reads(model: Model, tmp_path: Path) -> None:  # sets up Keras
+    import keras
+
+    from training.export import folded, serving_network, write_artefact
+
+    network, weights = serving_network(keras, "tiny"), folded(make_state())
+    rounded = [weight.astype(np.float16).astype(np.float32) for weight in weights]
+    network.set_weights(rounded)
+    write_artefact(tmp_path, network, weights, {"accuracy": 0.5}, {})
+    loaded = KerasModel(load_artefact(tmp_path), 8, 1)
+    crops = make_crops(8)
+    assert loaded.name == "tiny"
+    assert np.allclose(loaded.predict(crops), np.asarray(network(crops)), atol=1e-6)
+
+
+def test_the_shipped_model_is_small_and_says_what_it_is() -> None:
+    manifest = load_artefact(SEED_MODEL).manifest
+    card = (SEED_MODEL / "README.md").read_text()
+    assert (SEED_MODEL / WEIGHTS).stat().st_size < 5_000_000
+    assert f"{100 * manifest.metrics['accuracy']:.1f}%" in card
+    for name in EMOTIONS:
+        assert f"| {name} | {100 * manifest.metrics['recall'][name]:.0f}% |" in card
+
+
+@pytest.mark.material
+@pytest.mark.slow
+def test_the_shipped_model_is_as_accurate_as_it_says(model: Model, material: Path) -> None:
+    crops, labels = [], []
+    with tarfile.open(material / "data" / "fer2013.tar.gz") as archive:
+        for member in archive:
+            parts = Path(member.name).parts
+            if member.isfile() and "validation" in parts:
+                with Image.open(archive.extractfile(member)) as image:  # type: ignore[arg-type]
+                    crops.append(np.asarray(image.convert("L")))
+                labels.append(EMOTIONS.index(parts[-2]))
+    answer = model.predict(np.stack(crops)).argmax(1)
+    claimed = load_artefact(SEED_MODEL).manifest.metrics
+    assert len(labels) == 3589
+    assert (answer == np.array(labels)).mean() == pytest.approx(claimed["accuracy"], abs=0.001)
