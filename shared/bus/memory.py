@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from shared.bus.base import OLDEST, ConsumerSettings, Position, Record
+from shared.bus.base import ConsumerSettings, Position, Record
 from shared.bus.memory_group import Member, Share
 from shared.bus.memory_log import Topic, size_of
 from shared.bus.retention import retention_of
@@ -201,8 +201,8 @@ class MemoryConsumer:
             if (topic, partition) not in self._offsets:
                 return
             log = self._topics[topic].logs[partition]
-            kept = log.oldest_offset <= offset <= log.next_offset
-            self._offsets[topic, partition] = log.oldest_offset if offset == OLDEST or not kept else offset
+            kept = log.oldest_offset <= offset <= log.next_offset  # which OLDEST is not
+            self._offsets[topic, partition] = offset if kept else log.oldest_offset
             self._member.ready[topic][partition] = None
 
     def assignment(self) -> frozenset[tuple[str, int]]:

@@ -105,10 +105,9 @@ class Share:
                 held[target].append(partition)
             else:
                 free.append(partition)
-        # Those who hold most get the odd ones, so that nothing moves only to even out a remainder.
-        by_holding = sorted(self._members, key=lambda member: -len(held[member]))
-        least, more = divmod(len(self._targets), max(1, len(by_holding)))
-        quotas = {member: least + (index < more) for index, member in enumerate(by_holding)}
+        # The odd ones always go to those who joined first, so that nothing moves only to even out a remainder.
+        least, more = divmod(len(self._targets), max(1, len(held)))
+        quotas = {member: least + (index < more) for index, member in enumerate(held)}
         for member, quota in quotas.items():
             free += held[member][quota:]
             del held[member][quota:]

@@ -202,6 +202,7 @@ def test_a_reader_of_dead_letters_goes_on_behind_what_was_dropped(bus: MemoryBus
 
 def test_commits_never_go_back(bus: MemoryBus) -> None:
     producer, consumer = bus.open_producer(), reader(bus)
+    reader(bus, "another group, for which everything is kept")
     for _ in range(6):
         producer.send("t", b"key", b"value")
     records = consumer.poll(6, 0.0)
@@ -268,7 +269,8 @@ def test_a_commit_is_a_sign_of_life(bus: MemoryBus, clock: StubClock) -> None:
 
 
 def test_a_consumer_inside_poll_is_not_silent(bus: MemoryBus, clock: StubClock) -> None:
-    waiting = reader(bus)
+    lost: list[tuple[str, int]] = []
+    waiting = bus.open_consumer(ConsumerSettings("g", ("t",), on_revoked=lost.extend))
     waiting.poll(1, 0.0)
     thread = threading.Thread(target=waiting.poll, args=(1, 0.6))
     thread.start()
@@ -279,6 +281,7 @@ def test_a_consumer_inside_poll_is_not_silent(bus: MemoryBus, clock: StubClock) 
         new.poll(1, 0.01)
     assert thread.is_alive(), "it gave up its half inside its poll, at once"
     assert len(new.assignment()) == len(waiting.assignment()) == 2
+    assert set(lost) == new.assignment(), "it was not put out of the group"
     thread.join()
 
 
@@ -295,6 +298,36 @@ def test_a_partition_passes_on_only_after_on_revoked_has_returned(bus: MemoryBus
     old.poll(1, 0.0)
     assert seen == [0]
     assert len(poll_new()) == 2
+
+
+def test_changes_during_on_revoked_are_served_in_the_same_poll(bus: MemoryBus) -> None:
+    late: list[MemoryConsumer] = []
+
+    def on_revoked(_: frozenset[tuple[str, int]]) -> None:
+        if not late:
+            late.extend([reader(bus), reader(bus)])
+
+    old = bus.open_consumer(ConsumerSettings("g", ("t",), on_revoked=on_revoked))
+    old.poll(1, 0.0)
+    others = [reader(bus)]
+    old.poll(1, 0.0)
+    assert len(old.assignment()) == 1
+    others += late
+    for consumer in others:
+        consumer.poll(1, 0.0)
+    assert [len(consumer.assignment()) for consumer in others] == [1, 1, 1]
+
+
+def test_a_long_stream_passes_in_order_and_leaves_nothing(bus: MemoryBus) -> None:
+    producer, consumer = bus.open_producer(), reader(bus)
+    seen: list[int] = []
+    for start in range(0, 6000, 100):
+        for number in range(start, start + 100):
+            producer.send("t", b"key", f"{number}".encode())
+        seen += [int(record.value) for record in read_and_commit(consumer, 70)]
+        seen += [int(record.value) for record in read_and_commit(consumer, 70)]
+    assert seen == list(range(6000))
+    assert bus.stored_bytes("t") == 0
 
 
 def test_groups_do_not_disturb_each_other(bus: MemoryBus) -> None:
