@@ -118,7 +118,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
 async def _moodline_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, MoodlineError)
-    if error.code not in PROBLEMS or error.code == "internal":
+    if error.code not in PROBLEMS:
         log.error("request.failed", exc_info=error, extra={"method": request.method, "code": error.code})
         return _internal()
     field = error.field if isinstance(error, InvalidStreamError | QueryError) else None
@@ -141,8 +141,7 @@ def _explain(item: dict[str, Any]) -> tuple[str, str]:
         return "", "the request needs a JSON object as its body, with Content-Type: application/json"
     text = str(item["msg"]).removeprefix("Value error, ")
     text = {"extra_forbidden": "is unknown here", "missing": "is required"}.get(item["type"], text)
-    field = ".".join(str(part)[:_MOST_OF_A_NAME] for part in where[1:])
-    return field.encode(errors="replace").decode(), text
+    return ".".join(str(part)[:_MOST_OF_A_NAME] for part in where[1:]), text
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:

@@ -106,7 +106,7 @@ def change_stream(
             changed = _retried(found, changed)
         return changed
 
-    _update(ctx, stream_id, change, may_repeat=not bases)
+    _update(ctx, stream_id, change)
     return _answer(ctx, stream_id, response)
 
 
@@ -169,7 +169,7 @@ def _answer(ctx: Context, stream_id: str, response: Response) -> StreamAnswer:
     return answer
 
 
-def _update(ctx: Context, stream_id: str, change: Callable[[_Found], StreamSpec], *, may_repeat: bool = True) -> None:
+def _update(ctx: Context, stream_id: str, change: Callable[[_Found], StreamSpec]) -> None:
     for attempt in range(_ATTEMPTS):
         found = find(ctx, stream_id)
         changed = change(found)
@@ -178,8 +178,8 @@ def _update(ctx: Context, stream_id: str, change: Callable[[_Found], StreamSpec]
         try:
             ctx.store.replace(changed)
         except RevisionConflictError:
-            # Somebody else was faster. Nobody named a revision, so the change holds for the new one as well.
-            if not may_repeat or attempt == _ATTEMPTS - 1:
+            # Somebody else was faster: try again with what is there now. A change that names a revision refuses that itself.
+            if attempt == _ATTEMPTS - 1:
                 raise
         else:
             return

@@ -1,7 +1,7 @@
 """An API on a real store in a temporary folder, asked in process; and timelines to ask for."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -53,10 +53,16 @@ class AsgiTransport(httpx.BaseTransport):
         return asyncio.run(self._ask(request))
 
     async def _ask(self, request: httpx.Request) -> httpx.Response:
-        content = b"".join(list(request.stream))  # type: ignore[union-attr]  # a synchronous client's stream
-        asked = httpx.Request(request.method, request.url, headers=request.headers, content=content)
+        chunks = list(request.stream)  # type: ignore[arg-type]  # a synchronous client's stream
+        content = b"".join(chunks) if "content-length" in request.headers else _one_by_one(chunks)
+        asked = httpx.Request(request.method, request.url, headers=request.headers, content=content if chunks else None)
         answer = await self._inner.handle_async_request(asked)
         return httpx.Response(answer.status_code, headers=answer.headers, content=await answer.aread())
+
+
+async def _one_by_one(chunks: list[bytes]) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """Every error has one shape; nothing inside shows; other sites' pages stay out."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,9 +8,10 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message
 
 from services.api.errors import PROBLEMS
-from services.api.middleware import BODY_LIMIT_BYTES
+from services.api.middleware import BODY_LIMIT_BYTES, LimitBody
 from shared.errors import StoreError, StoreUnavailableError
 from shared.settings import ApiSettings
 from tests.support.api import ApiWorld, smiling
@@ -100,6 +102,20 @@ def test_bodies_are_limited(world: ApiWorld, chunked: bool) -> None:
 
     assert error(post(BODY_LIMIT_BYTES), 422, "invalid_request")["message"] == "x: is unknown here"
     error(post(BODY_LIMIT_BYTES + 1), 413, "body_too_large")
+
+
+def test_a_body_that_is_announced_as_too_large_is_not_even_read() -> None:
+    sent: list[Message] = []
+
+    async def never(*_: object) -> Message:
+        raise AssertionError("nobody may ask for the body")
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    headers = [(b"content-length", str(BODY_LIMIT_BYTES + 1).encode())]
+    asyncio.run(LimitBody(never)({"type": "http", "method": "POST", "headers": headers}, never, send))
+    assert sent[0]["status"] == 413
 
 
 @pytest.mark.parametrize("path", ["/api/v1/streams", "/api/v1/streams/lobby", "/api/v1/streams/lobby/timeline"])

@@ -35,9 +35,11 @@ def ok(*arguments: str, typed: str | None = None) -> str:
 
 
 def test_add_makes_a_local_path_absolute(world: ApiWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(world.media)
+    (world.media / "today").mkdir()
+    (world.media / "today" / "clip.mp4").write_bytes(b"x")
+    monkeypatch.chdir(world.media / "today")
     assert ok("add", "lobby", "clip.mp4") == "lobby is registered\n"
-    assert world.store.get("lobby").url == world.clip.as_uri()
+    assert world.store.get("lobby").url == (world.media / "today" / "clip.mp4").as_uri()
 
 
 def test_add_with_options(world: ApiWorld) -> None:
