@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from services.classifier.factory import open_model
 
+from services.classifier.factory import open_model
 from services.detector.crop import cut_crop
 from services.detector.factory import open_detector
 from services.embedded import EmbeddedService
