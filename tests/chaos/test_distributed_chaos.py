@@ -29,6 +29,8 @@ SESSION_TIMEOUT_S = 6.0
 STREAMS_AT_ONCE = 4
 CONTENTS = 3
 SECONDS = 12
+FRAMES_BETWEEN_ACTS = 10
+PATIENCE_S = 12.0
 ROLLED_BACK_BYTES = 300_000
 
 
@@ -103,20 +105,17 @@ def test_timelines_survive_everything(tmp_path: Path, private_kafka: KafkaServer
         cluster.start(2)
         cluster.wait_until_up()
         monkey = Monkey(cluster, private_kafka, private_redis, rng)
-        acts = iter(monkey.acts)
-        next_act = time.monotonic() + 2
-        running = True
-        while running:
-            monkey.wake()
-            cluster.supervise()
-            keep_playing(cluster, specs)
-            if time.monotonic() >= next_act:
-                act = next(acts, None)
-                running = act is not None
-                if act is not None:
-                    act()
-                next_act = time.monotonic() + rng.uniform(1.0, 4.0)
-            time.sleep(0.1)
+        for act in monkey.acts:
+            pause_s, since_s, frames_before = rng.uniform(0.5, 2.0), time.monotonic(), frames_done(cluster, specs)
+            while time.monotonic() < since_s + pause_s or (
+                # The next blow falls on a system at work again, or on one that takes long to recover.
+                frames_done(cluster, specs) < frames_before + FRAMES_BETWEEN_ACTS and time.monotonic() < since_s + PATIENCE_S
+            ):
+                monkey.wake()
+                cluster.supervise()
+                keep_playing(cluster, specs)
+                time.sleep(0.1)
+            act()
         monkey.wake_all()
         keep_playing(cluster, specs)
         cluster.wait_until_final([spec for _, spec in specs], timeout_s=600)
@@ -139,6 +138,14 @@ def test_timelines_survive_everything(tmp_path: Path, private_kafka: KafkaServer
     assert monkey.kinds_hit == set(WORKERS)
     assert counts["moodline_frames_dropped_total:duplicate"] > 0, "the replays must have been seen"
     assert counts["moodline_timeline_updates_total:stale"] > 0, "the fence must have been hit"
+
+
+def frames_done(cluster: Cluster, specs: list[tuple[int, StreamSpec]]) -> int:
+    try:
+        progress = cluster.store.load([spec.stream_id for _, spec in specs])
+    except StoreUnavailableError:
+        return 0
+    return sum(item.mark.seq for item in progress if item and item.mark)
 
 
 def keep_playing(cluster: Cluster, specs: list[tuple[int, StreamSpec]]) -> None:

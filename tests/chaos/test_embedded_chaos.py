@@ -14,6 +14,7 @@ from shared.streams import StreamSpec
 from shared.timeline import LEVELS_S
 from tests.support.cluster import RETENTION, free_port, seeded
 from tests.support.reference import reference_dump, synthetic_spec
+from tests.support.servers import die_with_parent
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -40,7 +41,7 @@ class Service:
         }
         log_path = self.directory / f"run-{self.starts}.log"
         with log_path.open("wb") as log:
-            command = [str(Path(sys.executable).parent / "moodline"), "run"]
+            command = [*die_with_parent(), str(Path(sys.executable).parent / "moodline"), "run"]
             self.process = subprocess.Popen(command, env=environment, cwd=self.directory, stdout=log, stderr=log)
         self.starts += 1
 

@@ -24,6 +24,7 @@ from shared.store import Retention, Store, open_store
 from shared.store.base import dump
 from shared.streams import StreamSpec, StreamState
 from shared.timeline import LEVELS_S
+from tests.support.servers import die_with_parent
 
 RETENTION = Retention(dict.fromkeys(LEVELS_S, 10 * 86_400))
 
@@ -101,7 +102,7 @@ class Cluster:
         }
         number = len(self.workers)
         with (self.directory / f"{kind}-{number}.log").open("wb") as log:
-            command = [str(Path(sys.executable).parent / "moodline"), kind]
+            command = [*die_with_parent(), str(Path(sys.executable).parent / "moodline"), kind]
             process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         worker = WorkerProcess(kind, number, process, port)
         self.workers.append(worker)

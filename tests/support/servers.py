@@ -136,7 +136,7 @@ class _Process:
         with self.log.open("ab") as log:
             self._process = _spawner.submit(
                 subprocess.Popen,
-                (*_die_with_parent(), *self._command()),
+                (*die_with_parent(), *self._command()),
                 cwd=self.folder,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
@@ -160,7 +160,7 @@ class _Process:
         return False
 
 
-def _die_with_parent() -> tuple[str, ...]:
+def die_with_parent() -> tuple[str, ...]:
     """A test run that is itself killed must not leave servers behind."""
     setpriv = shutil.which("setpriv")
     return (setpriv, "--pdeathsig", "KILL", "--") if setpriv else ()
