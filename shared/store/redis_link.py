@@ -123,7 +123,6 @@ class RedisLink:
             except exceptions.RedisError as error:
                 if not _is_passing(error):
                     raise StoreError(f"Redis at {self.place} refused a command: {error}") from error
-                self._forget_connections()
                 if self._clock.monotonic_s() >= give_up_s:
                     raise StoreUnavailableError(f"Redis at {self.place} cannot be used: {_reason(error)}") from error
             else:
@@ -172,12 +171,6 @@ class RedisLink:
         single.close()
         # One retry of its own: that is how the client learns which node has a slot now.
         return RedisCluster.from_url(self._url, retry=Retry(NoBackoff(), 1), **options)
-
-    def _forget_connections(self) -> None:
-        """After a restart of the server every idle connection is dead: drop them, rather than fail once for each."""
-        client = self._client
-        if isinstance(client, redis.Redis):
-            client.connection_pool.disconnect(inuse_connections=False)
 
 
 def _send(client: Any, calls: Sequence[Call]) -> Replies:

@@ -46,6 +46,8 @@ _UNAVAILABLE: Final = _BUSY | {
 }
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _OPEN_RETRY_S: Final = 0.02
+_IDLE_LIMIT: Final = 8
+"""Connections kept for the next operation; each may hold 2 MB of pages."""
 
 
 class SqliteFile:
@@ -84,7 +86,8 @@ class SqliteFile:
             try:
                 yield db
             finally:
-                db.execute("ROLLBACK")
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
@@ -126,7 +129,7 @@ class SqliteFile:
 
     def _give_back(self, db: sqlite3.Connection) -> None:
         with self._lock:
-            if not self._closed:
+            if not self._closed and len(self._idle) < _IDLE_LIMIT:
                 self._idle.append(db)
                 return
         db.close()

@@ -61,12 +61,12 @@ def test_both_stores_keep_what_a_dictionary_keeps(tmp_path: Path, redis_backend:
 
 
 @pytest.mark.parametrize("before", [0, 1, 64, 65, 128, 129, 1000, 70_000])
-@pytest.mark.parametrize("after", [0, 1, 64, 65, 128, 129, 1000])
-def test_a_value_is_replaced_whole_by_a_shorter_or_longer_one(store: Store, before: int, after: int) -> None:
+def test_a_value_is_replaced_whole_by_a_shorter_or_longer_one(store: Store, before: int) -> None:
     writer = Writer(store, "lobby")
-    writer.write(Cell("", 1, 119, b"a" * before), Cell("", 1, 118, b"neighbour"))
-    writer.write(Cell("", 1, 119, b"b" * after))
-    assert store.read("lobby", "", 1, 0, EVERYWHERE) == [(118, b"neighbour"), (119, b"b" * after)]
+    for after in (0, 1, 64, 65, 128, 129, 1000):
+        writer.write(Cell("", 1, 119, b"a" * before), Cell("", 1, 118, b"neighbour"))
+        writer.write(Cell("", 1, 119, b"b" * after))
+        assert store.read("lobby", "", 1, 0, EVERYWHERE) == [(118, b"neighbour"), (119, b"b" * after)]
 
 
 def test_of_two_values_for_one_cell_in_an_update_the_last_counts(store: Store) -> None:
