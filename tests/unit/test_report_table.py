@@ -35,6 +35,11 @@ def test_one_row_per_point_and_one_per_gap() -> None:
     assert lines[8] == "25 frames · 10 faces · 80.0% of the frames were looked at · mostly happy (50%)"
 
 
+def test_points_with_faces_never_share_a_row() -> None:
+    lines = shown(make_document([smiling()] * 3))
+    assert [line.split()[0] for line in lines[3:6]] == ["0:00", "0:01", "0:02"]
+
+
 def test_a_live_stream_shows_utc() -> None:
     lines = shown(make_document([smiling(), nobody(), nobody()], lane=Lane.LIVE, resolution_s=60))
     assert lines[0] == "lobby · 1 min per row"
