@@ -108,10 +108,11 @@ class Producer(Protocol):
         ...
 
     def flush(self, timeout_s: float = 60.0) -> None:
-        """Block until every queued record is durable.
+        """Block until every record that was queued before is durable; not for what other threads queue meanwhile.
 
         Raises:
-            DeliveryError: records failed or were not acknowledged in time; they may or may not be on the bus.
+            DeliveryError: records failed or were not acknowledged in time; they may or may not be on the bus. Where threads
+                share a producer, each hears of every failure since its own last flush.
         """
         ...
 

@@ -3,6 +3,8 @@
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -30,18 +32,22 @@ class KafkaProducer:
                 f"a record of {len(key) + len(value)} bytes is larger than the {MAX_RECORD_BYTES} that the bus takes",
                 frozenset({topic}),
             )
-        self._deliveries.queued(topic)
+        number = self._deliveries.queued(topic)
         try:
-            self._queue(topic, key, value)
+            self._queue(topic, key, value, partial(self._deliveries.done, number))
         except BaseException:
-            self._deliveries.not_queued(topic)
+            self._deliveries.not_queued(number, topic)
             raise
         self._client.poll(0)
 
     def flush(self, timeout_s: float = 60.0) -> None:
         self._check_open()
-        self._client.flush(timeout_s)
-        self._deliveries.check(timeout_s)
+        deadline_s = time.monotonic() + timeout_s
+        number = self._deliveries.end_round()
+        # The client's flush ends when nothing at all is under way: while others go on sending, that may be never.
+        while self._deliveries.under_way(number) and (remaining_s := deadline_s - time.monotonic()) > 0:
+            self._client.flush(min(remaining_s, _SERVE_S))
+        self._deliveries.check(number, timeout_s)
 
     def close(self) -> None:
         if not self._closed:
@@ -50,11 +56,11 @@ class KafkaProducer:
             self._client.purge()
             self._client.flush(_CLOSE_S)
 
-    def _queue(self, topic: str, key: bytes, value: bytes) -> None:
+    def _queue(self, topic: str, key: bytes, value: bytes, done: Callable[[KafkaError | None, Any], None]) -> None:
         deadline_s: float | None = None
         while True:
             try:
-                self._client.produce(topic, value, key, on_delivery=self._deliveries.done)
+                self._client.produce(topic, value, key, on_delivery=done)
             except BufferError:
                 now_s = time.monotonic()
                 deadline_s = deadline_s or now_s + self._send_timeout_s
@@ -74,50 +80,77 @@ class KafkaProducer:
 
 
 class _Deliveries:
-    """What became of the records: how many of each topic are on their way, and which topics lost some.
+    """What became of the records.
 
-    Several threads may send and flush. Each learns of every loss since its own last flush, whoever's flush came first:
-    a loss that only one of them heard of would be a hole for the other.
+    Several threads may send and flush. Records are counted in rounds; a flush ends the round and waits for it and those before
+    it, not for what others send meanwhile. Each thread learns of every loss since its own last flush, whoever's flush came
+    first: a loss that only one of them heard of would be a hole for the other.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._under_way: Counter[str] = Counter()
+        self._round = 0
+        self._rounds: dict[int, Counter[str]] = {0: Counter()}
         self._losses = 0
         self._last_loss: dict[str, tuple[int, str]] = {}
         self._mine = threading.local()
 
-    def queued(self, topic: str) -> None:
+    def queued(self, topic: str) -> int:
+        """Count a record; return the number of its round."""
         with self._lock:
-            self._under_way[topic] += 1
+            self._rounds[self._round][topic] += 1
             if not hasattr(self._mine, "seen"):
                 self._mine.seen = self._losses
+            return self._round
 
-    def not_queued(self, topic: str) -> None:
+    def not_queued(self, number: int, topic: str) -> None:
+        """Take back what `queued` counted."""
         with self._lock:
-            self._under_way[topic] -= 1
+            self._leave(number, topic)
 
-    def done(self, error: KafkaError | None, message: Any) -> None:
+    def done(self, number: int, error: KafkaError | None, message: Any) -> None:
         """Take a delivery report; the client calls this from whichever thread serves it."""
         topic = message.topic()
         with self._lock:
-            self._under_way[topic] -= 1
+            self._leave(number, topic)
             if error is not None:
                 self._losses += 1
                 self._last_loss[topic] = (self._losses, error.name())
 
-    def check(self, timeout_s: float) -> None:
-        """Raise `DeliveryError` if records were lost or are still under way."""
+    def end_round(self) -> int:
+        """Begin a new round; return the number of the one that ended."""
+        with self._lock:
+            self._round += 1
+            self._rounds[self._round] = Counter()
+            if not self._rounds[self._round - 1]:
+                del self._rounds[self._round - 1]
+            return self._round - 1
+
+    def under_way(self, number: int) -> set[str]:
+        """Return the topics of the records of this round and those before it that have no report yet."""
+        with self._lock:
+            return {topic for ended, topics in self._rounds.items() if ended <= number for topic in topics}
+
+    def check(self, number: int, timeout_s: float) -> None:
+        """Raise `DeliveryError` if records were lost, or those of these rounds are still under way."""
+        late = self.under_way(number)
         with self._lock:
             seen, self._mine.seen = getattr(self._mine, "seen", 0), self._losses
-            lost = {topic: code for topic, (number, code) in self._last_loss.items() if number > seen}
-            late = {topic for topic, count in self._under_way.items() if count > 0}
+            lost = {topic: code for topic, (loss, code) in self._last_loss.items() if loss > seen}
         if lost:
             codes = ", ".join(f"{topic} ({code})" for topic, code in sorted(lost.items()))
             raise DeliveryError(f"records were lost on their way to {codes}", frozenset(lost) | late)
         if late:
             names = ", ".join(sorted(late))
             raise DeliveryError(f"records for {names} were not acknowledged within {timeout_s:g} s", frozenset(late))
+
+    def _leave(self, number: int, topic: str) -> None:
+        topics = self._rounds[number]
+        topics[topic] -= 1
+        if not topics[topic]:
+            del topics[topic]
+        if not topics and number < self._round:
+            del self._rounds[number]
 
 
 def _send_error(error: KafkaError, topic: str) -> BusError:

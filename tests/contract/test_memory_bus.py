@@ -137,7 +137,7 @@ def test_a_blocked_sender_goes_on_when_a_commit_makes_room(bus: MemoryBus) -> No
     committed = time.monotonic()
     read_and_commit(consumer, 1)
     sender.join(10)
-    assert times[0] - committed < 0.5
+    assert times[0] - committed < 5
 
 
 @pytest.mark.parametrize("who", ["producer", "bus"])
