@@ -38,9 +38,9 @@ def test_a_square_of_crop_size_is_copied_pixel_by_pixel() -> None:
 
 
 def test_shrinking_averages_areas() -> None:
-    grey = np.random.default_rng(1).integers(0, 256, (96, 96), dtype=np.uint8)
-    crop = cut_square(np.repeat(grey[:, :, None], 3, 2), 0, 0, 96)
-    means = grey.reshape(48, 2, 48, 2).astype(float).mean((1, 3))
+    grey = np.random.default_rng(1).integers(0, 256, (192, 192), dtype=np.uint8)
+    crop = cut_square(np.repeat(grey[:, :, None], 3, 2), 0, 0, 192)
+    means = grey.reshape(48, 4, 48, 4).astype(float).mean((1, 3))
     assert np.abs(crop - means).max() <= 0.5
 
 
@@ -92,7 +92,13 @@ def test_boxes_that_reach_out_of_the_frame_are_clipped() -> None:
     assert face.box == (0, 0, 32768, 65536)
 
 
-def test_an_extreme_strip_needs_no_gigabytes() -> None:
+def test_an_extreme_strip_needs_no_gigabytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def bordered(image: np.ndarray, above: int, below: int, before: int, after: int, kind: int) -> np.ndarray:
+        assert (image.shape[0] + above + below) * (image.shape[1] + before + after) <= 4096**2
+        return pad(image, above, below, before, after, kind)
+
+    pad = cv2.copyMakeBorder
+    monkeypatch.setattr(cv2, "copyMakeBorder", bordered)
     strip = make_image(1, 60_000)
     (face,) = cut_faces(strip, detection(0, 0, 60_000, 1), "longer_side", 8)
     assert len(face.crop) == 48 * 48

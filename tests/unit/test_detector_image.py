@@ -58,6 +58,8 @@ def test_a_header_that_lies_is_refused() -> None:
         b"\xff\xd8" + b"\xff" * 500,
         b"\xff\xd8\xff\xc0\x00\x11",
         make_jpeg()[:-300],
+        make_jpeg()[:-1],
+        make_jpeg(IMWRITE_JPEG_PROGRESSIVE=1)[:-300],
         make_jpeg()[:100],
         make_jpeg()[10:],
     ],
