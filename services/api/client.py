@@ -1,4 +1,4 @@
-"""A client of the API, as the command line uses it."""
+"""A client of the API, as the command line uses it. Needs nothing of the extra `api`."""
 
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -6,9 +6,9 @@ from typing import Any, Final, Self, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from services.api.context import PREFIX
-from services.api.errors import ErrorAnswer
+from services.api import PREFIX
 from services.api.models import StreamAnswer, StreamPage
+from services.api.problems import ErrorAnswer
 from services.report.document import TimelineDocument
 from shared.errors import MoodlineError
 from shared.streams import check_stream_id

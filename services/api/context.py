@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated
 
 from fastapi import Depends, Request
 
@@ -10,9 +10,6 @@ from shared.clock import Clock
 from shared.metrics import Metrics
 from shared.settings import Settings
 from shared.store import Store
-
-PREFIX: Final = "/api/v1"
-"""Of every route about streams and timelines; a change that clients cannot take gets a new one."""
 
 Readiness = Callable[[], dict[str, bool]]
 """Tells, per part of the process besides the store, whether it can work."""

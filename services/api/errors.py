@@ -1,15 +1,15 @@
-"""The one shape of every error answer, and the table of codes. `docs/api.md` is checked against the table."""
+"""Turns whatever goes wrong into an error answer of the one shape."""
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import JSONResponse
 
+from services.api.problems import PROBLEMS, ErrorAnswer, ErrorDetail
 from shared.errors import InvalidStreamError, MoodlineError, QueryError
 
 log = logging.getLogger("moodline.api")
@@ -18,37 +18,6 @@ RETRY_AFTER_S: Final = 2
 _MOST_PROBLEMS: Final = 10
 _MOST_OF_A_NAME: Final = 64
 
-
-class Problem(NamedTuple):
-    """One error code: the HTTP status it comes with, and what it means."""
-
-    status: int
-    meaning: str
-
-
-PROBLEMS: Final[dict[str, Problem]] = {
-    "invalid_request": Problem(422, "A body, parameter or header cannot be read, is missing, unknown or out of range."),
-    "invalid_stream": Problem(422, "A stream's definition cannot be used."),
-    "invalid_query": Problem(422, "A timeline query cannot be answered as asked."),
-    "forbidden": Problem(403, "The request comes from a web page of another site."),
-    "not_found": Problem(404, "There is no such route."),
-    "stream_not_found": Problem(404, "No stream with this id is registered."),
-    "track_not_found": Problem(404, "The stream has no tracked face with this number."),
-    "method_not_allowed": Problem(405, "The route exists, but not for this method."),
-    "stream_exists": Problem(409, "A stream with this id is registered already."),
-    "revision_conflict": Problem(409, "The stream was changed by somebody else since it was read."),
-    "stream_started": Problem(409, "What decides a timeline's content cannot change once frames are on their way."),
-    "body_too_large": Problem(413, "The request's body is larger than 1 MiB."),
-    "internal": Problem(500, "A fault of Moodline's own; its log says more."),
-    "store_unavailable": Problem(503, "The store cannot be reached; try again after `Retry-After` seconds."),
-    "not_ready": Problem(503, "The service cannot work now; the message says which part."),
-}
-
-_EXAMPLE: Final[dict[str, Any]] = {
-    "code": "stream_not_found",
-    "message": "no stream 'lobby' is registered",
-    "field": None,
-}
 
 _CODES_OF_STATUS: Final = {
     400: "invalid_request",
@@ -62,24 +31,6 @@ _CODES_OF_STATUS: Final = {
 
 # The registry calls a stream's name `stream_id`; a client knows it as `id`.
 _FIELD_NAMES: Final = {"stream_id": "id"}
-
-
-class ErrorDetail(BaseModel):
-    """What went wrong. `code` is stable; `message` is for people; `field` names the part of the request, if one is to blame."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
-
-    code: str = Field(description="Stable, machine-readable.")
-    message: str = Field(description="For people: what was wrong and what to do.")
-    field: str | None = Field(None, description="The field or parameter that is to blame, if one is.")
-
-
-class ErrorAnswer(BaseModel):
-    """Every error answer of the API."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"error": _EXAMPLE}]})
-
-    error: ErrorDetail
 
 
 def problem_responses(*codes: str) -> dict[int | str, dict[str, Any]]:

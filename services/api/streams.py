@@ -7,7 +7,8 @@ from typing import Annotated, Any, Final
 import msgspec
 from fastapi import APIRouter, Header, Query, Response
 
-from services.api.context import PREFIX, Context, Ctx
+from services.api import PREFIX
+from services.api.context import Context, Ctx
 from services.api.describe import describe, state_of
 from services.api.errors import problem_responses
 from services.api.media import checked_url

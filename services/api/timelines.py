@@ -6,7 +6,8 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Header, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.api.context import PREFIX, Context, Ctx
+from services.api import PREFIX
+from services.api.context import Context, Ctx
 from services.api.errors import problem_responses
 from services.report.document import SummaryDocument, TimelineDocument, summary_document, timeline_document
 from services.report.export import timeline_csv

@@ -160,7 +160,8 @@ def _labels(given: list[str]) -> dict[str, str]:
 def _table(streams: list[StreamAnswer]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("id", "state", "progress", "frames", "labels", "url"):
-        table.add_column(name, justify="right" if name == "frames" else "left", overflow="fold")
+        is_short = name in ("id", "progress", "frames")
+        table.add_column(name, justify="right" if name == "frames" else "left", overflow="fold", no_wrap=is_short)
     for stream in streams:
         table.add_row(
             Text(stream.id, style="bold"),

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from services.api.errors import PROBLEMS
 from services.api.models import NewStream, StreamAnswer, StreamChange
+from services.api.problems import PROBLEMS
 from services.report.document import PointDocument, TimelineDocument
 from services.report.export import CSV_FIELDS
 from services.report.tracks import TrackDocument
@@ -30,7 +30,7 @@ def page(repo: Path) -> str:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[ApiWorld]:
-    readiness = dict.fromkeys(("aggregator", "classifier", "detector", "ingest"), True)
+    readiness = dict.fromkeys(("aggregator", "classifier", "detector", "ingest", "prune"), True)
     with ApiWorld(tmp_path, readiness=lambda: readiness) as world:
         (world.media / "lobby.mp4").write_bytes(b"x")
         yield world

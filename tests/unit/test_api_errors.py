@@ -10,8 +10,8 @@ import httpx
 import pytest
 from starlette.types import Message
 
-from services.api.errors import PROBLEMS
 from services.api.middleware import BODY_LIMIT_BYTES, LimitBody
+from services.api.problems import PROBLEMS
 from shared.errors import StoreError, StoreUnavailableError
 from shared.settings import ApiSettings
 from tests.support.api import ApiWorld, smiling

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from services.api.errors import PROBLEMS
+from services.api.problems import PROBLEMS
 from tests.support.api import ApiWorld
 
 MODULES = (

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,3 +101,16 @@ def test_what_the_api_refuses(world: ApiWorld) -> None:
 )
 def test_usage_errors(arguments: tuple[str, ...]) -> None:
     assert run(*arguments).exit_code == 2
+
+
+def test_asking_needs_no_server_packages() -> None:
+    absent = (
+        "import sys; sys.modules |= dict.fromkeys(['fastapi', 'starlette', 'uvicorn', 'matplotlib', 'tensorflow', 'av', 'cv2'])"
+    )
+    asked = subprocess.run(
+        [sys.executable, "-c", f"{absent}; import services.commands.streams, services.commands.timeline"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert asked.returncode == 0, asked.stderr
