@@ -55,6 +55,7 @@ class ApiServer:
             http="h11",
             ws="none",
             log_config=None,
+            log_level="warning",
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=_GRACE_S,
