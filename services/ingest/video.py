@@ -42,7 +42,8 @@ CONTAINERS: Final = (
 here so that an audio file is told to be one."""
 
 _BAD_READS_LIMIT: Final = 16
-_NOT_VIDEO: Final = Disposition.attached_pic | Disposition.timed_thumbnails
+_NOT_VIDEO: Final = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent
+"""Covers, previews, and tiles or layers that are no picture of their own (HEIC photos, stereo video)."""
 
 
 def open_video(descriptor: int, max_pixels: int, cancelled: Cancelled) -> "VideoFile":
@@ -130,9 +131,10 @@ class VideoFile:
                     if self._cancelled():
                         return
                     self._packets += packet.size > 0
+                    bad_reads = 0
                     yield from self._frames_of(packet)
             except av.FFmpegError:
-                # Most demuxers find their way back after damage; what does not is taken for the file's end.
+                # Most demuxers find their way back after damage; where one does not, the file ends.
                 self.damaged += 1
                 bad_reads += 1
             else:

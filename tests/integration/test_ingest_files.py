@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 
 import av
@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
-from services.ingest.source import SCHEMES, Source, open_source
-from services.ingest.video import CONTAINERS
+from services.ingest.source import SCHEMES, Source, never, open_source
+from services.ingest.video import CONTAINERS, VideoFile
 from shared.errors import SourceError
 from shared.settings import IngestSettings
 from tests.support.make_media import (
@@ -305,6 +305,46 @@ def test_damage_in_the_middle_is_counted_and_left_out(tmp_path: Path) -> None:
     assert [at for at in stamps if at < Fraction(1, 5) or at >= 1] == [
         Fraction(number, 25) for number in (*range(5), *range(25, 40))
     ]
+
+
+class Flaky:
+    """A container that fails to read again and again after its fifth packet, with one packet in between or none."""
+
+    def __init__(self, container: object, failures: int, between: int) -> None:
+        self.__dict__.update(container=container, failures=failures, between=between, given=0, flags=container.flags)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.container, name)
+
+    def demux(self, stream: object) -> Iterator[object]:
+        for number in count():
+            if self.given >= 5 and number >= self.between and self.failures:
+                self.__dict__["failures"] -= 1
+                raise av.error.InvalidDataError(1_094_995_529, "Invalid data found when processing input")
+            packet = next(self.container.demux(stream))
+            self.__dict__["given"] += 1
+            yield packet
+            if not packet.size:
+                return
+
+
+@pytest.mark.parametrize(
+    ("failures", "between", "frames", "damaged"),
+    [
+        pytest.param(1, 0, 30, 1, id="once"),
+        pytest.param(16, 0, 30, 16, id="long"),
+        pytest.param(20, 1, 30, 20, id="again and again"),
+        pytest.param(1000, 0, 5, 17, id="for good"),
+    ],
+)
+def test_reading_goes_on_after_damage_between_packets(
+    tmp_path: Path, failures: int, between: int, frames: int, damaged: int
+) -> None:
+    path = make_video(tmp_path / "a.ts", range(30), options=B_FRAMES)
+    source = VideoFile(Flaky(av.open(str(path)), failures, between), 1_000_000, never)
+    assert [number_of(frame.to_bgr()) for frame in source.frames()] == list(range(frames))
+    assert source.damaged == damaged
+    source.close()
 
 
 def test_damage_that_a_decoder_hides_is_the_same_every_time(tmp_path: Path) -> None:

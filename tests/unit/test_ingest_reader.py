@@ -13,8 +13,9 @@ import pytest
 
 from services.ingest.reader import BusFaultError, FileReader, Outcome, Patience, StalledError
 from services.ingest.reader_thread import ReaderThread
+from services.ingest.source import DecodedFrame
 from shared.bus import Position
-from shared.errors import DeliveryError, SourceError
+from shared.errors import DeliveryError, SourceError, StoreUnavailableError
 from shared.messages import End, Frame, Hop, Lane, Message, SkipReason, topic
 from shared.store import Mark, TimelineUpdate
 from shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus
@@ -313,6 +314,21 @@ def test_a_source_that_was_told_to_stop_has_not_come_to_its_end(desks: DeskOpene
     assert not any(isinstance(message, End) for message in desk.producer.messages)
 
 
+def test_a_source_that_finds_nothing_more_for_long_is_told_to_stop(desks: DeskOpener) -> None:
+    class Damaged(StubSource):
+        def frames(self) -> Iterator[DecodedFrame]:
+            yield from super().frames()
+            wait_for(self.cancelled)
+
+    desk = desks()
+    thread = ReaderThread(add_stream(desk, source=lambda: Damaged(3)), desk.parts)
+    thread.start()
+    wait_for(lambda: len(desk.producer.messages) == 3)
+    thread.stop()
+    assert thread.join(2.0)
+    assert thread.outcome is Outcome.STOPPED
+
+
 def test_lost_records_are_found_by_the_flush_and_read_again(desks: DeskOpener) -> None:
     desk = desks()
     desk.producer.lose_next, desk.producer.flush_errors = 1, 1
@@ -326,6 +342,14 @@ def test_lost_records_are_found_by_the_flush_and_read_again(desks: DeskOpener) -
     sessions = sorted({message.session for message in desk.producer.messages})
     assert len(sessions) == 2
     assert [message.seq for message in desk.producer.messages if message.session == sessions[1]] == list(range(21))
+
+
+def test_a_reader_that_waits_in_vain_asks_the_bus_whether_it_has_everything(desks: DeskOpener) -> None:
+    desk = desks(applies=False, credit_frames=4, step_s=0.3, stall_s=1e6)
+    desk.producer.flush_errors = 1
+    with pytest.raises(DeliveryError):
+        reader(desk, add_stream(desk)).run()
+    assert len(desk.producer.messages) == 4
 
 
 def test_records_that_another_reader_lost_are_read_again_too(desks: DeskOpener) -> None:
@@ -371,9 +395,7 @@ def test_patience_doubles_at_one_mark_and_begins_anew_at_the_next() -> None:
 
 
 def test_a_store_out_of_reach_is_no_standstill(desks: DeskOpener, monkeypatch: pytest.MonkeyPatch) -> None:
-    from shared.errors import StoreUnavailableError
-
-    desk = desks(step_s=0.0, stall_s=0.5, applies=False, credit_frames=4)
+    desk = desks(stall_s=60.0, applies=False, credit_frames=4)
     spec = add_stream(desk)
     load, outage = desk.store.load, threading.Event()
 
@@ -392,7 +414,8 @@ def test_a_store_out_of_reach_is_no_standstill(desks: DeskOpener, monkeypatch: p
     outage.clear()
     wait_for(lambda: desk.watch.watched_s > 0)
     desk.parts.clock.step_s = 0.0  # type: ignore[attr-defined]
-    assert thread.is_alive
+    assert desk.watch.watched_s < 60.0
+    assert desk.count("reader_restarts_total", cause="stall") == 0
     thread.stop()
     desk.watch.wake()
     assert thread.join(5.0)

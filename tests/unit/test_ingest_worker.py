@@ -245,6 +245,20 @@ def test_no_more_files_than_slots_are_decoded_and_the_others_wait_in_turn(held: 
     assert held.reading() == {"a", "c"}
 
 
+def test_a_resumed_stream_waits_behind_those_that_wait_already(held: Bench) -> None:
+    held.worker._slots = 1
+    old = add_stream(held.desk, "old", created_at_us=1, paused=True)
+    for age, name in enumerate(["reads", "first", "second"], 2):
+        add_stream(held.desk, name, created_at_us=age)
+    held.turn_until(lambda: held.reading() == {"reads"})
+    held.change(old, paused=False)
+    held.turn_until(lambda: held.state("old") is StreamState.PENDING)
+    for done, following in [("reads", "first"), ("first", "second"), ("second", "old")]:
+        held.desk.store.remove(done)
+        held.turn_until(lambda done=done: bool(held.reading() - {done}))
+        assert held.reading() == {following}
+
+
 def test_waiting_for_the_rest_of_a_timeline_takes_no_slot(benches: Callable[..., Bench]) -> None:
     bench = benches(applies=False, credit_frames=64)
     bench.worker._slots = 1
