@@ -126,7 +126,7 @@ def list_tracks(ctx: Ctx, stream_id: str, parameters: Annotated[TrackListParamet
 def get_track(
     ctx: Ctx, stream_id: str, track: TrackNumber, parameters: Annotated[PointsWindow, Query()]
 ) -> TrackTimelineDocument:
-    """Return a window of one face's timeline. Kept as long as points of 1 s are; the track's summary stays longer."""
+    """Return a window of one face's timeline. Kept as long as points of 1 s are."""
     spec = ctx.store.get(stream_id)
     answer = track_timeline(ctx.store, stream_id, track, _query(ctx, spec, parameters), ctx.settings.api.max_points)
     return track_timeline_document(answer, stream=stream_id, origin_us=_origin_us(spec))
