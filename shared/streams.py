@@ -46,7 +46,6 @@ class FailureReason(StrEnum):
     NO_VIDEO = "no_video"
     TOO_LARGE = "too_large"
     FORBIDDEN_URL = "forbidden_url"
-    LOST_FRAMES = "lost_frames"
 
 
 class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):

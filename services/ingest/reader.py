@@ -41,8 +41,8 @@ from shared.streams import FailureReason, StreamSpec, StreamState
 log = logging.getLogger("moodline.ingest.reader")
 
 WORKER: Final = "ingest"
-READ_AGAIN_LIMIT: Final = 3
-"""How often a file is read again from the same mark before its frames count as lost."""
+DOUBLINGS: Final = 5
+"""How often the wait before a file is read again doubles: with 30 s it ends at 16 min."""
 
 _TOPIC: Final = topic(Hop.FRAMES, Lane.FILE)
 _LOOK_S: Final = 0.5
@@ -85,7 +85,8 @@ class BusFaults:
 class Patience:
     """How long a timeline may stand still, over several claims of one reader.
 
-    The wait doubles each time at the same mark: a pipeline that is slow, or being started again, is not taken for a loss.
+    The wait doubles each time at the same mark, up to a limit: a pipeline that is slow or stopped for a while gets few
+    frames twice, and what was truly lost is sent again for as long as it takes. A stream never fails for want of others.
     """
 
     stall_s: float
@@ -94,13 +95,13 @@ class Patience:
 
     def limit_s(self, mark: Mark | None) -> float:
         """Return how long the timeline may stand at this mark, in s."""
-        return self.stall_s * 2**self.read_again if mark == self.mark else self.stall_s
+        return self.stall_s * 2 ** min(self.read_again, DOUBLINGS) if mark == self.mark else self.stall_s
 
-    def try_again(self, mark: Mark | None) -> bool:
-        """Count a standstill at this mark; False when reading again has not helped often enough."""
+    def try_again(self, mark: Mark | None) -> int:
+        """Count a standstill at this mark; return how many there were."""
         self.read_again = self.read_again + 1 if mark == self.mark else 1
         self.mark = mark
-        return self.read_again <= READ_AGAIN_LIMIT
+        return self.read_again
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,13 +329,10 @@ class FileReader:
         self._mark, self._final = progress.mark, progress.final
 
     def _stalled(self, mark: Mark | None) -> None:
-        if self._patience.try_again(mark):
-            self._say(StreamState.STALLED, detail="the timeline stands still; the file is read again from there")
-            raise StalledError("the timeline stands still")
-        raise SourceError(
-            FailureReason.LOST_FRAMES,
-            f"frames were lost {READ_AGAIN_LIMIT + 1} times at the same place of the timeline; check the other workers' logs",
-        )
+        count = self._patience.try_again(mark)
+        times = "" if count == 1 else f", for the {count}th time; see whether the other workers run, and their dead letters"
+        self._say(StreamState.STALLED, detail=f"the timeline stands still; the file is read again from there{times}")
+        raise StalledError("the timeline stands still")
 
     def _look_up(self) -> None:
         if self._stop.is_set():

@@ -20,6 +20,7 @@ from shared.messages import End, Frame, Hop, Lane, Message, SkipReason, topic
 from shared.store import Mark, TimelineUpdate
 from shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus
 from tests.support.ingest_doubles import NOW_S, Desk, StubSource, add_stream, apply, frames_of, open_desk
+from tests.support.servers import wait_until
 
 DeskOpener = Callable[..., Desk]
 
@@ -375,23 +376,26 @@ def test_a_timeline_that_stands_still_is_read_again_from_its_mark(desks: DeskOpe
     assert desk.producer.flushes >= 2, "before it doubts the pipeline it asks the bus"
 
 
-def test_frames_that_stay_lost_fail_the_stream_after_three_more_readings(desks: DeskOpener) -> None:
+def test_frames_that_stay_lost_are_sent_again_and_again_and_the_stream_says_so(desks: DeskOpener) -> None:
     desk = desks(step_s=0.5, stall_s=1.0, applies=False)
-    thread = ReaderThread(add_stream(desk), desk.parts)
+    spec, states = add_stream(desk), []
+    thread = ReaderThread(spec, desk.parts)
     thread.start()
-    assert thread.join(60.0)
-    assert thread.outcome is Outcome.FAILED
-    assert (status(desk).state, status(desk).reason) == (StreamState.FAILED, FailureReason.LOST_FRAMES)
-    assert len(desk.opened) == 4
+    wait_until(lambda: len(desk.opened) >= 5, 60.0, "five readings")
+    states.append(status(desk))
+    thread.stop()
+    desk.parts.watch.wake()
+    assert thread.join(20.0)
+    assert thread.outcome is Outcome.STOPPED, "it never fails for want of the other workers"
+    assert states[0].state in (StreamState.STALLED, StreamState.PLAYING)
+    assert desk.count("reader_restarts_total", cause="stall") >= 4
 
 
-def test_patience_doubles_at_one_mark_and_begins_anew_at_the_next() -> None:
+def test_patience_doubles_at_one_mark_up_to_a_limit_and_begins_anew_at_the_next() -> None:
     patience, mark = Patience(10.0), Mark(1, 5)
-    assert [patience.limit_s(mark), patience.try_again(mark)] == [10.0, True]
-    assert [patience.limit_s(mark), patience.try_again(mark)] == [20.0, True]
-    assert [patience.limit_s(mark), patience.try_again(mark)] == [40.0, True]
-    assert [patience.limit_s(mark), patience.try_again(mark)] == [80.0, False]
-    assert [patience.limit_s(Mark(2, 6)), patience.try_again(Mark(2, 6))] == [10.0, True]
+    seen = [(patience.limit_s(mark), patience.try_again(mark)) for _ in range(8)]
+    assert seen == [(10.0, 1), (20.0, 2), (40.0, 3), (80.0, 4), (160.0, 5), (320.0, 6), (320.0, 7), (320.0, 8)]
+    assert (patience.limit_s(Mark(2, 6)), patience.try_again(Mark(2, 6))) == (10.0, 1)
 
 
 def test_a_store_out_of_reach_is_no_standstill(desks: DeskOpener, monkeypatch: pytest.MonkeyPatch) -> None:
