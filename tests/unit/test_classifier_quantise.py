@@ -55,9 +55,12 @@ def test_certainty_is_exact() -> None:
     assert quantised(np.eye(7, dtype=np.float32)).tolist() == (np.eye(7, dtype=int) * 65535).tolist()
 
 
-def test_the_smallest_float_errors_of_a_softmax_are_forgiven() -> None:
-    row = np.full((1, 7), np.float32(1 / 7)) * np.float32(1.00001)
-    assert quantised(row).sum() == 65535
+@pytest.mark.parametrize("factor", [0.9995, 1.0005])
+def test_small_errors_of_a_sum_are_forgiven(factor: float) -> None:
+    row = np.array([[0.3, 0.1, 0.2, 0.1, 0.1, 0.1, 0.1]], np.float32) * np.float32(factor)
+    integers = quantised(row)
+    assert integers.sum() == 65535
+    assert abs(int(integers[0, 0]) - 0.3 * 65535) < 1
 
 
 def test_no_rows() -> None:
