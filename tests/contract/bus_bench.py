@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
-from shared.bus import Bus, Consumer, ConsumerSettings, Producer, Record
+from shared.bus import Bus, Consumer, ConsumerSettings, Position, Producer, Record
 from shared.bus.memory import MemoryBus
 
 DEADLINE_S = 40.0
+PARTITIONS = 4
 
 
 class Bench:
@@ -107,3 +108,9 @@ def poll_until(
                 records.append(record)
                 collect(record)
     return records
+
+
+def last_of_each(positions: list[Position]) -> list[Position]:
+    """The last position in each partition, which is what a worker commits."""
+    last = {(position.topic, position.partition): position for position in positions}
+    return list(last.values())

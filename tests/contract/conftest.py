@@ -1,4 +1,4 @@
-"""Stores that the contract suites run on: SQLite, Redis, and a Redis cluster of two nodes."""
+"""What the contract suites run on: SQLite, Redis and a Redis cluster; memory, Kafka and an imitation of Kafka."""
 
 import shutil
 from collections.abc import Iterator
@@ -6,8 +6,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer as ClientProducer
 
+from shared.bus import Bus, open_bus
+from shared.bus.kafka import KafkaBus
 from shared.store import Store
+from tests.contract.bus_bench import PARTITIONS, Bench
 from tests.support.fixtures import Server
 from tests.support.stores import Backend, RedisBackend, RedisClusterBackend, RedisClusterServer, SqliteBackend, join_nodes
 
@@ -48,3 +52,30 @@ def store(backend: Backend) -> Iterator[Store]:
     opened = backend.open()
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def mock_cluster_url() -> Iterator[str]:
+    """A cluster that librdkafka imitates inside this process; it makes topics of 4 partitions when they are asked for."""
+    host = ClientProducer({"bootstrap.servers": "none", "test.mock.num.brokers": 1, "log_level": 0})
+    broker = next(iter(host.list_topics(timeout=10).brokers.values()))
+    yield f"kafka://{broker.host}:{broker.port}"
+    host.flush(1)
+
+
+@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    if request.param == "memory":
+        bus: Bus = open_bus("memory://", partitions=PARTITIONS, max_bytes=16 * 1024 * 1024)
+    else:
+        bus = open_bus(request.getfixturevalue("kafka_server").url, partitions=PARTITIONS)
+    with Bench(bus) as made:
+        yield made
+
+
+@pytest.fixture
+def mock_bench(mock_cluster_url: str) -> Iterator[Bench]:
+    servers = mock_cluster_url.removeprefix("kafka://")
+    bus = KafkaBus(mock_cluster_url, partitions=PARTITIONS)
+    with Bench(bus, creator=lambda name: ClientProducer({"bootstrap.servers": servers}).list_topics(name, timeout=10)) as made:
+        yield made

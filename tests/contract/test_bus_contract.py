@@ -4,45 +4,12 @@ import random
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 
 import pytest
-from confluent_kafka import Producer as ClientProducer
 
-from shared.bus import OLDEST, Bus, Position, Record, open_bus, partition_for
-from shared.bus.kafka import KafkaBus
+from shared.bus import OLDEST, Position, partition_for
 from shared.errors import BusClosedError, DeliveryError
-from tests.contract.bus_bench import Bench, poll_until, records_of
-
-PARTITIONS = 4
-MiB = 1024 * 1024
-
-
-@pytest.fixture(scope="session")
-def mock_cluster_url() -> Iterator[str]:
-    """A cluster that librdkafka imitates inside this process; it makes topics of 4 partitions when they are asked for."""
-    host = ClientProducer({"bootstrap.servers": "none", "test.mock.num.brokers": 1, "log_level": 0})
-    broker = next(iter(host.list_topics(timeout=10).brokers.values()))
-    yield f"kafka://{broker.host}:{broker.port}"
-    host.flush(1)
-
-
-@pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
-def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    if request.param == "memory":
-        bus: Bus = open_bus("memory://", partitions=PARTITIONS, max_bytes=16 * MiB)
-    else:
-        bus = open_bus(request.getfixturevalue("kafka_server").url, partitions=PARTITIONS)
-    with Bench(bus) as made:
-        yield made
-
-
-@pytest.fixture
-def mock_bench(mock_cluster_url: str) -> Iterator[Bench]:
-    servers = mock_cluster_url.removeprefix("kafka://")
-    bus = KafkaBus(mock_cluster_url, partitions=PARTITIONS)
-    with Bench(bus, creator=lambda name: ClientProducer({"bootstrap.servers": servers}).list_topics(name, timeout=10)) as made:
-        yield made
+from tests.contract.bus_bench import PARTITIONS, Bench, last_of_each, poll_until, records_of
 
 
 def check_order_and_partition(bench: Bench) -> None:
@@ -66,18 +33,13 @@ def check_redelivery_and_commit(bench: Bench) -> None:
     first = bench.consumer(topic, group="workers")
     records = records_of(first, 30)
     done = [record.position for record in records if int(record.value) < 10]
-    first.commit(_last_of_each(done))
+    first.commit(last_of_each(done))
     first.close()
     again = bench.consumer(topic, group="workers")
     assert {int(record.value) for record in records_of(again, 20)} == set(range(10, 30))
     other = bench.consumer(topic, group="others")
     kept: set[int] = set()
     poll_until([other], lambda: kept >= set(range(10, 30)), collect=lambda record: kept.add(int(record.value)))
-
-
-def _last_of_each(positions: list[Position]) -> list[Position]:
-    last = {(position.topic, position.partition): position for position in positions}
-    return list(last.values())
 
 
 def test_records_of_a_key_keep_their_order_in_the_partition_of_the_key(bench: Bench) -> None:
@@ -150,71 +112,6 @@ def test_topics_ensured_by_many_at_once(bench: Bench) -> None:
     assert [bench.bus.partitions(name) for name in names] == [PARTITIONS] * 4
 
 
-def test_an_empty_topic_is_assigned_quickly(bench: Bench) -> None:
-    topic = bench.topic()
-    consumer = bench.consumer(topic)
-    started = time.monotonic()
-    assert poll_until([consumer], lambda: len(consumer.assignment()) == PARTITIONS) == []
-    assert time.monotonic() - started < 10
-    assert consumer.assignment() == {(topic, partition) for partition in range(PARTITIONS)}
-
-
-def test_a_second_consumer_takes_half_and_committed_records_do_not_come_again(bench: Bench) -> None:
-    topic = bench.topic()
-    revoked: list[tuple[str, int]] = []
-    first = bench.consumer(topic, group="workers", on_revoked=revoked.extend)
-    bench.send(topic, 40)
-    seen = records_of(first, 40)
-    first.commit(_last_of_each([record.position for record in seen]))
-    second = bench.consumer(topic, group="workers")
-    moved = poll_until([first, second], lambda: len(first.assignment()) == len(second.assignment()) == PARTITIONS // 2)
-    assert moved == [], "everything was committed"
-    assert not first.assignment() & second.assignment()
-    assert set(revoked) == second.assignment()
-    bench.send(topic, 40, start=40)
-    fresh = records_of([first, second], 40)
-    assert sorted(int(record.value) for record in fresh) == list(range(40, 80))
-
-
-def test_partitions_of_a_consumer_that_leaves_go_to_the_others(bench: Bench) -> None:
-    topic = bench.topic()
-    bench.send(topic, 40)
-    stays, leaves = bench.consumer(topic, group="workers"), bench.consumer(topic, group="workers")
-    poll_until([stays, leaves], lambda: len(stays.assignment()) == len(leaves.assignment()) == PARTITIONS // 2)
-    kept, lost = stays.assignment(), leaves.assignment()
-    leaves.close()
-    again: set[int] = set()
-    poll_until(
-        [stays],
-        lambda: again == set(numbers_in(lost)),
-        collect=lambda record: again.add(int(record.value)) if _place(record) in lost else None,
-    )
-    assert stays.assignment() == kept | lost, "what it had, it keeps; what was not committed comes again"
-
-
-def numbers_in(places: frozenset[tuple[str, int]]) -> list[int]:
-    """The first 40 numbers that `Bench.send` puts into these partitions."""
-    partitions = {partition for _, partition in places}
-    return [number for number in range(40) if partition_for(f"key-{number % 16}".encode(), PARTITIONS) in partitions]
-
-
-def _place(record: Record) -> tuple[str, int]:
-    return record.position.topic, record.position.partition
-
-
-def test_close_reports_what_the_consumer_owned(bench: Bench) -> None:
-    topic = bench.topic()
-    revoked: list[frozenset[tuple[str, int]]] = []
-    consumer = bench.consumer(topic, on_revoked=revoked.append)
-    poll_until([consumer], lambda: len(consumer.assignment()) == PARTITIONS)
-    owned = consumer.assignment()
-    consumer.close()
-    consumer.close()
-    assert frozenset().union(*revoked) == owned
-    assert len(owned) == PARTITIONS
-    assert consumer.assignment() == frozenset()
-
-
 def test_seek_back_and_to_the_oldest(bench: Bench) -> None:
     topic = bench.topic()
     bench.send(topic, 20, key=b"one")
@@ -271,23 +168,6 @@ def test_seek_and_commit_ignore_partitions_of_others(bench: Bench) -> None:
     assert len(records_of(bench.consumer(elsewhere, group="workers"), 3)) == 3
 
 
-def test_a_revoked_partition_cannot_be_committed_any_more(bench: Bench) -> None:
-    topic = bench.topic()
-    bench.send(topic, 40)
-    old = bench.consumer(topic, group="workers")
-    mine = records_of(old, 40)
-    new = bench.consumer(topic, group="workers")
-    fresh = poll_until([old, new], lambda: len(old.assignment()) == len(new.assignment()) == PARTITIONS // 2)
-    moved = [record.position for record in mine if (topic, record.position.partition) in new.assignment()]
-    assert moved
-    old.commit(_last_of_each(moved))
-    new.close()
-    old.close()
-    third = bench.consumer(topic, group="workers")
-    again = {record.position for record in records_of(third, 40)}
-    assert set(moved) <= again, f"nothing of it was committed; {len(fresh)} came in between"
-
-
 def test_earlier_topics_come_first(bench: Bench) -> None:
     live, files = bench.topic(), bench.topic()
     consumer = bench.consumer(live, files)
@@ -298,7 +178,7 @@ def test_earlier_topics_come_first(bench: Bench) -> None:
     while sum(position.topic == live for position in read) < 100:
         batch = [record.position for record in consumer.poll(20, 5.0)]
         read += batch
-        consumer.commit(_last_of_each(batch))
+        consumer.commit(last_of_each(batch))
         both = [position.topic for position in batch]
         assert both == sorted(both, key=(live, files).index)
     behind = sum(position.topic == files for position in read)
@@ -370,14 +250,14 @@ def test_a_record_larger_than_the_bus_is_refused(bench: Bench) -> None:
     topic = bench.topic()
     with bench.sending() as producer:
         with pytest.raises(DeliveryError):
-            producer.send(topic, b"key", bytes(16 * MiB + 1))
+            producer.send(topic, b"key", bytes(16 * 1024 * 1024 + 1))
         producer.send(topic, b"key", b"small")
     assert [record.value for record in records_of(bench.consumer(topic), 1)] == [b"small"]
 
 
 def test_a_frame_of_four_mib_passes(bench: Bench) -> None:
     topic = bench.topic()
-    value = bytes(4 * MiB - 100)
+    value = bytes(4 * 1024 * 1024 - 100)
     with bench.sending() as producer:
         for _ in range(3):
             producer.send(topic, b"key", value)

@@ -9,11 +9,10 @@ import pytest
 from shared.bus import Bus, open_bus
 from shared.bus.kafka import KafkaBus
 from shared.errors import BusFullError, BusUnavailableError, DeliveryError
-from tests.contract.bus_bench import Bench, poll_until, records_of
+from tests.contract.bus_bench import PARTITIONS, Bench, poll_until, records_of
 from tests.support.servers import KafkaServer, free_port
 
 pytestmark = pytest.mark.kafka
-PARTITIONS = 4
 
 
 @pytest.fixture
