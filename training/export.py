@@ -115,7 +115,7 @@ def export(run: Path, data: Path, folder: Path, name: str) -> dict[str, Any]:
     import torch
 
     from training.model import build
-    from training.train import load_weights, predicted
+    from training.train import load_weights, predicted, record_of
 
     validation = load_split(data / "validation")
     state = load_weights(run / "best.npz")
@@ -131,16 +131,8 @@ def export(run: Path, data: Path, folder: Path, name: str) -> dict[str, Any]:
     if difference > _MAX_DIFFERENCE:
         raise ModelError(f"a probability changed by {difference} when the network was folded and rounded")
     metrics = measured(served, validation)
-    options = json.loads((run / "options.json").read_text())
-    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    best = max(log, key=lambda line: float(line["accuracy"]))
-    training = {
-        "data": "FER-2013 Training, without duplicates, conflicting labels and images of the validation part",
-        "best_epoch": best["epoch"],
-        "epochs": len(log),
-        "minutes": log[-1]["minutes"],
-        "options": options,
-    }
+    data_used = "FER-2013 Training, without duplicates, conflicting labels and images of the validation part"
+    training = {"data": data_used, **record_of(run)}
     write_artefact(folder, network, weights, metrics, training)
     return {**metrics, "largest_change": round(difference, 5)}
 

@@ -76,6 +76,14 @@ def measured(logits: torch.Tensor, labels: torch.Tensor) -> Measured:
     return Measured(round(hit.float().mean().item(), 4), round(nn.functional.cross_entropy(logits, labels).item(), 4), recall)
 
 
+def record_of(run: Path) -> dict[str, object]:
+    """Return how a run went: its options, how far it came, and its best epoch. Runs that it went on from are inside."""
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    best = max(log, key=lambda line: float(line["accuracy"]))
+    options = json.loads((run / "options.json").read_text())
+    return {"epochs": len(log), "minutes": log[-1]["minutes"], "best_epoch": best["epoch"], "options": options}
+
+
 def class_weights(split: Split, balance: float) -> torch.Tensor:
     """Return the weight of each class in the loss, float32 (7,); the mean over all images is 1."""
     counts = torch.bincount(torch.from_numpy(split.labels), minlength=len(EMOTIONS)).float()
@@ -95,7 +103,8 @@ def train(data: Path, out: Path, options: Options, start: Path | None = None) ->
     run = Run(network, options, class_weights(fitted, options.balance))
 
     out.mkdir(parents=True, exist_ok=True)
-    (out / "options.json").write_text(json.dumps({**asdict(options), "images": len(fitted.labels)}, indent=2))
+    record = {**asdict(options), "images": len(fitted.labels), "start": record_of(start.parent) if start else None}
+    (out / "options.json").write_text(json.dumps(record, indent=2))
     best = 0.0
     for epoch in range(options.epochs):
         train_loss = run.epoch(epoch, fitted)
