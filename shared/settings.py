@@ -80,7 +80,7 @@ class ClassifierSettings(_Group):
     """Classifying emotions."""
 
     model: str = Field("fer-seed", description="Name of a folder in `models/`, or a path to one.")
-    batch_size: int = Field(16, ge=1, le=4096, description="Fixed batch shape of the network; shorter batches are padded.")
+    batch_size: int = Field(8, ge=1, le=4096, description="Fixed batch shape of the network; shorter batches are padded.")
     batch_messages: int = Field(64, ge=1, le=4096, description="Messages taken from the bus at a time.")
     linger_ms: int = Field(20, ge=0, description="How long a batch waits for more messages after its first, in ms.")
     threads: int = Field(0, ge=0, le=256, description="CPU threads of the network; 0: one per core.")
