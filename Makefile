@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint test-unit test-fast system kafka services services-stop chaos bench lock clean
+.PHONY: help install demo test lint test-unit system kafka services services-stop chaos bench lock clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -47,10 +47,11 @@ services-stop: ## Stop them
 	deploy/local/services.sh stop
 
 chaos: $(VENV)/.installed system kafka ## Kill, pause and restart everything for a long time and compare timelines
-	MOODLINE_TEST_CHAOS=long $(BIN)/python -m pytest tests/chaos -v -s
+	MOODLINE_TEST_KAFKA_LIBS=$(CURDIR)/.local/kafka/libs MOODLINE_TEST_CHAOS=long $(BIN)/python -m pytest tests/chaos -v -s
 
-bench: $(VENV)/.installed ## Measure the pipeline against a hand-written loop
-	$(BIN)/python bench/pipeline.py
+bench: $(VENV)/.installed system kafka ## Measure the pipeline against a hand-written loop
+	$(BIN)/python -m bench.pipeline
+	$(BIN)/python -m bench.store
 
 lock: ## Resolve the dependencies again and pin them with their hashes
 	$(BIN)/python -m pip install --quiet uv

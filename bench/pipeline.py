@@ -1,6 +1,8 @@
 """The whole pipeline against a hand-written loop, in one run: frames/s, faces/s, CPU-seconds, memory.
 
-    python bench/pipeline.py CLIP… [--repeat 4] [--fer-python PATH] [--backlog-minutes 0]
+    python -m bench.pipeline [CLIP…] [--repeat 4] [--fer-python PATH] [--backlog-minutes 0]
+
+Without a clip a built-in scene is written to a video file first.
 
 (a) a hand-written loop in one process: decode, detect, crop, classify, with the very same models; and one per core
 (b) Moodline embedded: one process, memory bus, SQLite; every frame also goes through JPEG, messages and an exactly-once timeline
@@ -24,6 +26,7 @@ from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
+import av
 import numpy as np
 
 from services.classifier.factory import open_model
@@ -76,6 +79,18 @@ def specs_for(clips: list[Path], repeat: int) -> list[StreamSpec]:
         for number in range(repeat)
         for clip in clips
     ]
+
+
+def write_scene(path: Path) -> Path:
+    """Write 20 s of the built-in scene as H.264."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        for frame in open_source("synthetic://astronaut?seconds=20&fps=25&faces=1&seed=1", IngestSettings()).frames():
+            picture = av.VideoFrame.from_ndarray(frame.to_bgr(), format="bgr24")
+            stream.width, stream.height, stream.pix_fmt = picture.width, picture.height, "yuv420p"
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
 
 
 def run_loop(clips: list[Path], repeat: int) -> Result:
@@ -228,13 +243,13 @@ def report(results: list[Result]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("clips", nargs="+", type=Path)
+    parser.add_argument("clips", nargs="*", type=Path)
     parser.add_argument("--repeat", type=int, default=4)
     parser.add_argument("--modes", default="aAbcd")
     parser.add_argument("--fer-python", default="")
     parser.add_argument("--backlog-minutes", type=float, default=0.0)
     arguments = parser.parse_args()
-    clips = [clip.resolve() for clip in arguments.clips]
+    clips = [clip.resolve() for clip in arguments.clips] or [write_scene(Path(tempfile.mkdtemp()) / "scene.mp4")]
     runs: dict[str, Callable[[], Result]] = {
         "a": lambda: run_loop(clips, arguments.repeat),
         "A": lambda: run_loops(clips, arguments.repeat),

@@ -30,7 +30,8 @@ CLIPS = {
     "webcam-short.mkv": None,
     "woman-speaking.mp4": 15.48,
 }
-CLOSE_UPS = {"face-leaves.mov", "man-expressions.mp4", "webcam-portrait.mp4", "woman-speaking.mp4"}
+LEAST_WITH_FACES = {"face-leaves.mov": 0.3, "man-expressions.mp4": 0.5, "webcam-portrait.mp4": 0.5, "woman-speaking.mp4": 0.9}
+"""Share of the sampled frames in which even a Haar cascade finds the face."""
 
 
 @pytest.mark.parametrize("name", CLIPS)
@@ -46,8 +47,7 @@ def test_every_clip_gives_a_complete_timeline(clips: Path, tmp_path: Path, name:
     if duration_s is not None:
         assert len(points) == -(-duration_s // 1)
         assert abs(summary["sampled"] - duration_s * 5) <= 2
-    if name in CLOSE_UPS:
-        assert summary["frames_with_faces"] >= 0.5 * summary["sampled"]
+    assert summary["frames_with_faces"] >= LEAST_WITH_FACES.get(name, 0.0) * summary["sampled"]
     for point in points:
         if point["faces"]:
             assert abs(sum(point["smoothed"].values()) - 1) < 1e-4
@@ -55,7 +55,7 @@ def test_every_clip_gives_a_complete_timeline(clips: Path, tmp_path: Path, name:
         else:
             assert point["smoothed"] is None
             assert point["empty"] in ("no_face", "not_sampled")
-    rows = list(csv.DictReader((tmp_path / "t.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "t.csv").read_text().splitlines()))
     assert len(rows) == len(points)
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
     assert str(summary["sampled"]) in done.stderr
