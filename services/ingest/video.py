@@ -27,7 +27,7 @@ from av.video.reformatter import VideoReformatter
 
 from services.ingest.frame_times import FrameTimes
 from services.ingest.image_size import HEAD_BYTES, image_size_px
-from services.ingest.orientation import orientation_of, turn_upright
+from services.ingest.orientation import Orientation, orientation_of, turn_upright
 from services.ingest.source import BgrImage, Cancelled, DecodedFrame, SourceInfo
 from shared.errors import ImageError, SourceError
 from shared.streams import FailureReason
@@ -92,7 +92,8 @@ class VideoFile:
             raise self._nothing(max_pixels)
         _require_size((self._first.width, self._first.height), max_pixels)
         width, height = self._first.width, self._first.height
-        if orientation_of(self._first).transposed:
+        self._turned = self._first.rotation, orientation_of(self._first)
+        if self._turned[1].transposed:
             width, height = height, width
         self.info = SourceInfo(self._stream.codec_context.name, width, height, rate, _duration_us(container, self._stream))
 
@@ -153,10 +154,16 @@ class VideoFile:
 
     def _to_bgr(self, frame: Any) -> BgrImage:
         try:
-            picture = self._reformatter.reformat(frame, format="bgr24", threads=1).to_ndarray()
+            picture = self._reformatter.reformat(frame, format="bgr24", threads=1)
         except av.FFmpegError as error:
             raise ImageError(f"the frame cannot be converted: {error.strerror}") from None
-        return turn_upright(np.ascontiguousarray(picture), orientation_of(frame))
+        return turn_upright(_pixels(picture), self._orientation(frame))
+
+    def _orientation(self, frame: Any) -> Orientation:
+        """Return how to turn a frame. Its angle tells whether that has changed; see `_pixels` for why not to ask for more."""
+        if frame.rotation != self._turned[0]:
+            self._turned = frame.rotation, orientation_of(frame)
+        return self._turned[1]
 
     def _nothing(self, max_pixels: int) -> SourceError:
         if self._packets == 0 and self.damaged == 0 and self._stream.frames == 0:
@@ -164,6 +171,17 @@ class VideoFile:
         return SourceError(
             FailureReason.CORRUPT, f"no frame can be decoded: the file is damaged, or its picture has more than {max_pixels} px"
         )
+
+
+def _pixels(picture: Any) -> BgrImage:
+    """Return a bgr24 frame's pixels as an array of their own.
+
+    PyAV's `to_ndarray` and `side_data` leave reference cycles that hold the frame; a reader makes so few other objects that
+    the garbage collector would let them grow to gigabytes.
+    """
+    plane = picture.planes[0]
+    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    return np.array(rows[: picture.height, : picture.width * 3]).reshape(picture.height, picture.width, 3)
 
 
 def _open_container(descriptor: int, max_pixels: int) -> Any:
