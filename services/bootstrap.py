@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
 
-from shared.bus import Bus, Consumer, ConsumerSettings, Producer, open_bus
+from shared.bus import Bus, ConsumerSettings, Producer, open_bus
 from shared.clock import Clock, SystemClock
 from shared.errors import SettingsError
 from shared.messages import ALL_TOPICS, STREAMS_TOPIC, Hop, Lane, topic
 from shared.metrics import Metrics
 from shared.settings import Settings
+from shared.stage import Stage
 from shared.store import Retention, Store, open_store
-from shared.worker import ProducerSink, Worker, WorkerOptions
+from shared.worker import ProducerSink, Sink, Worker, WorkerOptions
 
 log = logging.getLogger("moodline.bootstrap")
 
@@ -108,19 +109,28 @@ def lanes(hop: Hop) -> tuple[str, ...]:
     return (topic(hop, Lane.LIVE), topic(hop, Lane.FILE))
 
 
-def _consumer(resources: Resources, kind: str, hop: Hop, on_revoked: object = None) -> Consumer:
-    return resources.bus.open_consumer(
+def _worker(
+    resources: Resources, name: str, hop: Hop, batch: tuple[int, int], stage: Stage, sink: Sink | None = None
+) -> Runnable:
+    """Wire a stage to its hop. `batch` is most messages and linger in ms; outputs are published unless a sink is given."""
+    producer = resources.open_producer()
+    consumer = resources.bus.open_consumer(
         ConsumerSettings(
-            group=f"moodline.{kind}",
+            group=f"moodline.{name}",
             topics=lanes(hop),
             max_prefetch_bytes=resources.settings.bus.prefetch_bytes,
-            on_revoked=on_revoked,  # type: ignore[arg-type]  # a bound method of the stage
+            on_revoked=stage.on_revoked,
         )
     )
-
-
-def _options(resources: Resources, name: str, max_records: int, linger_ms: int) -> WorkerOptions:
-    return WorkerOptions(name, max_records, linger_ms / 1000, resources.settings.worker.poison_limit)
+    return Worker(
+        WorkerOptions(name, batch[0], batch[1] / 1000, resources.settings.worker.poison_limit),
+        consumer,
+        stage,
+        sink or ProducerSink(name, producer, resources.metrics, resources.stop),
+        producer,
+        resources.metrics,
+        resources.clock,
+    )
 
 
 def _ingest(resources: Resources) -> Runnable:
@@ -144,16 +154,7 @@ def _detector(resources: Resources) -> Runnable:
 
     settings = resources.settings.detector
     stage = DetectorStage(lambda: open_detector(settings), settings, resources.metrics)
-    producer = resources.open_producer()
-    return Worker(
-        _options(resources, "detector", settings.batch_frames, settings.linger_ms),
-        _consumer(resources, "detector", Hop.FRAMES, stage.on_revoked),
-        stage,
-        ProducerSink("detector", producer, resources.metrics, resources.stop),
-        producer,
-        resources.metrics,
-        resources.clock,
-    )
+    return _worker(resources, "detector", Hop.FRAMES, (settings.batch_frames, settings.linger_ms), stage)
 
 
 def _classifier(resources: Resources) -> Runnable:
@@ -161,17 +162,9 @@ def _classifier(resources: Resources) -> Runnable:
     from services.classifier.stage import ClassifierStage
 
     settings = resources.settings.classifier
+    # The model is warm before the worker joins its group.
     stage = ClassifierStage(open_model(settings), settings, resources.metrics)
-    producer = resources.open_producer()
-    return Worker(
-        _options(resources, "classifier", settings.batch_messages, settings.linger_ms),
-        _consumer(resources, "classifier", Hop.FACES, stage.on_revoked),
-        stage,
-        ProducerSink("classifier", producer, resources.metrics, resources.stop),
-        producer,
-        resources.metrics,
-        resources.clock,
-    )
+    return _worker(resources, "classifier", Hop.FACES, (settings.batch_messages, settings.linger_ms), stage)
 
 
 def _aggregator(resources: Resources) -> Runnable:
@@ -180,12 +173,5 @@ def _aggregator(resources: Resources) -> Runnable:
 
     settings = resources.settings.aggregator
     stage = AggregatorStage(resources.store.load, settings, resources.metrics)
-    return Worker(
-        _options(resources, "aggregator", settings.batch_messages, settings.linger_ms),
-        _consumer(resources, "aggregator", Hop.EMOTIONS, stage.on_revoked),
-        stage,
-        TimelineSink(resources.store, stage, resources.metrics, resources.clock),
-        resources.open_producer(),
-        resources.metrics,
-        resources.clock,
-    )
+    sink = TimelineSink(resources.store, stage, resources.metrics, resources.clock)
+    return _worker(resources, "aggregator", Hop.EMOTIONS, (settings.batch_messages, settings.linger_ms), stage, sink)
