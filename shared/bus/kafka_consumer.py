@@ -5,6 +5,7 @@ consumer's group and the topic. Partitions of each topic are then dealt out even
 by the one thread that polls: it blocks on the first lane, in slices, and looks at the others in between.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
@@ -25,6 +26,7 @@ _RETRY_S: Final = 0.05
 _COMMIT_S: Final = 20.0
 _REBALANCE_S: Final = 5.0
 _SEEK_S: Final = 10.0
+_CLOSE_S: Final = 10.0
 
 _MOVING = frozenset({KafkaError.ILLEGAL_GENERATION, KafkaError.REBALANCE_IN_PROGRESS})
 _GONE = frozenset({KafkaError.UNKNOWN_MEMBER_ID, KafkaError.FENCED_INSTANCE_ID, KafkaError._ASSIGNMENT_LOST})
@@ -142,6 +144,7 @@ class _Lane:
         self.owned: set[int] = set()
         self.served_s = time.monotonic()
         self._on_revoked = on_revoked
+        self._commit_under_way: _Errand | None = None
         self._client = open_client(Consumer, config, address)
         self._client.subscribe([topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
 
@@ -161,7 +164,7 @@ class _Lane:
         ]
         started_s = time.monotonic()
         while pending:
-            failed = self._try_commit(pending)
+            failed = self._try_commit(pending, started_s + _COMMIT_S)
             waited_s = time.monotonic() - started_s
             pending = [item for item, error in failed if self._commit_again(error, waited_s)]
             if pending:
@@ -187,10 +190,11 @@ class _Lane:
                 return
 
     def close(self) -> None:
-        """Leave the group."""
-        self._client.close()
+        """Leave the group. Gives up after a while when no broker answers; the session's end then does it."""
         if self.owned:
             self._drop(self.owned)
+        if not _Errand(self._client.close).wait(_CLOSE_S):
+            log.warning("bus.close_unanswered", extra={"topic": self.topic})
 
     def _records(self, messages: Iterable[Any]) -> list[Record]:
         self.served_s = time.monotonic()
@@ -209,10 +213,20 @@ class _Lane:
             raise BusError(f"Kafka refuses to serve {self.topic!r}: {error.name()}")
         log.warning("bus.consumer", extra={"topic": self.topic, "code": error.name(), "detail": error.str()})
 
-    def _try_commit(self, pending: list[TopicPartition]) -> list[tuple[TopicPartition, KafkaError]]:
-        """Return the partitions whose commit failed, and why."""
+    def _try_commit(self, pending: list[TopicPartition], deadline_s: float) -> list[tuple[TopicPartition, KafkaError]]:
+        """Return the partitions whose commit failed, and why.
+
+        A commit that is still under way from an earlier call is waited for first: it must not land after this one.
+        """
+        late = [(item, KafkaError(KafkaError._TIMED_OUT)) for item in pending]
+        if self._commit_under_way is not None and not self._commit_under_way.wait(deadline_s - time.monotonic()):
+            return late
+        errand = _Errand(lambda: self._client.commit(offsets=pending, asynchronous=False))
+        self._commit_under_way = errand
+        if not errand.wait(deadline_s - time.monotonic()):
+            return late
         try:
-            results = self._client.commit(offsets=pending, asynchronous=False)
+            results = errand.result()
         except KafkaException as error:
             return [(item, error.args[0]) for item in pending]
         failed = {item.partition: item.error for item in results if item.error is not None}
@@ -241,3 +255,31 @@ class _Lane:
         self.owned -= gone
         if gone:
             self._on_revoked(self.topic, gone)
+
+
+class _Errand:
+    """A call of the client in a thread of its own: while no broker answers, a commit or a close may never return."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._done = threading.Event()
+        self._result: Any = None
+        self._error: Exception | None = None
+        threading.Thread(target=self._run, args=(call,), name="kafka-errand", daemon=True).start()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for the end of the call; say whether it came."""
+        return self._done.wait(max(0.0, timeout_s))
+
+    def result(self) -> Any:
+        """Return what the call returned, or raise what it raised; only after its end."""
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def _run(self, call: Callable[[], Any]) -> None:
+        try:
+            self._result = call()
+        except (KafkaException, RuntimeError) as error:  # the latter from a client that was closed meanwhile
+            self._error = error
+        finally:
+            self._done.set()

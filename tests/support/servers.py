@@ -83,6 +83,7 @@ class _Process:
         if self._process is None:
             return
         self._process.terminate()
+        self._process.send_signal(signal.SIGCONT)  # a frozen process would not notice
         try:
             self._process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
