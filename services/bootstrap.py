@@ -84,14 +84,14 @@ def open_resources(settings: Settings, *, clock: Clock | None = None) -> Resourc
     """
     store = open_store(settings.store_url(), retention(settings))
     store.ping()
-    bus = open_bus(settings.bus.url, partitions=settings.bus.partitions, max_bytes=settings.bus.memory_bytes)
+    bus = open_bus(settings.bus_url(), partitions=settings.bus.partitions, max_bytes=settings.bus.memory_bytes)
     bus.ensure_topics(ALL_TOPICS)
     return Resources(settings, bus, store, Metrics(), clock or SystemClock())
 
 
 def require_shared_bus(settings: Settings) -> None:
     """Refuse to run one worker alone on a bus that no other process can see."""
-    if settings.bus.url.startswith("memory:"):
+    if settings.bus_url().startswith("memory:"):
         raise SettingsError(
             "a single worker needs a bus that others can reach: set MOODLINE_BUS_URL=kafka://host:port and "
             "MOODLINE_STORE_URL=redis://host:port/0, or start everything in one process with `moodline run`"

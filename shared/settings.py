@@ -21,7 +21,7 @@ class _Group(BaseModel):
 class BusSettings(_Group):
     """Where messages travel."""
 
-    url: str = Field("memory://", description="`memory://` (embedded) or `kafka://host:port[,host:port]`.")
+    url: SecretStr = Field(SecretStr("memory://"), description="`memory://` (embedded) or `kafka://host:port[,host:port]`.")
     partitions: int = Field(
         16, ge=1, le=10_000, description="Partitions of every topic that is created; also the number of shards of streams."
     )
@@ -148,6 +148,10 @@ class Settings(BaseSettings):
     api: ApiSettings = ApiSettings()
     worker: WorkerSettings = WorkerSettings()
     log: LogSettings = LogSettings()
+
+    def bus_url(self) -> str:
+        """Return the bus's URL with its secrets (Kafka's are properties in the query)."""
+        return self.bus.url.get_secret_value()
 
     def store_url(self) -> str:
         """Return the store's URL with its secrets; the data directory's database where none is set."""

@@ -253,12 +253,13 @@ class Worker:
         last: dict[tuple[str, int], Position] = {}
         for record in records:
             last[record.position.topic, record.position.partition] = record.position
-        done = [position for place, position in last.items() if place not in first]
-        if done:
-            self._consumer.commit(done)
+        # Seeking comes first: a commit that fails must not make the worker forget what it has to read again.
         for position in first.values():
             self._metrics.rewinds.inc()
             self._consumer.seek(position)
+        done = [position for place, position in last.items() if place not in first]
+        if done:
+            self._consumer.commit(done)
 
     def _read_again(self, records: Iterable[Record]) -> None:
         first: dict[tuple[str, int], Position] = {}
