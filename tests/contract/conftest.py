@@ -1,6 +1,8 @@
 """What the contract suites run on: SQLite, Redis and a Redis cluster; memory, Kafka and an imitation of Kafka."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +15,7 @@ from shared.bus.kafka import KafkaBus
 from shared.store import Store
 from tests.contract.bus_bench import PARTITIONS, Bench
 from tests.support.fixtures import Server
+from tests.support.servers import die_with_parent
 from tests.support.stores import Backend, RedisBackend, RedisClusterBackend, RedisClusterServer, SqliteBackend, join_nodes
 
 
@@ -54,13 +57,27 @@ def store(backend: Backend) -> Iterator[Store]:
     opened.close()
 
 
+_IMITATED_CLUSTER = """
+import sys
+from confluent_kafka import Producer
+host = Producer({"bootstrap.servers": "none", "test.mock.num.brokers": 1, "log_level": 0})
+broker = next(iter(host.list_topics(timeout=10).brokers.values()))
+print(f"kafka://{broker.host}:{broker.port}", flush=True)
+sys.stdin.read()
+"""
+
+
 @pytest.fixture(scope="session")
 def mock_cluster_url() -> Iterator[str]:
-    """A cluster that librdkafka imitates inside this process; it makes topics of 4 partitions when they are asked for."""
-    host = ClientProducer({"bootstrap.servers": "none", "test.mock.num.brokers": 1, "log_level": 0})
-    broker = next(iter(host.list_topics(timeout=10).brokers.values()))
-    yield f"kafka://{broker.host}:{broker.port}"
-    host.flush(1)
+    """A cluster that librdkafka imitates; it makes topics of 4 partitions when they are asked for.
+
+    In a process of its own, which is killed: librdkafka may wait for ever when it destroys such a cluster.
+    """
+    command = [*die_with_parent(), sys.executable, "-c", _IMITATED_CLUSTER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.kill()
 
 
 @pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.kafka)])
