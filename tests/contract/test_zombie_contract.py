@@ -1,0 +1,79 @@
+"""An aggregator that was frozen while another took over writes nothing when it wakes up: on every kind of store."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from services.aggregator.sink import TimelineSink
+from services.aggregator.stage import AggregatorStage
+from shared.bus import Position
+from shared.clock import SystemClock
+from shared.messages import Emotions, FaceEmotion, Hop, Lane, topic
+from shared.metrics import Metrics
+from shared.settings import AggregatorSettings
+from shared.stage import Received
+from shared.store import Mark, Store, dump
+from shared.streams import StreamSpec
+from shared.timeline import LEVELS_S
+
+TOPIC = topic(Hop.EMOTIONS, Lane.FILE)
+FACE = FaceEmotion((100, 100, 9000, 9000), 60_000, (1, 2, 3, 65_520, 4, 3, 2))
+
+
+class Aggregator:
+    def __init__(self, store: Store) -> None:
+        self.metrics = Metrics()
+        self.stage = AggregatorStage(store.load, AggregatorSettings(), self.metrics)
+        self.sink = TimelineSink(store, self.stage, self.metrics, SystemClock())
+
+    def handle(self, batch: Sequence[Received]) -> list[Position]:
+        return self.sink.write(self.stage.process(batch, 0.0))
+
+    def updates(self, result: str) -> float:
+        return self.metrics.registry.get_sample_value("moodline_timeline_updates_total", {"result": result}) or 0.0
+
+
+def frames(session: int, start: int, stop: int) -> list[Received]:
+    return [
+        Received(
+            Emotions(
+                stream_id="s",
+                session=session,
+                seq=seq,
+                event_time_us=seq * 200_000,
+                captured_at_us=0,
+                lane=Lane.FILE,
+                width=640,
+                height=360,
+                faces=(FACE,),
+                model="m",
+            ),
+            Position(TOPIC, 0, seq),
+        )
+        for seq in range(start, stop)
+    ]
+
+
+def test_a_zombies_update_is_refused_and_changes_nothing(store: Store) -> None:
+    store.add(StreamSpec(stream_id="s", url="file:///x"))
+    session = store.claim("s", 1.0).session
+    frozen, successor = Aggregator(store), Aggregator(store)
+    assert frozen.handle(frames(session, 0, 10)) == []
+    outputs = frozen.stage.process(frames(session, 10, 15), 0.0)  # frozen here, before it writes
+    assert successor.handle(frames(session, 10, 30)) == []
+    before = dump(store, "s", LEVELS_S)
+    assert frozen.sink.write(outputs) == [], "the store is ahead: there is nothing to read again"
+    assert frozen.updates("stale") == 1
+    assert dump(store, "s", LEVELS_S) == before
+    assert frozen.handle(frames(session, 15, 40)) == [], "it has learnt where the timeline stands, and goes on from there"
+    progress = store.load(["s"])[0]
+    assert progress is not None
+    assert progress.mark == Mark(session, 39)
+    successor.handle(frames(session, 30, 35))
+    assert successor.updates("stale") == 1, "now the other one is behind"
+    undisturbed = Aggregator(store)
+    store.add(StreamSpec(stream_id="t", url="file:///x"))
+    other = store.claim("t", 1.0).session
+    renamed = [Received(msgspec.structs.replace(item.message, stream_id="t"), item.position) for item in frames(other, 0, 40)]
+    assert undisturbed.handle(renamed) == []
+    assert dump(store, "t", LEVELS_S) == dump(store, "s", LEVELS_S)
