@@ -15,6 +15,7 @@ import pytest
 
 from services.bootstrap import WORKERS
 from shared.errors import StoreUnavailableError, StreamExistsError
+from shared.store import ApplyResult, Cell, Mark, TimelineUpdate
 from shared.streams import StreamSpec
 from tests.support.cluster import Cluster, WorkerProcess, seeded
 from tests.support.reference import reference_dump, synthetic_spec
@@ -119,6 +120,7 @@ def test_timelines_survive_everything(tmp_path: Path, private_kafka: KafkaServer
         monkey.wake_all()
         keep_playing(cluster, specs)
         cluster.wait_until_final([spec for _, spec in specs], timeout_s=600)
+        assert [late_write(cluster, spec) for _, spec in specs] == [ApplyResult.STALE] * len(specs), "a zombie's write got in"
         differing = [spec.stream_id for seed, spec in specs if cluster.dump(spec) != contents[seed]]
         counts = {
             name: cluster.total(name)
@@ -140,6 +142,26 @@ def test_timelines_survive_everything(tmp_path: Path, private_kafka: KafkaServer
     # An aggregator is rarely frozen in the midst of a batch; tests/contract/test_zombie_contract.py sees to that one.
     fenced = counts["moodline_timeline_updates_total:stale"] + counts["moodline_frames_dropped_total:fenced"]
     assert fenced > 0, "the fence must have been hit"
+
+
+def late_write(cluster: Cluster, spec: StreamSpec) -> ApplyResult:
+    """Write as an aggregator would that was frozen some frames ago; the timelines compared after it show that nothing changed."""
+    progress = cluster.store.load([spec.stream_id])[0]
+    assert progress is not None
+    assert progress.mark is not None
+    assert progress.position is not None
+    session, seq = progress.mark
+    update = TimelineUpdate(
+        stream_id=spec.stream_id,
+        expected=Mark(session, seq - 5),
+        mark=Mark(session, seq - 4),
+        final=False,
+        position=progress.position,
+        state=b"late",
+        last_event_time_us=spec.recorded_at_us,
+        cells=(Cell("", 1, spec.recorded_at_us // 1_000_000, b"late"),),
+    )
+    return cluster.store.apply([update])[0]
 
 
 def frames_done(cluster: Cluster, specs: list[tuple[int, StreamSpec]]) -> int:
