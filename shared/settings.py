@@ -43,7 +43,7 @@ class StoreSettings(_Group):
 
 
 class IngestSettings(_Group):
-    """Reading files."""
+    """Reading files and cameras."""
 
     media_root: Path = Field(
         Path(), description="Files may be registered only below this directory; relative to where the service starts."
@@ -58,6 +58,27 @@ class IngestSettings(_Group):
         30.0, gt=0, description="A file whose timeline stands still this long, with all credit used, is read again from there."
     )
     reconcile_s: float = Field(0.5, gt=0, description="How often the registry is compared with the running readers, in s.")
+    schemes: str = Field(
+        "file,synthetic,rtsp,rtsps,http,https,device", description="Schemes that may be registered and read, with commas."
+    )
+    allow_loopback: bool = Field(
+        True, description="Whether cameras may have a loopback address. A redirect to one is refused in any case."
+    )
+    allow_networks: str = Field(
+        "", description="Networks (CIDR, with commas) outside of which no camera is read; empty: no such limit."
+    )
+    deny_networks: str = Field("", description="Networks (CIDR, with commas) in which no camera is read. Link-local never is.")
+    open_timeout_s: float = Field(10.0, gt=0, le=300, description="Longest time until a camera's first frame, in s.")
+    read_timeout_s: float = Field(5.0, gt=0, le=300, description="Longest time without a frame of a live camera, in s.")
+    backoff_min_s: float = Field(1.0, gt=0, description="First pause before a camera is tried again, in s.")
+    backoff_max_s: float = Field(60.0, gt=0, description="Longest pause before a camera is tried again, in s.")
+    tls_ca_file: Path | None = Field(None, description="Certificates (PEM) to trust for rtsps:// and https://; empty: the usual.")
+    clock_tolerance_s: float = Field(
+        5.0, gt=0, description="A camera's clock that differs by more is not trusted with the time of day, in s."
+    )
+    camera_memory_bytes: int = Field(
+        1024 * _MiB, ge=128 * _MiB, description="Most memory that the reading of one camera may take, in bytes."
+    )
 
 
 class DetectorSettings(_Group):
@@ -118,6 +139,16 @@ class WorkerSettings(_Group):
     )
 
 
+class SecretsSettings(_Group):
+    """Sealing of camera passwords."""
+
+    key: SecretStr = Field(
+        SecretStr(""),
+        description="Key that seals camera passwords, as `moodline key` prints it; several with commas: the first seals, all "
+        "open. Empty: the embedded service makes one in its data directory.",
+    )
+
+
 class LogSettings(_Group):
     """Logs go to standard error."""
 
@@ -147,6 +178,7 @@ class Settings(BaseSettings):
     aggregator: AggregatorSettings = AggregatorSettings()
     api: ApiSettings = ApiSettings()
     worker: WorkerSettings = WorkerSettings()
+    secrets: SecretsSettings = SecretsSettings()
     log: LogSettings = LogSettings()
 
     def bus_url(self) -> str:

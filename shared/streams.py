@@ -48,12 +48,31 @@ class FailureReason(StrEnum):
     FORBIDDEN_URL = "forbidden_url"
 
 
+class Transport(StrEnum):
+    """How an RTSP camera's media travel."""
+
+    TCP = "tcp"
+    UDP = "udp"
+
+
+LIVE_SCHEMES: Final = ("rtsp", "rtsps", "http", "https", "device")
+
+
+def lane_of_url(url: str) -> Lane:
+    """Return the lane of what a URL names, by its scheme."""
+    return Lane.LIVE if url.partition("://")[0].lower() in LIVE_SCHEMES else Lane.FILE
+
+
 class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A registered stream.
 
     Attributes:
         stream_id: Lower-case letters, digits, `.`, `_`, `-`; at most 63 characters; starts with a letter or digit.
-        url: `file:///absolute/path` or `synthetic://name?options`; live schemes come with live sources. No credentials.
+        url: `file:///absolute/path`, `synthetic://name?options`, or a camera's: `rtsp://`, `rtsps://`, `http://`, `https://`,
+            `device://0`. No credentials: what is secret in a camera's URL is in `sealed`, and masked here.
+        sealed: What was secret in the URL, sealed by `shared.seal`; empty when nothing was.
+        transport: For RTSP.
+        tls_verify: For `rtsps` and `https`: whether the camera's certificate must be valid for its name.
         lane: File (finite, lossless) or live.
         sample_fps: Frames per second of media time to analyse, as a decimal or fraction in text ("5", "0.5", "30000/1001"),
             or "all". Text, because a timeline must not depend on how a float is rounded.
@@ -68,6 +87,9 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     stream_id: str
     url: str
+    sealed: str = ""
+    transport: Transport = Transport.TCP
+    tls_verify: bool = True
     lane: Lane = Lane.FILE
     sample_fps: str = "5"
     max_side_px: int = 1280
@@ -93,6 +115,12 @@ class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
         width, height: Of the decoded video, after rotation; 0 when unknown.
         codec: FFmpeg's name of the codec, or "".
         source_fps: Nominal frame rate as a fraction in text, or "".
+        attempts: Live: attempts to connect since frames last came.
+        next_attempt_us: Live, backing off: when it is tried again, wall clock; else 0.
+        last_frame_us: Live: when the last frame arrived, wall clock; 0 before the first.
+        fps: Live: measured frames per second that arrive, 0 when unknown.
+        clock_offset_ms: Live: how far the camera's clock is ahead of ours, in ms; None where it tells no time.
+        lost_packets: Live: network packets that never came, under this session.
     """
 
     state: StreamState = StreamState.PENDING
@@ -106,6 +134,12 @@ class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
     height: int = 0
     codec: str = ""
     source_fps: str = ""
+    attempts: int = 0
+    next_attempt_us: int = 0
+    last_frame_us: int = 0
+    fps: float = 0.0
+    clock_offset_ms: int | None = None
+    lost_packets: int = 0
 
 
 def check_stream_id(stream_id: str) -> str:
