@@ -131,6 +131,12 @@ class SourceError(MoodlineError):
         self.reason = reason
 
 
+class SealError(MoodlineError):
+    """A camera's credentials cannot be sealed or opened: the key is missing, or another one."""
+
+    code = "seal"
+
+
 class ModelError(MoodlineError):
     """A model artefact cannot be used: missing, altered, of another shape, or of an unsafe kind."""
 

@@ -118,6 +118,18 @@ class Metrics:
         self.reader_restarts: Final = Counter(
             "moodline_reader_restarts_total", "Readers started again, by cause.", ["cause"], registry=r
         )
+        self.camera_connections: Final = Counter(
+            "moodline_camera_connections_total",
+            "Connections to cameras that came to be (`live`), or failed or ended, by reason.",
+            ["result"],
+            registry=r,
+        )
+        self.camera_packets: Final = Counter(
+            "moodline_camera_packets_total", "Network packets, parts or segments that came from cameras.", registry=r
+        )
+        self.camera_packets_lost: Final = Counter(
+            "moodline_camera_packets_lost_total", "Network packets of cameras that never came.", registry=r
+        )
         self.credit_wait_seconds: Final = Counter(
             "moodline_credit_wait_seconds_total", "Time readers waited for their timelines to catch up, in s.", registry=r
         )

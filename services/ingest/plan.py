@@ -34,4 +34,13 @@ def wish_for(spec: StreamSpec, status: StreamStatus, progress: Progress | None) 
 
 def content_of(spec: StreamSpec) -> tuple[object, ...]:
     """Return what a reader depends on: when it changes, the reader must start again."""
-    return (spec.url, spec.sample_fps, spec.max_side_px, spec.recorded_at_us, spec.created_at_us)
+    return (
+        spec.url,
+        spec.sealed,
+        spec.transport,
+        spec.tls_verify,
+        spec.sample_fps,
+        spec.max_side_px,
+        spec.recorded_at_us,
+        spec.created_at_us,
+    )

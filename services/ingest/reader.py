@@ -32,7 +32,7 @@ from shared.errors import (
     SourceError,
     StreamNotFoundError,
 )
-from shared.messages import End, Frame, Hop, Lane, SkipReason, encode, topic
+from shared.messages import End, Frame, Hop, Lane, SkipReason, encode, lane_of, topic
 from shared.metrics import Metrics
 from shared.settings import IngestSettings
 from shared.store import Mark, ProgressStore
@@ -106,11 +106,7 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class ReaderParts:
-    """What the readers of one worker share.
-
-    `gate` is held while something is sent or flushed: a flush waits until nothing is under way any more, which would never
-    come to pass, or be taken for a loss, if others went on sending.
-    """
+    """What the readers of one worker share."""
 
     producer: Producer
     store: ProgressStore
@@ -120,7 +116,6 @@ class ReaderParts:
     watch: ProgressWatch
     open_source: SourceOpener
     faults: BusFaults = field(default_factory=BusFaults)
-    gate: threading.Lock = field(default_factory=threading.Lock)
 
 
 class _Halt(Exception):  # noqa: N818  # not an error: ends a reader from anywhere inside
@@ -276,8 +271,7 @@ class FileReader:
         value = encode(message)
         while True:
             try:
-                with self._parts.gate:
-                    self._parts.producer.send(_TOPIC, self._key, value)
+                self._parts.producer.send(_TOPIC, self._key, value)
             except BusFullError:
                 self._parts.metrics.retries.labels(WORKER, "bus").inc()
                 self._look_up()
@@ -286,8 +280,12 @@ class FileReader:
                 return len(value)
 
     def _flush(self) -> None:
-        with self._parts.gate:
+        try:
             self._parts.producer.flush()
+        except DeliveryError as error:
+            # The producer is shared with cameras, whose lost frames are nothing to read again for.
+            if not error.topics or any(lane_of(name) is not Lane.LIVE for name in error.topics):
+                raise
 
     def _await_credit(self) -> None:
         clock = self._parts.clock

@@ -13,16 +13,19 @@ import os
 import threading
 import time
 from collections.abc import Collection, Mapping
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
+from services.ingest.live.camera_reader import CameraParts, CameraThread, Link
+from services.ingest.live.records import Job
 from services.ingest.plan import Wish, content_of, wish_for
 from services.ingest.progress_watch import ProgressWatch
 from services.ingest.reader import WORKER, Outcome, ReaderParts
 from services.ingest.reader_thread import ReaderThread
 from services.ingest.source import SourceOpener, open_source
 from shared.bus import Consumer, Producer, partition_for
+from shared.camera import CameraAddress
 from shared.clock import Clock
 from shared.errors import BusError, BusUnavailableError, StoreUnavailableError, StreamNotFoundError
 from shared.messages import STREAMS_TOPIC, Lane
@@ -46,8 +49,37 @@ _FULL_EVERY: Final = 10
 """Streams that have ended or failed are looked at only every so many passes, or when the registry changes."""
 
 
+class Reader(Protocol):
+    """A thread that reads one stream: a file's or a camera's."""
+
+    spec: StreamSpec
+    outcome: Outcome | None
+
+    @property
+    def is_decoding(self) -> bool: ...
+
+    @property
+    def is_alive(self) -> bool: ...
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def join(self, timeout_s: float) -> bool: ...
+
+
+class CameraOpener(Protocol):
+    """What reading cameras takes; see `services.ingest.live.cameras.Cameras`."""
+
+    def open(self, job: Job) -> Link: ...
+
+    def address_of(self, spec: StreamSpec) -> CameraAddress: ...
+
+    def close(self) -> None: ...
+
+
 class IngestWorker:
-    """Reads the file streams of the shards that this member of the group owns. Live streams have a lane of their own."""
+    """Reads the streams of the shards that this member of the group owns: files in slots, cameras all at once."""
 
     def __init__(  # noqa: PLR0913  # the composition root's seam: what it is built from, one by one
         self,
@@ -60,6 +92,7 @@ class IngestWorker:
         *,
         shards: int,
         source_opener: SourceOpener = open_source,
+        cameras: CameraOpener | None = None,
     ) -> None:
         """Build the worker; nothing runs yet.
 
@@ -71,7 +104,8 @@ class IngestWorker:
             metrics: Counters of this process.
             clock: Time.
             shards: Number of partitions of `STREAMS_TOPIC`.
-            source_opener: Opens the source that a URL names.
+            source_opener: Opens the source that a file's URL names.
+            cameras: Opens cameras; closed at the end of `run`. Without it live streams are left alone.
         """
         self._consumer = consumer
         self._producer = producer
@@ -82,10 +116,12 @@ class IngestWorker:
         self._shards = shards
         self._watch = ProgressWatch(store, metrics, clock)
         self._parts = ReaderParts(producer, store, settings, metrics, clock, self._watch, source_opener)
+        self._cameras = cameras
+        self._camera_parts = cameras and CameraParts(producer, store, settings, metrics, clock, cameras.open, cameras.address_of)
         self._slots = READERS_PER_CORE * (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
         self._owned: frozenset[int] = frozenset()
         self._specs: dict[str, StreamSpec] = {}
-        self._readers: dict[str, ReaderThread] = {}
+        self._readers: dict[str, Reader] = {}
         self._queue: dict[str, StreamSpec] = {}
         self._resting: dict[str, float] = {}
         self._left: set[str] = set()
@@ -167,7 +203,8 @@ class IngestWorker:
         return [
             spec
             for spec in self._store.list_streams()
-            if spec.lane is Lane.FILE and partition_for(spec.stream_id.encode(), self._shards) in self._owned
+            if (spec.lane is Lane.FILE or self._camera_parts)
+            and partition_for(spec.stream_id.encode(), self._shards) in self._owned
         ]
 
     def _start_readers(self, wanted: dict[str, StreamSpec]) -> None:
@@ -178,11 +215,20 @@ class IngestWorker:
         # Those that waited before keep their places.
         self._queue = {name: waiting[name] for name in (*self._queue, *waiting) if name in waiting}
         free = self._slots - sum(reader.is_decoding for reader in self._readers.values())
-        for name in list(self._queue)[: max(0, free)]:
-            reader = self._readers[name] = ReaderThread(self._queue.pop(name), self._parts)
+        files = [name for name, spec in self._queue.items() if spec.lane is Lane.FILE][: max(0, free)]
+        # A camera waits for nobody.
+        cameras = [name for name, spec in self._queue.items() if spec.lane is Lane.LIVE]
+        for name in (*cameras, *files):
+            reader = self._readers[name] = self._new_reader(self._queue.pop(name))
             reader.start()
 
-    def _stop_readers(self, readers: Collection[ReaderThread]) -> None:
+    def _new_reader(self, spec: StreamSpec) -> Reader:
+        if spec.lane is Lane.LIVE:
+            assert self._camera_parts is not None
+            return CameraThread(spec, self._camera_parts)
+        return ReaderThread(spec, self._parts)
+
+    def _stop_readers(self, readers: Collection[Reader]) -> None:
         """Stop readers, all at the same time. One that does not stop in time is left behind: the next claim fences it."""
         if not readers:
             return
@@ -237,6 +283,8 @@ class IngestWorker:
     def _shut_down(self) -> None:
         self._stop_readers(list(self._readers.values()))
         self._watch.close()
+        if self._cameras is not None:
+            self._cameras.close()
         try:
             self._producer.flush(_FLUSH_S)
         except BusError as error:
@@ -245,6 +293,6 @@ class IngestWorker:
         self._consumer.close()
 
 
-def _still_right(reader: ReaderThread, wanted: Mapping[str, StreamSpec]) -> bool:
+def _still_right(reader: Reader, wanted: Mapping[str, StreamSpec]) -> bool:
     spec = wanted.get(reader.spec.stream_id)
     return spec is not None and content_of(spec) == content_of(reader.spec)

@@ -95,6 +95,7 @@ class RecordingProducer:
         self.lose_next = 0
         self.flush_errors = 0
         self.flushes = 0
+        self.lost_topics: frozenset[str] = frozenset()
         self.on_send: Callable[[Message], None] | None = None
         self._store = store
         self._limit_bytes = limit_bytes
@@ -123,7 +124,7 @@ class RecordingProducer:
         self.flushes += 1
         if self.flush_errors:
             self.flush_errors -= 1
-            raise DeliveryError("lost")
+            raise DeliveryError("lost", self.lost_topics)
 
     def close(self) -> None:
         pass

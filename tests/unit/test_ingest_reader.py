@@ -353,6 +353,16 @@ def test_a_reader_that_waits_in_vain_asks_the_bus_whether_it_has_everything(desk
     assert len(desk.producer.messages) == 4
 
 
+def test_frames_of_cameras_that_were_lost_are_nothing_to_read_a_file_again_for(desks: DeskOpener) -> None:
+    desk = desks()
+    desk.producer.flush_errors, desk.producer.lost_topics = 1, frozenset({topic(Hop.FRAMES, Lane.LIVE)})
+    assert reader(desk, add_stream(desk)).run() is Outcome.ENDED
+    desk = desks()
+    desk.producer.flush_errors, desk.producer.lost_topics = 1, frozenset(topic(Hop.FRAMES, lane) for lane in Lane)
+    with pytest.raises(DeliveryError):
+        reader(desk, add_stream(desk)).run()
+
+
 def test_records_that_another_reader_lost_are_read_again_too(desks: DeskOpener) -> None:
     desk = desks()
 

@@ -8,12 +8,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from services.ingest.live.camera_reader import CameraParts
+from services.ingest.live.records import Job
 from services.ingest.worker import IngestWorker
 from shared.bus import Record, partition_for
+from shared.camera import CameraAddress
+from shared.clock import SystemClock
 from shared.errors import BusUnavailableError, SourceError, StoreUnavailableError
 from shared.messages import STREAMS_TOPIC, End, Lane, Message
 from shared.store import Mark, Progress
-from shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus
+from shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus, Transport
 from tests.support.ingest_doubles import NOW_S, Desk, StubSource, add_stream, frames_of, open_desk
 
 SHARDS = 4
@@ -121,6 +125,92 @@ def test_reads_new_streams_to_their_ends(bench: Bench) -> None:
     assert all(sent(bench, stream_id) == list(range(21)) for stream_id in ("a", "b", "c", "late"))
     bench.turn()
     assert len(bench.desk.opened) == 4, "what has ended is not read again"
+
+
+class StubCameras:
+    """Cameras whose processes say nothing until the test speaks for them."""
+
+    def __init__(self) -> None:
+        self.links: dict[str, list[StubLink]] = {}
+        self.closed = False
+
+    def open(self, job: Job) -> "StubLink":
+        link = StubLink()
+        self.links.setdefault(job.host, []).append(link)
+        return link
+
+    def address_of(self, spec: StreamSpec) -> CameraAddress:
+        return CameraAddress("rtsp", spec.stream_id, 554)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class StubLink:
+    def __init__(self) -> None:
+        self.closed = threading.Event()
+
+    def next(self, timeout_s: float) -> Record | None:
+        self.closed.wait(timeout_s)
+        raise SourceError(FailureReason.CORRUPT, "gone")
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+@pytest.fixture
+def cameras(bench: Bench) -> StubCameras:
+    stub, parts = StubCameras(), bench.desk.parts
+    bench.worker._cameras = stub
+    bench.worker._camera_parts = CameraParts(
+        parts.producer, parts.store, parts.settings, parts.metrics, SystemClock(), stub.open, stub.address_of
+    )
+    return stub
+
+
+def add_camera(bench: Bench, stream_id: str, **fields: object) -> StreamSpec:
+    return add_stream(bench.desk, stream_id, lane=Lane.LIVE, **fields)
+
+
+def test_all_cameras_are_read_at_once_however_many_files_wait(bench: Bench, cameras: StubCameras) -> None:
+    bench.worker._slots = 0
+    add_stream(bench.desk, "file")
+    names = {f"cam{number}" for number in range(30)}
+    for name in sorted(names):
+        add_camera(bench, name)
+    bench.turn_until(lambda: set(cameras.links) == names)
+    assert bench.reading() == names
+    assert bench.state("file") is StreamState.PENDING
+
+
+def test_a_changed_camera_is_opened_again_and_the_others_are_left_alone(bench: Bench, cameras: StubCameras) -> None:
+    one, other = add_camera(bench, "one"), add_camera(bench, "other")
+    bench.turn_until(lambda: set(cameras.links) == {"one", "other"})
+    bench.change(one, labels={"floor": "2"})
+    bench.turn()
+    assert len(cameras.links["one"]) == 1, "a label is nothing to connect again for"
+    for change in ({"sealed": "other"}, {"sample_fps": "1"}, {"transport": Transport.UDP}, {"tls_verify": False}):
+        before = len(cameras.links["one"])
+        bench.change(one, **change)
+        bench.turn_until(lambda before=before: len(cameras.links["one"]) == before + 1)
+        assert cameras.links["one"][before - 1].closed.is_set()
+    bench.change(other, paused=True)
+    bench.turn_until(lambda: bench.state("other") is StreamState.PAUSED)
+    assert cameras.links["other"][0].closed.is_set()
+    assert bench.reading() == {"one"}
+
+
+def test_cameras_move_with_their_shards_and_end_with_the_worker(bench: Bench, cameras: StubCameras) -> None:
+    add_camera(bench, "cam")
+    bench.turn_until(lambda: "cam" in cameras.links)
+    bench.consumer.shards = {shard for shard in range(SHARDS) if shard != partition_for(b"cam", SHARDS)}
+    bench.turn_until(lambda: not bench.reading())
+    assert cameras.links["cam"][0].closed.is_set()
+    bench.consumer.shards = set(range(SHARDS))
+    bench.turn_until(lambda: len(cameras.links["cam"]) == 2)
+    bench.worker._shut_down()
+    assert cameras.closed
+    assert not bench.reading()
 
 
 def test_reads_only_its_shards_and_only_files(bench: Bench) -> None:
