@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Install the Debian packages that Moodline's tests and local services need: Redis, a Java runtime, Maven.
+# Install the Debian packages that Moodline's tests and local services need: Redis, a Java runtime, Maven, FFmpeg's tools, and
+# GStreamer's RTSP server, an implementation other than our own to test against.
 # Only what is missing; no system service is started. Without root or apt it says what to install.
 set -euo pipefail
 
@@ -7,6 +8,14 @@ missing=()
 command -v redis-server >/dev/null || missing+=(redis-server)
 command -v java >/dev/null || missing+=(default-jre-headless)
 command -v mvn >/dev/null || missing+=(maven)
+command -v ffmpeg >/dev/null || missing+=(ffmpeg)
+has_rtsp_server='import gi; gi.require_version("Gst", "1.0"); gi.require_version("GstRtspServer", "1.0")
+from gi.repository import Gst, GstRtspServer
+Gst.init(None)
+assert all(map(Gst.ElementFactory.find, ("videoconvert", "rtph264pay", "jpegenc", "x264enc", "x265enc", "avenc_mpeg4")))'
+/usr/bin/python3 -c "$has_rtsp_server" 2>/dev/null || missing+=(
+    python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-libav gstreamer1.0-plugins-{base,good,bad,ugly}
+)
 if [[ ${#missing[@]} -eq 0 ]]; then
     exit 0
 fi

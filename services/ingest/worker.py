@@ -117,7 +117,9 @@ class IngestWorker:
         self._watch = ProgressWatch(store, metrics, clock)
         self._parts = ReaderParts(producer, store, settings, metrics, clock, self._watch, source_opener)
         self._cameras = cameras
-        self._camera_parts = cameras and CameraParts(producer, store, settings, metrics, clock, cameras.open, cameras.address_of)
+        self._camera_parts: CameraParts | None = None
+        if cameras is not None:
+            self._camera_parts = CameraParts(producer, store, settings, metrics, clock, cameras.open, cameras.address_of)
         self._slots = READERS_PER_CORE * (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
         self._owned: frozenset[int] = frozenset()
         self._specs: dict[str, StreamSpec] = {}
