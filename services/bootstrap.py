@@ -6,10 +6,12 @@ inside the functions, so that an ingest worker never loads TensorFlow.
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
+from shared.admission import LIVE_BATCH
 from shared.bus import Bus, ConsumerSettings, Producer, open_bus
 from shared.clock import Clock, SystemClock
 from shared.errors import SettingsError
@@ -109,10 +111,16 @@ def lanes(hop: Hop) -> tuple[str, ...]:
     return (topic(hop, Lane.LIVE), topic(hop, Lane.FILE))
 
 
-def _worker(
-    resources: Resources, name: str, hop: Hop, batch: tuple[int, int], stage: Stage, sink: Sink | None = None
-) -> Runnable:
-    """Wire a stage to its hop. `batch` is most messages and linger in ms; outputs are published unless a sink is given."""
+class _Batch(NamedTuple):
+    """How a worker's batches are made: most messages, linger in ms, and per topic as `ConsumerSettings.batch_limit`."""
+
+    messages: int
+    linger_ms: int
+    limit: Callable[[str], int] | None = None
+
+
+def _worker(resources: Resources, name: str, hop: Hop, batch: _Batch, stage: Stage, sink: Sink | None = None) -> Runnable:
+    """Wire a stage to its hop. Outputs are published unless a sink is given."""
     producer = resources.open_producer()
     consumer = resources.bus.open_consumer(
         ConsumerSettings(
@@ -120,10 +128,11 @@ def _worker(
             topics=lanes(hop),
             max_prefetch_bytes=resources.settings.bus.prefetch_bytes,
             on_revoked=stage.on_revoked,
+            batch_limit=batch.limit,
         )
     )
     return Worker(
-        WorkerOptions(name, batch[0], batch[1] / 1000, resources.settings.worker.poison_limit),
+        WorkerOptions(name, batch.messages, batch.linger_ms / 1000, resources.settings.worker.poison_limit),
         consumer,
         stage,
         sink or ProducerSink(name, producer, resources.metrics, resources.stop),
@@ -136,7 +145,7 @@ def _worker(
 def _ingest(resources: Resources) -> Runnable:
     from services.ingest.worker import IngestWorker
 
-    consumer = resources.bus.open_consumer(ConsumerSettings(group="moodline.ingest", topics=(STREAMS_TOPIC,)))
+    consumer = resources.bus.open_consumer(ConsumerSettings(group="moodline.ingest", topics=(STREAMS_TOPIC,), heartbeat_ms=500))
     return IngestWorker(
         consumer,
         resources.open_producer(),
@@ -154,7 +163,8 @@ def _detector(resources: Resources) -> Runnable:
 
     settings = resources.settings.detector
     stage = DetectorStage(lambda: open_detector(settings), settings, resources.metrics)
-    return _worker(resources, "detector", Hop.FRAMES, (settings.batch_frames, settings.linger_ms), stage)
+    batch = _Batch(max(LIVE_BATCH, settings.batch_frames), settings.linger_ms, stage.batch_limit)
+    return _worker(resources, "detector", Hop.FRAMES, batch, stage)
 
 
 def _classifier(resources: Resources) -> Runnable:
@@ -164,7 +174,8 @@ def _classifier(resources: Resources) -> Runnable:
     settings = resources.settings.classifier
     # The model is warm before the worker joins its group.
     stage = ClassifierStage(open_model(settings), settings, resources.metrics)
-    return _worker(resources, "classifier", Hop.FACES, (settings.batch_messages, settings.linger_ms), stage)
+    batch = _Batch(max(LIVE_BATCH, settings.batch_messages), settings.linger_ms, stage.batch_limit)
+    return _worker(resources, "classifier", Hop.FACES, batch, stage)
 
 
 def _aggregator(resources: Resources) -> Runnable:
@@ -174,4 +185,4 @@ def _aggregator(resources: Resources) -> Runnable:
     settings = resources.settings.aggregator
     stage = AggregatorStage(resources.store.load, settings, resources.metrics)
     sink = TimelineSink(resources.store, stage, resources.metrics, resources.clock)
-    return _worker(resources, "aggregator", Hop.EMOTIONS, (settings.batch_messages, settings.linger_ms), stage, sink)
+    return _worker(resources, "aggregator", Hop.EMOTIONS, _Batch(settings.batch_messages, settings.linger_ms), stage, sink)

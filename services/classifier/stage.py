@@ -1,6 +1,7 @@
 """The classifier's core: faces in, emotions out, one message for one message."""
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias, cast
 
 import numpy as np
@@ -8,36 +9,58 @@ from msgspec.structs import replace
 
 from services.classifier.model import Model
 from services.classifier.quantise import quantised
+from shared.admission import FILE_BATCH_S, LIVE_BATCH, Admission, Candidate, ServiceTime
 from shared.emotions import CROP_SIDE_PX
 from shared.errors import MessageError, ModelError
-from shared.messages import Emotions, End, FaceEmotion, Faces, Hop, Lane, Message, SkipReason, topic
+from shared.messages import Emotions, End, FaceEmotion, Faces, Hop, Lane, Message, topic
 from shared.metrics import Metrics
 from shared.settings import ClassifierSettings
 from shared.stage import Output, Received, Send
 
 _NAME = "classifier"
+_BUDGET_SHARE = 0.9
+"""What is left of the age budget is for the way to the timeline."""
+_NEWEST_SHARE = 0.1
 _Integers: TypeAlias = tuple[int, int, int, int, int, int, int]
 
 
 class ClassifierStage:
     """Classifies the crops of all messages of a batch together, whichever streams they are of.
 
+    Live messages whose faces cannot be classified in time lose them and are marked with the reason; files' never are, nor are
+    messages without faces, which take no time.
+
     Args:
         model: The network; closed with the stage.
         settings: The fixed batch size, for the fill ratio, and the age budget of live frames.
         metrics: Where faces, skips, fill and the time of the network are counted.
+        timer: Returns seconds; what the network takes is measured with it.
     """
 
-    def __init__(self, model: Model, settings: ClassifierSettings, metrics: Metrics) -> None:
+    def __init__(
+        self, model: Model, settings: ClassifierSettings, metrics: Metrics, timer: Callable[[], float] = time.perf_counter
+    ) -> None:
         self._model = model
         self._settings = settings
         self._metrics = metrics
+        self._timer = timer
+        self._idle_since_s = timer()
+        self._faces_per_message = 1.0
+        self._service = ServiceTime(settings.batch_size)
+        self._admission = Admission(settings.age_budget_s, _BUDGET_SHARE, self._service)
 
     def process(self, batch: Sequence[Received], now_s: float) -> list[Output]:
-        messages = [self._admitted(received.message, now_s) for received in batch]
+        messages = self._admitted([_checked(received.message) for received in batch], now_s)
         crops = [face.crop for message in messages if isinstance(message, Faces) for face in message.faces]
         probabilities = iter(self._classified(crops))
+        self._idle_since_s = self._timer()
         return [Send(topic(Hop.EMOTIONS, message.lane), self._answer(message, probabilities)) for message in messages]
+
+    def batch_limit(self, name: str) -> int:
+        """Return how large a batch may be that takes a record of this topic: many live ones, but few of files."""
+        if name == topic(Hop.FACES, Lane.LIVE):
+            return LIVE_BATCH
+        return min(self._settings.batch_messages, int(self._service.units_within(FILE_BATCH_S) / self._faces_per_message))
 
     def tick(self, now_s: float) -> list[Output]:  # noqa: ARG002  # nothing is held, so time makes nothing due
         return []
@@ -48,26 +71,42 @@ class ClassifierStage:
     def close(self) -> None:
         self._model.close()
 
-    def _admitted(self, message: Message, now_s: float) -> Faces | End:
-        """Return the message; without its faces and marked, where they are too old to be worth the network's time."""
-        if isinstance(message, End):
-            return message
-        if not isinstance(message, Faces):
-            raise MessageError("unexpected", f"the classifier takes faces, not {type(message).__name__}")
-        age_s = now_s - message.captured_at_us / 1e6
-        if message.lane is Lane.LIVE and message.faces and message.skip is None and age_s > self._settings.age_budget_s:
-            self._metrics.frames_skipped.labels(_NAME, message.lane, SkipReason.EXPIRED).inc()
-            return replace(message, faces=(), skip=SkipReason.EXPIRED)
-        return message
+    def _admitted(self, messages: Sequence[Faces | End], now_s: float) -> list[Faces | End]:
+        """Return the messages; without their faces and marked, those that are not worth the network's time."""
+        admitted = list(messages)
+        live: list[tuple[int, Faces]] = []
+        of_files = 0
+        for index, message in enumerate(messages):
+            if isinstance(message, End):
+                continue
+            count = len(message.faces)
+            # A few faces in one message or another say little; a batch of file messages is sized by their mean.
+            self._faces_per_message += _NEWEST_SHARE * (max(1, count) - self._faces_per_message)
+            if message.lane is not Lane.LIVE:
+                of_files += count
+            elif count and message.skip is None:
+                live.append((index, message))
+        candidates = [
+            Candidate(message.stream_id, max(0.0, now_s - message.captured_at_us / 1e6), len(message.faces))
+            for _, message in live
+        ]
+        reasons = self._admission.decide(candidates, self._timer() - self._idle_since_s, of_files)
+        for (index, message), reason in zip(live, reasons, strict=True):
+            if reason is not None:
+                self._metrics.frames_skipped.labels(_NAME, message.lane, reason).inc()
+                admitted[index] = replace(message, faces=(), skip=reason)
+        return admitted
 
     def _classified(self, crops: Sequence[bytes]) -> list[_Integers]:
         if not crops:
             return []
+        started_s = self._timer()
         stacked = np.frombuffer(b"".join(crops), np.uint8).reshape(-1, CROP_SIDE_PX, CROP_SIDE_PX)
         with self._metrics.model_seconds.labels(_NAME).time():
             probabilities = quantised(self._model.predict(stacked))
         if len(probabilities) != len(crops):
             raise ModelError(f"the model answered {len(probabilities)} of {len(crops)} crops")
+        self._service.observe(len(crops), self._timer() - started_s)
         calls = -(-len(crops) // self._settings.batch_size)
         self._metrics.model_batch_fill.observe(len(crops) / (calls * self._settings.batch_size))
         self._metrics.faces.labels(_NAME).inc(len(crops))
@@ -89,3 +128,9 @@ class ClassifierStage:
             skip=message.skip,
             model=self._model.name if message.skip is None else "",
         )
+
+
+def _checked(message: Message) -> Faces | End:
+    if not isinstance(message, Faces | End):
+        raise MessageError("unexpected", f"the classifier takes faces, not {type(message).__name__}")
+    return message

@@ -1,6 +1,7 @@
 """The detector's core: frames in, faces out, one message for one message."""
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
@@ -8,6 +9,7 @@ from queue import SimpleQueue
 from services.detector.base import FaceDetector
 from services.detector.crop import cut_faces
 from services.detector.image import decode_jpeg
+from shared.admission import FILE_BATCH_S, LIVE_BATCH, Admission, Candidate, ServiceTime
 from shared.errors import ImageError, MessageError
 from shared.messages import End, Face, Faces, Frame, Hop, Lane, Message, SkipReason, topic
 from shared.metrics import Metrics
@@ -15,25 +17,33 @@ from shared.settings import DetectorSettings
 from shared.stage import Output, Received, Send
 
 _NAME = "detector"
+_BUDGET_SHARE = 0.5
+"""The other half of the age budget is the classifier's."""
 
 
 class DetectorStage:
     """Finds the faces of each frame and cuts them out.
 
     Several frames are searched at the same time, each by a detector of its own; outputs keep the order of the inputs, and
-    their bytes depend neither on the number of threads nor on what else was in the batch.
+    their bytes depend neither on the number of threads nor on what else was in the batch. Live frames that cannot be searched in
+    time are passed on, marked with the reason; files' frames are always searched.
 
     Args:
         make_detector: Called once per thread, at once.
         settings: Threads, most faces per frame, and the age budget of live frames.
         metrics: Where faces, skips and the time of each search are counted.
+        timer: Returns seconds; what the searches take is measured with it.
 
     Raises:
         ModelError: a detector cannot be made.
     """
 
     def __init__(
-        self, make_detector: Callable[[], FaceDetector], settings: DetectorSettings, metrics: Metrics | None = None
+        self,
+        make_detector: Callable[[], FaceDetector],
+        settings: DetectorSettings,
+        metrics: Metrics | None = None,
+        timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         threads = settings.threads or os.cpu_count() or 1
         self._settings = settings
@@ -42,11 +52,27 @@ class DetectorStage:
         for _ in range(threads):
             self._detectors.put(make_detector())
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=_NAME)
+        self._timer = timer
+        self._idle_since_s = timer()
+        self._service = ServiceTime(threads)
+        self._admission = Admission(settings.age_budget_s, _BUDGET_SHARE, self._service)
 
     def process(self, batch: Sequence[Received], now_s: float) -> list[Output]:
+        started_s = self._timer()
         messages = [received.message for received in batch]
-        answers = self._pool.map(lambda message: self._answer(message, now_s), messages)
+        skips = self._skips(messages, now_s, started_s - self._idle_since_s)
+        answers = list(self._pool.map(self._answer, messages, skips))
+        self._idle_since_s = self._timer()
+        searched = sum(_is_searched(message) and skip is None for message, skip in zip(messages, skips, strict=True))
+        if searched:
+            self._service.observe(searched, self._idle_since_s - started_s)
         return [Send(topic(Hop.FACES, message.lane), answer) for message, answer in zip(messages, answers, strict=True)]
+
+    def batch_limit(self, name: str) -> int:
+        """Return how large a batch may be that takes a record of this topic: many live ones, but few of files."""
+        if name == topic(Hop.FRAMES, Lane.LIVE):
+            return LIVE_BATCH
+        return min(self._settings.batch_frames, self._service.units_within(FILE_BATCH_S))
 
     def tick(self, now_s: float) -> list[Output]:  # noqa: ARG002  # nothing is held, so time makes nothing due
         return []
@@ -57,15 +83,27 @@ class DetectorStage:
     def close(self) -> None:
         self._pool.shutdown()
 
-    def _answer(self, message: Message, now_s: float) -> Message:
+    def _skips(self, messages: Sequence[Message], now_s: float, idle_s: float) -> list[SkipReason | None]:
+        """Return for each message why it is not searched, None if it is or needs no search."""
+        live = [index for index, message in enumerate(messages) if _is_searched(message) and message.lane is Lane.LIVE]
+        candidates = [
+            Candidate(messages[index].stream_id, max(0.0, now_s - messages[index].captured_at_us / 1e6)) for index in live
+        ]
+        of_files = sum(_is_searched(message) for message in messages) - len(live)
+        skips: list[SkipReason | None] = [None] * len(messages)
+        for index, reason in zip(live, self._admission.decide(candidates, idle_s, of_files), strict=True):
+            skips[index] = reason
+        return skips
+
+    def _answer(self, message: Message, skip: SkipReason | None) -> Message:
         if isinstance(message, End):
             return message
         if not isinstance(message, Frame):
             raise MessageError("unexpected", f"the detector takes frames, not {type(message).__name__}")
         if message.skip is not None:
             return _faces(message, skip=message.skip)
-        if message.lane is Lane.LIVE and now_s - message.captured_at_us / 1e6 > self._settings.age_budget_s:
-            return self._skipped(message, SkipReason.EXPIRED)
+        if skip is not None:
+            return self._skipped(message, skip)
         try:
             faces = self._search(message)
         except ImageError:
@@ -88,6 +126,10 @@ class DetectorStage:
     def _skipped(self, frame: Frame, reason: SkipReason) -> Faces:
         self._metrics.frames_skipped.labels(_NAME, frame.lane, reason).inc()
         return _faces(frame, skip=reason)
+
+
+def _is_searched(message: Message) -> bool:
+    return isinstance(message, Frame) and message.skip is None
 
 
 def _faces(frame: Frame, faces: tuple[Face, ...] = (), skip: SkipReason | None = None) -> Faces:

@@ -51,12 +51,24 @@ class ConsumerSettings:
         topics: Topics in order of priority: while an earlier topic has records, later ones wait (live before files).
         max_prefetch_bytes: Cap of what is fetched ahead, per topic.
         on_revoked: Called from `poll` or `close` with `(topic, partition)` pairs that this consumer owns no more.
+        batch_limit: Asked at the beginning of each `poll`, for each topic, in how large a batch its records may be: records
+            of a topic are added only while the batch has fewer than this (at least 1). So an earlier topic's batches may be
+            large and a later one's small. None: `max_records` alone counts.
+        heartbeat_ms: How often a member tells the group that it lives and hears that it has changed, in ms; below 8000 / 3.
     """
 
     group: str
     topics: tuple[str, ...]
     max_prefetch_bytes: int = 16 * 1024 * 1024
     on_revoked: Callable[[frozenset[tuple[str, int]]], None] | None = None
+    batch_limit: Callable[[str], int] | None = None
+    heartbeat_ms: int = 2000
+
+    def batch_limits(self, max_records: int) -> dict[str, int]:
+        """Return, for each topic, how large a batch may be that takes another of its records: 1 to `max_records`."""
+        if self.batch_limit is None:
+            return dict.fromkeys(self.topics, max_records)
+        return {topic: min(max_records, max(1, self.batch_limit(topic))) for topic in self.topics}
 
 
 class Consumer(Protocol):
@@ -65,8 +77,9 @@ class Consumer(Protocol):
     def poll(self, max_records: int, timeout_s: float, linger_s: float = 0.0) -> list[Record]:
         """Return up to `max_records`, oldest first per partition.
 
-        Waits up to `timeout_s` for the first record, then up to `linger_s` more for further ones. An empty list means
-        that nothing came. Must be called regularly, or the group takes the partitions away.
+        Waits up to `timeout_s` for the first record, then up to `linger_s` more for further ones, but not once the batch has
+        reached the least of the topics' limits. An empty list means that nothing came. Must be called regularly, or the group
+        takes the partitions away.
 
         Raises:
             BusUnavailableError: the bus was out of reach for longer than the adapter retries.

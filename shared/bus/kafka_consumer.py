@@ -54,6 +54,7 @@ class KafkaConsumer:
     """A consumer over one or more lanes."""
 
     def __init__(self, address: KafkaAddress, settings: ConsumerSettings) -> None:
+        self._settings = settings
         self._on_revoked = settings.on_revoked
         self._batch: list[Record] = []
         self._closed = False
@@ -63,10 +64,11 @@ class KafkaConsumer:
         self._check_open()
         batch: list[Record] = []
         self._batch = batch
-        self._sweep(max_records)
-        self._wait_for(1, max_records, timeout_s)
+        limits = self._settings.batch_limits(max_records)
+        self._sweep(limits)
+        self._wait_for(1, limits, timeout_s)
         if batch and linger_s > 0:
-            self._wait_for(max_records, max_records, linger_s)
+            self._wait_for(min(limits.values()), limits, linger_s)
         self._batch = []
         return batch
 
@@ -94,7 +96,7 @@ class KafkaConsumer:
             for lane in self._lanes:
                 lane.close()
 
-    def _wait_for(self, wanted: int, max_records: int, timeout_s: float) -> None:
+    def _wait_for(self, wanted: int, limits: Mapping[str, int], timeout_s: float) -> None:
         deadline_s = time.monotonic() + timeout_s
         while len(self._batch) < wanted:
             remaining_s = deadline_s - time.monotonic()
@@ -103,16 +105,16 @@ class KafkaConsumer:
             if len(self._lanes) > 1:
                 remaining_s = min(remaining_s, _SLICE_S)
             self._batch.extend(self._lanes[0].wait(remaining_s))
-            self._sweep(max_records)
+            self._sweep(limits)
 
-    def _sweep(self, max_records: int) -> None:
+    def _sweep(self, limits: Mapping[str, int]) -> None:
         """Add what is there, in order of priority, without waiting."""
         starved_since_s = time.monotonic() - _STARVED_S
         for lane in self._lanes[1:]:
             if lane.served_s < starved_since_s:
                 self._batch.extend(lane.take(1))
         for lane in self._lanes:
-            room = max_records - len(self._batch)
+            room = limits[lane.topic] - len(self._batch)
             if room > 0:
                 self._batch.extend(lane.take(room))
 
@@ -139,7 +141,7 @@ class _Lane:
     """
 
     def __init__(self, address: KafkaAddress, settings: ConsumerSettings, topic: str, on_revoked: Revoked) -> None:
-        config = consumer_config(address, f"{settings.group}.{topic}", settings.max_prefetch_bytes)
+        config = consumer_config(address, f"{settings.group}.{topic}", settings.max_prefetch_bytes, settings.heartbeat_ms)
         self.topic = topic
         self.owned: set[int] = set()
         self.served_s = time.monotonic()

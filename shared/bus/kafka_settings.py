@@ -79,7 +79,7 @@ def parse_url(url: str) -> KafkaAddress:
     return KafkaAddress(",".join(_with_port(host) for host in hosts), properties)
 
 
-def consumer_config(address: KafkaAddress, group: str, max_prefetch_bytes: int) -> dict[str, Any]:
+def consumer_config(address: KafkaAddress, group: str, max_prefetch_bytes: int, heartbeat_ms: int = 2000) -> dict[str, Any]:
     """Return the properties of a consumer that holds at most about `max_prefetch_bytes` of fetched records.
 
     librdkafka looks at the limit of its queue before it sends a fetch, so one answer may come on top: the two add up to the
@@ -91,7 +91,7 @@ def consumer_config(address: KafkaAddress, group: str, max_prefetch_bytes: int) 
         "group.protocol": "classic",
         "partition.assignment.strategy": "cooperative-sticky",
         "session.timeout.ms": 8000,
-        "heartbeat.interval.ms": 2000,
+        "heartbeat.interval.ms": heartbeat_ms,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "auto.offset.reset": "earliest",

@@ -14,7 +14,7 @@ It keeps the contract of `shared.bus.base`, rebalancing included, with these par
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
@@ -165,6 +165,7 @@ class MemoryConsumer:
 
     def __init__(self, bus: MemoryBus, settings: ConsumerSettings, topics: list[Topic]) -> None:
         self._bus = bus
+        self._settings = settings
         self._on_revoked = settings.on_revoked
         self._member = Member(settings.topics, bus.lock, bus.clock.monotonic_s())
         self._topics = {topic.name: topic for topic in topics}
@@ -176,10 +177,11 @@ class MemoryConsumer:
             share.join(self._member)
 
     def poll(self, max_records: int, timeout_s: float, linger_s: float = 0.0) -> list[Record]:
+        limits = self._settings.batch_limits(max_records)
         with self._bus.lock, self._polling():
-            records = self._first(max_records, timeout_s)
+            records = self._first(limits, timeout_s)
             if records and linger_s:
-                self._linger(records, max_records, linger_s)
+                self._linger(records, limits, linger_s)
             return records
 
     def commit(self, positions: Iterable[Position]) -> None:
@@ -234,11 +236,12 @@ class MemoryConsumer:
             self._member.polling = False
             self._member.last_seen_s = self._bus.clock.monotonic_s()
 
-    def _first(self, max_records: int, timeout_s: float) -> list[Record]:
+    def _first(self, limits: Mapping[str, int], timeout_s: float) -> list[Record]:
         deadline_s = time.monotonic() + timeout_s
         while True:
             self._settle()
-            records = self._take(max_records)
+            records: list[Record] = []
+            self._take(records, limits)
             remaining_s = deadline_s - time.monotonic()
             if records or remaining_s <= 0:
                 return records
@@ -246,14 +249,15 @@ class MemoryConsumer:
             moving = any(share.moving for share in self._shares.values())
             self._wait(1, min(remaining_s, _REBALANCE_LOOK_S) if moving else remaining_s)
 
-    def _linger(self, records: list[Record], max_records: int, linger_s: float) -> None:
+    def _linger(self, records: list[Record], limits: Mapping[str, int], linger_s: float) -> None:
+        wanted = min(limits.values())
         deadline_s = time.monotonic() + linger_s
-        while len(records) < max_records:
+        while len(records) < wanted:
             remaining_s = deadline_s - time.monotonic()
             if remaining_s <= 0:
                 return
-            self._wait(max_records - len(records), remaining_s)
-            records += self._take(max_records - len(records))
+            self._wait(wanted - len(records), remaining_s)
+            self._take(records, limits)
 
     def _wait(self, wanted: int, timeout_s: float) -> None:
         self._member.awaited = wanted
@@ -261,18 +265,16 @@ class MemoryConsumer:
         self._member.awaited = 0
         self._check_open()
 
-    def _take(self, limit: int) -> list[Record]:
-        records: list[Record] = []
+    def _take(self, records: list[Record], limits: Mapping[str, int]) -> None:
         for name, ready in self._member.ready.items():
             # One turn each: a partition that still has more goes to the end of the line.
             for partition in list(ready):
-                if len(records) >= limit:
-                    return records
+                if len(records) >= limits[name]:
+                    break
                 del ready[partition]
-                records += self._read(name, partition, limit - len(records))
+                records += self._read(name, partition, limits[name] - len(records))
                 if self._offsets[name, partition] < self._topics[name].logs[partition].next_offset:
                     ready[partition] = None
-        return records
 
     def _read(self, topic: str, partition: int, limit: int) -> list[Record]:
         log = self._topics[topic].logs[partition]
