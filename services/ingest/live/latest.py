@@ -1,0 +1,63 @@
+"""The slot between a reader that never waits and a sender that may be slow: the newest wins, and every loss is accounted for."""
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Taken(Generic[Item]):
+    """What was taken at once, in order: first `replaced`, oldest first, then `newest`, if there is one."""
+
+    replaced: tuple[Item, ...]
+    newest: Item | None
+
+
+class LatestSlot(Generic[Item]):
+    """Holds one item; a newer one takes its place. What was replaced is noted, up to a limit. Thread-safe."""
+
+    def __init__(self, replaced_limit: int) -> None:
+        """Start empty; at most `replaced_limit` replaced items are kept, then the oldest are only counted, in `forgotten`."""
+        self._newest: Item | None = None
+        self._replaced: deque[Item] = deque()
+        self._limit = replaced_limit
+        self._closed = False
+        self._changed = threading.Condition()
+        self.forgotten = 0
+
+    def put(self, item: Item) -> Item | None:
+        """Put the newest item in; never waits. Returns the item that it replaced."""
+        with self._changed:
+            former = self._newest
+            if former is not None:
+                self._replaced.append(former)
+                if len(self._replaced) > self._limit:
+                    self._replaced.popleft()
+                    self.forgotten += 1
+            self._newest = item
+            self._changed.notify()
+            return former
+
+    def take(self, timeout_s: float) -> Taken[Item]:
+        """Take all there is; waits up to `timeout_s` for an item. Both parts are empty after the time-out, or when closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._newest is not None or self._closed, timeout_s)
+            taken = Taken(tuple(self._replaced), self._newest)
+            self._replaced.clear()
+            self._newest = None
+            return taken
+
+    def close(self) -> None:
+        """Say that nothing more comes; what is in can still be taken."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it is closed and empty."""
+        with self._changed:
+            return self._closed and self._newest is None and not self._replaced
