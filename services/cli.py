@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from services.commands.analyze import analyze
+from services.commands.camera import camera
 from services.commands.demo import demo
 from services.commands.streams import app as streams_app
 from services.commands.timeline import timeline
@@ -25,6 +26,7 @@ app.add_typer(streams_app, name="streams")
 app.command()(timeline)
 app.command()(analyze)
 app.command()(demo)
+app.command()(camera)
 
 
 def _start(**overrides: object) -> Settings:
