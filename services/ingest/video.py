@@ -20,7 +20,6 @@ from itertools import chain
 from typing import Any, Final
 
 import av
-import numpy as np
 from av.container import Flags
 from av.stream import Discard, Disposition
 from av.video.reformatter import VideoReformatter
@@ -28,6 +27,7 @@ from av.video.reformatter import VideoReformatter
 from services.ingest.frame_times import FrameTimes
 from services.ingest.image_size import HEAD_BYTES, image_size_px
 from services.ingest.orientation import Orientation, orientation_of, turn_upright
+from services.ingest.pixels import bgr_pixels
 from services.ingest.source import BgrImage, Cancelled, DecodedFrame, SourceInfo
 from shared.errors import ImageError, SourceError
 from shared.streams import FailureReason
@@ -157,10 +157,10 @@ class VideoFile:
             picture = self._reformatter.reformat(frame, format="bgr24", threads=1)
         except av.FFmpegError as error:
             raise ImageError(f"the frame cannot be converted: {error.strerror}") from None
-        return turn_upright(_pixels(picture), self._orientation(frame))
+        return turn_upright(bgr_pixels(picture), self._orientation(frame))
 
     def _orientation(self, frame: Any) -> Orientation:
-        """Return how to turn a frame. Its angle tells whether that has changed; see `_pixels` for why not to ask for more."""
+        """Return how to turn a frame. Its angle tells whether that has changed; see `bgr_pixels` for why not to ask for more."""
         if frame.rotation != self._turned[0]:
             self._turned = frame.rotation, orientation_of(frame)
         return self._turned[1]
@@ -171,17 +171,6 @@ class VideoFile:
         return SourceError(
             FailureReason.CORRUPT, f"no frame can be decoded: the file is damaged, or its picture has more than {max_pixels} px"
         )
-
-
-def _pixels(picture: Any) -> BgrImage:
-    """Return a bgr24 frame's pixels as an array of their own.
-
-    PyAV's `to_ndarray` and `side_data` leave reference cycles that hold the frame; a reader makes so few other objects that
-    the garbage collector would let them grow to gigabytes.
-    """
-    plane = picture.planes[0]
-    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-    return np.array(rows[: picture.height, : picture.width * 3]).reshape(picture.height, picture.width, 3)
 
 
 def _open_container(descriptor: int, max_pixels: int) -> Any:
