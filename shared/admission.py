@@ -5,8 +5,8 @@ the streams that have had least are served first, each with its newest message, 
 what is processed is young, however long the overload lasts, and every stream loses evenly.
 
 The order among streams is that of start-time fair queueing (Goyal, Vin and Cheng, "Start-time fair queuing", 1996): each stream
-has a tag that grows by the cost of what it was given; the least tag goes first. Here a tag may lag behind the greatest by two of
-the largest messages only, so a stream that was quiet cannot hold up the others when it comes back.
+has a tag that grows by the cost of what it was given; the least tag goes first. Here a tag may lag behind the greatest by a few
+large messages only, so a stream that was quiet cannot hold up the others for long when it comes back.
 
 Nothing here reads a clock: ages and measured times come in.
 """
@@ -27,9 +27,9 @@ FILE_BATCH_S: Final = 0.4
 
 _SLICE_S: Final = 0.25
 _SLICES_IN_BUDGET: Final = 8
-_FIRST_ROUND_S: Final = 0.05
+_FIRST_ROUND_S: Final = 0.02
 _NEWEST_SHARE: Final = 0.25
-_CREDIT: Final = 2
+_CREDIT: Final = 8
 
 
 class ServiceTime:
@@ -43,21 +43,26 @@ class ServiceTime:
     def __init__(self, width: int, round_s: float = _FIRST_ROUND_S) -> None:
         self.width = width
         self.round_s = round_s
+        self.measured = False
 
     def seconds(self, units: int) -> float:
         """Return how long `units` take, in s."""
         return -(-units // self.width) * self.round_s
 
     def units_within(self, seconds: float) -> int:
-        """Return how many units are done in `seconds`; at least one round of them."""
+        """Return how many units are done in `seconds`; at least one round of them, and no more until one was measured."""
+        if not self.measured:
+            return self.width
         # Times of 0 do happen with a coarse timer; a bound keeps the answer finite.
         rounds = math.floor(seconds / max(self.round_s, 1e-6) + 1e-9)
         return max(1, rounds) * self.width
 
     def observe(self, units: int, elapsed_s: float) -> None:
         """Take into account that `units` (more than 0) have just taken `elapsed_s`: an exponentially weighted mean."""
-        rounds = -(-units // self.width)
-        self.round_s += _NEWEST_SHARE * (max(0.0, elapsed_s) / rounds - self.round_s)
+        measured_s = max(0.0, elapsed_s) / -(-units // self.width)
+        # A guess has no weight against what was seen.
+        self.round_s += (_NEWEST_SHARE if self.measured else 1.0) * (measured_s - self.round_s)
+        self.measured = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,7 @@ class Admission:
         self._service = service
         self._overloaded = False
         self._tags: dict[str, int] = {}
-        self._top = 0
+        self._floor = 0
 
     def decide(self, batch: Sequence[Candidate], idle_s: float, busy_units: int = 0) -> list[SkipReason | None]:
         """Decide for each message of a batch: None to process it, else why not.
@@ -105,8 +110,10 @@ class Admission:
         """
         reasons: list[SkipReason | None] = [SkipReason.EXPIRED if message.age_s > self._budget_s else None for message in batch]
         wanted = [index for index, message in enumerate(batch) if reasons[index] is None and message.cost]
-        for index in set(wanted).difference(self._chosen(batch, wanted, idle_s, busy_units)):
+        chosen = self._chosen(batch, wanted, idle_s, busy_units)
+        for index in set(wanted).difference(chosen):
             reasons[index] = SkipReason.OVERLOADED
+        self._charge([batch[index] for index in chosen])
         return reasons
 
     def _chosen(self, batch: Sequence[Candidate], wanted: list[int], idle_s: float, busy_units: int) -> list[int]:
@@ -144,8 +151,7 @@ class Admission:
         waiting: dict[str, list[int]] = {}
         for index in fresh or wanted:
             waiting.setdefault(batch[index].stream_id, []).append(index)
-        floor = self._top - _CREDIT * max((batch[index].cost for index in wanted), default=0)
-        queue = [(max(floor, self._tags.get(stream, floor)), indices[0], stream) for stream, indices in waiting.items()]
+        queue = [(self._tags.get(stream, self._floor), indices[0], stream) for stream, indices in waiting.items()]
         heapq.heapify(queue)
         chosen: list[int] = []
         while queue:
@@ -156,10 +162,16 @@ class Admission:
                 continue  # its tag stays, so it is among the first in the next slice
             chosen.append(index)
             room -= cost
-            self._tags[stream] = tag + cost
-            self._top = max(self._top, tag + cost)
             if waiting[stream]:
                 heapq.heappush(queue, (tag + cost, turn, stream))
-        # A tag at the floor says no more than none does.
-        self._tags = {stream: tag for stream, tag in self._tags.items() if tag > floor}
         return chosen
+
+    def _charge(self, served: Sequence[Candidate]) -> None:
+        """Raise the tags of the streams that are served, and the floor, below which no tag may lag."""
+        for message in served:
+            self._tags[message.stream_id] = self._tags.get(message.stream_id, self._floor) + message.cost
+        if served:
+            highest = max(self._tags[message.stream_id] for message in served)
+            self._floor = max(self._floor, highest - _CREDIT * max(message.cost for message in served))
+            # A tag at the floor says no more than none does.
+            self._tags = {stream: tag for stream, tag in self._tags.items() if tag > self._floor}

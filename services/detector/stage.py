@@ -71,7 +71,8 @@ class DetectorStage:
     def batch_limit(self, name: str) -> int:
         """Return how large a batch may be that takes a record of this topic: many live ones, but few of files."""
         if name == topic(Hop.FRAMES, Lane.LIVE):
-            return LIVE_BATCH
+            # How many can be done is known after the first round only.
+            return LIVE_BATCH if self._service.measured else self._service.width
         return min(self._settings.batch_frames, self._service.units_within(FILE_BATCH_S))
 
     def tick(self, now_s: float) -> list[Output]:  # noqa: ARG002  # nothing is held, so time makes nothing due

@@ -49,10 +49,17 @@ class Bench:
         self.bus.ensure_topics([name])
         return name
 
-    def consumer(self, *topics: str, group: str = "", max_prefetch_bytes: int = 1024 * 1024, on_revoked: Any = None) -> Consumer:
+    def consumer(
+        self,
+        *topics: str,
+        group: str = "",
+        max_prefetch_bytes: int = 1024 * 1024,
+        on_revoked: Any = None,
+        batch_limit: Callable[[str], int] | None = None,
+    ) -> Consumer:
         """Join a group of this test; a new one each time if it has no name."""
         name = f"{self._run}.{group or uuid.uuid4().hex}"
-        consumer = self.bus.open_consumer(ConsumerSettings(name, topics, max_prefetch_bytes, on_revoked))
+        consumer = self.bus.open_consumer(ConsumerSettings(name, topics, max_prefetch_bytes, on_revoked, batch_limit))
         self._consumers.append(consumer)
         return consumer
 

@@ -9,7 +9,7 @@ import pytest
 
 from shared.bus import OLDEST, Position, partition_for
 from shared.errors import BusClosedError, DeliveryError
-from tests.contract.bus_bench import PARTITIONS, Bench, last_of_each, poll_until, records_of
+from tests.contract.bus_bench import DEADLINE_S, PARTITIONS, Bench, last_of_each, poll_until, records_of
 
 
 def check_order_and_partition(bench: Bench) -> None:
@@ -56,6 +56,51 @@ def test_imitated_cluster_keeps_order_too(mock_bench: Bench) -> None:
 
 def test_imitated_cluster_delivers_again_too(mock_bench: Bench) -> None:
     check_redelivery_and_commit(mock_bench)
+
+
+def check_batch_limits(bench: Bench) -> None:
+    first, second = bench.topic(), bench.topic()
+    limits = {first: 40, second: 6}
+    consumer = bench.consumer(first, second, batch_limit=lambda name: limits[name])
+    poll_until([consumer], lambda: len(consumer.assignment()) == 2 * PARTITIONS)
+    bench.send(first, 100)
+    bench.send(second, 30)
+    seen: list[int] = []
+    sizes: list[tuple[int, int]] = []
+    deadline_s = time.monotonic() + DEADLINE_S
+    while len(seen) < 130 and time.monotonic() < deadline_s:
+        records = consumer.poll(1000, 0.2)
+        of_second = sum(record.position.topic == second for record in records)
+        sizes.append((len(records) - of_second, of_second))
+        seen += [int(record.value) for record in records]
+        if len(seen) >= 112:
+            limits[second] = 3
+    assert sorted(seen) == sorted([*range(100), *range(30)])
+    assert max(one for one, _ in sizes) > 6, "the first topic's batches may be larger"
+    for one, two in sizes:
+        assert one <= 40
+        assert two <= max(0, 6 - one)
+    assert sizes[-1][1] <= 3, "limits are asked for anew each time"
+
+
+def test_each_topic_has_its_own_batch_limit(bench: Bench) -> None:
+    check_batch_limits(bench)
+
+
+def test_imitated_cluster_keeps_batch_limits_too(mock_bench: Bench) -> None:
+    check_batch_limits(mock_bench)
+
+
+def test_a_batch_that_has_reached_the_least_limit_does_not_linger(bench: Bench) -> None:
+    first, second = bench.topic(), bench.topic()
+    consumer = bench.consumer(first, second, batch_limit=lambda name: 100 if name == first else 3)
+    poll_until([consumer], lambda: len(consumer.assignment()) == 2 * PARTITIONS)
+    bench.send(first, 20)
+    seen = 0
+    started_s = time.monotonic()
+    while seen < 18:  # Kafka may give them in pieces, the last of which may be small
+        seen += len(consumer.poll(100, 10.0, 30.0))
+    assert time.monotonic() - started_s < 25
 
 
 def test_every_key_goes_to_the_partition_that_is_computed_for_it(bench: Bench) -> None:

@@ -168,3 +168,51 @@ def test_closing_the_stage_closes_the_model() -> None:
     assert stage.tick(NOW_S) == []
     stage.close()
     assert model.closed
+
+
+class Ticking:
+    """A timer that a slow model advances."""
+
+    def __init__(self, call_s: float) -> None:
+        self.time_s = 0.0
+        timer = self
+
+        class SlowModel(StubModel):
+            def predict(self, crops: Crops) -> Probabilities:
+                timer.time_s += call_s * -(-len(crops) // 8)
+                return super().predict(crops)
+
+        self.metrics = Metrics()
+        self.stage = ClassifierStage(SlowModel(), ClassifierSettings(batch_size=8), self.metrics, lambda: self.time_s)
+
+
+def test_an_overload_is_shed_and_counted_once_but_neither_files_nor_what_costs_nothing() -> None:
+    slow = Ticking(0.2)
+    process([make_faces(0, [1])], slow.stage)
+    captured_at_us = int((NOW_S - 0.5) * 1e6)
+    live = [make_faces(seq, [seq] * 4, lane=Lane.LIVE, captured_at_us=captured_at_us) for seq in range(40)]
+    empty = make_faces(40, [], lane=Lane.LIVE, captured_at_us=captured_at_us)
+    files = [make_faces(seq, [seq], stream_id="file") for seq in range(41, 44)]
+    outputs = process([*live, empty, *files, make_end(50)], slow.stage)
+    assert [output.message.seq for output in outputs] == [*range(44), 50]
+    emotions = [output.message for output in outputs if isinstance(output.message, Emotions)]
+    done = [message for message in emotions[:40] if message.skip is None]
+    assert [len(message.faces) for message in done] == [4, 4]
+    assert {message.skip for message in emotions[:40]} == {None, SkipReason.OVERLOADED}
+    assert [message.skip for message in emotions[40:]] == [None] * 4
+    labels = {"worker": "classifier", "lane": "live", "reason": "overloaded"}
+    assert slow.metrics.registry.get_sample_value("moodline_frames_skipped_total", labels) == 38
+    for message in emotions:
+        assert all(face.probabilities.index(65535) == message.seq % 7 for face in message.faces), "each has its own"
+
+
+def test_batches_of_files_are_as_small_as_the_network_is_slow_and_faces_are_many() -> None:
+    names = ("moodline.faces.file.v1", "moodline.faces.live.v1")
+    fast, slow = Ticking(0.01), Ticking(0.1)
+    assert [fast.stage.batch_limit(name) for name in names] == [8, 8]
+    for each in (fast, slow):
+        process([make_faces(seq, [1]) for seq in range(8)], each.stage)
+    assert [fast.stage.batch_limit(name) for name in names] == [64, 256]
+    assert [slow.stage.batch_limit(name) for name in names] == [32, 256]
+    process([make_faces(seq, [1] * 4) for seq in range(60)], slow.stage)
+    assert slow.stage.batch_limit(names[0]) == pytest.approx(8, abs=1)

@@ -191,3 +191,56 @@ def test_nothing_is_due_or_held_between_batches() -> None:
     stage.on_revoked(frozenset({("moodline.frames.file.v1", 0)}))
     assert stage.tick(NOW_S) == []
     stage.close()
+
+
+class Ticking:
+    """A timer that a slow detector advances."""
+
+    def __init__(self, search_s: float) -> None:
+        self.time_s = 0.0
+        timer = self
+
+        class SlowDetector(StubDetector):
+            def detect(self, image: BgrImage) -> Detections:
+                timer.time_s += search_s
+                return super().detect(image)
+
+        self.metrics = Metrics()
+        self.stage = DetectorStage(SlowDetector, DetectorSettings(threads=1), self.metrics, lambda: self.time_s)
+
+    def skips(self, *messages: object) -> list[SkipReason | None]:
+        return [output.message.skip for output in self.stage.process(received(*messages), NOW_S)]  # type: ignore[union-attr]
+
+    def count(self, lane: Lane, reason: SkipReason) -> float:
+        labels = {"worker": "detector", "lane": lane, "reason": reason}
+        return self.metrics.registry.get_sample_value("moodline_frames_skipped_total", labels) or 0
+
+
+def test_an_overload_is_shed_and_counted_once_and_files_are_searched_all_the_same() -> None:
+    slow = Ticking(0.1)
+    slow.skips(make_frame(0))
+    live = [make_frame(seq, lane=Lane.LIVE, captured_at_us=int((NOW_S - 0.5) * 1e6)) for seq in range(30)]
+    old = make_frame(30, lane=Lane.LIVE, captured_at_us=int((NOW_S - 2.5) * 1e6))
+    shed = make_frame(31, lane=Lane.LIVE, jpeg=b"", skip=SkipReason.OVERLOADED)
+    end = End(stream_id="s9", session=1, seq=9, event_time_us=5, captured_at_us=0, lane=Lane.LIVE)
+    outputs = slow.stage.process(received(*live, old, shed, end, make_frame(40), make_frame(41)), NOW_S)
+    messages = [output.message for output in outputs]  # type: ignore[union-attr]
+    assert [message.seq for message in messages] == [*range(31), 31, 9, 40, 41]
+    skips = [message.skip for message in messages if isinstance(message, Faces)]
+    assert skips[30:] == [SkipReason.EXPIRED, SkipReason.OVERLOADED, None, None]
+    served = skips[:30].count(None)
+    assert 1 <= served <= 2
+    assert skips[:30].count(SkipReason.OVERLOADED) == 30 - served == slow.count(Lane.LIVE, SkipReason.OVERLOADED)
+    assert slow.count(Lane.LIVE, SkipReason.EXPIRED) == 1
+    assert messages[32] == end
+    slow.stage.close()
+
+
+@pytest.mark.parametrize(("search_s", "most"), [(0.001, 16), (0.02, 16), (0.1, 4), (1.0, 1)])
+def test_batches_of_files_are_as_small_as_searches_are_slow_and_live_ones_are_not(search_s: float, most: int) -> None:
+    slow = Ticking(search_s)
+    names = ("moodline.frames.file.v1", "moodline.frames.live.v1")
+    assert [slow.stage.batch_limit(name) for name in names] == [1, 1], "a first one tells how slow they are"
+    slow.skips(make_frame(0))
+    assert [slow.stage.batch_limit(name) for name in names] == [most, 256]
+    slow.stage.close()
