@@ -9,8 +9,10 @@ import typer
 from services.commands.analyze import analyze
 from services.commands.camera import camera
 from services.commands.demo import demo
+from services.commands.evaluate import evaluate
 from services.commands.streams import app as streams_app
 from services.commands.timeline import timeline
+from services.commands.train import train
 from shared.errors import MoodlineError
 from shared.log import configure_logging
 from shared.settings import Settings, load_settings
@@ -27,6 +29,8 @@ app.command()(timeline)
 app.command()(analyze)
 app.command()(demo)
 app.command()(camera)
+app.command()(train)
+app.command()(evaluate)
 
 
 def _start(**overrides: object) -> Settings:

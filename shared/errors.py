@@ -149,6 +149,12 @@ class ImageError(MoodlineError):
     code = "image"
 
 
+class DataError(MoodlineError):
+    """A data set cannot be used: a folder, column or class is missing or unknown, or a label or pixel cannot be read."""
+
+    code = "data"
+
+
 class OutputError(MoodlineError):
     """A file cannot be written as asked."""
 

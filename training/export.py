@@ -1,14 +1,14 @@
-"""Make a served model of trained weights: `python -m training.export --run training/runs/seed --data fer2013 --name fer-seed`.
+"""Make a served model of a training run: `python -m training.export --run training/runs/shipped --data fer2013 --name fer`.
 
-Batch normalisation is folded into the convolutions, weights are rounded to float16, and the result is measured again on
-the validation part before it is written: the figures in the artefact are those of what is served.
+Batch normalisation and shortcuts are folded into the convolutions and the temperature into the last layer, weights are
+rounded to float16, and the result is measured again on the validation part before it is written: the figures in the
+artefact are those of what is served.
 """
 
 import argparse
 import hashlib
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -20,46 +20,57 @@ import numpy.typing as npt
 from services.classifier.artefact import FORMAT, MANIFEST, WEIGHTS, InputContract, Manifest, check_architecture
 from shared.emotions import CROP_SIDE_PX, EMOTIONS
 from shared.errors import ModelError
-from training.architecture import BLOCKS, OFFSET, SCALE
-from training.data import Split, load_split
+from training.architecture import ARCHITECTURES, BASELINE, NORM_EPSILON, OFFSET, SCALE, Block
+from training.backend import import_keras
+from training.config import config_dict
+from training.data import Split, load_data
+from training.measures import accuracy, calibration_error, class_figures, confusion, cross_entropy, macro_f1, wilson
+from training.predictor import open_run
+from training.runs import BEST, load_arrays, load_record, load_result
 
 Array = npt.NDArray[np.float32]
 
-_BATCH_NORM_EPSILON: Final = 1e-5
 _MAX_DIFFERENCE: Final = 0.02
 """Most that a probability may change by folding and rounding."""
 
 
-def folded(state: Mapping[str, Array]) -> list[Array]:
-    """Return the serving network's weights in Keras' order and layout.
+def folded(state: Mapping[str, Array], blocks: Sequence[Block] = BASELINE, temperature: float = 1.0) -> list[Array]:
+    """Return the serving network's weights in Keras' order.
 
     Args:
-        state: The trained network's `state_dict` as arrays: convolutions without bias, each followed by its batch
-            normalisation, and a dense layer at the end.
+        state: The trained network's weights by name: `conv1/kernel` (3, 3, in, out), `norm1/gamma`, `norm1/beta`,
+            `norm1/moving_mean`, `norm1/moving_variance` (out,), and so on, and `emotions/kernel` and `emotions/bias`.
+        blocks: Its architecture.
+        temperature: What its logits are to be divided by.
+
+    Raises:
+        ModelError: a weight is missing or has another shape.
     """
-    weights: list[Array] = []
-    for index in sorted({int(name.split(".")[0]) for name in state}):
-        weight = state[f"{index}.weight"].astype(np.float64)
-        if weight.ndim == 4:
-            kernel = weight.transpose(2, 3, 1, 0)  # out, in, height, width -> height, width, in, out
-        elif weight.ndim == 1:
-            gain = weight / np.sqrt(state[f"{index}.running_var"].astype(np.float64) + _BATCH_NORM_EPSILON)
-            shift = state[f"{index}.bias"] - state[f"{index}.running_mean"] * gain
-            weights += [(kernel * gain).astype(np.float32), shift.astype(np.float32)]
-        else:
-            weights += [weight.T.astype(np.float32), state[f"{index}.bias"]]
-    return weights
+    weights: list[npt.NDArray[np.floating[Any]]] = []
+    try:
+        for index, block in enumerate(blocks, 1):
+            kernel = state[f"conv{index}/kernel"].astype(np.float64)
+            variance = state[f"norm{index}/moving_variance"].astype(np.float64)
+            gain = state[f"norm{index}/gamma"] / np.sqrt(variance + NORM_EPSILON)
+            kernel = kernel * gain
+            if block.shortcut:
+                kernel[1, 1] += np.eye(block.filters)
+            weights += [kernel, state[f"norm{index}/beta"] - state[f"norm{index}/moving_mean"] * gain]
+        weights += [state["emotions/kernel"] / temperature, state["emotions/bias"] / temperature]
+    except (KeyError, ValueError) as error:
+        raise ModelError(f"the weights do not fit the architecture: {error}") from None
+    return [weight.astype(np.float32) for weight in weights]
 
 
-def serving_network(keras: Any, name: str) -> Any:
+def serving_network(keras: Any, name: str, blocks: Sequence[Block] = BASELINE) -> Any:
     """Return the untrained serving network: uint8 (N, 48, 48) -> probabilities float32 (N, 7)."""
     layers = keras.layers
     crops = layers.Input((CROP_SIDE_PX, CROP_SIDE_PX), dtype="uint8", name="crops")
     x = layers.Reshape((CROP_SIDE_PX, CROP_SIDE_PX, 1), name="channel")(crops)
     x = layers.Rescaling(SCALE, OFFSET, name="scaled")(x)
-    for index, (filters, pool) in enumerate(BLOCKS, 1):
-        x = layers.Conv2D(filters, 3, padding="same", activation="relu", name=f"conv{index}")(x)
-        if pool:
+    for index, block in enumerate(blocks, 1):
+        x = layers.Conv2D(block.filters, 3, padding="same", activation="relu", name=f"conv{index}")(x)
+        if block.pool:
             x = layers.MaxPooling2D(name=f"pool{index}")(x)
     x = layers.GlobalAveragePooling2D(name="average")(x)
     return keras.Model(crops, layers.Dense(len(EMOTIONS), activation="softmax", name="emotions")(x), name=name)
@@ -90,17 +101,18 @@ def write_artefact(
 
 
 def measured(probabilities: Array, split: Split) -> dict[str, Any]:
-    """Return accuracy, recall per class, mean cross-entropy in nats, and expected calibration error over 15 bins."""
-    labels, rows = split.labels, np.arange(len(split.labels))
-    hit, confidence = probabilities.argmax(1) == labels, probabilities.max(1)
-    bins = np.minimum((confidence * 15).astype(int), 14)
-    gaps = [abs(hit[bins == b].sum() - confidence[bins == b].sum()) for b in range(15)]
+    """Return the figures that an artefact carries: cross-entropy in nats, calibration error over 15 bins."""
+    labels = split.labels
+    share, figures = accuracy(probabilities, labels), class_figures(confusion(probabilities, labels))
     return {
         "split": f"FER-2013 PublicTest, {len(labels)} images",
-        "accuracy": round(float(hit.mean()), 4),
-        "recall": {name: round(float(hit[labels == index].mean()), 4) for index, name in enumerate(EMOTIONS)},
-        "cross_entropy": round(float(-np.log(np.maximum(probabilities[rows, labels], 1e-9)).mean()), 4),
-        "calibration_error": round(float(sum(gaps) / len(labels)), 4),
+        "accuracy": round(share, 4),
+        "interval_95": [round(end, 4) for end in wilson(share, len(labels))],
+        "macro_f1": round(macro_f1(figures), 4),
+        "recall": {name: round(row.recall, 4) for name, row in figures.items()},
+        "support": {name: row.support for name, row in figures.items()},
+        "cross_entropy": round(cross_entropy(probabilities, labels), 4),
+        "calibration_error": round(calibration_error(probabilities, labels), 4),
     }
 
 
@@ -108,31 +120,34 @@ def export(run: Path, data: Path, folder: Path, name: str) -> dict[str, Any]:
     """Fold, round, measure and write. Returns the figures.
 
     Raises:
-        ModelError: the serving network does not answer like the trained one.
+        ModelError: the run is of a kind that cannot be folded, or the serving network does not answer like the trained one.
     """
-    os.environ["KERAS_BACKEND"] = "torch"
-    import keras
-    import torch
+    record, result = load_record(run), load_result(run)
+    kind = record.config.model.kind
+    if kind not in ARCHITECTURES:
+        raise ModelError(f"{run} is a {kind} network; only {', '.join(ARCHITECTURES)} can be served")
+    blocks = ARCHITECTURES[kind]
+    validation = load_data(data).part("validation")
+    trained, temperature = open_run(run)
+    expected = trained.predict(validation.images)
 
-    from training.model import build
-    from training.train import load_weights, predicted, record_of
-
-    validation = load_split(data / "validation")
-    state = load_weights(run / "best.npz")
-    trained = build()
-    trained.load_state_dict(state)
-    expected = torch.softmax(predicted(trained, validation)[0], 1).numpy()
-
-    weights = [weight.astype(np.float16).astype(np.float32) for weight in folded({k: v.numpy() for k, v in state.items()})]
-    network = serving_network(keras, name)
+    weights = folded(load_arrays(run / BEST), blocks, temperature)
+    weights = [weight.astype(np.float16).astype(np.float32) for weight in weights]
+    network = serving_network(import_keras(), name, blocks)
     network.set_weights(weights)
     served = np.asarray(network.predict(validation.images, batch_size=256, verbose=0))
     difference = float(np.abs(served - expected).max())
     if difference > _MAX_DIFFERENCE:
         raise ModelError(f"a probability changed by {difference} when the network was folded and rounded")
-    metrics = measured(served, validation)
-    data_used = "FER-2013 Training, without duplicates, conflicting labels and images of the validation part"
-    training = {"data": data_used, **record_of(run)}
+    metrics = {**measured(served, validation), "temperature": temperature}
+    cleaning = ", without duplicates, conflicting labels and images of the validation part" if record.config.data.clean else ""
+    training = {
+        "data": f"FER-2013 Training{cleaning}",
+        "images": record.images,
+        "backend": record.backend,
+        "result": msgspec.to_builtins(result),
+        "options": config_dict(record.config),
+    }
     write_artefact(folder, network, weights, metrics, training)
     return {**metrics, "largest_change": round(difference, 5)}
 
@@ -141,7 +156,7 @@ def main() -> None:
     """Read the command line and export."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, help="folder that training wrote")
-    parser.add_argument("--data", type=Path, required=True, help="folder with validation/")
+    parser.add_argument("--data", type=Path, required=True, help="image folder or CSV with the validation part")
     parser.add_argument("--name", required=True, help="name of the model")
     parser.add_argument("--out", type=Path, help="folder of the artefact; default models/NAME")
     arguments = parser.parse_args()

@@ -1,192 +1,253 @@
-"""Train the emotion classifier on FER-2013: `python -m training.train --data fer2013 --out training/runs/seed`.
+"""One training run: `moodline train` calls `run_training`."""
 
-Every epoch writes a line to `OUT/log.jsonl`; `OUT/best.npz` holds the averaged weights of the epoch that was best on the
-validation part. `python -m training.export` makes a served model of them.
-"""
-
-import argparse
-import json
+import hashlib
 import math
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+import numpy.typing as npt
 
-from shared.emotions import EMOTIONS
-from training.augment import augmented
-from training.data import Split, cleaned, load_split
-from training.model import build, scaled
+from services.classifier.model import Model
+from shared.errors import DataError, ModelError, OutputError, SettingsError
+from training.average import WeightAverage, named, ordered
+from training.backend import import_keras, set_threads
+from training.batches import Batches
+from training.config import ScheduleConfig, TrainConfig
+from training.data import TRAIN, VALIDATION, Dataset, Split, cleaned_index
+from training.measures import accuracy, calibration_error, cross_entropy, fitted_temperature, tempered
+from training.network import build_network, float32_network, softmax
+from training.runs import (
+    BEST,
+    CHECKPOINT,
+    CONFIG,
+    RESULT,
+    EpochLine,
+    RunRecord,
+    RunResult,
+    RunState,
+    load_arrays,
+    load_checkpoint,
+    load_record,
+    write_arrays,
+    write_checkpoint,
+    write_json,
+    write_log,
+)
+from training.targets import class_weights, make_targets
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How to train.
+class Progress(NamedTuple):
+    """How far a run is. `line` is the log's line of an epoch that has just ended."""
 
-    The learning rate warms up over the first 3% of the run, then falls along a cosine to zero. The run ends after `epochs`
-    or `minutes`, whichever comes first, and the schedule follows. A class weighs as the power `-balance` of its size in the
-    loss: at 0 a rare class is never worth answering, at 1 a common one hardly.
+    epoch: int
+    step: int
+    steps: int
+    line: EpochLine | None = None
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def learning_rate(schedule: ScheduleConfig, progress: float) -> float:
+    """Return the learning rate at `progress`, 0 to 1, of the run: a cosine, times a straight rise at its start."""
+    rise = min(1.0, (progress + 1e-3) / schedule.warm_up) if schedule.warm_up else 1.0
+    return schedule.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def run_training(  # options of one call
+    config: TrainConfig,
+    data: Dataset,
+    out: Path,
+    *,
+    resume: bool = False,
+    fetch_weights: bool = False,
+    teachers: Sequence[Model] = (),
+    on_progress: OnProgress = lambda _: None,
+) -> RunResult:
+    """Train, choose the epoch and fit the temperature on the validation part, and write the files of `training.runs`.
+
+    With `resume`, goes on after the last epoch that was finished, if there is one; on the same machine, backend and number
+    of threads the outcome is then the one of a run that was never stopped, bit for bit.
+
+    Args:
+        config: What to do.
+        data: With a `train` and a `validation` part; no other is used.
+        out: Folder of the run.
+        resume: Go on with the run in `out`.
+        fetch_weights: Let a transfer network download what it starts from.
+        teachers: Models to learn from.
+        on_progress: Called after each step and each epoch.
+
+    Raises:
+        OutputError: `out` holds a run already and `resume` is off, or cannot be written.
+        SettingsError, DataError: the run in `out` was told something else, or had other data.
+        ModelError: its files are damaged.
     """
-
-    epochs: int = 60
-    minutes: float = math.inf
-    batch: int = 128
-    learning_rate: float = 0.08
-    weight_decay: float = 5e-4
-    label_smoothing: float = 0.1
-    balance: float = 0.25
-    dropout: float = 0.3
-    average_decay: float = 0.998
-    threads: int = 2
-    seed: int = 1
-
-
-def learning_rate(options: Options, progress: float) -> float:
-    """Return the learning rate at `progress`, 0 to 1, of the run."""
-    warm_up = 0.03
-    if progress < warm_up:
-        return options.learning_rate * (progress + 1e-3) / (warm_up + 1e-3)
-    return options.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warm_up) / (1 - warm_up))))
+    keras = import_keras()
+    set_threads(keras, config.schedule.threads)
+    chosen = cleaned_index(data.part(TRAIN), data.part(VALIDATION)) if config.data.clean else np.arange(len(data.part(TRAIN)))
+    if config.data.limit and config.data.limit < len(chosen):
+        chosen = chosen[np.linspace(0, len(chosen) - 1, config.data.limit).round().astype(int)]
+    if not len(chosen):
+        raise DataError(f"{data.source}: after cleaning no training image is left")
+    train = data.part(TRAIN).subset(chosen)
+    record = RunRecord(config, len(chosen), _digest(train, data.part(VALIDATION)), keras.config.backend())
+    resumed = _prepare(out, record, resume)
+    targets = make_targets(config, data.part(TRAIN), chosen)
+    batches = Batches(config, train.images, targets, class_weights(train.labels, config.loss.balance), teachers)
+    run = _Run(keras, config, batches, data.part(VALIDATION), out, fetch_weights and not resumed)
+    return run.until_the_end(resumed, on_progress)
 
 
-def predicted(network: nn.Module, split: Split) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return logits float32 (N, 7) in evaluation mode, and labels int64 (N,)."""
-    network.eval()
-    with torch.inference_mode():
-        logits = torch.cat([network(scaled(images)) for images in torch.from_numpy(split.images).split(256)])
-    return logits, torch.from_numpy(split.labels)
+def _prepare(out: Path, record: RunRecord, resume: bool) -> bool:
+    """Write `config.json`, or see that it says the same; return whether there is something to go on with."""
+    if not (out / CONFIG).exists():
+        write_json(out / CONFIG, record)
+        return False
+    if not resume:
+        raise OutputError(f"{out} holds a run already: go on with --resume, or name another folder")
+    before = load_record(out)
+    if before.config != record.config:
+        raise SettingsError(f"{out} was begun with another configuration ({out / CONFIG}): use that one, or another folder")
+    if before.data_sha256 != record.data_sha256:
+        raise DataError(f"{out} was begun with other images: use the same, or another folder")
+    if before.backend != record.backend:
+        raise SettingsError(f"{out} was begun with the backend {before.backend}: set KERAS_BACKEND={before.backend}")
+    return (out / CHECKPOINT).exists()
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """Accuracy, mean cross-entropy in nats, and recall per class."""
-
-    accuracy: float
-    loss: float
-    recall: dict[str, float]
-
-
-def measured(logits: torch.Tensor, labels: torch.Tensor) -> Measured:
-    """Compare logits (N, 7) with labels (N,)."""
-    hit = logits.argmax(1) == labels
-    recall = {name: round(hit[labels == index].float().mean().item(), 4) for index, name in enumerate(EMOTIONS)}
-    return Measured(round(hit.float().mean().item(), 4), round(nn.functional.cross_entropy(logits, labels).item(), 4), recall)
+def _digest(*splits: Split) -> str:
+    digest = hashlib.sha256()
+    for split in splits:
+        digest.update(split.images.tobytes())
+        digest.update(split.labels.tobytes())
+    return digest.hexdigest()
 
 
-def record_of(run: Path) -> dict[str, object]:
-    """Return how a run went: its options, how far it came, and its best epoch. Runs that it went on from are inside."""
-    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    best = max(log, key=lambda line: float(line["accuracy"]))
-    options = json.loads((run / "options.json").read_text())
-    return {"epochs": len(log), "minutes": log[-1]["minutes"], "best_epoch": best["epoch"], "options": options}
+class _Run:
+    """The network, its moving average, its twin for measuring, and the optimiser."""
 
-
-def class_weights(split: Split, balance: float) -> torch.Tensor:
-    """Return the weight of each class in the loss, float32 (7,); the mean over all images is 1."""
-    counts = torch.bincount(torch.from_numpy(split.labels), minlength=len(EMOTIONS)).float()
-    weights = counts**-balance
-    return weights * counts.sum() / (weights * counts).sum()
-
-
-def train(data: Path, out: Path, options: Options, start: Path | None = None) -> None:
-    """Train and keep the best epoch. `start`: weights to go on from."""
-    torch.manual_seed(options.seed)
-    torch.set_num_threads(options.threads)
-    validation = load_split(data / "validation")
-    fitted = cleaned(load_split(data / "train"), validation)
-    network = build(options.dropout)
-    if start is not None:
-        network.load_state_dict(load_weights(start))
-    run = Run(network, options, class_weights(fitted, options.balance))
-
-    out.mkdir(parents=True, exist_ok=True)
-    record = {**asdict(options), "images": len(fitted.labels), "start": record_of(start.parent) if start else None}
-    (out / "options.json").write_text(json.dumps(record, indent=2))
-    best = 0.0
-    for epoch in range(options.epochs):
-        train_loss = run.epoch(epoch, fitted)
-        metrics = measured(*predicted(run.average.module, validation))
-        line = {"epoch": epoch, "minutes": round(run.minutes(), 2), "train_loss": round(train_loss, 4), **asdict(metrics)}
-        with (out / "log.jsonl").open("a") as log:
-            log.write(json.dumps(line) + "\n")
-        print(line, flush=True)
-        if metrics.accuracy > best:
-            best = metrics.accuracy
-            save_weights(run.average.module, out / "best.npz")
-        if run.minutes() >= options.minutes:
-            break
-
-
-class Run:
-    """One training run: the network, its moving average (what is measured and kept), and the optimiser."""
-
-    def __init__(self, network: nn.Sequential, options: Options, weights: torch.Tensor) -> None:
-        self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(options.average_decay), use_buffers=True)
-        self._network = network
-        self._options = options
-        self._generator = torch.Generator().manual_seed(options.seed)
-        self._optimiser = torch.optim.SGD(
-            network.parameters(), lr=0.0, momentum=0.9, nesterov=True, weight_decay=options.weight_decay
+    def __init__(  # the parts of one run
+        self, keras: Any, config: TrainConfig, batches: Batches, validation: Split, out: Path, fetch_weights: bool
+    ) -> None:
+        keras.utils.set_random_seed(config.schedule.seed)
+        self._keras, self._config, self._batches, self._validation, self._out = keras, config, batches, validation, out
+        self._network = build_network(keras, config.model, config.schedule.weight_decay, fetch_weights)
+        self._twin = float32_network(keras, config.model)
+        self._network.compile(
+            optimizer=keras.optimizers.SGD(config.schedule.learning_rate, momentum=config.schedule.momentum, nesterov=True),
+            loss=self._loss,
+            metrics=[self._hit],
+            jit_compile=False,
         )
-        self._criterion = nn.CrossEntropyLoss(weights, label_smoothing=options.label_smoothing)
-        self._began_s = time.monotonic()
+        self._optimiser = self._network.optimizer
+        self._optimiser.build(self._network.trainable_variables)
+        self._average = WeightAverage(keras, self._network.weights, config.schedule.average_decay)
+        self._state = RunState(-1, -1, -1.0, ())
 
-    def minutes(self) -> float:
-        """Return how long the run has taken."""
-        return (time.monotonic() - self._began_s) / 60
+    def until_the_end(self, resumed: bool, on_progress: OnProgress) -> RunResult:
+        if resumed:
+            self._load()
+        for epoch in range(self._state.epoch + 1, self._config.schedule.epochs):
+            self._epoch(epoch, on_progress)
+        return self._finish()
 
-    def epoch(self, number: int, fitted: Split) -> float:
-        """Go once through the images in random order; return the mean loss."""
-        self._network.train()
-        images, labels = torch.from_numpy(fitted.images), torch.from_numpy(fitted.labels)
-        steps, total = len(images) // self._options.batch, 0.0
-        order = torch.randperm(len(images), generator=self._generator)[: steps * self._options.batch]
-        for step, index in enumerate(order.split(self._options.batch)):
-            progress = max((number + step / steps) / self._options.epochs, self.minutes() / self._options.minutes)
-            for group in self._optimiser.param_groups:
-                group["lr"] = learning_rate(self._options, progress)
-            total += self._step(augmented(scaled(images[index]), self._generator), labels[index])
-        return total / steps
+    def _loss(self, targets: Any, logits: Any) -> Any:
+        """Cross-entropy with targets that carry the classes' weights, so they need not sum to 1."""
+        ops = self._keras.ops
+        return -ops.sum(ops.cast(targets, "float32") * ops.log_softmax(logits), axis=-1)
 
-    def _step(self, batch: torch.Tensor, labels: torch.Tensor) -> float:
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = self._network(batch.contiguous(memory_format=torch.channels_last))
-        loss = self._criterion(logits.float(), labels)
-        self._optimiser.zero_grad()
-        loss.backward()
-        self._optimiser.step()
-        self.average.update_parameters(self._network)
-        return float(loss.item())
+    def _hit(self, targets: Any, logits: Any) -> Any:
+        ops = self._keras.ops
+        return ops.cast(ops.equal(ops.argmax(targets, axis=-1), ops.argmax(logits, axis=-1)), "float32")
 
+    def _epoch(self, epoch: int, on_progress: OnProgress) -> None:
+        began_s, steps, rate = time.monotonic(), self._batches.steps, 0.0
+        # Each epoch begins from its own seed, so nothing random needs to be in the checkpoint.
+        self._keras.utils.set_random_seed(self._config.schedule.seed + 1000 + epoch)
+        self._reset_dropout(epoch)
+        sums = np.zeros(2)
+        for step, batch in enumerate(self._batches.epoch(epoch)):
+            rate = learning_rate(self._config.schedule, (epoch + step / steps) / self._config.schedule.epochs)
+            self._optimiser.learning_rate = rate
+            sums += np.array(self._network.train_on_batch(batch.images, batch.targets), np.float64)
+            self._average.update()
+            on_progress(Progress(epoch, step + 1, steps))
+        if not np.isfinite(sums).all():
+            raise ModelError(f"the loss is no number any more in epoch {epoch + 1}: lower the learning rate")
+        answers = self._answers(self._average.values)
+        labels = self._validation.labels
+        line = EpochLine(
+            epoch=epoch,
+            seconds=round(time.monotonic() - began_s, 1),
+            learning_rate=round(rate, 6),
+            train_loss=round(float(sums[0] / steps), 4),
+            train_accuracy=round(float(sums[1] / steps), 4),
+            val_loss=round(cross_entropy(answers, labels), 4),
+            val_accuracy=round(accuracy(answers, labels), 6),
+        )
+        self._save(line, accuracy(answers, labels))
+        on_progress(Progress(epoch, steps, steps, line))
 
-def save_weights(network: nn.Module, path: Path) -> None:
-    """Write the network's state as plain arrays: nothing in the file can run. Replaces the file in one step."""
-    partial = path.with_suffix(".partial.npz")
-    np.savez(partial, **{name: value.numpy() for name, value in network.state_dict().items()})
-    partial.replace(path)
+    def _reset_dropout(self, epoch: int) -> None:
+        """Keras' own random state lives in variables of its layers."""
+        for index, layer in enumerate(self._network.layers):
+            generator = getattr(layer, "seed_generator", None)
+            if generator is not None:
+                seed = np.array([self._config.schedule.seed + 1000 * (index + 1), epoch])
+                generator.state.assign(self._keras.ops.cast(seed, generator.state.dtype))
 
+    def _answers(self, values: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+        self._twin.set_weights(list(values))
+        return softmax(np.asarray(self._twin.predict(self._validation.images, batch_size=256, verbose=0)))
 
-def load_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Read what `save_weights` wrote."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    def _save(self, line: EpochLine, reached: float) -> None:
+        """Best weights, then the checkpoint, then the log: killed in between, the epoch is done again, with the same outcome."""
+        state = self._state
+        best_epoch, best = state.best_epoch, state.best_accuracy
+        if reached > best:
+            best_epoch, best = line.epoch, reached
+            write_arrays(self._out / BEST, named(self._network.weights, self._average.values))
+        self._state = RunState(line.epoch, best_epoch, best, (*state.log, line))
+        to_numpy = self._keras.ops.convert_to_numpy
+        groups = {
+            "network": [to_numpy(variable) for variable in self._network.weights],
+            "optimiser": [to_numpy(variable) for variable in self._optimiser.variables],
+            "average": self._average.values,
+        }
+        write_checkpoint(self._out, self._state, groups)
+        write_log(self._out, self._state.log)
 
+    def _load(self) -> None:
+        self._state, groups = load_checkpoint(self._out)
+        targets = {"network": self._network.weights, "optimiser": self._optimiser.variables}
+        try:
+            for name, variables in targets.items():
+                for variable, value in zip(variables, groups[name], strict=True):
+                    variable.assign(value)
+            for old, new in zip(self._average.values, groups["average"], strict=True):
+                old[...] = new
+        except (KeyError, ValueError) as error:
+            raise ModelError(f"{self._out / CHECKPOINT} does not fit this network: {error}") from None
+        write_log(self._out, self._state.log)
 
-def main() -> None:
-    """Read the command line and train."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with train/ and validation/")
-    parser.add_argument("--out", type=Path, required=True, help="folder for weights and log")
-    parser.add_argument("--start", type=Path, help="weights to go on from")
-    for name, default in asdict(Options()).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default, help=f"default {default}")
-    arguments = vars(parser.parse_args())
-    data, out, start = (arguments.pop(name) for name in ("data", "out", "start"))
-    train(data, out, Options(**arguments), start)
-
-
-if __name__ == "__main__":
-    main()
+    def _finish(self) -> RunResult:
+        """Fit the temperature to the best weights' answers and write the result."""
+        labels = self._validation.labels
+        answers = self._answers(ordered(self._network.weights, load_arrays(self._out / BEST)))
+        temperature = fitted_temperature(answers, labels)
+        result = RunResult(
+            epochs=len(self._state.log),
+            best_epoch=self._state.best_epoch,
+            accuracy=round(accuracy(answers, labels), 6),
+            cross_entropy=round(cross_entropy(tempered(answers, temperature), labels), 4),
+            calibration_error=round(calibration_error(answers, labels), 4),
+            calibration_error_tempered=round(calibration_error(tempered(answers, temperature), labels), 4),
+            temperature=round(temperature, 4),
+            minutes=round(sum(line.seconds for line in self._state.log) / 60, 2),
+        )
+        write_json(self._out / RESULT, result)
+        return result

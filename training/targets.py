@@ -1,0 +1,60 @@
+"""What the network is to answer for each training image, as distributions over the seven classes."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from shared.emotions import EMOTIONS
+from shared.errors import DataError
+from training.config import DistilConfig, TrainConfig
+from training.data import Split
+from training.measures import tempered
+from training.runs import load_arrays
+from training.votes import load_votes, voted_targets
+
+Targets = npt.NDArray[np.float32]
+
+
+def make_targets(config: TrainConfig, train: Split, kept: npt.NDArray[np.intp]) -> Targets:
+    """Return the targets of the images kept, float32 (N, 7), rows that sum to 1.
+
+    From the label or the votes, smoothed (Szegedy et al., "Rethinking Inception", 2016), and then from soft labels.
+
+    Args:
+        config: Of the run.
+        train: All training images, as read.
+        kept: Which of them are trained on.
+
+    Raises:
+        DataError: the votes or the soft labels do not fit the images.
+    """
+    part = train.subset(kept)
+    if config.data.votes:
+        hard = voted_targets(part, load_votes(Path(config.data.votes)), config.data.votes_weight)
+    else:
+        hard = np.eye(len(EMOTIONS), dtype=np.float32)[part.labels]
+    smoothing = config.loss.label_smoothing
+    targets = (1 - smoothing) * hard + smoothing / len(EMOTIONS)
+    if config.distil.soft_labels:
+        soft = _soft_labels(config.distil, len(train))[kept]
+        targets = (1 - config.distil.weight) * targets + config.distil.weight * soft
+    return targets.astype(np.float32)
+
+
+def class_weights(labels: npt.NDArray[np.int64], balance: float) -> Targets:
+    """Return the weight of each class in the loss, float32 (7,); the mean over all images is 1."""
+    counts = np.bincount(labels, minlength=len(EMOTIONS)).astype(np.float64)
+    weights = np.where(counts > 0, np.maximum(counts, 1) ** -balance, 0.0)
+    normalised: Targets = (weights * counts.sum() / (weights * counts).sum()).astype(np.float32)
+    return normalised
+
+
+def _soft_labels(config: DistilConfig, count: int) -> Targets:
+    values = load_arrays(Path(config.soft_labels)).get("probabilities")
+    if values is None or values.shape != (count, len(EMOTIONS)):
+        raise DataError(f"{config.soft_labels} needs an array `probabilities` ({count}, {len(EMOTIONS)})")
+    if not np.isfinite(values).all() or (values < 0).any() or (np.abs(values.sum(1) - 1) > 1e-2).any():
+        raise DataError(f"{config.soft_labels}: a row is not a distribution")
+    soft: Targets = tempered(values, config.temperature).astype(np.float32)
+    return soft
