@@ -1,13 +1,15 @@
-"""What users write for a camera, taken apart: an address that may be shown, and what is secret in it.
+"""Splits a camera's URL into what may be shown and what is secret, and puts both together again to connect. Pure.
 
-All of the user information is secret (a user name may be a token), and so is every value of the query whose key is not known to
-be harmless. An error never repeats any part of what was given.
+Secret are: user and password, however they are written; every value of the query but those of a few harmless camera
+parameters; and the rest of a path from where it names a user, password or token (`/user=admin_password=…`). Errors never
+repeat any part of what was given.
 """
 
+import ipaddress
 import re
-import unicodedata
-from typing import Final, NamedTuple
-from urllib.parse import unquote, urlsplit
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -17,96 +19,160 @@ from shared.streams import LIVE_SCHEMES, StreamSpec
 
 URL_LIMIT: Final = 2048
 MASK: Final = "***"
-DEFAULT_PORTS: Final = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
-
-HARMLESS_KEYS: Final = frozenset(
+_CREDENTIAL_LIMIT: Final = 1024
+_DEFAULT_PORTS: Final = {"rtsp": 554, "rtsps": 322, "http": 80, "https": 443}
+_HARMLESS: Final = frozenset(
     {
-        *("camera", "channel", "codec", "compression", "fps", "height", "profile", "proto", "resolution", "stream", "streamtype"),
-        *("subtype", "transportmode", "unicast", "videocodec", "width"),
+        "action",
+        "camera",
+        "camid",
+        "ch",
+        "channel",
+        "chn",
+        "codec",
+        "compression",
+        "fps",
+        "framerate",
+        "h",
+        "height",
+        "id",
+        "inst",
+        "media",
+        "mode",
+        "profile",
+        "profileid",
+        "proto",
+        "protocol",
+        "quality",
+        "rate",
+        "res",
+        "resolution",
+        "size",
+        "stream",
+        "streamid",
+        "streamtype",
+        "subtype",
+        "track",
+        "trackid",
+        "transportmode",
+        "type",
+        "unicast",
+        "video",
+        "videocodec",
+        "w",
+        "width",
     }
 )
-"""Keys of queries whose values are shown: what the common makes of cameras use to choose a picture."""
+_HARMLESS_VALUE = re.compile(r"[A-Za-z0-9_.,-]{0,24}", re.ASCII)
+_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,31}", re.ASCII)
+_TELLING_PATH = re.compile(
+    r"(user|usr|login|account|pass|pwd|pw|token|key|auth|secret|sig)[a-z0-9%._-]{0,12}(=|%3d)", re.IGNORECASE
+)
+_SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.ASCII | re.DOTALL)
+_HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_][a-z0-9_-]{0,62})*\.?", re.ASCII)
+_PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
+_DEVICE = re.compile(r"[0-9]{1,3}|/dev/(video[0-9]{1,3}|v4l/by-(id|path)/[A-Za-z0-9_.:+-]{1,200})", re.ASCII)
+# What may stand in a request as it is. Left out are quotation marks, which would end a header's value.
+_WIRE_SAFE: Final = "!#$%&'()*+,/:;=?@[]^_`{|}~"
 
-_HARMLESS_VALUE = re.compile(r"[A-Za-z0-9_.x-]{0,16}", re.ASCII)
-_HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]{0,252})", re.ASCII)
-_DEVICE = re.compile(r"(?:[0-9]|[1-5][0-9]|6[0-3])|/dev/[A-Za-z0-9/_.-]{1,128}", re.ASCII)
-_UNSAFE = re.compile(r"[\x00-\x20\x7f-\x9f\\\u2028\u2029\ud800-\udfff]")
 
+class CameraSecret(msgspec.Struct, frozen=True, kw_only=True):
+    """What is secret of a camera's URL; its `repr` shows nothing.
 
-class CameraSecret(msgspec.Struct, frozen=True):
-    """What is secret of a camera's URL. `target`: path and query with the secrets in them, None where the shown one is whole."""
+    Attributes:
+        username, password: Decoded; None where there is none. A user name alone may be a token.
+        target: Path and query as they go over the wire, where a part of them is secret; else None.
+    """
 
     username: str | None = None
     password: str | None = None
     target: str | None = None
 
     def __repr__(self) -> str:
-        return "CameraSecret(…)"
+        return "CameraSecret()"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return []
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether there is a user or a password."""
+        return self.username is not None or self.password is not None
 
 
-class RegisteredUrl(NamedTuple):
-    """A camera's URL as it is kept: `url` may be shown to anybody; `secret` is None where nothing is."""
+@dataclass(frozen=True, slots=True)
+class RegisteredUrl:
+    """A URL in its two parts: `url` is canonical and free of secrets; `secret` is None where nothing was secret."""
 
     url: str
     secret: CameraSecret | None
 
 
-class _Parts(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """A URL taken apart. `path` begins with `/`; `query` has no `?`, and is None where there is none."""
+
     scheme: str
-    userinfo: str | None
     host: str
     port: int
-    target: str
+    userinfo: str = field(default="", repr=False)
+    path: str = field(default="/", repr=False)
+    query: str | None = field(default=None, repr=False)
 
-    def shown(self, target: str) -> str:
+    def url(self, target: str) -> str:
+        if self.scheme == "device":
+            return f"device://{self.host}"
         host = f"[{self.host}]" if ":" in self.host else self.host
-        port = "" if self.port == DEFAULT_PORTS[self.scheme] else f":{self.port}"
+        port = "" if self.port == _DEFAULT_PORTS[self.scheme] else f":{self.port}"
         return f"{self.scheme}://{host}{port}{target}"
+
+    @property
+    def target(self) -> str:
+        return self.path if self.query is None else f"{self.path}?{self.query}"
 
 
 def register_url(given: str, *, username: str | None = None, password: str | None = None) -> RegisteredUrl:
-    """Take a camera's URL apart.
+    """Split what a user gave for a camera.
 
     Args:
-        given: A URL of one of `LIVE_SCHEMES`.
-        username: User where the URL has none, as it is, not percent-encoded.
-        password: Password where the URL has none, as it is.
+        given: A URL of one of `LIVE_SCHEMES`. In it, special characters of user and password are percent-encoded.
+        username: As a separate field, not encoded, instead of in the URL; empty and without a password: none.
+        password: Likewise.
 
     Raises:
-        InvalidStreamError: for field `url`; its message holds nothing of what was given.
+        InvalidStreamError: for field `url`, `username` or `password`; says what to do, and never repeats what was given.
     """
-    _check_text(given)
-    scheme = given.partition(":")[0].lower()
-    if scheme == "device":
-        return RegisteredUrl(f"device://{_device_of(given, username, password)}", None)
-    parts = _split(given, scheme)
-    in_url = _credentials(parts.userinfo)
-    if in_url is not None and (username is not None or password is not None):
-        raise _refuse("credentials are both in the url and beside it; give them once")
-    user, word = in_url or (username, password)
-    shown = _masked(parts.target)
-    secret = CameraSecret(user, word, None if shown == parts.target else parts.target)
-    return RegisteredUrl(parts.shown(shown), None if secret == CameraSecret() else secret)
+    parts = _parse(given)
+    user, word = _userinfo(parts.userinfo)
+    if username is not None or password is not None:
+        if user is not None or word is not None:
+            _refuse("credentials are given twice: leave them out of the url, or out of username and password")
+        user, word = _fields(username, password)
+    if parts.scheme == "device":
+        if user is not None or word is not None:
+            _refuse("a device takes no user name and no password")
+        return RegisteredUrl(parts.url(""), None)
+    shown = _masked(parts)
+    if MASK in parts.target:
+        _refuse(f"url holds {MASK}, which stands for a masked value; give the true one")
+    target = None if shown == parts.target else _wire(parts.target)
+    secret = CameraSecret(username=user, password=word, target=target)
+    return RegisteredUrl(parts.url(shown), None if secret == CameraSecret() else secret)
 
 
 def camera_address(spec: StreamSpec, secret: CameraSecret | None) -> CameraAddress:
-    """Return a registered camera's whole address.
+    """Return where a registered camera is and how to log in.
 
     Raises:
-        InvalidStreamError: the registered URL is no camera's, or what was masked in it is missing.
+        InvalidStreamError: the stream's URL is none of a camera.
     """
-    scheme = spec.url.partition(":")[0]
-    if scheme == "device":
-        return CameraAddress(scheme, _device_of(spec.url, None, None), 0)
-    parts, secret = _split(spec.url, scheme), secret or CameraSecret()
-    target = parts.target if secret.target is None else secret.target
-    if secret.target is None and f"={MASK}" in target:
-        raise _refuse("what is secret in the url is lost; change the stream's url to the whole one")
+    parts = _parse(spec.url)
+    secret = secret or CameraSecret()
     return CameraAddress(
-        scheme=scheme,
+        scheme=parts.scheme,
         host=parts.host,
         port=parts.port,
-        target=target,
+        target=_wire(parts.target) if secret.target is None else secret.target,
         username=secret.username,
         password=secret.password,
         transport=spec.transport,
@@ -114,103 +180,141 @@ def camera_address(spec: StreamSpec, secret: CameraSecret | None) -> CameraAddre
     )
 
 
-def same_host(one: str, other: str) -> bool:
-    """Say whether two registered URLs lead to the same scheme, host and port, so that credentials of one fit the other."""
-    try:
-        first, second = (_split(url, url.partition(":")[0]) for url in (one, other))
-    except InvalidStreamError:
-        return False
-    return first[0] == second[0] and first[2:4] == second[2:4]
+def endpoint_of(url: str) -> tuple[str, str, int]:
+    """Return scheme, host and port of a camera's URL: who would get its password. Raises `InvalidStreamError`."""
+    parts = _parse(url)
+    return parts.scheme, parts.host, parts.port
 
 
-def _check_text(given: str) -> None:
-    if not given or len(given) > URL_LIMIT or _UNSAFE.search(given):
-        raise _refuse(f"url must have 1 to {URL_LIMIT} characters, without spaces, backslashes and control characters")
-
-
-def _split(given: str, scheme: str) -> _Parts:
-    if scheme not in DEFAULT_PORTS or not given[len(scheme) :].startswith("://"):
-        raise _refuse(f"a camera's url begins with {', '.join(f'{known}://' for known in LIVE_SCHEMES)}")
-    rest = given[len(scheme) + 3 :]
-    authority, target = re.match(r"([^/?#]*)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]  # matches anything
-    if "@" in target:
-        # Perhaps a password with / ? or # in it: taken at its word, a part of it would be shown as host or path.
-        raise _refuse(
-            "there is an @ after the url's host; percent-encode it there as %40, and / ? # @ in user or password as "
-            "%2F %3F %23 %40, or give user and password beside the url"
+def _parse(given: str) -> _Parts:
+    if not 1 <= len(given) <= URL_LIMIT:
+        _refuse(f"url must have 1 to {URL_LIMIT} characters")
+    if "\\" in given or " " in given or not given.isprintable():
+        _refuse("url holds a space, a backslash or a character that cannot be printed; percent-encode it")
+    match = _SCHEME.fullmatch(given)
+    scheme = match["scheme"].lower() if match else ""
+    if match is None or scheme not in LIVE_SCHEMES:
+        _refuse("a camera's url looks like rtsp://host/path, rtsps://, http://, https:// or device://0")
+    if scheme == "device":
+        return _device(match["rest"])
+    authority = re.split(r"[/?#]", match["rest"], maxsplit=1)[0]
+    rest = match["rest"][len(authority) :]
+    if "@" in rest:
+        _refuse(
+            "url holds an @ after its host; percent-encode / ? # and @ in user and password (%2F %3F %23 %40), or give them "
+            "in the fields username and password; write an @ of a path or query as %40"
         )
-    if "#" in target:
-        raise _refuse("a camera's url has no fragment; percent-encode # as %23, or give user and password beside the url")
-    userinfo, at, host_port = authority.rpartition("@")
-    host, port = _host_and_port(host_port, scheme)
-    path, question, query = target.partition("?")
-    return _Parts(scheme, userinfo if at else None, host, port, (path or "/") + question + query)
+    if "#" in rest:
+        _refuse("url holds a #; write it as %23")
+    userinfo, _, place = authority.rpartition("@")
+    host, port = _place(place)
+    path, mark, query = rest.partition("?")
+    return _Parts(scheme, host, port or _DEFAULT_PORTS[scheme], userinfo, path or "/", query if mark else None)
 
 
-def _host_and_port(text: str, scheme: str) -> tuple[str, int]:
+def _device(rest: str) -> _Parts:
+    if not _DEVICE.fullmatch(rest):
+        _refuse("a device's url looks like device://0 or device:///dev/video0")
+    return _Parts("device", str(int(rest)) if rest.isdigit() else rest, 0)
+
+
+def _place(place: str) -> tuple[str, int | None]:
+    """Return host and port, None where it names no port."""
+    if place.startswith("["):
+        name, bracket, rest = place[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            _refuse("url has an IPv6 address that is not closed with ]")
+        return _ipv6(name), _port(rest[1:]) if rest else None
+    name, colon, port = place.partition(":")
+    if ":" in port:
+        _refuse("url has more than one : in its host; write an IPv6 address in brackets")
+    return _host(name), _port(port) if colon else None
+
+
+def _ipv6(name: str) -> str:
     try:
-        parts = urlsplit(f"//{text}")
-        host, port = parts.hostname or "", parts.port
+        address = ipaddress.IPv6Address(name)
     except ValueError:
-        raise _refuse("the url's host or port is not well-formed; ports are 1 to 65535") from None
-    if text.endswith(":") or port == 0:
-        raise _refuse("the url's port must be 1 to 65535")
-    return _checked_host(host), port or DEFAULT_PORTS[scheme]
+        address = None
+    if address is None or address.scope_id is not None:
+        _refuse("url has no valid IPv6 address between its brackets; zone ids are not supported")
+    return str(address)
 
 
-def _checked_host(host: str) -> str:
-    if ":" in host:
-        if re.fullmatch(r"[0-9a-f:.]{2,45}", host):
-            return host
-        raise _refuse("the url's IPv6 address is not well-formed, or has a zone, which is only for link-local addresses")
+def _host(name: str) -> str:
+    if not name:
+        _refuse("url names no host")
     try:
-        name = unicodedata.normalize("NFKC", host).encode("idna").decode("ascii").lower() if not host.isascii() else host.lower()
+        ascii_name = (name if name.isascii() else name.encode("idna").decode("ascii")).lower()
     except UnicodeError:
-        name = ""
-    if not _HOST.fullmatch(name) or ".." in name:
-        raise _refuse("the url has no host, or one that no name can be")
-    return name
+        ascii_name = ""
+    if len(ascii_name) > 254 or not _HOST.fullmatch(ascii_name):  # 253 and a final dot, RFC 1035
+        _refuse("url has a host that is neither a name nor an address")
+    return ascii_name
 
 
-def _credentials(userinfo: str | None) -> tuple[str, str | None] | None:
-    """Return user and password, decoded; a colon in the password stays in it."""
-    if userinfo is None:
-        return None
-    user, colon, word = userinfo.partition(":")
-    decoded = unquote(user), unquote(word) if colon else None
-    if any(part and re.search(r"[\x00-\x1f\x7f\ufffd]", part) for part in decoded):
-        raise _refuse("user and password may hold no control characters and must be percent-encoded UTF-8")
-    return decoded
+def _port(text: str) -> int:
+    port = int(text) if _PORT.fullmatch(text) else 0
+    if not 1 <= port <= 65_535:  # a port has 16 bits
+        _refuse(
+            "url has a port that is not a number from 1 to 65535; if it is a part of the password, percent-encode that, or use "
+            "the fields username and password"
+        )
+    return port
 
 
-def _masked(target: str) -> str:
-    path, question, query = target.partition("?")
-    if not question:
-        return target
-    return path + question + "&".join(_masked_pair(pair) for pair in query.split("&"))
+def _userinfo(text: str) -> tuple[str | None, str | None]:
+    if not text:
+        return None, None
+    user, colon, word = text.partition(":")
+    return _decoded(user), _decoded(word) if colon else None
 
 
-def _masked_pair(pair: str) -> str:
-    key, equals, value = pair.partition("=")
-    if not pair:
-        return pair
-    if not equals:
-        # A word of its own may be a token.
-        return pair if pair.lower() in HARMLESS_KEYS else MASK
-    if key.lower() in HARMLESS_KEYS and _HARMLESS_VALUE.fullmatch(value):
-        return pair
-    # A key that is long or odd may be part of a token with = in it.
-    return f"{key if re.fullmatch(r'[A-Za-z_][A-Za-z0-9_.-]{0,15}', key) else MASK}={MASK}"
+def _decoded(text: str) -> str:
+    try:
+        decoded = unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        _refuse("url has a user name or password that is not UTF-8 once percent-decoded")
+    return _usable(decoded, "url")
 
 
-def _device_of(given: str, username: str | None, password: str | None) -> str:
-    _, _, name = given.partition("://")
-    if not _DEVICE.fullmatch(name) or ".." in name:
-        raise _refuse("a device is device://0 to device://63, or device:///dev/video0")
-    if username or password:
-        raise _refuse("a device has no user and no password")
-    return name
+def _fields(username: str | None, password: str | None) -> tuple[str | None, str | None]:
+    if password is None:
+        return (_usable(username, "username") if username else None), None
+    if username is None:
+        raise InvalidStreamError("username", "a password needs its user name; give an empty one if the camera knows none")
+    return _usable(username, "username"), _usable(password, "password")
 
 
-def _refuse(message: str) -> InvalidStreamError:
-    return InvalidStreamError("url", message)
+def _usable(text: str, name: str) -> str:
+    if len(text) > _CREDENTIAL_LIMIT or re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", text):
+        raise InvalidStreamError(
+            name, f"a user name or password has at most {_CREDENTIAL_LIMIT} characters and no control characters"
+        )
+    return text
+
+
+def _masked(parts: _Parts) -> str:
+    telling = _TELLING_PATH.search(parts.path)
+    path = parts.path[: telling.end()] + MASK if telling else parts.path
+    if parts.query is None:
+        return path
+    return f"{path}?{'&'.join(_masked_part(part) for part in parts.query.split('&'))}"
+
+
+def _masked_part(part: str) -> str:
+    key, equals, value = part.partition("=")
+    if not part:
+        return part
+    if equals and key.lower() in _HARMLESS and _HARMLESS_VALUE.fullmatch(value):
+        return part
+    # What looks like a key may be a token in base64, which ends with =.
+    return f"{key}={MASK}" if value.strip("=") and _KEY.fullmatch(key) else MASK
+
+
+def _wire(target: str) -> str:
+    return quote(target, safe=_WIRE_SAFE)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise InvalidStreamError("url", message) from None

@@ -1,10 +1,10 @@
-"""Camera credentials at rest: sealed with a key from the settings, bound to their stream.
-
-The seal is Fernet of the package `cryptography`: AES-128-CBC with HMAC-SHA256, so what was altered is refused.
-"""
+"""Seals camera credentials at rest: Fernet (AES-128-CBC and HMAC-SHA256), bound to the stream that they belong to."""
 
 import os
+import secrets
+from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 from typing import Final
 
 import msgspec
@@ -15,98 +15,125 @@ from shared.errors import SealError
 from shared.settings import Settings
 
 KEY_FILE: Final = "secret.key"
-_CURE: Final = "set MOODLINE_SECRETS_KEY to the same value on the API and all ingest workers; `moodline key` makes one"
+_PURPOSE: Final = "moodline camera 1"
+_MISSING: Final = (
+    "camera passwords need a key: set MOODLINE_SECRETS_KEY to the same value on the API and ingest workers; "
+    "`moodline key` makes one"
+)
+_WRONG: Final = (
+    "the sealed camera password cannot be opened with this key: set MOODLINE_SECRETS_KEY to the key it was sealed with (several "
+    "with commas), or give the camera's credentials again"
+)
+
+KeySource = Callable[[bool], str]
+"""Returns keys with commas, "" where there are none; when its argument is true, it may make one first."""
 
 
-class _Sealed(msgspec.Struct, array_like=True):
+class _Sealed(msgspec.Struct, frozen=True, array_like=True):
+    purpose: str
     stream_id: str
-    secret: CameraSecret
+    username: str | None
+    password: str | None
+    target: str | None
 
 
 class Sealer:
-    """Seals and opens credentials. Thread-safe.
+    """Seals with the first key, opens with any. Thread-safe; keys are asked for when they are first needed."""
 
-    Args:
-        keys: One key, or several with commas: the first seals, all open. Empty: nothing can be sealed or opened.
+    def __init__(self, keys: KeySource) -> None:
+        self._keys = keys
+        self._lock = Lock()
+        self._fernet: MultiFernet | None = None
 
-    Raises:
-        SealError: a key is none.
-    """
+    def __repr__(self) -> str:
+        return "Sealer()"
 
-    def __init__(self, keys: str) -> None:
-        parts = [part.strip() for part in keys.split(",") if part.strip()]
-        try:
-            self._fernet = MultiFernet([Fernet(part) for part in parts]) if parts else None
-        except ValueError:
-            raise SealError(f"MOODLINE_SECRETS_KEY holds something that is no key; {_CURE}") from None
-
-    def seal(self, stream_id: str, secret: CameraSecret | None) -> str:
-        """Return the credentials of a stream, sealed; "" for none. Raises `SealError` when there is no key."""
-        if secret is None:
-            return ""
-        return self._required().encrypt(msgspec.msgpack.encode(_Sealed(stream_id, secret))).decode("ascii")
-
-    def open(self, stream_id: str, sealed: str) -> CameraSecret | None:
-        """Return what was sealed for this stream; None for "".
+    def seal(self, stream_id: str, secret: CameraSecret) -> str:
+        """Return the secret as text that only the key opens, and only for this stream.
 
         Raises:
-            SealError: no key, another key, or sealed for another stream.
+            SealError: there is no key, or it is none.
+        """
+        content = _Sealed(_PURPOSE, stream_id, secret.username, secret.password, secret.target)
+        return self._with_keys(create=True).encrypt(msgspec.msgpack.encode(content)).decode("ascii")
+
+    def open(self, stream_id: str, sealed: str) -> CameraSecret | None:
+        """Return what was sealed; None for "".
+
+        Raises:
+            SealError: the key is missing or another one, or the text is altered or was sealed for another stream.
         """
         if not sealed:
             return None
+        fernet = self._with_keys(create=False)
         try:
-            opened = msgspec.msgpack.decode(self._required().decrypt(sealed.encode()), type=_Sealed)
+            content = msgspec.msgpack.decode(fernet.decrypt(sealed.encode()), type=_Sealed)
         except (InvalidToken, msgspec.MsgspecError, UnicodeError):
-            raise SealError(f"the camera's credentials were sealed with another key; {_CURE}") from None
-        if opened.stream_id != stream_id:
-            raise SealError("the camera's credentials were sealed for another stream; give them again")
-        return opened.secret
+            raise SealError(_WRONG) from None
+        if (content.purpose, content.stream_id) != (_PURPOSE, stream_id):
+            raise SealError("the sealed camera password belongs to another stream; give the camera's credentials again")
+        return CameraSecret(username=content.username, password=content.password, target=content.target)
 
-    def _required(self) -> MultiFernet:
-        if self._fernet is None:
-            raise SealError(f"there is no key for camera passwords; {_CURE}")
-        return self._fernet
+    def _with_keys(self, *, create: bool) -> MultiFernet:
+        with self._lock:
+            if self._fernet is None:
+                self._fernet = _fernet(self._keys(create))
+            return self._fernet
 
 
 def new_key() -> str:
-    """Return a new random key, as `MOODLINE_SECRETS_KEY` takes it."""
+    """Return a new random key, as `MOODLINE_SECRETS_KEY` takes it: 32 bytes in URL-safe base64."""
     return Fernet.generate_key().decode("ascii")
 
 
 def open_sealer(settings: Settings) -> Sealer:
-    """Return the sealer that the settings name; the embedded service keeps a key of its own in its data directory.
+    """Return the sealer of the settings. Reads and writes nothing yet.
 
-    Raises:
-        SealError: the key is none, or its file cannot be read or written.
+    Without a key in the settings, the embedded service (SQLite) keeps one in `secret.key` in the data directory, mode 0600,
+    made when the first secret is sealed; a distributed one raises `SealError` once something must be sealed or opened.
     """
-    keys = settings.secrets.key.get_secret_value()
-    if not keys and settings.store_url().startswith("sqlite:"):
-        keys = _own_key(settings.data_path())
-    return Sealer(keys)
+    given = settings.secrets.key.get_secret_value()
+    if given:
+        return Sealer(lambda _create: given)
+    if settings.store_url().startswith("sqlite:"):
+        path = settings.data_path() / KEY_FILE
+        return Sealer(lambda create: _key_of_file(path, create=create))
+    return Sealer(lambda _create: "")
 
 
-def _own_key(folder: Path) -> str:
-    path = folder / KEY_FILE
+def _fernet(keys: str) -> MultiFernet:
+    parts = [part.strip() for part in keys.split(",") if part.strip()]
+    if not parts:
+        raise SealError(_MISSING)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            _create(path)
-        return path.read_text(encoding="ascii").strip()
+        return MultiFernet([Fernet(part) for part in parts])
+    except ValueError:
+        raise SealError("MOODLINE_SECRETS_KEY (or secret.key) holds what is no key; `moodline key` makes one") from None
+
+
+def _key_of_file(path: Path, *, create: bool) -> str:
+    try:
+        if create and not path.exists():
+            _make_key_file(path)
+        return path.read_text("ascii") if path.exists() else ""
     except (OSError, UnicodeError):
-        raise SealError(f"the key in {path} cannot be read or written; make it accessible, or {_CURE}") from None
+        raise SealError(
+            f"the key of camera passwords, {path}, cannot be read or made; check its permissions, or set MOODLINE_SECRETS_KEY"
+        ) from None
 
 
-def _create(path: Path) -> None:
-    """Write a new key that only the owner may read; whoever was first wins."""
-    partial = path.with_suffix(f".{os.getpid()}")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(new_key() + "\n")
-        file.flush()
-        os.fsync(descriptor)
+def _make_key_file(path: Path) -> None:
+    """Whoever comes first wins; nobody ever sees half a key."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        os.link(partial, path)
-    except FileExistsError:
-        pass
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(new_key() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return
     finally:
-        partial.unlink()
+        draft.unlink(missing_ok=True)
