@@ -57,7 +57,8 @@ def open_job(job: Job, opener: LiveOpener = open_live) -> LiveSource:
         transport=job.transport,
         tls_verify=job.tls_verify,
     )
-    return opener(address, PolicyEgress(policy), LiveLimits(job.open_timeout_s, job.read_timeout_s, job.max_pixels))
+    egress = PolicyEgress(policy, ca_file=None if job.tls_ca_file is None else Path(job.tls_ca_file))
+    return opener(address, egress, LiveLimits(job.open_timeout_s, job.read_timeout_s, job.max_pixels))
 
 
 def run_camera(connected: socket.socket, open_camera: JobOpener = open_job) -> NoReturn:
@@ -81,9 +82,14 @@ def _end_with(channel: Channel[Job]) -> None:
 
 
 def _limit_memory(memory_bytes: int) -> None:
-    """Limit what the process may allocate. Elsewhere than on Linux the limit does not count mapped memory, so it has none."""
+    """Limit what the process may allocate of its own; what it shares with the host it was forked from does not count.
+
+    Linux alone: elsewhere mapped memory is outside of the limit, so there is none.
+    """
     if sys.platform == "linux":
-        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+        pages = int(Path("/proc/self/statm").read_text().split()[5])
+        limit_bytes = pages * resource.getpagesize() + memory_bytes
+        resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
 
 
 def _supervised(channel: Channel[Job], work: Callable[[], None]) -> None:

@@ -13,8 +13,8 @@ _JUMP_US: Final = 1_000_000
 """A clock that differs by more from what it was, compared with arrival, was set or began anew."""
 _LATE_LIMIT_US: Final = 5_000_000
 """Frames may be delayed by more than `_JUMP_US` for this long; then it is the clock."""
-_LET_GO: Final = 1_000
-"""The smallest difference rises by 1/1000 of the time: more than any clock drifts, and too slow for jitter to show."""
+_LET_GO: Final = 2_000
+"""The smallest difference rises by 1/2000 of the time: more than any clock drifts, and too slow for jitter to show."""
 _SLEW: Final = 20
 """Corrections are spread: event time runs by 1/20 faster or slower until they are done."""
 
@@ -114,7 +114,9 @@ class CaptureClock:
         if is_first or jumped:
             # A new segment begins where its clock says, unless that were in the past: then it follows what there is, and
             # falls back to its clock slowly.
-            self._correction_us = max(0, self._last_event_us + 1 - clock_us) if jumped else 0
+            waited_us = 1 if is_first else max(1, arrived_us - self._arrived_us)
+            behind_us = self._last_event_us + waited_us - clock_us
+            self._correction_us = min(max(0, behind_us), self._tolerance_us)
         elif basis != self._basis:
             self._correction_us = self._last_event_us + media_us - (self._last_media_us or 0) - clock_us
         else:
