@@ -22,8 +22,8 @@ from shared.messages import SkipReason
 LIVE_BATCH: Final = 256
 """Most messages of a batch with live ones. Large, because only what a batch holds can be compared."""
 
-FILE_BATCH_S: Final = 0.4
-"""How long a batch of file messages may keep live ones waiting, in s."""
+FILE_BATCH_S: Final = 0.2
+"""How long the file messages of a batch may take, in s. A live message may wait for one batch and share the next: twice this."""
 
 _SLICE_S: Final = 0.25
 _SLICES_IN_BUDGET: Final = 8

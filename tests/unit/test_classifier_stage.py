@@ -213,6 +213,6 @@ def test_batches_of_files_are_as_small_as_the_network_is_slow_and_faces_are_many
     for each in (fast, slow):
         process([make_faces(seq, [1]) for seq in range(8)], each.stage)
     assert [fast.stage.batch_limit(name) for name in names] == [64, 256]
-    assert [slow.stage.batch_limit(name) for name in names] == [32, 256]
+    assert [slow.stage.batch_limit(name) for name in names] == [16, 256]
     process([make_faces(seq, [1] * 4) for seq in range(60)], slow.stage)
-    assert slow.stage.batch_limit(names[0]) == pytest.approx(8, abs=1)
+    assert slow.stage.batch_limit(names[0]) == pytest.approx(4, abs=1)

@@ -236,7 +236,7 @@ def test_an_overload_is_shed_and_counted_once_and_files_are_searched_all_the_sam
     slow.stage.close()
 
 
-@pytest.mark.parametrize(("search_s", "most"), [(0.001, 16), (0.02, 16), (0.1, 4), (1.0, 1)])
+@pytest.mark.parametrize(("search_s", "most"), [(0.001, 16), (0.02, 10), (0.1, 2), (1.0, 1)])
 def test_batches_of_files_are_as_small_as_searches_are_slow_and_live_ones_are_not(search_s: float, most: int) -> None:
     slow = Ticking(search_s)
     names = ("moodline.frames.file.v1", "moodline.frames.live.v1")
