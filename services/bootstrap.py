@@ -143,7 +143,9 @@ def _worker(resources: Resources, name: str, hop: Hop, batch: _Batch, stage: Sta
 
 
 def _ingest(resources: Resources) -> Runnable:
+    from services.ingest.live.cameras import Cameras
     from services.ingest.worker import IngestWorker
+    from shared.seal import open_sealer
 
     consumer = resources.bus.open_consumer(ConsumerSettings(group="moodline.ingest", topics=(STREAMS_TOPIC,), heartbeat_ms=500))
     return IngestWorker(
@@ -154,6 +156,7 @@ def _ingest(resources: Resources) -> Runnable:
         resources.metrics,
         resources.clock,
         shards=resources.bus.partitions(STREAMS_TOPIC),
+        cameras=Cameras(open_sealer(resources.settings)),
     )
 
 
