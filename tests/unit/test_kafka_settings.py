@@ -96,3 +96,8 @@ def test_repeated_complaints_of_the_client_are_said_once(caplog: pytest.LogCaptu
             client_log.log(logging.ERROR, "%s %s %s", "FAIL", "client", "connection refused")
         client_log.log(logging.WARNING, "%s %s %s", "CONFWARN", "client", "a consumer's property")
     assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.DEBUG]
+
+
+def test_a_group_may_have_a_faster_heartbeat() -> None:
+    address = parse_url("kafka://a")
+    assert [consumer_config(address, "g", 1 << 24, *more)["heartbeat.interval.ms"] for more in ((), (500,))] == [2000, 500]
