@@ -32,7 +32,7 @@ def make_job(target: str, **fields: object) -> Job:
         "sample_fps": "5",
         "max_side_px": 320,
         "jpeg_quality": 80,
-        "max_pixels": 1_000_000,
+        "max_pixels": 50_000_000,
         "open_timeout_s": 5.0,
         "read_timeout_s": 5.0,
         "clock_tolerance_s": 5.0,
