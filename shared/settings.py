@@ -92,7 +92,7 @@ class DetectorSettings(_Group):
     min_face_px: int = Field(16, ge=4, description="Least width of a face in the reduced image, in px.")
     max_faces: int = Field(64, ge=1, le=1000, description="At most this many faces per frame, best scores first.")
     threads: int = Field(0, ge=0, le=256, description="Frames searched at the same time; 0: one per core.")
-    batch_frames: int = Field(16, ge=1, le=1024, description="Frames taken from the bus at a time.")
+    batch_frames: int = Field(16, ge=1, le=1024, description="Most frames of files taken from the bus at a time; fewer when each takes long.")
     linger_ms: int = Field(5, ge=0, description="How long a batch waits for more frames after its first, in ms.")
     age_budget_s: float = Field(2.0, gt=0, description="Live frames older than this are passed on unprocessed, in s.")
 
@@ -102,7 +102,9 @@ class ClassifierSettings(_Group):
 
     model: str = Field("fer-seed", description="Name of a folder in `models/`, or a path to one.")
     batch_size: int = Field(8, ge=1, le=4096, description="Fixed batch shape of the network; shorter batches are padded.")
-    batch_messages: int = Field(64, ge=1, le=4096, description="Messages taken from the bus at a time.")
+    batch_messages: int = Field(
+        64, ge=1, le=4096, description="Most messages of files taken from the bus at a time; fewer when each takes long."
+    )
     linger_ms: int = Field(20, ge=0, description="How long a batch waits for more messages after its first, in ms.")
     threads: int = Field(0, ge=0, le=256, description="CPU threads of the network; 0: one per core.")
     age_budget_s: float = Field(2.0, gt=0, description="Live frames older than this are passed on unclassified, in s.")
