@@ -18,8 +18,8 @@ _FU_H265: Final = 49
 def split_nals(stream: bytes) -> list[bytes]:
     """Return the NAL units of an Annex B byte stream, without start codes."""
     starts = [match.end() for match in _START_CODE.finditer(stream)]
-    ends = [start - 3 for start in starts[1:]] + [len(stream)]
-    nals = (stream[start:end].rstrip(b"\x00") for start, end in zip(starts, ends, strict=True))
+    ends = [*(start - 3 for start in starts[1:]), len(stream)]
+    nals = (stream[start:end].rstrip(b"\x00") for start, end in zip(starts, ends, strict=False))
     return [nal for nal in nals if nal]
 
 
