@@ -26,7 +26,7 @@ _CODECS = {
     "h265": "x265enc tune=zerolatency speed-preset=ultrafast bitrate=500 key-int-max={gop} ! "
     "rtph265pay name=pay0 pt=96 config-interval=1",
     "jpeg": "jpegenc quality=80 ! rtpjpegpay name=pay0 pt=26",
-    "mpeg4": "avenc_mpeg4 gop-size={gop} bitrate=800000 ! rtpmp4vpay name=pay0 pt=96 config-interval=1",
+    "mpeg4": "avenc_mpeg4 gop-size={gop} bitrate=800000 ! rtpmp4vpay name=pay0 pt=96",
 }
 
 

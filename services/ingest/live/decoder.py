@@ -93,11 +93,8 @@ class KeyframeDecoder:
         packet.pts = packet.dts = self._number
         try:
             frames = self._codec.decode(packet)
-        except av.error.MemoryError:
-            raise SourceError(FailureReason.TOO_LARGE, "the camera's picture needs more memory than there is") from None
         except av.FFmpegError as error:
-            if keyframe and isinstance(error, av.error.ArgumentError):
-                # What FFmpeg says of a size over its limit, and of little else.
+            if self._is_over_limit(error, keyframe):
                 raise self._too_large() from None
             self._damage()
             return []
@@ -163,6 +160,12 @@ class KeyframeDecoder:
             return bgr_pixels(self._reformatter.reformat(frame, format="bgr24", threads=1))
         except av.FFmpegError:
             raise ImageError("the frame cannot be converted") from None
+
+    def _is_over_limit(self, error: av.FFmpegError, keyframe: bool) -> bool:
+        """Decoders say this each in their own way: some note the size that they refuse, others forget it."""
+        if self._codec.width * self._codec.height > self._max_pixels or isinstance(error, av.error.MemoryError):
+            return True
+        return keyframe and isinstance(error, av.error.ArgumentError)
 
     def _too_large(self) -> SourceError:
         return SourceError(

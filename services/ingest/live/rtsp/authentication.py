@@ -88,7 +88,7 @@ class Login:
 
 def _challenges(header: str) -> list[Challenge]:
     marks = list(_CHALLENGE.finditer(header))
-    ends = [mark.start() for mark in marks[1:]] + [len(header)]
+    ends = [*(mark.start() for mark in marks[1:]), len(header)][: len(marks)]
     read = (_challenge(mark[1], header[mark.end() : end]) for mark, end in zip(marks, ends, strict=True))
     return [challenge for challenge in read if challenge is not None]
 

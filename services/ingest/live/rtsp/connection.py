@@ -10,7 +10,7 @@ from services.ingest.live.rtsp.wire import Interleaved, Response, Wire, format_r
 from shared.errors import SourceError
 from shared.streams import FailureReason
 
-POLL_S: Final = 0.5
+POLL_S: Final = 0.25
 """Longest wait of one read or write, so that time-outs are noticed whatever the camera does."""
 
 _READ_BYTES: Final = 256 * 1024
@@ -111,11 +111,15 @@ class Connection:
 
     def _answer(self, deadline_s: float) -> Response:
         while True:
+            answer = None
+            # Media may follow the answer at once, so all of what came is looked at.
             for item in self.receive():
                 if isinstance(item, Interleaved):
                     self._keep(item)
                 elif self._is_answer(item):
-                    return item
+                    answer = item
+            if answer is not None:
+                return answer
             if time.monotonic() >= deadline_s:
                 raise SourceError(FailureReason.TIMEOUT, "the camera does not answer")
 

@@ -31,7 +31,7 @@ class Received(NamedTuple):
 
 
 class Media(Protocol):
-    """The media of one session. `receive` blocks for half a second at most."""
+    """The media of one session. `receive` blocks for a moment at most."""
 
     reorders: bool
 

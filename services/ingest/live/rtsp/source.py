@@ -30,6 +30,7 @@ from shared.streams import FailureReason, Transport
 _REPORT_S: Final = 5.0
 _HOUSEKEEPING_S: Final = 0.5
 _REORDER_WAIT_S: Final = 0.1
+_ENDED_LIMIT: Final = 64
 
 
 def open_rtsp(address: CameraAddress, egress: Egress, limits: LiveLimits) -> LiveSource:
@@ -91,6 +92,7 @@ class RtspSource:
                 for frame in receiver.take_rtp(data, arrived_s, media.reorders):
                     yield frame
                     self._deadline_s = time.monotonic() + self._read_timeout_s
+            receiver.require_sender()
             for response in received.responses:
                 self._session.answered(response)
             now_s = time.monotonic()
@@ -122,6 +124,7 @@ class Receiver:
         self._ssrc: int | None = None
         self._reorder = Reorder()
         self._progress_s = 0.0
+        self._ended: list[int] = []
         self._sender: tuple[SenderReport, float] | None = None
         self._numbers = PacketNumbers()
         self._clock = MediaClock(track.clock_rate)
@@ -154,13 +157,17 @@ class Receiver:
         return [frame for one in self._reorder.expire() for frame in self._take(one, arrived_s)]
 
     def take_rtcp(self, data: bytes) -> None:
-        """Take reports of the camera's clock. Raises `SourceError` when the camera says that it ends."""
+        """Take reports of the camera's clock, and what has ended."""
         found = parse_rtcp(data)
         for report in found.reports:
             if self._ssrc is None or report.ssrc == self._ssrc:
                 self._clock.report(report.unix_s, report.timestamp)
                 self._sender = report, time.monotonic()
-        if self._ssrc in found.ended:
+        self._ended += found.ended[: _ENDED_LIMIT - len(self._ended)]
+
+    def require_sender(self) -> None:
+        """Raise `SourceError` when the camera has said that it ends."""
+        if self._ended and self._ssrc in self._ended:
             raise SourceError(FailureReason.UNREACHABLE, "the camera ended the stream")
 
     def report(self) -> bytes:

@@ -1,0 +1,124 @@
+"""Cameras by GStreamer's RTSP server: another implementation than ours."""
+
+import ipaddress
+import itertools
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.ingest.live.rtsp.source import open_rtsp
+from services.ingest.live.source import LiveFrame, LiveLimits, LiveSource
+from shared.camera import CameraAddress
+from shared.errors import SourceError
+from shared.net_policy import NetPolicy
+from shared.streams import Transport
+from tests.support.gst_rtsp import GstRtspServer, gst_rtsp_server, pattern_camera
+
+CODECS = {"h264": "h264", "h265": "hevc", "jpeg": "mjpeg"}
+
+
+class PlainEgress:
+    policy = NetPolicy(frozenset({"rtsp", "rtsps"}))
+
+    def connect(self, host: str, port: int, timeout_s: float, *, redirected_from: str | None = None) -> socket.socket:
+        try:
+            return socket.create_connection((host, port), timeout_s)
+        except OSError:
+            raise SourceError("unreachable", "refused") from None
+
+    def wrap_tls(self, plain: socket.socket, host: str, *, verify: bool, ca_file: Path | None = None) -> ssl.SSLSocket:
+        context = ssl.create_default_context()
+        if not verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        try:
+            return context.wrap_socket(plain, server_hostname=host)
+        except ssl.SSLError:
+            raise SourceError("tls", "not valid") from None
+
+    def peer_address(self, connected: socket.socket) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+        return ipaddress.ip_address(connected.getpeername()[0])
+
+
+@pytest.fixture(scope="module")
+def cameras() -> Iterator[GstRtspServer]:
+    with gst_rtsp_server({f"/{codec}": pattern_camera(codec) for codec in CODECS}) as server:
+        yield server
+
+
+def _open(server: GstRtspServer, path: str, login: tuple[str, str] | None = None, **fields: object) -> LiveSource:
+    user, password = login or (None, None)
+    address = CameraAddress("rtsp", "127.0.0.1", server.port, path, user, password)
+    for name, value in fields.items():
+        object.__setattr__(address, name, value)
+    return open_rtsp(address, PlainEgress(), LiveLimits(10, 3))
+
+
+def _take(source: LiveSource, count: int) -> list[LiveFrame]:
+    return list(itertools.islice(source.frames(), count))
+
+
+@pytest.mark.parametrize("transport", list(Transport))
+@pytest.mark.parametrize("codec", CODECS)
+def test_frames_come_in_order_and_at_their_rate(cameras: GstRtspServer, codec: str, transport: Transport) -> None:
+    source = _open(cameras, f"/{codec}", transport=transport)
+    frames = _take(source, 20)
+    steps_s = [float(later.media_s - earlier.media_s) for earlier, later in itertools.pairwise(frames)]
+    assert all(step_s == pytest.approx(0.04, abs=0.002) for step_s in steps_s)
+    assert (source.info.codec, source.info.width, source.info.height, source.info.fps) == (CODECS[codec], 320, 240, 25)
+    assert abs(frames[-1].arrived_s - time.time()) < 2
+    assert source.counts.damaged == source.counts.lost_packets == 0
+    # A white ball of 40 px across on black.
+    picture = frames[-1].to_bgr()
+    assert 700 < int((picture[..., 1] > 128).sum()) < 2000
+    began_s = time.monotonic()
+    source.close()
+    assert time.monotonic() - began_s < 0.3
+
+
+def test_the_cameras_own_time_comes_with_its_reports(cameras: GstRtspServer) -> None:
+    source = _open(cameras, "/h264")
+    timed = next(frame for frame in itertools.islice(source.frames(), 250) if frame.camera_s is not None)
+    assert timed.camera_s == pytest.approx(timed.arrived_s, abs=0.5)
+    source.close()
+
+
+def test_a_missing_path(cameras: GstRtspServer) -> None:
+    with pytest.raises(SourceError) as caught:
+        _open(cameras, "/none")
+    assert caught.value.reason == "not_found"
+
+
+@pytest.mark.parametrize("digest", [False, True])
+def test_log_in(digest: bool) -> None:
+    with gst_rtsp_server({"/a": pattern_camera()}, login=("jo@n", "p:w/1"), digest=digest) as server:
+        source = _open(server, "/a", ("jo@n", "p:w/1"))
+        assert len(_take(source, 3)) == 3
+        source.close()
+        for login in (("jo@n", "wrong"), None):
+            with pytest.raises(SourceError) as caught:
+                _open(server, "/a", login)
+            assert caught.value.reason == "auth"
+
+
+def test_a_server_that_is_killed_and_comes_back() -> None:
+    with gst_rtsp_server({"/a": pattern_camera()}) as server:
+        source = _open(server, "/a")
+        frames = source.frames()
+        next(frames)
+        server.kill()
+        with pytest.raises(SourceError) as caught:
+            list(frames)
+        assert caught.value.reason == "unreachable"
+        source.close()
+        with pytest.raises(SourceError) as refused:
+            _open(server, "/a")
+        assert refused.value.reason == "unreachable"
+        server.start()
+        again = _open(server, "/a")
+        assert len(_take(again, 3)) == 3
+        again.close()
