@@ -67,15 +67,19 @@ class PolicyEgress:
         is_redirected = redirected_from is not None and redirected_from.lower() not in self._loopback_hosts
         addresses = self._judged(self._addresses(host, port, timeout_s), redirected=is_redirected)
         error: OSError | None = None
-        for address in addresses:
+        for tried, address in enumerate(addresses):
             remaining_s = deadline_s - time.monotonic()
             if remaining_s <= 0:
                 break
             try:
-                connected = socket.create_connection((str(address), port), remaining_s)
+                # One address that does not answer must not use up the time of the others.
+                connected = socket.create_connection((str(address), port), remaining_s / (len(addresses) - tried))
             except OSError as failed:
                 error = failed
                 continue
+            if self.peer_address(connected) != address:
+                close_quietly(connected)
+                raise SourceError(FailureReason.FORBIDDEN_URL, "the connection leads to another address than was checked")
             connected.settimeout(timeout_s)
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if is_loopback(address):
