@@ -147,10 +147,8 @@ def register_url(given: str, *, username: str | None = None, password: str | Non
     if username is not None or password is not None:
         if user is not None or word is not None:
             _refuse("credentials are given twice: leave them out of the url, or out of username and password")
-        user, word = _fields(username, password)
+        user, word = checked_credentials(given, username, password)
     if parts.scheme == "device":
-        if user is not None or word is not None:
-            _refuse("a device takes no user name and no password")
         return RegisteredUrl(parts.url(""), None)
     shown = _masked(parts)
     if MASK in parts.target:
@@ -178,6 +176,21 @@ def camera_address(spec: StreamSpec, secret: CameraSecret | None) -> CameraAddre
         transport=spec.transport,
         tls_verify=spec.tls_verify,
     )
+
+
+def checked_credentials(url: str, username: str | None, password: str | None) -> tuple[str | None, str | None]:
+    """Return user name and password for a camera's URL, as they were given in separate fields.
+
+    Raises:
+        InvalidStreamError: for field `url`, `username` or `password`.
+    """
+    if (username or password is not None) and _parse(url).scheme == "device":
+        _refuse("a device takes no user name and no password")
+    if password is None or (username == "" and not password):
+        return (_usable(username, "username") if username else None), None
+    if username is None:
+        raise InvalidStreamError("username", "a password needs its user name; give an empty one if the camera knows none")
+    return _usable(username, "username"), _usable(password, "password")
 
 
 def endpoint_of(url: str) -> tuple[str, str, int]:
@@ -276,14 +289,6 @@ def _decoded(text: str) -> str:
     except UnicodeDecodeError:
         _refuse("url has a user name or password that is not UTF-8 once percent-decoded")
     return _usable(decoded, "url")
-
-
-def _fields(username: str | None, password: str | None) -> tuple[str | None, str | None]:
-    if password is None:
-        return (_usable(username, "username") if username else None), None
-    if username is None:
-        raise InvalidStreamError("username", "a password needs its user name; give an empty one if the camera knows none")
-    return _usable(username, "username"), _usable(password, "password")
 
 
 def _usable(text: str, name: str) -> str:

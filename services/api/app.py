@@ -10,7 +10,9 @@ from services.api.errors import install_error_handlers, problem_responses
 from services.api.middleware import LimitBody, Measure, SameSite
 from shared.clock import Clock
 from shared.metrics import Metrics
-from shared.settings import Settings
+from shared.net_policy import NetPolicy, net_policy_of
+from shared.seal import open_sealer
+from shared.settings import IngestSettings, Settings
 from shared.store import Store
 
 
@@ -25,6 +27,9 @@ def create_app(
         metrics: Where requests are counted, and what `/metrics` shows.
         clock: For registration times and times relative to now.
         readiness: Tells for `/readyz`, per worker in this process, whether it runs.
+
+    Raises:
+        SettingsError: the networks of cameras are not written as such.
     """
     app = FastAPI(
         title="Moodline",
@@ -35,7 +40,7 @@ def create_app(
         redirect_slashes=False,
         responses=problem_responses("invalid_request", "forbidden", "internal", "store_unavailable"),
     )
-    app.state.context = Context(store, settings, metrics, clock, readiness)
+    app.state.context = Context(store, settings, metrics, clock, open_sealer(settings), _policy(settings.ingest), readiness)
     app.include_router(streams.router)
     app.include_router(timelines.router)
     app.include_router(health.router)
@@ -45,3 +50,7 @@ def create_app(
     app.add_middleware(SameSite, settings=settings.api)
     app.add_middleware(Measure, metrics=metrics, clock=clock)
     return app
+
+
+def _policy(settings: IngestSettings) -> NetPolicy:
+    return net_policy_of(settings.schemes, settings.allow_loopback, settings.allow_networks, settings.deny_networks)

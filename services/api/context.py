@@ -8,6 +8,8 @@ from fastapi import Depends, Request
 
 from shared.clock import Clock
 from shared.metrics import Metrics
+from shared.net_policy import NetPolicy
+from shared.seal import Sealer
 from shared.settings import Settings
 from shared.store import Store
 
@@ -23,6 +25,8 @@ class Context:
     settings: Settings
     metrics: Metrics
     clock: Clock
+    sealer: Sealer
+    policy: NetPolicy
     readiness: Readiness | None = None
 
     def now_us(self) -> int:

@@ -1,20 +1,27 @@
 """From what the store knows of a stream to what a client is told. Pure."""
 
+from datetime import datetime
+
 from services.api.models import ProgressAnswer, Status, StreamAnswer, Video
 from services.report.moments import to_datetime
+from shared.messages import Lane
 from shared.store import Progress
 from shared.streams import StreamSpec, StreamState, StreamStatus
 
 
 def describe(spec: StreamSpec, status: StreamStatus, progress: Progress) -> StreamAnswer:
     """Put definition, state and progress of one stream together."""
+    is_live = spec.lane is Lane.LIVE
     return StreamAnswer(
         id=spec.stream_id,
         url=spec.url,
         lane=spec.lane,
+        transport=spec.transport if is_live else None,
+        tls_verify=spec.tls_verify if is_live else None,
+        has_credentials=bool(spec.sealed),
         sample_fps=spec.sample_fps,
         max_side_px=spec.max_side_px,
-        recorded_at=to_datetime(spec.recorded_at_us),
+        recorded_at=None if is_live else to_datetime(spec.recorded_at_us),
         labels=spec.labels,
         paused=spec.paused,
         attempt=spec.attempt,
@@ -39,7 +46,7 @@ def state_of(spec: StreamSpec, status: StreamStatus, progress: Progress) -> Stre
         return StreamState.PAUSED
     if status.attempt < spec.attempt or status.state is StreamState.PAUSED:
         return StreamState.PENDING
-    if status.state is StreamState.ENDED:
+    if status.state is StreamState.ENDED and spec.lane is Lane.FILE:
         return StreamState.PLAYING
     return status.state
 
@@ -48,8 +55,23 @@ def _status(spec: StreamSpec, status: StreamStatus, progress: Progress) -> Statu
     state = state_of(spec, status, progress)
     if state is not status.state:
         return Status(state=state)
-    since = to_datetime(status.since_us) if status.since_us else None
-    return Status(state=state, reason=status.reason, detail=status.detail, since=since)
+    said = Status(state=state, reason=status.reason, detail=status.detail, since=_moment(status.since_us))
+    return said.model_copy(update=_measured(status)) if spec.lane is Lane.LIVE else said
+
+
+def _measured(status: StreamStatus) -> dict[str, object]:
+    return {
+        "attempts": status.attempts,
+        "next_attempt": _moment(status.next_attempt_us),
+        "last_frame": _moment(status.last_frame_us),
+        "fps": status.fps if status.last_frame_us else None,
+        "clock_offset_ms": status.clock_offset_ms,
+        "lost_packets": status.lost_packets,
+    }
+
+
+def _moment(us: int) -> datetime | None:
+    return to_datetime(us) if us else None
 
 
 def _video(status: StreamStatus) -> Video | None:
@@ -59,6 +81,7 @@ def _video(status: StreamStatus) -> Video | None:
 
 
 def _progress(spec: StreamSpec, status: StreamStatus, progress: Progress) -> ProgressAnswer:
+    is_live = spec.lane is Lane.LIVE
     # The end of a stream takes a sequence number of its own.
     frames = progress.mark.seq + (0 if progress.final else 1) if progress.mark else 0
     last_us = progress.last_event_time_us
@@ -66,9 +89,9 @@ def _progress(spec: StreamSpec, status: StreamStatus, progress: Progress) -> Pro
     return ProgressAnswer(
         frames=frames,
         last_time=None if last_us is None else to_datetime(last_us),
-        position_s=position_us / 1e6,
-        duration_s=None if status.duration_us is None else status.duration_us / 1e6,
-        percent=_percent(position_us, status.duration_us, final=progress.final),
+        position_s=None if is_live else position_us / 1e6,
+        duration_s=None if status.duration_us is None or is_live else status.duration_us / 1e6,
+        percent=None if is_live else _percent(position_us, status.duration_us, final=progress.final),
         complete=progress.final,
     )
 

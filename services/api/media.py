@@ -1,14 +1,13 @@
-"""Which addresses may be registered: files below the media root, and synthetic scenes."""
+"""Which addresses of files may be registered: below the media root, and synthetic scenes. Cameras: `services/api/cameras.py`."""
 
 import os
 import re
 from pathlib import Path
-from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from shared.camera_url import URL_LIMIT
 from shared.errors import InvalidStreamError
 
-URL_LIMIT: Final = 2048
 _SYNTHETIC = re.compile(r"synthetic://[a-z0-9][a-z0-9._-]*(\?[A-Za-z0-9._=&,:/%+-]*)?", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
@@ -30,14 +29,17 @@ def checked_url(given: str, media_root: Path) -> str:
         return _file_url(Path(given), media_root)
     parts = _split(given)
     if "@" in parts.netloc:
-        raise _refuse("url holds a user name or password; credentials in a URL are not supported")
+        raise _refuse("url holds a user name or password; this kind of url takes none")
     if parts.scheme == "file":
         return _file_url(_path_of(parts), media_root)
     if parts.scheme == "synthetic":
         if not _SYNTHETIC.fullmatch(given):
             raise _refuse("a synthetic url looks like synthetic://name or synthetic://name?option=value&option=value")
         return given
-    raise _refuse("url has a scheme that is not supported; give a path, file:///absolute/path or synthetic://name")
+    raise _refuse(
+        "url has a scheme that is not supported; give a path, file:///absolute/path, synthetic://name, "
+        "or rtsp://, rtsps://, http://, https:// or device://0"
+    )
 
 
 def _split(given: str) -> SplitResult:

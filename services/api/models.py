@@ -4,12 +4,12 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
-from services.api.media import URL_LIMIT
 from services.report.moments import EPOCH, Time
+from shared.camera_url import URL_LIMIT
 from shared.messages import Lane
-from shared.streams import SAMPLE_FPS_MAX, STREAM_ID_PATTERN, FailureReason, StreamState
+from shared.streams import SAMPLE_FPS_MAX, STREAM_ID_PATTERN, FailureReason, StreamState, Transport
 
 LABELS_LIMIT: Final = 32
 LABEL_VALUE_LIMIT: Final = 255
@@ -67,12 +67,24 @@ Labels = Annotated[
         f"values of at most {LABEL_VALUE_LIMIT} characters."
     ),
 ]
+Username = Annotated[
+    SecretStr,
+    Field(description="Of a camera, not encoded; instead of one in `url`. Kept sealed, never shown. Empty: no credentials."),
+]
+Password = Annotated[SecretStr, Field(description="Of a camera, not encoded; instead of one in `url`. Kept sealed, never shown.")]
+Reached = Annotated[Transport, Field(description="How an RTSP camera sends: `tcp` or `udp`.")]
+TlsVerify = Annotated[
+    bool, Field(description="Whether the certificate of an `rtsps://` or `https://` camera must be valid for its name.")
+]
 _RECORDED_AT: Final = "Time on the timeline of the file's first instant, ISO 8601 with an offset"
 
 _STREAM_EXAMPLE: Final[dict[str, Any]] = {
     "id": "lobby",
     "url": "file:///srv/media/lobby.mp4",
     "lane": "file",
+    "transport": None,
+    "tls_verify": None,
+    "has_credentials": False,
     "sample_fps": "5",
     "max_side_px": 1280,
     "recorded_at": "2026-05-01T12:00:00Z",
@@ -81,7 +93,18 @@ _STREAM_EXAMPLE: Final[dict[str, Any]] = {
     "attempt": 0,
     "created_at": "2026-05-02T08:30:00Z",
     "revision": 1,
-    "status": {"state": "playing", "reason": None, "detail": "", "since": "2026-05-02T08:30:01.250000Z"},
+    "status": {
+        "state": "playing",
+        "reason": None,
+        "detail": "",
+        "since": "2026-05-02T08:30:01.250000Z",
+        "attempts": None,
+        "next_attempt": None,
+        "last_frame": None,
+        "fps": None,
+        "clock_offset_ms": None,
+        "lost_packets": None,
+    },
     "video": {"width": 1920, "height": 1080, "codec": "h264", "source_fps": "30000/1001"},
     "progress": {
         "frames": 151,
@@ -105,6 +128,7 @@ class NewStream(_Body):
         json_schema_extra={
             "examples": [
                 {"id": "lobby", "url": "/srv/media/lobby.mp4"},
+                {"id": "yard", "url": "rtsp://192.0.2.7/stream1", "transport": "udp"},
                 {
                     "id": "lobby",
                     "url": "file:///srv/media/lobby.mp4",
@@ -122,12 +146,17 @@ class NewStream(_Body):
     url: str = Field(
         min_length=1,
         max_length=URL_LIMIT,
-        description="A path (a relative one counts from the media root), `file:///absolute/path`, or `synthetic://name?options`. "
+        description="A path (a relative one counts from the media root), `file:///absolute/path`, `synthetic://name?options`, "
+        "or a camera: `rtsp://`, `rtsps://`, `http://`, `https://` or `device://0`. "
         "Files must lie below the media root, also after links are resolved.",
     )
+    username: Username | None = None
+    password: Password | None = None
+    transport: Reached | None = Field(None, description="Default: `tcp`.")
+    tls_verify: TlsVerify | None = Field(None, description="Default: true.")
     sample_fps: Rate | None = Field(None, description="Default: MOODLINE_INGEST_SAMPLE_FPS.")
     max_side_px: Side | None = Field(None, description="Default: MOODLINE_INGEST_MAX_SIDE_PX.")
-    recorded_at: GivenTime | None = Field(None, description=f"{_RECORDED_AT}; default: now, in whole seconds.")
+    recorded_at: GivenTime | None = Field(None, description=f"{_RECORDED_AT}; default: now, in whole seconds. Not for cameras.")
     labels: Labels = Field({}, description="Free key-value pairs.")
     paused: bool = Field(False, description="Register without reading anything yet.")
 
@@ -137,10 +166,19 @@ class StreamChange(_Body):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"labels": {"site": "berlin", "floor": "2"}, "revision": 1}]})
 
-    url: str | None = Field(None, min_length=1, max_length=URL_LIMIT, description="Only before the first frame.")
-    sample_fps: Rate | None = Field(None, description="Only before the first frame.")
-    max_side_px: Side | None = Field(None, description="Only before the first frame.")
-    recorded_at: GivenTime | None = Field(None, description=f"{_RECORDED_AT}. Only before the first frame.")
+    url: str | None = Field(
+        None,
+        min_length=1,
+        max_length=URL_LIMIT,
+        description="Of a file: only before the first frame. A camera loses its credentials when scheme, host or port change.",
+    )
+    username: Username | None = Field(None, description="Empty removes the credentials.")
+    password: Password | None = None
+    transport: Reached | None = None
+    tls_verify: TlsVerify | None = None
+    sample_fps: Rate | None = Field(None, description="Of a file: only before the first frame.")
+    max_side_px: Side | None = Field(None, description="Of a file: only before the first frame.")
+    recorded_at: GivenTime | None = Field(None, description=f"{_RECORDED_AT}. Only before the first frame; not for cameras.")
     labels: Labels | None = Field(None, description="All labels; they replace the former ones.")
     paused: bool | None = Field(None, description="Stop or go on reading.")
     revision: int | None = Field(None, ge=1, description="The revision that the change is based on; the same as `If-Match`.")
@@ -158,6 +196,14 @@ class Status(BaseModel):
     reason: FailureReason | None = Field(None, description="Why it failed, if it did.")
     detail: str = Field("", description="One sentence for people.")
     since: Time | None = Field(None, description="When this state began, if that is known.")
+    attempts: int | None = Field(None, description="Live: attempts to connect since frames last came.")
+    next_attempt: Time | None = Field(None, description="Live, `backing_off`: when it is tried again.")
+    last_frame: Time | None = Field(None, description="Live: when the last frame arrived.")
+    fps: float | None = Field(None, description="Live: frames per second that arrive.")
+    clock_offset_ms: int | None = Field(
+        None, description="Live: how far the camera's clock is ahead, in ms, where it tells a time."
+    )
+    lost_packets: int | None = Field(None, description="Live: network packets that never came.")
 
 
 class Video(BaseModel):
@@ -178,7 +224,9 @@ class ProgressAnswer(BaseModel):
 
     frames: int = Field(description="Sampled frames in the timeline, skipped ones included.")
     last_time: Time | None = Field(None, description="Time on the timeline of the last of them.")
-    position_s: float = Field(description="Media time up to which the timeline reaches, in s.")
+    position_s: float | None = Field(
+        None, description="Media time up to which the timeline reaches, in s; null for live streams."
+    )
     duration_s: float | None = Field(None, description="Length of the content, in s, where known.")
     percent: float | None = Field(None, description="Position in the content, 0 to 100, where the length is known.")
     complete: bool = Field(description="The content has ended and all of it is in the timeline.")
@@ -190,11 +238,14 @@ class StreamAnswer(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [_STREAM_EXAMPLE]})
 
     id: str
-    url: str = Field(description="Canonical: links are resolved.")
+    url: str = Field(description="Canonical: links are resolved; without credentials, and `***` for what may be a secret.")
     lane: Lane = Field(description="`file` (finite, lossless) or `live`.")
+    transport: Transport | None = Field(None, description="Of a camera; else null.")
+    tls_verify: bool | None = Field(None, description="Of a camera; else null.")
+    has_credentials: bool = Field(False, description="Whether user, password or masked parts of the URL are kept, sealed.")
     sample_fps: str
     max_side_px: int
-    recorded_at: Time
+    recorded_at: Time | None = Field(None, description="Null for cameras.")
     labels: dict[str, str]
     paused: bool
     attempt: int = Field(description="Raised by `resume` when a failed stream is tried again.")

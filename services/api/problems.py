@@ -26,6 +26,7 @@ PROBLEMS: Final[dict[str, Problem]] = {
     "stream_started": Problem(409, "What decides a timeline's content cannot change once frames are on their way."),
     "body_too_large": Problem(413, "The request's body is larger than 1 MiB."),
     "internal": Problem(500, "A fault of Moodline's own; its log says more."),
+    "seal": Problem(503, "A camera's credentials cannot be sealed or opened: the key is missing, or another one."),
     "store_unavailable": Problem(503, "The store cannot be reached; try again after `Retry-After` seconds."),
     "not_ready": Problem(503, "The service cannot work now; the message says which part."),
 }

@@ -8,13 +8,14 @@ import msgspec
 from fastapi import APIRouter, Header, Query, Response
 
 from services.api import PREFIX
+from services.api.cameras import address_fields, changed_address_fields
 from services.api.context import Context, Ctx
 from services.api.describe import describe, state_of
 from services.api.errors import problem_responses
-from services.api.media import checked_url
 from services.api.models import NewStream, StreamAnswer, StreamChange, StreamPage
 from services.report.moments import to_us
 from shared.errors import InvalidStreamError, RevisionConflictError, StreamNotFoundError, StreamStartedError
+from shared.messages import Lane
 from shared.store import Progress
 from shared.streams import StreamSpec, StreamState, StreamStatus, check_stream_id, parse_sample_fps
 
@@ -28,7 +29,7 @@ _NOT_READING: Final = frozenset({StreamState.PENDING, StreamState.PAUSED, Stream
 _Found = tuple[StreamSpec, StreamStatus, Progress]
 _GONE = problem_responses("stream_not_found")
 _CHANGE = problem_responses(
-    "stream_not_found", "revision_conflict", "stream_started", "body_too_large", "invalid_stream", "invalid_request"
+    "stream_not_found", "revision_conflict", "stream_started", "body_too_large", "invalid_stream", "invalid_request", "seal"
 )
 
 
@@ -38,7 +39,7 @@ _CHANGE = problem_responses(
     summary="Register a stream",
     responses={
         201: {"headers": {"Location": {"schema": {"type": "string"}}}},
-        **problem_responses("stream_exists", "body_too_large", "invalid_stream", "invalid_request"),
+        **problem_responses("stream_exists", "body_too_large", "invalid_stream", "invalid_request", "seal"),
     },
 )
 def add_stream(ctx: Ctx, body: NewStream, response: Response) -> StreamAnswer:
@@ -46,14 +47,16 @@ def add_stream(ctx: Ctx, body: NewStream, response: Response) -> StreamAnswer:
     settings, now_us = ctx.settings.ingest, ctx.now_us()
     spec = StreamSpec(
         stream_id=check_stream_id(body.id),
-        url=checked_url(body.url, settings.media_root),
         sample_fps=_checked_rate(settings.sample_fps if body.sample_fps is None else body.sample_fps),
         max_side_px=settings.max_side_px if body.max_side_px is None else body.max_side_px,
-        recorded_at_us=_whole_second(now_us) if body.recorded_at is None else to_us(body.recorded_at),
         labels=body.labels,
         paused=body.paused,
         created_at_us=now_us,
+        **address_fields(ctx, body),
     )
+    if spec.lane is Lane.FILE:
+        recorded_at_us = _whole_second(now_us) if body.recorded_at is None else to_us(body.recorded_at)
+        spec = msgspec.structs.replace(spec, recorded_at_us=recorded_at_us)
     ctx.store.add(spec)
     response.headers["location"] = f"{PREFIX}/streams/{spec.stream_id}"
     return _answer(ctx, spec.stream_id, response)
@@ -92,7 +95,7 @@ def change_stream(
     response: Response,
     if_match: Annotated[str | None, Header(description='The revision that the change is based on, as in `ETag`: `"3"`.')] = None,
 ) -> StreamAnswer:
-    """Change labels or pause at any time; what decides the timeline's content only before the first frame."""
+    """Change a camera, labels or pause at any time; what decides the timeline of a file only before the first frame."""
     bases = {revision for revision in (body.revision, _revision(if_match)) if revision is not None}
 
     def change(found: _Found) -> StreamSpec:
@@ -101,9 +104,10 @@ def change_stream(
             raise RevisionConflictError(
                 f"stream {stream_id!r} is at revision {spec.revision} by now; read it again and repeat the change"
             )
-        changed = msgspec.structs.replace(spec, **_changes(ctx, body))
+        changed = msgspec.structs.replace(spec, **_changes(ctx, spec, body))
         if _content(changed) != _content(spec):
-            _require_not_started(found)
+            if spec.lane is Lane.FILE:
+                _require_not_started(found)
             changed = _retried(found, changed)
         return changed
 
@@ -186,10 +190,9 @@ def _update(ctx: Context, stream_id: str, change: Callable[[_Found], StreamSpec]
             return
 
 
-def _changes(ctx: Context, body: StreamChange) -> dict[str, Any]:
-    given: dict[str, Any] = body.model_dump(exclude_none=True, exclude={"revision", "recorded_at"})
-    if body.url is not None:
-        given["url"] = checked_url(body.url, ctx.settings.ingest.media_root)
+def _changes(ctx: Context, spec: StreamSpec, body: StreamChange) -> dict[str, Any]:
+    plain = {"sample_fps", "max_side_px", "labels", "paused"}
+    given: dict[str, Any] = body.model_dump(exclude_none=True, include=plain) | changed_address_fields(ctx, spec, body)
     if body.sample_fps is not None:
         _checked_rate(body.sample_fps)
     if body.recorded_at is not None:
@@ -207,8 +210,10 @@ def _whole_second(now_us: int) -> int:
     return now_us - now_us % 1_000_000
 
 
-def _content(spec: StreamSpec) -> tuple[str, str, int, int]:
-    return spec.url, spec.sample_fps, spec.max_side_px, spec.recorded_at_us
+def _content(spec: StreamSpec) -> tuple[object, ...]:
+    """Return what decides the content of a timeline, or how a camera is reached."""
+    reached = (spec.url, spec.sealed, spec.transport, spec.tls_verify)
+    return *reached, spec.sample_fps, spec.max_side_px, spec.recorded_at_us
 
 
 def _require_not_started(found: _Found) -> None:

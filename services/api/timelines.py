@@ -23,6 +23,7 @@ from shared.timeline.track_query import track_list, track_timeline
 router = APIRouter(prefix=PREFIX, tags=["timelines"])
 
 DEFAULT_POINTS: Final = 600
+_ON_ITS_WAY_US: Final = 5_000_000
 _MOST_TRACK: Final = 2**53 - 2
 _QUERY = problem_responses("stream_not_found", "invalid_query", "invalid_request")
 _TRACK_QUERY = problem_responses("stream_not_found", "track_not_found", "invalid_query", "invalid_request")
@@ -54,7 +55,10 @@ class Window(BaseModel):
         "timeline begins.",
     )
     end: str | None = Field(
-        None, alias="to", max_length=64, description="Like `from`; not included. Default: where the timeline ends."
+        None,
+        alias="to",
+        max_length=64,
+        description="Like `from`; not included. Default: where the timeline ends; with `from`, for a live stream: the present.",
     )
 
 
@@ -151,10 +155,21 @@ def _edges(ctx: Context, spec: StreamSpec, window: Window) -> tuple[int | None, 
     if window.start is None and window.end is None:
         return None, None
     now_us = _now_us(ctx, spec)
-    return (
-        None if window.start is None else parse_time(window.start, now_us, "from"),
-        None if window.end is None else parse_time(window.end, now_us, "to"),
-    )
+    start_us = None if window.start is None else parse_time(window.start, now_us, "from")
+    end_us = None if window.end is None else parse_time(window.end, now_us, "to")
+    if spec.lane is Lane.LIVE and end_us is None and start_us is not None:
+        end_us = _live_end_us(ctx, spec, start_us)
+    return start_us, end_us
+
+
+def _live_end_us(ctx: Context, spec: StreamSpec, start_us: int) -> int | None:
+    """Return where an open window of a live stream ends: at the present, so that it shows an absence up to now.
+
+    What is still on its way is no absence, so the last seconds are left out where nothing has come in yet.
+    """
+    covered = extent(ctx.store, spec.stream_id)
+    reached_us = max(ctx.now_us() - _ON_ITS_WAY_US, covered.end_us if covered else 0)
+    return reached_us if reached_us > start_us else None
 
 
 def _now_us(ctx: Context, spec: StreamSpec) -> int:

@@ -1,5 +1,7 @@
 """`moodline streams`: register streams and see what they do. Asks the API."""
 
+import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -14,8 +16,9 @@ from services.api.models import StreamAnswer, StreamPage
 from services.report.moments import clock_text, iso
 from shared.clock import Clock, SystemClock
 from shared.errors import SourceError
+from shared.messages import Lane
 from shared.settings import load_settings
-from shared.streams import StreamState
+from shared.streams import StreamState, Transport, lane_of_url
 
 app = typer.Typer(name="streams", help="Register streams and see what they do.", no_args_is_help=True)
 
@@ -29,6 +32,8 @@ _STATE_STYLES: Final = {
     StreamState.ENDED: "bold",
     StreamState.FAILED: "red",
     StreamState.PAUSED: "yellow",
+    StreamState.STALLED: "yellow",
+    StreamState.BACKING_OFF: "red",
 }
 
 
@@ -41,22 +46,40 @@ def open_client() -> Client:
 def add(  # noqa: PLR0913  # one for each option
     stream_id: StreamId,
     url: Annotated[
-        str, typer.Argument(metavar="URL_OR_PATH", help="A file's path, file:// or synthetic://.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="URL_OR_PATH",
+            help="A file's path, file://, synthetic://, or a camera: rtsp://, rtsps://, http://, https://, device://0.",
+            show_default=False,
+        ),
     ],
     sample_fps: Annotated[str | None, typer.Option(help='Frames per second to analyse: "5", "30000/1001", or "all".')] = None,
     max_side_px: Annotated[int | None, typer.Option(help="Longest side of a frame, in px.")] = None,
     recorded_at: Annotated[str | None, typer.Option(help="When the recording began, e.g. 2026-05-01T12:00:00Z.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE; may be given several times.")] = None,
     *,
+    username: Annotated[str | None, typer.Option(help="Of a camera.")] = None,
+    transport: Annotated[Transport | None, typer.Option(help="How an RTSP camera sends.")] = None,
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read the camera's password, one line, from standard input.")
+    ] = False,
+    no_tls_verify: Annotated[bool, typer.Option("--no-tls-verify", help="Take any certificate of the camera.")] = False,
     paused: Annotated[bool, typer.Option("--paused", help="Register without reading anything yet.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Return when the whole file is in its timeline.")] = False,
 ) -> None:
     """Register a stream."""
     if paused and wait:
         raise typer.BadParameter("a paused stream comes to no end", param_hint="--wait")
+    if wait and lane_of_url(url) is Lane.LIVE:
+        raise typer.BadParameter("a camera comes to no end", param_hint="--wait")
+    if password_stdin and username is None:
+        raise typer.BadParameter("give --username too", param_hint="--password-stdin")
     definition: dict[str, Any] = {"id": stream_id, "url": _absolute(url), "labels": _labels(label or []), "paused": paused}
-    options = {"sample_fps": sample_fps, "max_side_px": max_side_px, "recorded_at": recorded_at}
+    options: dict[str, Any] = {"sample_fps": sample_fps, "max_side_px": max_side_px, "recorded_at": recorded_at}
+    options |= {"username": username, "transport": transport, "tls_verify": False if no_tls_verify else None}
+    options["password"] = _read_password() if password_stdin else None
     definition |= {name: value for name, value in options.items() if value is not None}
+    _warn_of_password(url)
     with open_client() as client:
         stream = client.add_stream(definition)
         typer.echo(f"{stream.id} is registered")
@@ -142,6 +165,21 @@ def _show_progress(bar: Progress, task: TaskID, stream: StreamAnswer) -> None:
     bar.update(task, total=None if known is None else 100, completed=known or 0, detail=detail)
 
 
+def _read_password() -> str:
+    if sys.stdin.isatty():
+        return str(typer.prompt("Password", hide_input=True, default="", show_default=False, err=True))
+    return sys.stdin.readline().rstrip("\r\n")
+
+
+def _warn_of_password(url: str) -> None:
+    authority = url.partition("://")[2].partition("/")[0]
+    if lane_of_url(url) is Lane.LIVE and ":" in authority.rpartition("@")[0]:
+        typer.echo(
+            "moodline: others on this machine can see a password on the command line; use --username and --password-stdin",
+            err=True,
+        )
+
+
 def _absolute(url: str) -> str:
     """Return a local path as seen from the root, since the service may run in another directory."""
     return url if "://" in url or url.startswith("file:") else str(Path(url).expanduser().absolute())
@@ -185,8 +223,9 @@ def _card(stream: StreamAnswer) -> Table:
         ("progress", _progress_text(stream)),
         ("url", stream.url),
         ("video", f"{video.width}x{video.height} px, {video.codec}, {video.source_fps} frames/s" if video else "not opened yet"),
+        *_live_rows(stream),
         ("analysed", f"{stream.sample_fps} frames/s, at most {stream.max_side_px} px"),
-        ("recorded at", iso(stream.recorded_at)),
+        ("recorded at", iso(stream.recorded_at) if stream.recorded_at else ""),
         ("registered at", iso(stream.created_at)),
         ("labels", _label_text(stream)),
         ("revision", str(stream.revision)),
@@ -199,7 +238,7 @@ def _card(stream: StreamAnswer) -> Table:
 
 def _state_text(stream: StreamAnswer) -> Text:
     text = Text(stream.status.state, style=_STATE_STYLES.get(stream.status.state, ""))
-    if stream.status.state is StreamState.FAILED:
+    if stream.status.state is StreamState.FAILED or stream.status.reason:
         text.append(f" ({_why(stream)})", style="dim")
     return text
 
@@ -208,8 +247,48 @@ def _why(stream: StreamAnswer) -> str:
     return ": ".join(part for part in (stream.status.reason, stream.status.detail) if part) or "no reason is known"
 
 
+def _live_rows(stream: StreamAnswer) -> list[tuple[str, str | Text]]:
+    if stream.lane is not Lane.LIVE:
+        return []
+    status = stream.status
+    offset_ms = status.clock_offset_ms
+    tls = "" if stream.tls_verify else ", any certificate"
+    return [
+        ("reached by", f"{stream.transport}{tls}{', with credentials' if stream.has_credentials else ''}"),
+        ("last frame", _ago(status.last_frame)),
+        ("attempts", str(status.attempts) if status.attempts else ""),
+        ("next attempt", _ahead(status.next_attempt)),
+        ("camera's clock", "" if offset_ms is None else f"{offset_ms / 1000:+.1f} s"),
+        ("lost packets", f"{status.lost_packets:,}" if status.lost_packets else ""),
+    ]
+
+
+def _ago(moment: datetime | None) -> str:
+    return "" if moment is None else f"{max(0.0, _now_s() - moment.timestamp()):.0f} s ago"
+
+
+def _ahead(moment: datetime | None) -> str:
+    return "" if moment is None else f"in {max(0.0, moment.timestamp() - _now_s()):.0f} s"
+
+
+def _now_s() -> float:
+    return SystemClock().now_s()
+
+
+def _live_text(stream: StreamAnswer) -> str:
+    status = stream.status
+    parts = ["" if status.fps is None else f"{status.fps:.1f} fps", _ago(status.last_frame)]
+    if status.attempts:
+        parts.append(f"{status.attempts} attempts")
+    if status.next_attempt:
+        parts.append(f"next {_ahead(status.next_attempt)}")
+    return ", ".join(part for part in parts if part)
+
+
 def _position_text(stream: StreamAnswer) -> str:
     progress = stream.progress
+    if progress.position_s is None:
+        return _live_text(stream)
     text = clock_text(progress.position_s)
     if progress.duration_s is not None:
         text += f" of {clock_text(progress.duration_s)}"
@@ -217,7 +296,7 @@ def _position_text(stream: StreamAnswer) -> str:
 
 
 def _progress_text(stream: StreamAnswer) -> str:
-    return f"{_position_text(stream)}, {stream.progress.frames:,} frames"
+    return ", ".join(part for part in (_position_text(stream), f"{stream.progress.frames:,} frames") if part)
 
 
 def _label_text(stream: StreamAnswer) -> str:

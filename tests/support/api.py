@@ -82,7 +82,9 @@ class ApiWorld:
         self.clip.write_bytes(b"not opened by the API")
         retention = Retention(dict.fromkeys(LEVELS_S, 10**9))
         self.store = SqliteStore(f"sqlite:///{self.directory / 'store.db'}", retention, clock=self.clock)
-        self.settings: Settings = load_settings(ingest=IngestSettings(media_root=self.media), api=self.api)
+        self.settings: Settings = load_settings(
+            data_dir=self.directory / "data", ingest=IngestSettings(media_root=self.media), api=self.api
+        )
         self.app = create_app(self.store, self.settings, self.metrics, self.clock, readiness=self.readiness)
         self.http = httpx.Client(transport=AsgiTransport(self.app), base_url="http://localhost")
         return self

@@ -77,7 +77,7 @@ def replay(world: ApiWorld, page: str) -> Iterator[tuple[str, str, str]]:
 
 def test_the_examples_are_real(world: ApiWorld, page: str) -> None:
     examples = list(replay(world, page))
-    assert len(examples) == page.count("```console") == 15
+    assert len(examples) == page.count("```console") == 16
     for command, shown, real in examples:
         if real.startswith("{"):
             assert json.loads(shown) == json.loads(real), command

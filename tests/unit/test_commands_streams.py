@@ -10,9 +10,12 @@ from typer.testing import CliRunner
 
 from services.api.client import ApiError, Client
 from services.api.server import ApiServer
+from services.cli import app as main_app
 from services.commands.streams import app, wait_until_ended
+from shared.camera_url import CameraSecret
 from shared.errors import SourceError
-from shared.streams import FailureReason, StreamState
+from shared.seal import Sealer, open_sealer
+from shared.streams import FailureReason, StreamState, Transport
 from tests.support.api import NOW_US, ApiWorld, AsgiTransport, StubClock, smiling
 
 
@@ -65,6 +68,9 @@ def test_what_the_api_refuses_is_an_error_with_its_words(world: ApiWorld) -> Non
         ("add", "lobby", "clip.mp4", "--label", "=berlin"),
         ("add", "lobby", "clip.mp4", "--max-side-px", "many"),
         ("add", "lobby", "clip.mp4", "--paused", "--wait"),
+        ("add", "lobby", "rtsp://cam/live", "--wait"),
+        ("add", "lobby", "rtsp://cam/live", "--password-stdin"),
+        ("add", "lobby", "rtsp://cam/live", "--transport", "pigeon"),
         ("show",),
         ("fly",),
     ],
@@ -130,6 +136,54 @@ def test_the_service_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     result = run("ls")
     assert isinstance(result.exception, ApiError)
     assert "start it with `moodline run`" in str(result.exception)
+
+
+# Cameras
+
+
+def test_add_a_camera(world: ApiWorld) -> None:
+    options = ["--username", "viewer", "--password-stdin", "--transport", "udp", "--no-tls-verify"]
+    result = run("add", "yard", "RTSPS://cam.example/live", *options, typed="hunter2 \nmore\n")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "yard is registered\n", "")
+    spec = world.store.get("yard")
+    assert (spec.url, spec.transport, spec.tls_verify) == ("rtsps://cam.example/live", Transport.UDP, False)
+    assert open_sealer(world.settings).open("yard", spec.sealed) == CameraSecret(username="viewer", password="hunter2 ")
+
+
+@pytest.mark.parametrize(("url", "is_warned"), [("rtsp://viewer:hunter2@cam/live", True), ("rtsp://cam/live", False)])
+def test_a_password_on_the_command_line_is_warned_of(world: ApiWorld, url: str, is_warned: bool) -> None:
+    result = run("add", "yard", url)
+    assert (result.exit_code, world.store.get("yard").url) == (0, "rtsp://cam/live")
+    assert ("--password-stdin" in result.stderr) is is_warned
+    assert len(result.stderr.splitlines()) == is_warned
+    assert "hunter2" not in result.output
+
+
+def test_ls_and_show_of_cameras(world: ApiWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    import services.commands.streams as commands
+
+    monkeypatch.setattr(commands, "SystemClock", lambda: StubClock(NOW_US / 1e6 + 3))
+    for name in ("yard", "gate"):
+        ok("add", name, f"rtsp://cam/{name}")
+    world.say("yard", state=StreamState.LIVE, fps=24.97, last_frame_us=NOW_US, clock_offset_ms=-1500, lost_packets=7)
+    world.say("gate", state=StreamState.BACKING_OFF, reason=FailureReason.TIMEOUT, attempts=4, next_attempt_us=NOW_US + 8_000_000)
+    listed = {line.split()[0]: line for line in ok("ls").splitlines()}
+    assert "live" in listed["yard"]
+    assert "25.0 fps, 3s ago" in listed["yard"].replace(" s ago", "s ago")
+    assert "(timeout)" in listed["gate"]
+    assert "4 attempts, next in 5 s" in listed["gate"]
+    shown = ok("show", "yard")
+    for text in ("rtsp://cam/yard", "tcp", "25.0 fps", "3 s ago", "-1.5 s", "lost packets"):
+        assert text in shown
+    assert "recorded at" not in shown
+    assert "in 5 s" in ok("show", "gate")
+
+
+def test_a_new_key_is_printed() -> None:
+    keys = [CliRunner().invoke(main_app, ["key"]).stdout.strip() for _ in range(2)]
+    assert keys[0] != keys[1]
+    secret = CameraSecret(password="hunter2")
+    assert Sealer(lambda _create: keys[0]).open("yard", Sealer(lambda _create: keys[0]).seal("yard", secret)) == secret
 
 
 # Waiting

@@ -1,0 +1,122 @@
+"""What the definition of a camera may be: its address, its credentials and how it is reached. Secrets leave it sealed."""
+
+import ipaddress
+from typing import Any, Final
+
+from pydantic import SecretStr
+
+from services.api.context import Context
+from services.api.media import checked_url
+from services.api.models import NewStream, StreamChange
+from shared.camera_url import MASK, CameraSecret, checked_credentials, endpoint_of, register_url
+from shared.errors import InvalidStreamError
+from shared.messages import Lane
+from shared.streams import StreamSpec, lane_of_url
+
+_OF_CAMERAS: Final = ("username", "password", "transport", "tls_verify")
+
+
+def address_fields(ctx: Context, body: NewStream) -> dict[str, Any]:
+    """Return what a new stream's address is, as fields of `StreamSpec`.
+
+    Raises:
+        InvalidStreamError: names the field that cannot be used; never repeats a value.
+        SealError: there are secrets, but they cannot be sealed.
+    """
+    lane = lane_of_url(body.url)
+    _require_fields_of(lane, body)
+    if lane is Lane.FILE:
+        return {"url": _checked_file(ctx, body.url), "lane": lane}
+    registered = register_url(body.url, username=_plain(body.username), password=_plain(body.password))
+    _require_allowed(ctx, registered.url)
+    sealed = ctx.sealer.seal(body.id, registered.secret) if registered.secret else ""
+    return {"url": registered.url, "lane": lane, "sealed": sealed, **_given(body, "transport", "tls_verify")}
+
+
+def changed_address_fields(ctx: Context, spec: StreamSpec, body: StreamChange) -> dict[str, Any]:
+    """Return what changes of a stream's address. Raises as `address_fields` does."""
+    _require_fields_of(spec.lane, body)
+    if body.url is not None and body.url != spec.url and lane_of_url(body.url) is not spec.lane:
+        raise InvalidStreamError("url", "a file cannot become a camera, nor a camera a file; delete the stream and add it again")
+    if spec.lane is Lane.FILE:
+        return {} if body.url is None else {"url": _checked_file(ctx, body.url)}
+    changes = _given(body, "transport", "tls_verify")
+    # Asking again for the address as it is shown changes nothing: what is masked in it stays.
+    url = None if body.url == spec.url else body.url
+    if url is not None or body.username is not None or body.password is not None:
+        changes |= _relocated(ctx, spec, url, _plain(body.username), _plain(body.password))
+    return changes
+
+
+def _relocated(ctx: Context, spec: StreamSpec, url: str | None, username: str | None, password: str | None) -> dict[str, Any]:
+    """Return url and sealed secret. What is known stays only for the same scheme, host and port: no other gets the password."""
+    known = CameraSecret()
+    replaced = username is not None and (password is not None or username == "")
+    stays = url is None or endpoint_of(url) == endpoint_of(spec.url)
+    needed = MASK in spec.url if replaced and url is None else not replaced
+    if stays and needed:
+        known = ctx.sealer.open(spec.stream_id, spec.sealed) or known
+    if url is None:
+        shown, target, own = spec.url, known.target, None
+    else:
+        registered = register_url(url)
+        own = registered.secret if registered.secret and registered.secret.has_credentials else None
+        shown, target = registered.url, registered.secret.target if registered.secret else None
+        _require_allowed(ctx, shown)
+    if own is not None:
+        if username is not None or password is not None:
+            raise InvalidStreamError(
+                "url", "credentials are given twice: leave them out of the url, or out of username and password"
+            )
+        user, word = own.username, own.password
+    elif username == "" and not password:
+        user, word = None, None
+    else:
+        user = known.username if username is None else username
+        word = known.password if password is None else password
+        if username is not None or password is not None:
+            user, word = checked_credentials(shown, user, word)
+    secret = CameraSecret(username=user, password=word, target=target)
+    return {"url": shown, "sealed": "" if secret == CameraSecret() else ctx.sealer.seal(spec.stream_id, secret)}
+
+
+def _require_fields_of(lane: Lane, body: NewStream | StreamChange) -> None:
+    if lane is Lane.LIVE:
+        if body.recorded_at is not None:
+            raise InvalidStreamError("recorded_at", "a camera's timeline is in the present; recorded_at is for files")
+        return
+    for name in _OF_CAMERAS:
+        if getattr(body, name) is not None:
+            raise InvalidStreamError(name, f"{name} is for cameras; leave it out")
+
+
+def _require_allowed(ctx: Context, url: str) -> None:
+    scheme, host, _port = endpoint_of(url)
+    _require_scheme(ctx, scheme)
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        # A name, or a number in another spelling: judged by what it resolves to, whenever it is connected to.
+        return
+    refusal = ctx.policy.refusal(address)
+    if refusal is not None:
+        raise InvalidStreamError("url", f"url names an address that may not be read: {refusal}")
+
+
+def _require_scheme(ctx: Context, scheme: str) -> None:
+    if not ctx.policy.allows_scheme(scheme):
+        raise InvalidStreamError("url", "url has a scheme that is not allowed here (MOODLINE_INGEST_SCHEMES)")
+
+
+def _checked_file(ctx: Context, given: str) -> str:
+    url = checked_url(given, ctx.settings.ingest.media_root)
+    _require_scheme(ctx, url.partition(":")[0])
+    return url
+
+
+def _given(body: NewStream | StreamChange, *names: str) -> dict[str, Any]:
+    return {name: value for name in names if (value := getattr(body, name)) is not None}
+
+
+def _plain(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
