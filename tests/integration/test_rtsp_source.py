@@ -1,5 +1,6 @@
 """Cameras by GStreamer's RTSP server: another implementation than ours."""
 
+import datetime
 import ipaddress
 import itertools
 import socket
@@ -9,6 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from services.ingest.live.rtsp.source import open_rtsp
 from services.ingest.live.source import LiveFrame, LiveLimits, LiveSource
@@ -16,7 +22,7 @@ from shared.camera import CameraAddress
 from shared.errors import SourceError
 from shared.net_policy import NetPolicy
 from shared.streams import Transport
-from tests.support.gst_rtsp import GstRtspServer, gst_rtsp_server, pattern_camera
+from tests.support.gst_rtsp import GstRtspServer, clip_camera, gst_rtsp_server, pattern_camera
 
 CODECS = {"h264": "h264", "h265": "hevc", "jpeg": "mjpeg"}
 
@@ -122,3 +128,35 @@ def test_a_server_that_is_killed_and_comes_back() -> None:
         again = _open(server, "/a")
         assert len(_take(again, 3)) == 3
         again.close()
+
+
+def _certificate(folder: Path) -> Path:
+    """Write a certificate of its own for another name, with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "camera.example")])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    signed = builder.not_valid_before(now).not_valid_after(now + datetime.timedelta(days=2)).sign(key, hashes.SHA256())
+    key_pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path = folder / "camera.pem"
+    path.write_bytes(signed.public_bytes(Encoding.PEM) + key_pem)
+    return path
+
+
+def test_tls(tmp_path: Path) -> None:
+    with gst_rtsp_server({"/a": pattern_camera()}, certificate=_certificate(tmp_path)) as server:
+        source = _open(server, "/a", scheme="rtsps", tls_verify=False)
+        assert len(_take(source, 10)) == 10
+        source.close()
+        with pytest.raises(SourceError) as caught:
+            _open(server, "/a", scheme="rtsps")
+        assert caught.value.reason == "tls"
+
+
+@pytest.mark.material
+def test_a_clip(material: Path) -> None:
+    with gst_rtsp_server({"/clip": clip_camera(material / "clips" / "man-expressions.mp4")}) as server:
+        source = _open(server, "/clip")
+        assert (source.info.width, source.info.height) == (640, 360)
+        assert len(_take(source, 30)) == 30
+        source.close()

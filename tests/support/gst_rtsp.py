@@ -26,12 +26,11 @@ _CODECS = {
     "h265": "x265enc tune=zerolatency speed-preset=ultrafast bitrate=500 key-int-max={gop} ! "
     "rtph265pay name=pay0 pt=96 config-interval=1",
     "jpeg": "jpegenc quality=80 ! rtpjpegpay name=pay0 pt=26",
-    "mpeg4": "avenc_mpeg4 gop-size={gop} bitrate=800000 ! rtpmp4vpay name=pay0 pt=96",
 }
 
 
 def pattern_camera(codec: str = "h264", width: int = 320, height: int = 240, fps: int = 25, pattern: str = "ball") -> str:
-    """Return the pipeline of a live test picture with a keyframe each second; codec is h264, h265, jpeg or mpeg4."""
+    """Return the pipeline of a live test picture with a keyframe each second; codec is h264, h265 or jpeg."""
     size = f"video/x-raw,format=I420,width={width},height={height},framerate={fps}/1"
     return f"( videotestsrc is-live=true pattern={pattern} ! {size} ! {_CODECS[codec].format(gop=fps)} )"
 

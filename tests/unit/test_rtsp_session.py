@@ -9,6 +9,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,10 +17,11 @@ import av
 import pytest
 
 from services.ingest.live.rtsp.source import open_rtsp
-from services.ingest.live.source import LiveLimits
+from services.ingest.live.source import LiveFrame, LiveLimits
 from shared.camera import CameraAddress
 from shared.errors import SourceError
 from shared.net_policy import NetPolicy
+from shared.streams import Transport
 
 Handler = Callable[[str, str, dict[str, str]], bytes]
 LIMITS = LiveLimits(open_timeout_s=1.5, read_timeout_s=0.7)
@@ -310,3 +312,69 @@ def test_redirects_end(camera: Make) -> None:
     stub = camera(lambda method, url, headers: reply(headers, 301, Location="rtsp://cam.example/again"))
     assert _reason(stub) == "unreachable"
     assert len(stub.egress.asked) == 4
+
+
+def _without(stream: bytes, number: int) -> bytes:
+    """Return interleaved packets without one of them."""
+    packets = []
+    while stream:
+        end = 4 + struct.unpack(">H", stream[2:4])[0]
+        packets.append(stream[:end])
+        stream = stream[end:]
+    del packets[number]
+    return b"".join(packets)
+
+
+def test_a_lost_packet_stops_the_frames_until_the_next_keyframe(camera: Make) -> None:
+    # Keyframes are at 0, 5 and 10.
+    whole = media(14)
+    packets = 0
+    rest = whole
+    while rest:
+        rest = rest[4 + struct.unpack(">H", rest[2:4])[0] :]
+        packets += 1
+    source = open_rtsp(ADDRESS, camera(media=_without(whole, packets // 2)).egress, LIMITS)
+    frames = list(_until_error(source.frames()))
+    places = [round((frame.media_s - frames[0].media_s) * 25) for frame in frames]
+    missing = sorted(set(range(14)) - set(places))
+    assert source.counts.lost_packets == 1
+    assert missing
+    # What is missing reaches from the loss up to a keyframe.
+    assert missing == list(range(missing[0], missing[-1] + 1))
+    assert (missing[-1] + 1) % 5 == 0
+    source.close()
+
+
+def _until_error(frames: Iterator[LiveFrame]) -> Iterator[LiveFrame]:
+    try:
+        yield from frames
+    except SourceError:
+        return
+
+
+@pytest.mark.parametrize(("sender", "arrives"), [("127.0.0.1", True), ("127.0.0.2", False)])
+def test_datagrams_are_taken_from_the_camera_alone(camera: Make, sender: str, arrives: bool) -> None:
+    ports: list[int] = []
+
+    def handler(method: str, url: str, headers: dict[str, str]) -> bytes:
+        if method == "SETUP":
+            ports.append(int(headers["Transport"].partition("client_port=")[2].partition("-")[0]))
+            return reply(headers, Session="abc", Transport=headers["Transport"] + ";server_port=9-10")
+        if method == "PLAY":
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+                datagrams.bind((sender, 0))
+                stream = media(3)
+                while stream:
+                    end = 4 + struct.unpack(">H", stream[2:4])[0]
+                    datagrams.sendto(stream[4:end], ("127.0.0.1", ports[0]))
+                    stream = stream[end:]
+        return answer(method, url, headers)
+
+    stub = camera(handler)
+    address = replace(ADDRESS, transport=Transport.UDP)
+    if not arrives:
+        assert _reason(stub, address, LiveLimits(0.8, 5)) == "timeout"
+        return
+    source = open_rtsp(address, stub.egress, LIMITS)
+    assert len(list(itertools.islice(source.frames(), 3))) == 3
+    source.close()
