@@ -1,10 +1,7 @@
 """Cameras by GStreamer's RTSP server: another implementation than ours."""
 
 import datetime
-import ipaddress
 import itertools
-import socket
-import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from services.ingest.live.egress import PolicyEgress
 from services.ingest.live.rtsp.source import open_rtsp
 from services.ingest.live.source import LiveFrame, LiveLimits, LiveSource
 from shared.camera import CameraAddress
@@ -27,27 +25,7 @@ from tests.support.gst_rtsp import GstRtspServer, clip_camera, gst_rtsp_server, 
 CODECS = {"h264": "h264", "h265": "hevc", "jpeg": "mjpeg"}
 
 
-class PlainEgress:
-    policy = NetPolicy(frozenset({"rtsp", "rtsps"}))
-
-    def connect(self, host: str, port: int, timeout_s: float, *, redirected_from: str | None = None) -> socket.socket:
-        try:
-            return socket.create_connection((host, port), timeout_s)
-        except OSError:
-            raise SourceError("unreachable", "refused") from None
-
-    def wrap_tls(self, plain: socket.socket, host: str, *, verify: bool, ca_file: Path | None = None) -> ssl.SSLSocket:
-        context = ssl.create_default_context()
-        if not verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        try:
-            return context.wrap_socket(plain, server_hostname=host)
-        except ssl.SSLError:
-            raise SourceError("tls", "not valid") from None
-
-    def peer_address(self, connected: socket.socket) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-        return ipaddress.ip_address(connected.getpeername()[0])
+EGRESS = PolicyEgress(NetPolicy(frozenset({"rtsp", "rtsps"})))
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +39,7 @@ def _open(server: GstRtspServer, path: str, login: tuple[str, str] | None = None
     address = CameraAddress("rtsp", "127.0.0.1", server.port, path, user, password)
     for name, value in fields.items():
         object.__setattr__(address, name, value)
-    return open_rtsp(address, PlainEgress(), LiveLimits(10, 3))
+    return open_rtsp(address, EGRESS, LiveLimits(10, 3))
 
 
 def _take(source: LiveSource, count: int) -> list[LiveFrame]:

@@ -112,6 +112,7 @@ class Connection:
     def _answer(self, deadline_s: float) -> Response:
         while True:
             answer = None
+            self.socket.settimeout(min(max(deadline_s - time.monotonic(), 0.01), POLL_S))
             # Media may follow the answer at once, so all of what came is looked at.
             for item in self.receive():
                 if isinstance(item, Interleaved):
@@ -119,6 +120,7 @@ class Connection:
                 elif self._is_answer(item):
                     answer = item
             if answer is not None:
+                self.socket.settimeout(POLL_S)
                 return answer
             if time.monotonic() >= deadline_s:
                 raise SourceError(FailureReason.TIMEOUT, "the camera does not answer")
