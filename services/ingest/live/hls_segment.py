@@ -56,12 +56,18 @@ def decode_segment(data: bytes, max_pixels: int, counts: LiveCounts) -> Iterator
         options["format_whitelist"] = "mov,mp4,m4a,3gp,3g2,mj2"
     limits = [{"max_pixels": str(2 * max_pixels + 65_536), "threads": "1"}] * _STREAMS_LIMIT
     try:
-        with av.open(
+        container = av.open(
             BytesIO(data), format=format_name, options=options, stream_options=limits, metadata_errors="replace", io_open=_refuse
-        ) as container:
-            yield from _pictures(container, max_pixels, counts)
-    except (av.FFmpegError, EOFError):
+        )
+    except (av.FFmpegError, ValueError):
+        # ValueError: the beginning names no streams, to which the limits could be given.
         counts.damaged += 1
+        return
+    with container:
+        try:
+            yield from _pictures(container, max_pixels, counts)
+        except av.FFmpegError:
+            counts.damaged += 1
 
 
 def to_bgr(frame: Any) -> BgrImage:
