@@ -63,7 +63,7 @@ _HARMLESS: Final = frozenset(
         "width",
     }
 )
-_HARMLESS_VALUE = re.compile(r"[A-Za-z0-9_.,-]{0,24}", re.ASCII)
+_HARMLESS_VALUE = re.compile(r"[A-Za-z0-9_.,-]{0,16}", re.ASCII)
 _KEY = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,31}", re.ASCII)
 _TELLING_PATH = re.compile(
     r"(user|usr|login|account|pass|pwd|pw|token|key|auth|secret|sig)[a-z0-9%._-]{0,12}(=|%3d)", re.IGNORECASE
@@ -76,7 +76,7 @@ _DEVICE = re.compile(r"[0-9]{1,3}|/dev/(video[0-9]{1,3}|v4l/by-(id|path)/[A-Za-z
 _WIRE_SAFE: Final = "!#$%&'()*+,/:;=?@[]^_`{|}~"
 
 
-class CameraSecret(msgspec.Struct, frozen=True, kw_only=True):
+class CameraSecret(msgspec.Struct, frozen=True):
     """What is secret of a camera's URL; its `repr` shows nothing.
 
     Attributes:
@@ -162,10 +162,12 @@ def camera_address(spec: StreamSpec, secret: CameraSecret | None) -> CameraAddre
     """Return where a registered camera is and how to log in.
 
     Raises:
-        InvalidStreamError: the stream's URL is none of a camera.
+        InvalidStreamError: the stream's URL is none of a camera, or what was masked in it is missing.
     """
     parts = _parse(spec.url)
     secret = secret or CameraSecret()
+    if secret.target is None and MASK in parts.target:
+        _refuse("what is secret in the url is missing; change the stream's url to the whole one")
     return CameraAddress(
         scheme=parts.scheme,
         host=parts.host,

@@ -40,20 +40,23 @@ class _Sealed(msgspec.Struct, frozen=True, array_like=True):
 class Sealer:
     """Seals with the first key, opens with any. Thread-safe; keys are asked for when they are first needed."""
 
-    def __init__(self, keys: KeySource) -> None:
-        self._keys = keys
+    def __init__(self, keys: str | KeySource) -> None:
+        self._keys: KeySource = (lambda _create: keys) if isinstance(keys, str) else keys
         self._lock = Lock()
-        self._fernet: MultiFernet | None = None
+        # A wrong setting shows at the start; a missing one, or a file, once it is needed.
+        self._fernet = _fernet(keys) if isinstance(keys, str) and keys else None
 
     def __repr__(self) -> str:
         return "Sealer()"
 
-    def seal(self, stream_id: str, secret: CameraSecret) -> str:
-        """Return the secret as text that only the key opens, and only for this stream.
+    def seal(self, stream_id: str, secret: CameraSecret | None) -> str:
+        """Return the secret as text that only the key opens, and only for this stream; "" for None.
 
         Raises:
             SealError: there is no key, or it is none.
         """
+        if secret is None:
+            return ""
         content = _Sealed(_PURPOSE, stream_id, secret.username, secret.password, secret.target)
         return self._with_keys(create=True).encrypt(msgspec.msgpack.encode(content)).decode("ascii")
 
@@ -87,18 +90,21 @@ def new_key() -> str:
 
 
 def open_sealer(settings: Settings) -> Sealer:
-    """Return the sealer of the settings. Reads and writes nothing yet.
+    """Return the sealer of the settings. Reads and writes no file yet.
 
     Without a key in the settings, the embedded service (SQLite) keeps one in `secret.key` in the data directory, mode 0600,
     made when the first secret is sealed; a distributed one raises `SealError` once something must be sealed or opened.
+
+    Raises:
+        SealError: the setting holds what is no key.
     """
     given = settings.secrets.key.get_secret_value()
     if given:
-        return Sealer(lambda _create: given)
+        return Sealer(given)
     if settings.store_url().startswith("sqlite:"):
         path = settings.data_path() / KEY_FILE
         return Sealer(lambda create: _key_of_file(path, create=create))
-    return Sealer(lambda _create: "")
+    return Sealer("")
 
 
 def _fernet(keys: str) -> MultiFernet:

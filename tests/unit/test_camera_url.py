@@ -82,6 +82,7 @@ def test_user_and_password(userinfo: str, username: str, password: str | None) -
         ("/a?hunter2==", "/a?***"),
         ("/a?hunter+2=x", "/a?***"),
         ("/a?channel=1;token=hunter2", "/a?channel=***"),
+        ("/a?channel=much-longer-than-a-channel", "/a?channel=***"),
         ("?token=hunter2", "/?token=***"),
         ("/user=admin_password=hunter2_channel=1.sdp", "/user=***"),
         ("/x/TOKEN%3Dhunter2/y?channel=1", "/x/TOKEN%3D***?channel=1"),
@@ -181,6 +182,12 @@ def test_an_address_has_the_streams_transport_and_a_target_fit_for_the_wire() ->
     assert camera_address(StreamSpec(stream_id="yard", url="device:///dev/video1"), None) == CameraAddress(
         "device", "/dev/video1", 0
     )
+
+
+def test_a_masked_url_without_its_secret_is_refused() -> None:
+    registered = register_url("rtsp://cam/x?token=hunter2")
+    with pytest.raises(InvalidStreamError, match="missing"):
+        address_of(RegisteredUrl(registered.url, None))
 
 
 def test_endpoints() -> None:

@@ -40,6 +40,7 @@ def test_sealed_text_tells_nothing_and_is_never_the_same() -> None:
 
 def test_nothing_sealed_needs_no_key() -> None:
     assert sealer("").open("yard", "") is None
+    assert Sealer("").seal("yard", None) == ""
 
 
 def test_another_stream_is_refused() -> None:
@@ -69,6 +70,8 @@ def test_what_is_no_key_is_refused_and_not_repeated(keys: str) -> None:
     with pytest.raises(SealError, match="moodline key") as caught:
         sealer(keys).seal("yard", SECRET)
     assert keys not in str(caught.value)
+    with pytest.raises(SealError, match="moodline key"):
+        open_sealer(Settings(secrets=SecretsSettings(key=keys)))
 
 
 def embedded(folder: Path) -> Settings:
