@@ -1,4 +1,4 @@
-"""What the networks are, in two tables: plain stacks of 3x3 convolutions that a CPU serves fast.
+"""What the networks are, in three tables: plain stacks of 3x3 convolutions that a CPU serves fast.
 
 `training.network` builds them for training, with batch normalisation and shortcuts; `training.export` builds them for
 serving, where both are folded into the convolutions.
@@ -20,6 +20,9 @@ class Block(NamedTuple):
     shortcut: bool = False
     dropout: float = 0.0
 
+
+TINY: Final[tuple[Block, ...]] = (Block(16, True), Block(32, True), Block(64, True), Block(96, False))
+"""To try things out: 79 thousand weights, 8 million multiply-adds a crop."""
 
 BASELINE: Final[tuple[Block, ...]] = (
     Block(32, True),  # 48 -> 24 px
@@ -43,8 +46,8 @@ SHIPPED: Final[tuple[Block, ...]] = (
 )
 """1.2 million weights, 98 million multiply-adds a crop."""
 
-ARCHITECTURES: Final[dict[str, tuple[Block, ...]]] = {"baseline": BASELINE, "shipped": SHIPPED}
-"""Both end with the average over all places and one dense layer."""
+ARCHITECTURES: Final[dict[str, tuple[Block, ...]]] = {"tiny": TINY, "baseline": BASELINE, "shipped": SHIPPED}
+"""All end with the average over all places and one dense layer."""
 
 SCALE: Final = 1 / 127.5
 OFFSET: Final = -1.0

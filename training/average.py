@@ -9,25 +9,34 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float32]
 
 
+def array_of(variable: Any) -> npt.NDArray[Any]:
+    """Return a Keras variable's value; on a CPU mostly without a copy, so it may change with the variable.
+
+    `keras.ops.convert_to_numpy` warns of a variable on TensorFlow.
+    """
+    value = variable.value
+    if hasattr(value, "detach"):  # torch
+        value = value.detach().cpu()
+    return np.asarray(value.numpy() if hasattr(value, "numpy") else value)
+
+
 class WeightAverage:
     """Averages all weights, moving means and variances too, in NumPy, so with any backend. Starts as a copy.
 
     Args:
-        keras: The module.
         weights: The network's variables.
         decay: What remains of the average at each update.
     """
 
-    def __init__(self, keras: Any, weights: Sequence[Any], decay: float) -> None:
-        self._to_numpy = keras.ops.convert_to_numpy
+    def __init__(self, weights: Sequence[Any], decay: float) -> None:
         self._weights, self._decay = list(weights), decay
-        self.values: list[Array] = [np.array(self._to_numpy(weight), np.float32) for weight in weights]
+        self.values: list[Array] = [array_of(weight).astype(np.float32) for weight in weights]
         self._room = [np.empty_like(value) for value in self.values]
 
     def update(self) -> None:
         """Take the present weights in."""
         for weight, value, room in zip(self._weights, self.values, self._room, strict=True):
-            np.subtract(self._to_numpy(weight), value, out=room)
+            np.subtract(array_of(weight), value, out=room)
             np.multiply(room, 1 - self._decay, out=room)
             np.add(value, room, out=value)
 

@@ -16,13 +16,13 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """Which network.
 
     Attributes:
-        kind: `baseline`, `shipped` (both in `training.architecture`), or `transfer`.
+        kind: `tiny`, `baseline`, `shipped` (see `training.architecture`), or `transfer`.
         base: The network of `keras.applications` below a transfer network's head.
         dropout: Share of the features that are left out before the last layer; 0 turns all dropout off.
         precision: Of the convolutions in training; weights and measurements are float32 in any case.
     """
 
-    kind: Literal["baseline", "shipped", "transfer"] = "shipped"
+    kind: Literal["tiny", "baseline", "shipped", "transfer"] = "shipped"
     base: str = "mobilenet_v2"
     dropout: Share = 0.3
     precision: Literal["float32", "mixed_bfloat16"] = "mixed_bfloat16"
@@ -55,7 +55,7 @@ class ScheduleConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         batch: Images a step.
         learning_rate: Its peak; it rises over the share `warm_up` of the run and falls along a cosine to zero.
         momentum: Nesterov's.
-        weight_decay: Of kernels, added to their gradient.
+        weight_decay: Of kernels, as PyTorch counts it: added to their gradient, times the kernel.
         average_decay: Of the moving average of weights, which is what is measured and kept (EMA).
         seed: Of everything random.
         threads: Of the torch backend; 0: as many as it likes.
@@ -65,7 +65,7 @@ class ScheduleConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     batch: Positive = 128
     learning_rate: NotNegative = 0.06
     warm_up: Share = 0.03
-    momentum: Share = 0.9
+    momentum: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.9
     weight_decay: NotNegative = 5e-4
     average_decay: Share = 0.999
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] = 7

@@ -41,16 +41,52 @@ def make_normalisation_layer(keras: Any) -> type[Any]:
     return FusedNormalisation
 
 
-def make_layout_layer(keras: Any) -> type[Any]:
-    """Return a layer that changes no value; on torch it lays out (N, C, H, W) with channels last in memory."""
+def make_rectifier_layer(keras: Any) -> type[Any]:
+    """Return ReLU; on torch it works in place, which saves a large allocation. What comes in must not be needed elsewhere."""
     if keras.config.backend() != "torch":
-        return type("Layout", (keras.layers.Layer,), {"call": lambda _self, inputs: inputs})
-    import torch
+        return keras.layers.ReLU  # type: ignore[no-any-return]
+    from torch.nn import functional
+
+    class Rectifier(keras.layers.Layer):  # type: ignore[misc]
+        """In training in place."""
+
+        def call(self, inputs: Any, training: bool | None = None) -> Any:
+            return functional.relu(inputs, inplace=bool(training))
+
+    return Rectifier
+
+
+def make_channel_dropout_layer(keras: Any) -> type[Any]:
+    """Return spatial dropout, which leaves whole channels out; on torch PyTorch's own, which draws from its global state."""
+    base: type[Any] = keras.layers.SpatialDropout2D
+    if keras.config.backend() != "torch":
+        return base
+    from torch.nn import functional
+
+    class ChannelDropout(base):  # type: ignore[misc]
+        """Takes (N, C, H, W)."""
+
+        def call(self, inputs: Any, training: bool | None = None) -> Any:
+            return functional.dropout2d(inputs, self.rate) if training and inputs.device.type != "meta" else inputs
+
+    return ChannelDropout
+
+
+def make_layout_layer(keras: Any) -> type[Any]:
+    """Return a layer that puts the channels of (N, H, W, C) onto the axis that suits the backend, without a copy.
+
+    On torch (N, C, H, W) then still has its channels last in memory, and later operations keep that.
+    """
+    first = channels_axis(keras) == 1
 
     class Layout(keras.layers.Layer):  # type: ignore[misc]
-        """Later operations keep the layout of what they are given."""
+        """Changes no value."""
 
         def call(self, inputs: Any) -> Any:
-            return inputs if inputs.device.type == "meta" else inputs.contiguous(memory_format=torch.channels_last)
+            return inputs.permute(0, 3, 1, 2) if first else inputs
+
+        def compute_output_shape(self, input_shape: Any) -> Any:
+            batch, height, width, channels = input_shape
+            return (batch, channels, height, width) if first else input_shape
 
     return Layout

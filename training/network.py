@@ -11,38 +11,44 @@ from shared.emotions import CROP_SIDE_PX, EMOTIONS
 from shared.errors import ModelError, SettingsError
 from training.architecture import ARCHITECTURES, NORM_EPSILON, OFFSET, SCALE, Block
 from training.config import ModelConfig
-from training.layers import channels_axis, make_layout_layer, make_normalisation_layer
+from training.layers import (
+    channels_axis,
+    make_channel_dropout_layer,
+    make_layout_layer,
+    make_normalisation_layer,
+    make_rectifier_layer,
+)
 
 _TRANSFER_SIDE_PX: Final = 96
 _TRANSFER_BASES: Final = {"mobilenet_v2": "MobileNetV2", "efficientnet_b0": "EfficientNetB0", "resnet50_v2": "ResNet50V2"}
 _TAKES_0_TO_255: Final = frozenset({"efficientnet_b0"})
 
 
-def build_network(keras: Any, config: ModelConfig, weight_decay: float = 0.0, fetch_weights: bool = False) -> Any:
+def build_network(keras: Any, config: ModelConfig, fetch_weights: bool = False) -> Any:
     """Return an untrained network.
 
     Args:
         keras: The module, its backend chosen.
         config: Which network, and its dropout and precision.
-        weight_decay: Added to the gradient of each kernel, times the kernel.
         fetch_weights: Let a transfer network download what it was trained to before. Nothing else is ever downloaded.
 
     Raises:
         ModelError: those weights were asked for and could not be fetched.
     """
     if config.kind in ARCHITECTURES:
-        return _stack(keras, ARCHITECTURES[config.kind], config, weight_decay)
-    return _transfer(keras, config, weight_decay, fetch_weights)
+        return _stack(keras, ARCHITECTURES[config.kind], config)
+    return _transfer(keras, config, fetch_weights)
 
 
-def _stack(keras: Any, blocks: tuple[Block, ...], config: ModelConfig, weight_decay: float) -> Any:
+def _stack(keras: Any, blocks: tuple[Block, ...], config: ModelConfig) -> Any:
     layers, policy, axis = keras.layers, config.precision, channels_axis(keras)
     form = "channels_first" if axis == 1 else "channels_last"
     normalisation, layout = make_normalisation_layer(keras), make_layout_layer(keras)
-    shape = (1, CROP_SIDE_PX, CROP_SIDE_PX) if axis == 1 else (CROP_SIDE_PX, CROP_SIDE_PX, 1)
+    rectifier, channel_dropout = make_rectifier_layer(keras), make_channel_dropout_layer(keras)
     crops = layers.Input((CROP_SIDE_PX, CROP_SIDE_PX), dtype="uint8", name="crops")
-    x = layers.Reshape(shape, dtype="uint8", name="channel")(crops)
+    x = layers.Reshape((CROP_SIDE_PX, CROP_SIDE_PX, 1), dtype="uint8", name="channel")(crops)
     x = layers.Rescaling(SCALE, OFFSET, dtype="float32", name="scaled")(x)
+    x = layout(dtype="float32", name="layout")(x)
     for index, block in enumerate(blocks, 1):
         before = x
         x = layers.Conv2D(
@@ -53,40 +59,31 @@ def _stack(keras: Any, blocks: tuple[Block, ...], config: ModelConfig, weight_de
             data_format=form,
             # He et al., "Delving deep into rectifiers" (2015).
             kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal"),
-            kernel_regularizer=_decay(keras, weight_decay),
             dtype=policy,
             name=f"conv{index}",
         )(x)
-        if index == 1:
-            x = layout(dtype=policy, name="layout")(x)
         # Half the gain beside a shortcut: their sum starts with about the input's variance.
         gain = keras.initializers.Constant(0.5 if block.shortcut else 1.0)
         norm = normalisation(axis, momentum=0.9, epsilon=NORM_EPSILON, gamma_initializer=gain, dtype=policy, name=f"norm{index}")
         x = norm(x)
         if block.shortcut:
             x = layers.Add(dtype=policy, name=f"sum{index}")([x, before])
-        x = layers.ReLU(dtype=policy, name=f"relu{index}")(x)
+        x = rectifier(dtype=policy, name=f"relu{index}")(x)
         if block.pool:
             x = layers.MaxPooling2D(data_format=form, dtype=policy, name=f"pool{index}")(x)
         if block.dropout and config.dropout:
-            x = layers.SpatialDropout2D(block.dropout, data_format=form, dtype=policy, name=f"drop{index}")(x)
+            x = channel_dropout(block.dropout, data_format=form, dtype=policy, name=f"drop{index}")(x)
     x = layers.GlobalAveragePooling2D(data_format=form, dtype="float32", name="average")(x)
-    return keras.Model(crops, _head(keras, x, config.dropout, weight_decay), name=config.kind)
+    return keras.Model(crops, _head(keras, x, config.dropout), name=config.kind)
 
 
-def _head(keras: Any, features: Any, dropout: float, weight_decay: float) -> Any:
+def _head(keras: Any, features: Any, dropout: float) -> Any:
     layers = keras.layers
     features = layers.Dropout(dropout, dtype="float32", name="drop")(features)
-    return layers.Dense(
-        len(EMOTIONS), kernel_regularizer=_decay(keras, weight_decay), dtype="float32", name="emotions"
-    )(features)  # fmt: skip
+    return layers.Dense(len(EMOTIONS), dtype="float32", name="emotions")(features)
 
 
-def _decay(keras: Any, weight_decay: float) -> Any:
-    return keras.regularizers.L2(weight_decay / 2) if weight_decay else None
-
-
-def _transfer(keras: Any, config: ModelConfig, weight_decay: float, fetch_weights: bool) -> Any:
+def _transfer(keras: Any, config: ModelConfig, fetch_weights: bool) -> Any:
     """A network of `keras.applications` under a new head: crops are enlarged and their grey is repeated three times."""
     if config.base not in _TRANSFER_BASES:
         raise SettingsError(f"model.base is {config.base!r}; there are {', '.join(_TRANSFER_BASES)}")
@@ -100,7 +97,7 @@ def _transfer(keras: Any, config: ModelConfig, weight_decay: float, fetch_weight
     with _OfflineIsClear(config.base):
         make_base = getattr(keras.applications, _TRANSFER_BASES[config.base])
         base = make_base(include_top=False, pooling="avg", input_shape=side, weights="imagenet" if fetch_weights else None)
-    return keras.Model(crops, _head(keras, base(x), config.dropout, weight_decay), name="transfer")
+    return keras.Model(crops, _head(keras, base(x), config.dropout), name="transfer")
 
 
 class _OfflineIsClear:

@@ -114,7 +114,8 @@ def load_arrays(path: Path) -> dict[str, Array]:
         ModelError: missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # From memory: of a damaged file NumPy would leave the handle open.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ModelError(f"{path} does not hold plain arrays: {error}") from None

@@ -8,18 +8,17 @@ import msgspec
 from shared.errors import SettingsError
 from training.config import load_config
 from training.data import load_data
-from training.data_report import report_data
 from training.evaluate import classification_report, evaluate_model
 from training.predictor import open_predictor
 from training.report import write_report
-from training.runs import load_log, write_file, write_json
+from training.runs import load_log
 from training.train import OnProgress, run_training
 
 
 def train_from_files(  # the command's options
     config: Path, data: Path | None, out: Path | None, *, resume: bool, fetch_weights: bool, on_progress: OnProgress
 ) -> str:
-    """Run a training and return its summary in words. See `run_training`; the data's report is written beside it.
+    """Run a training and return its summary in words. See `run_training`.
 
     Raises:
         MoodlineError: something in the configuration, the data or the folder cannot be used.
@@ -35,9 +34,6 @@ def train_from_files(  # the command's options
     result = run_training(
         wanted, images, folder, resume=resume, fetch_weights=fetch_weights, teachers=teachers, on_progress=on_progress
     )
-    report = report_data(images)
-    write_json(folder / "data.json", report)
-    write_file(folder / "data.txt", report.text().encode())
     return (
         f"{folder}: epoch {result.best_epoch + 1} of {result.epochs} was best, {100 * result.accuracy:.2f}% right on validation; "
         f"temperature {result.temperature:.2f} takes the calibration error from {100 * result.calibration_error:.1f}% "

@@ -12,11 +12,12 @@ import numpy.typing as npt
 
 from services.classifier.model import Model
 from shared.errors import DataError, ModelError, OutputError, SettingsError
-from training.average import WeightAverage, named, ordered
+from training.average import WeightAverage, array_of, named, ordered
 from training.backend import import_keras, set_threads
 from training.batches import Batches
 from training.config import ScheduleConfig, TrainConfig
 from training.data import TRAIN, VALIDATION, Dataset, Split, cleaned_index
+from training.data_report import report_data
 from training.measures import accuracy, calibration_error, cross_entropy, fitted_temperature, tempered
 from training.network import build_network, float32_network, softmax
 from training.runs import (
@@ -33,6 +34,7 @@ from training.runs import (
     load_record,
     write_arrays,
     write_checkpoint,
+    write_file,
     write_json,
     write_log,
 )
@@ -57,6 +59,21 @@ def learning_rate(schedule: ScheduleConfig, progress: float) -> float:
     return schedule.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
+def make_optimiser(keras: Any, schedule: ScheduleConfig) -> Any:
+    """Return stochastic gradient descent with Nesterov's momentum, and weight decay of kernels alone.
+
+    PyTorch adds the decay to the gradient, so momentum sums it up to 1 / (1 - momentum) times as much; Keras applies it to
+    the weight itself, once. The configuration means PyTorch's.
+    """
+    decay = schedule.weight_decay / (1 - schedule.momentum)
+    optimiser = keras.optimizers.SGD(
+        schedule.learning_rate, momentum=schedule.momentum, nesterov=True, weight_decay=decay or None
+    )
+    if decay:
+        optimiser.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    return optimiser
+
+
 def run_training(  # options of one call
     config: TrainConfig,
     data: Dataset,
@@ -67,7 +84,8 @@ def run_training(  # options of one call
     teachers: Sequence[Model] = (),
     on_progress: OnProgress = lambda _: None,
 ) -> RunResult:
-    """Train, choose the epoch and fit the temperature on the validation part, and write the files of `training.runs`.
+    """Train, choose the epoch and fit the temperature on the validation part, and write the files of `training.runs`
+    and the data's report.
 
     With `resume`, goes on after the last epoch that was finished, if there is one; on the same machine, backend and number
     of threads the outcome is then the one of a run that was never stopped, bit for bit.
@@ -96,6 +114,9 @@ def run_training(  # options of one call
     train = data.part(TRAIN).subset(chosen)
     record = RunRecord(config, len(chosen), _digest(train, data.part(VALIDATION)), keras.config.backend())
     resumed = _prepare(out, record, resume)
+    report = report_data(data)
+    write_json(out / "data.json", report)
+    write_file(out / "data.txt", report.text().encode())
     targets = make_targets(config, data.part(TRAIN), chosen)
     batches = Batches(config, train.images, targets, class_weights(train.labels, config.loss.balance), teachers)
     run = _Run(keras, config, batches, data.part(VALIDATION), out, fetch_weights and not resumed)
@@ -135,17 +156,17 @@ class _Run:
     ) -> None:
         keras.utils.set_random_seed(config.schedule.seed)
         self._keras, self._config, self._batches, self._validation, self._out = keras, config, batches, validation, out
-        self._network = build_network(keras, config.model, config.schedule.weight_decay, fetch_weights)
+        self._network = build_network(keras, config.model, fetch_weights)
         self._twin = float32_network(keras, config.model)
         self._network.compile(
-            optimizer=keras.optimizers.SGD(config.schedule.learning_rate, momentum=config.schedule.momentum, nesterov=True),
+            optimizer=make_optimiser(keras, config.schedule),
             loss=self._loss,
             metrics=[self._hit],
             jit_compile=False,
         )
         self._optimiser = self._network.optimizer
         self._optimiser.build(self._network.trainable_variables)
-        self._average = WeightAverage(keras, self._network.weights, config.schedule.average_decay)
+        self._average = WeightAverage(self._network.weights, config.schedule.average_decay)
         self._state = RunState(-1, -1, -1.0, ())
 
     def until_the_end(self, resumed: bool, on_progress: OnProgress) -> RunResult:
@@ -212,10 +233,9 @@ class _Run:
             best_epoch, best = line.epoch, reached
             write_arrays(self._out / BEST, named(self._network.weights, self._average.values))
         self._state = RunState(line.epoch, best_epoch, best, (*state.log, line))
-        to_numpy = self._keras.ops.convert_to_numpy
         groups = {
-            "network": [to_numpy(variable) for variable in self._network.weights],
-            "optimiser": [to_numpy(variable) for variable in self._optimiser.variables],
+            "network": [array_of(variable) for variable in self._network.weights],
+            "optimiser": [array_of(variable) for variable in self._optimiser.variables],
             "average": self._average.values,
         }
         write_checkpoint(self._out, self._state, groups)
