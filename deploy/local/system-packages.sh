@@ -14,7 +14,7 @@ from gi.repository import Gst, GstRtspServer
 Gst.init(None)
 assert all(map(Gst.ElementFactory.find, ("videoconvert", "rtph264pay", "jpegenc", "x264enc", "x265enc", "avenc_mpeg4")))'
 /usr/bin/python3 -c "$has_rtsp_server" 2>/dev/null || missing+=(
-    python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-libav gstreamer1.0-plugins-{base,good,bad,ugly}
+    python3-gi gir1.2-gst-rtsp-server-1.0 glib-networking gstreamer1.0-libav gstreamer1.0-plugins-{base,good,bad,ugly}
 )
 if [[ ${#missing[@]} -eq 0 ]]; then
     exit 0
