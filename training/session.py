@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 
 from shared.errors import SettingsError
+from training.backend import import_keras
 from training.config import load_config
 from training.data import load_data
 from training.evaluate import classification_report, evaluate_model
@@ -30,6 +31,7 @@ def train_from_files(  # the command's options
     wanted = msgspec.structs.replace(wanted, data=msgspec.structs.replace(wanted.data, path=""))
     folder = out or Path("training/runs") / wanted.name
     images = load_data(source)
+    import_keras()  # before any teacher, which would choose the backend that it is served with
     teachers = [open_predictor(name)[0] for name in wanted.distil.teachers]
     result = run_training(
         wanted, images, folder, resume=resume, fetch_weights=fetch_weights, teachers=teachers, on_progress=on_progress

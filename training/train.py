@@ -74,7 +74,7 @@ def make_optimiser(keras: Any, schedule: ScheduleConfig) -> Any:
     return optimiser
 
 
-def run_training(  # options of one call
+def run_training(
     config: TrainConfig,
     data: Dataset,
     out: Path,
@@ -84,8 +84,7 @@ def run_training(  # options of one call
     teachers: Sequence[Model] = (),
     on_progress: OnProgress = lambda _: None,
 ) -> RunResult:
-    """Train, choose the epoch and fit the temperature on the validation part, and write the files of `training.runs`
-    and the data's report.
+    """Train, choose the epoch and fit the temperature on the validation part, and write the data's report and the run's files.
 
     With `resume`, goes on after the last epoch that was finished, if there is one; on the same machine, backend and number
     of threads the outcome is then the one of a run that was never stopped, bit for bit.

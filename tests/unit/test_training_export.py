@@ -5,6 +5,7 @@ from shared.errors import ModelError
 from training.architecture import BASELINE, SHIPPED, Block
 from training.data import Split
 from training.export import folded, measured
+from training.import_torch import named_weights
 
 
 def make_state(seed: int = 0, blocks: tuple[Block, ...] = BASELINE) -> dict[str, np.ndarray]:
@@ -74,3 +75,27 @@ def test_figures_are_those_of_the_answers() -> None:
     assert figures["recall"]["happy"] == 1.0
     assert figures["support"]["angry"] == 2
     assert figures["calibration_error"] == pytest.approx(0.125)
+
+
+def make_torch_state(state: dict[str, np.ndarray], blocks: tuple[Block, ...]) -> dict[str, np.ndarray]:
+    """Return the same weights as a PyTorch network would hold them."""
+    names = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
+    converted: dict[str, np.ndarray] = {}
+    for index in range(1, len(blocks) + 1):
+        converted[f"{index}.conv.weight"] = state[f"conv{index}/kernel"].transpose(3, 2, 0, 1)
+        converted |= {f"{index}.bn.{torch}": state[f"norm{index}/{ours}"] for torch, ours in names.items()}
+        converted[f"{index}.bn.num_batches_tracked"] = np.array(3)
+    return converted | {"99.weight": state["emotions/kernel"].T, "99.bias": state["emotions/bias"]}
+
+
+@pytest.mark.parametrize("blocks", [BASELINE, SHIPPED])
+def test_weights_from_pytorch_get_our_names_and_layout(blocks: tuple[Block, ...]) -> None:
+    state = make_state(1, blocks)
+    imported = named_weights(make_torch_state(state, blocks), blocks)
+    assert imported.keys() == state.keys()
+    assert all((imported[name] == state[name]).all() for name in state)
+
+
+def test_weights_from_pytorch_of_another_architecture_are_refused() -> None:
+    with pytest.raises(ModelError, match="another architecture"):
+        named_weights(make_torch_state(make_state(), BASELINE), SHIPPED)
