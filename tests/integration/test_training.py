@@ -1,5 +1,6 @@
 """Real training, resumed, exported and evaluated, on Keras with whichever backend this environment has."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -31,6 +32,9 @@ from training.predictor import open_predictor
 from training.runs import BEST, CHECKPOINT, LOG, load_arrays, load_log, load_result
 from training.train import Progress, run_training
 
+# Keras' own, on its torch backend with NumPy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
 CONFIG = TrainConfig(
     name="made",
     data=DataConfig(clean=False),
@@ -39,6 +43,13 @@ CONFIG = TrainConfig(
     loss=LossConfig(label_smoothing=0.05, mixup=0.2),
     augment=AugmentConfig(erasing=0.1, shift=0.04, flip=0.0, jpeg=0.05, low_resolution=0.05),
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_backend_for_all_tests() -> None:
+    """Other tests of this process run the served model in TensorFlow, and Keras has one backend in a process."""
+    if importlib.util.find_spec("tensorflow"):
+        os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 
 def make_split(count: int, seed: int) -> Split:
