@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint test-unit system kafka services services-stop chaos bench lock clean
+.PHONY: help install demo camera test lint test-unit system kafka services services-stop chaos bench lock clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -21,6 +21,9 @@ install: $(VENV)/.installed ## Make the virtual environment with everything pinn
 
 demo: $(VENV)/.installed ## Run the embedded service on a built-in sample: its timeline as a table and a PNG
 	$(BIN)/moodline demo --plot out/demo.png
+
+camera: $(VENV)/.installed ## Serve a camera to try things out: CLIP=path, or a built-in scene
+	$(BIN)/moodline camera $(CLIP)
 
 test: $(VENV)/.installed system kafka lint ## Install what tests need (Kafka, Redis, …) and run all of them
 	MOODLINE_TEST_KAFKA_LIBS=$(CURDIR)/.local/kafka/libs $(BIN)/python -m pytest
@@ -52,6 +55,7 @@ chaos: $(VENV)/.installed system kafka ## Kill, pause and restart everything for
 bench: $(VENV)/.installed system kafka ## Measure the pipeline against a hand-written loop
 	$(BIN)/python -m bench.pipeline
 	$(BIN)/python -m bench.store
+	$(BIN)/python -m bench.cameras
 
 lock: ## Resolve the dependencies again and pin them with their hashes
 	$(BIN)/python -m pip install --quiet uv

@@ -72,8 +72,8 @@ def main() -> None:
         delays_s = pipeline_delays([simulator.url(f"cam{number}") for number in range(count)], arguments)
     p50, p99 = np.percentile(delays_s, [50, 99])
     print(
-        f"\nfrom a frame's arrival to its result in the timeline, {count} cameras of {arguments.sizes[0]}, the whole pipeline in one "
-        f"process: p50 {1000 * p50:.0f} ms, p99 {1000 * p99:.0f} ms ({len(delays_s)} frames)"
+        f"\nfrom a frame's arrival to its result in the timeline, {count} cameras of {arguments.sizes[0]}, the whole pipeline in "
+        f"one process: p50 {1000 * p50:.0f} ms, p99 {1000 * p99:.0f} ms ({len(delays_s)} frames)"
     )
 
 

@@ -92,7 +92,9 @@ class DetectorSettings(_Group):
     min_face_px: int = Field(16, ge=4, description="Least width of a face in the reduced image, in px.")
     max_faces: int = Field(64, ge=1, le=1000, description="At most this many faces per frame, best scores first.")
     threads: int = Field(0, ge=0, le=256, description="Frames searched at the same time; 0: one per core.")
-    batch_frames: int = Field(16, ge=1, le=1024, description="Most frames of files taken from the bus at a time; fewer when each takes long.")
+    batch_frames: int = Field(
+        16, ge=1, le=1024, description="Most frames of files taken from the bus at a time; fewer when each takes long."
+    )
     linger_ms: int = Field(5, ge=0, description="How long a batch waits for more frames after its first, in ms.")
     age_budget_s: float = Field(2.0, gt=0, description="Live frames older than this are passed on unprocessed, in s.")
 

@@ -150,7 +150,7 @@ class CameraThread:
             self._failed(FailureReason.FORBIDDEN_URL, str(error), connection)
         except SourceError as error:
             self._failed(FailureReason(error.reason), str(error), connection)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # this is the supervisor: one camera's trouble stays its own
             # No message: whatever it is about, it must not take credentials into the log.
             log.error("camera.crashed", extra={"stream_id": self.spec.stream_id, "error": type(error).__name__})
             self._failed(FailureReason.CORRUPT, f"internal error ({type(error).__name__})", connection)
