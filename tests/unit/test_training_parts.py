@@ -127,6 +127,14 @@ def test_batches_follow_from_seed_and_epoch_and_mix_targets_as_images() -> None:
     assert any((part.max(1) < 0.95).any() for part in first[1::2])
 
 
+def test_a_mixed_target_is_the_mixture_that_its_image_is() -> None:
+    labels = np.arange(28) % 7
+    images = np.repeat(30 * labels, 48 * 48).reshape(28, 48, 48).astype(np.uint8)  # the grey value says the class
+    config = TrainConfig(schedule=ScheduleConfig(batch=14), loss=LossConfig(mixup=1.0, mixup_alpha=0.3), augment=NOTHING)
+    for batch in Batches(config, images, np.eye(7, dtype=np.float32)[labels], np.ones(7, np.float32)).epoch(0):
+        assert batch.images.mean((1, 2)) == pytest.approx(30 * batch.targets @ np.arange(7), abs=0.6)
+
+
 def test_fewer_images_than_a_batch_are_one_batch() -> None:
     batches = Batches(TrainConfig(augment=NOTHING), faces(3), np.eye(7, dtype=np.float32)[:3], np.ones(7, np.float32))
     assert [len(batch.images) for batch in batches.epoch(0)] == [3]
@@ -274,6 +282,13 @@ def test_an_evaluation_has_every_figure_and_a_page_that_needs_no_other_file() ->
     assert "95.0%" in page
     assert "src='data:image/png;base64,cG5n'" in page
     assert "http" not in page
+
+
+def test_calibration_is_told_with_and_without_the_temperature() -> None:
+    split = Split(faces(30), np.array([3, 4] * 15, np.int64))
+    plain, warm = (evaluate_model(StubModel(), temperature, split, "made").metrics.calibration for temperature in (1.0, 2.0))
+    assert plain.error_before == plain.error == warm.error
+    assert warm.error_before != warm.error
 
 
 def test_nothing_to_measure_on_is_an_error() -> None:
