@@ -110,6 +110,14 @@ class ClassifierSettings(_Group):
     linger_ms: int = Field(20, ge=0, description="How long a batch waits for more messages after its first, in ms.")
     threads: int = Field(0, ge=0, le=256, description="CPU threads of the network; 0: one per core.")
     age_budget_s: float = Field(2.0, gt=0, description="Live frames older than this are passed on unclassified, in s.")
+    engine: Literal["auto", "openvino", "tensorflow"] = Field(
+        "auto", description="What runs the network; auto: TensorFlow where it is installed and sees a GPU, else OpenVINO."
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Numbers that OpenVINO computes with; auto: bfloat16 where the processor has it, else float32. Workers on "
+        "unlike processors answer more alike with float32.",
+    )
 
 
 class AggregatorSettings(_Group):

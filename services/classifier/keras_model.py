@@ -1,4 +1,4 @@
-"""The classifier's network in TensorFlow."""
+"""The classifier's network in TensorFlow, the engine for GPUs."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from services.classifier.artefact import Artefact
-from services.classifier.model import Crops, Probabilities
+from services.classifier.model import Crops, Probabilities, check_crops
 from services.classifier.tensorflow_import import import_tensorflow
 from shared.emotions import CROP_SIDE_PX, EMOTIONS
 from shared.errors import ModelError
@@ -47,9 +47,7 @@ class KerasModel:
         self._warm_up()
 
     def predict(self, crops: Crops) -> Probabilities:
-        if not isinstance(crops, np.ndarray) or crops.dtype != np.uint8 or crops.shape[1:] != (CROP_SIDE_PX, CROP_SIDE_PX):
-            shape, kind = getattr(crops, "shape", None), getattr(crops, "dtype", type(crops).__name__)
-            raise ModelError(f"crops must be uint8 (N, {CROP_SIDE_PX}, {CROP_SIDE_PX}), not {kind} {shape}")
+        check_crops(crops)
         batches = [crops[at : at + self._batch_size] for at in range(0, len(crops), self._batch_size)]
         if not batches:
             return np.empty((0, len(EMOTIONS)), np.float32)

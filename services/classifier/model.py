@@ -5,6 +5,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from shared.emotions import CROP_SIDE_PX
+from shared.errors import ModelError
+
 Crops = npt.NDArray[np.uint8]
 """uint8 (N, 48, 48), grey."""
 
@@ -28,3 +31,10 @@ class Model(Protocol):
     def close(self) -> None:
         """Release the model."""
         ...
+
+
+def check_crops(crops: object) -> None:
+    """Raise `ModelError` unless this is a batch of crops."""
+    if not isinstance(crops, np.ndarray) or crops.dtype != np.uint8 or crops.shape[1:] != (CROP_SIDE_PX, CROP_SIDE_PX):
+        shape, kind = getattr(crops, "shape", None), getattr(crops, "dtype", type(crops).__name__)
+        raise ModelError(f"crops must be uint8 (N, {CROP_SIDE_PX}, {CROP_SIDE_PX}), not {kind} {shape}")

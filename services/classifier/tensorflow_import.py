@@ -1,4 +1,4 @@
-"""TensorFlow's import, made quiet and repeatable. It is slow (seconds) and takes 0.5 GB, so only the classifier does it."""
+"""TensorFlow's import, made quiet and repeatable. It is slow (seconds) and takes 0.5 GB, so only who computes with it does it."""
 
 import importlib
 import os
@@ -36,7 +36,7 @@ def import_tensorflow() -> Any:
             tensorflow = importlib.import_module("tensorflow")
             backend = tensorflow.keras.config.backend()
     except ImportError as error:
-        raise ModelError(f"TensorFlow cannot be imported ({error}): install moodline[classifier]") from None
+        raise ModelError(f"TensorFlow cannot be imported ({error}): install moodline[tensorflow]") from None
     if backend != "tensorflow":
         raise ModelError(f"Keras is in use with the backend {backend} in this process")
     _configure(tensorflow)

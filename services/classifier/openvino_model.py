@@ -1,0 +1,109 @@
+"""The classifier's network in OpenVINO, the engine for CPUs."""
+
+import os
+import threading
+from typing import Any
+
+import numpy as np
+
+from services.classifier.artefact import Artefact
+from services.classifier.model import Crops, Probabilities, check_crops
+from services.classifier.openvino_graph import build_network
+from services.classifier.openvino_import import import_openvino
+from shared.emotions import CROP_SIDE_PX, EMOTIONS
+from shared.errors import ModelError
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+class OpenVinoModel:
+    """Runs an artefact as a network of a fixed shape, uint8 (batch_size, 48, 48); shorter batches are padded.
+
+    A crop's answer is the same bit for bit whatever its neighbours, its place in the batch, the number of threads and the
+    process (of one kind of processor and one precision): the shape never changes, and each batch is computed by one thread.
+    Several batches run side by side on `threads` threads.
+
+    Args:
+        artefact: A checked artefact.
+        batch_size: Crops per call of the network.
+        threads: Batches at the same time; 0: one per core.
+        precision: `float32`; `bfloat16`, the numbers that newer processors multiply several times faster; or `auto`:
+            bfloat16 where the processor has instructions for it, else float32.
+
+    Raises:
+        ModelError: OpenVINO is missing, the architecture or the precision cannot be had, or the weights do not fit.
+    """
+
+    def __init__(self, artefact: Artefact, batch_size: int, threads: int = 0, precision: str = "auto") -> None:
+        openvino = import_openvino()
+        self.name = artefact.manifest.name
+        self._batch_size = batch_size
+        threads = threads or os.cpu_count() or 1
+        core = openvino.Core()
+        self.precision = _precision(core, precision)
+        options = {
+            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[self.precision],
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": threads,  # one thread each
+            "ENABLE_CPU_PINNING": False,  # workers that share a machine must not share a core
+        }
+        network = build_network(openvino, artefact, batch_size)
+        try:
+            compiled = core.compile_model(network, "CPU", options)
+            self._requests = [compiled.create_infer_request() for _ in range(threads)]
+        except RuntimeError as error:
+            raise ModelError(f"OpenVINO cannot run the model {self.name}: {_first_line(error)}") from None
+        self._lock = threading.Lock()
+        self._warm_up()
+
+    def predict(self, crops: Crops) -> Probabilities:
+        check_crops(crops)
+        starts = range(0, len(crops), self._batch_size)
+        answers = np.empty((len(crops), len(EMOTIONS)), np.float32)
+        with self._lock:
+            requests = self._requests
+            for turn, at in enumerate(starts):
+                if turn >= len(requests):
+                    self._take(starts[turn - len(requests)], turn, answers)
+                requests[turn % len(requests)].start_async({0: self._padded(crops[at : at + self._batch_size])})
+            for turn in range(max(0, len(starts) - len(requests)), len(starts)):
+                self._take(starts[turn], turn, answers)
+        return answers
+
+    def close(self) -> None:
+        with self._lock:
+            self._requests = []
+
+    def _take(self, at: int, turn: int, answers: Probabilities) -> None:
+        """Wait for the batch that starts at `at`, and copy its answer."""
+        request: Any = self._requests[turn % len(self._requests)]
+        try:
+            request.wait()
+        except RuntimeError as error:
+            raise ModelError(f"OpenVINO failed on the model {self.name}: {_first_line(error)}") from None
+        answers[at : at + self._batch_size] = request.get_output_tensor(0).data[: len(answers) - at]
+
+    def _padded(self, batch: Crops) -> Crops:
+        missing = self._batch_size - len(batch)
+        return np.pad(batch, ((0, missing), (0, 0), (0, 0))) if missing else np.ascontiguousarray(batch)
+
+    def _warm_up(self) -> None:
+        """Run every request once, so that no first frame waits for allocations, and see that answers are distributions."""
+        answers = self.predict(np.full((len(self._requests) * self._batch_size, CROP_SIDE_PX, CROP_SIDE_PX), 128, np.uint8))
+        if not np.isfinite(answers).all() or (np.abs(answers.sum(1) - 1) > 1e-3).any():
+            raise ModelError(f"the model {self.name} does not answer with probabilities")
+
+
+def _precision(core: Any, wanted: str) -> str:
+    if wanted not in PRECISIONS:
+        raise ModelError(f"there is no precision {wanted!r}; there are {', '.join(PRECISIONS)}")
+    # OpenVINO's own choice is bfloat16 exactly where the processor has instructions for it.
+    has_bfloat16 = core.get_property("CPU", "INFERENCE_PRECISION_HINT").to_string() == "bf16"
+    if wanted == "bfloat16" and not has_bfloat16:
+        raise ModelError("this processor has no instructions for bfloat16; set MOODLINE_CLASSIFIER_PRECISION=auto")
+    return wanted if wanted != "auto" else ("bfloat16" if has_bfloat16 else "float32")
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line and not line.startswith("Exception from")]
+    return lines[0][:200] if lines else type(error).__name__
