@@ -261,7 +261,7 @@ def test_overload_loses_evenly_stays_fresh_and_counts_everything(tmp_path: Path,
     names = [f"c{number}" for number in range(12)]
     with Service(tmp_path, **slow) as service:
         for number, name in enumerate(names):
-            service.add(name, cameras.url(f"cam{number}"), sample_fps="8")
+            service.add(name, cameras.url(f"cam{number}"), sample_fps="25")
         for name in names:
             service.wait_for_state(name, LIVE, timeout_s=60)
         time.sleep(20.0)
@@ -278,9 +278,11 @@ def test_overload_loses_evenly_stays_fresh_and_counts_everything(tmp_path: Path,
         assert not any(skipped["lost"] for _, skipped in counts)
         skipped_live = sum(sum(skipped.values()) for _, skipped in counts)
         assert skipped_live == service.metric("moodline_frames_skipped_total", lane="live")
-        below_s = service.metric("moodline_end_to_end_seconds_bucket", lane="live", le="2.5")
+        below_s = service.metric("moodline_end_to_end_seconds_bucket", lane="live", le="2.0")
         total = service.metric("moodline_end_to_end_seconds_count", lane="live")
-        assert below_s > 0.99 * total
+        buckets = service.metrics()["moodline_end_to_end_seconds_bucket"]
+        delays = {labels["le"]: value for labels, value in buckets if labels["lane"] == "live"}
+        assert below_s > 0.99 * total, f"from capture to timeline, frames by s: {delays}"
         assert all(service.state(name) is StreamState.PAUSED for name in names)
 
 
