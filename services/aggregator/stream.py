@@ -3,7 +3,7 @@
 A frame is added to the open 1 s bucket alone. An open bucket of a coarser level keeps the finer ones that are closed already;
 its value is these and the open finer one together. When event time leaves a bucket, it is closed: written once more, final,
 merged into the next level, and never touched again, because event time never goes back. Tracks work alike: their closed
-seconds, and an open one.
+seconds, and an open one. Which model answered is written where it changes.
 
 The saved state is one version byte and MessagePack arrays; it holds integers only and everything that later cells depend on.
 """
@@ -19,24 +19,31 @@ from shared.settings import AggregatorSettings
 from shared.store.base import Cell
 from shared.timeline import (
     LEVELS_S,
+    MODELS_LEVEL_S,
+    MODELS_SERIES,
     NOTHING,
     SECOND_US,
     TRACK_LEVEL_S,
     TRACKS_LEVEL_S,
     TRACKS_SERIES,
     Bucket,
+    ModelDay,
     TrackBucket,
     TrackSummary,
     merge,
     merge_track,
+    note_model,
     pack,
+    pack_models,
     pack_track_bucket,
     pack_track_summary,
     track_series,
 )
 from shared.timeline.bucket import NO_SKIPS, SKIP_REASONS, Seven, Skips
 
-STATE_VERSION: Final = 1
+STATE_VERSION: Final = 2
+_READABLE: Final = (1, 2)
+"""Version 1 did not know of models; its arrays are shorter, and what is missing has a default."""
 
 _SPANS_US: Final = tuple(level_s * SECOND_US for level_s in LEVELS_S)
 
@@ -52,12 +59,16 @@ class _OpenTrack(msgspec.Struct, array_like=True):
 
 
 class _Saved(msgspec.Struct, array_like=True):
-    """The state as stored. `indexes` and `parts` are those of the open buckets, by level; empty before the first frame."""
+    """The state as stored. `indexes` and `parts` are those of the open buckets, by level; empty before the first frame.
+
+    New fields come last, with a default.
+    """
 
     tracker: TrackerState
     tracks: dict[int, _OpenTrack] = {}
     indexes: list[int] = []
     parts: list[Bucket] = []
+    models: ModelDay | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -92,6 +103,8 @@ class StreamTimeline:
         if message.skip is not None:
             self._grow(Bucket(1, _skips(message.skip, 1)))
             return
+        if message.model:
+            self._note_model(message.model, now_us // SECOND_US)
         self._grow(_frame_bucket(message.faces, tracked))
         for face in tracked:
             self._add_to_track(face, now_us)
@@ -169,6 +182,12 @@ class StreamTimeline:
         self._saved.parts[0] = merge(self._saved.parts[0], bucket)
         self._is_grown = True
 
+    def _note_model(self, model: str, second: int) -> None:
+        day, is_changed = note_model(self._saved.models, model, second)
+        self._saved.models = day
+        if is_changed:
+            self._changed[MODELS_SERIES, MODELS_LEVEL_S, day.day] = pack_models(day)
+
     def _add_to_track(self, face: TrackedFace, now_us: int) -> None:
         second = now_us // SECOND_US
         seen = TrackBucket(1, face.smoothed, _leading(face.smoothed))
@@ -204,7 +223,7 @@ class StreamTimeline:
 
 
 def _load(state: bytes) -> _Saved:
-    if state[0] != STATE_VERSION:
+    if state[0] not in _READABLE:
         raise StoreError(
             f"a stored aggregator state has version {state[0]}, this worker reads {STATE_VERSION}; upgrade the older side"
         )

@@ -30,6 +30,7 @@ _POINT_EXAMPLE: Final[dict[str, Any]] = {
     "smoothed": _SEVEN,
     "raw": _SEVEN,
     "empty": None,
+    "models": ["fer-seed"],
     "final": True,
 }
 
@@ -55,6 +56,10 @@ class PointDocument(BaseModel):
     empty: EmptyReason | None = Field(
         description="Why there are no emotions: `no_face` (looked, nobody there), `overloaded` (sampled, not looked at), "
         "`not_sampled` (file: nothing sampled here), `offline` (live: nothing came); null where there are some."
+    )
+    models: list[str] = Field(
+        description="Names of the models that looked at these frames, in order of time; more than one where the model was "
+        "changed, none where nothing was looked at."
     )
     final: bool = Field(description="The point will not change any more.")
 
@@ -175,5 +180,6 @@ def _point(point: TimelinePoint, origin_us: int | None) -> PointDocument:
         smoothed=by_emotion(reading.smoothed) if reading else None,
         raw=by_emotion(reading.raw) if reading else None,
         empty=point.empty,
+        models=list(point.models),
         final=point.final,
     )

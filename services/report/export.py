@@ -21,6 +21,7 @@ CSV_FIELDS: Final = (
     *_COUNTS,
     *(f"skipped_{reason}" for reason in SkipReason),
     *_FACES,
+    "models",
     "final",
     *(f"{vector}_{emotion}" for vector in _VECTORS for emotion in EMOTIONS),
 )
@@ -46,7 +47,7 @@ def _row(point: PointDocument) -> list[object]:
     row += [getattr(point, name) for name in _COUNTS]
     row += [point.skipped.get(reason, 0) for reason in SkipReason]
     row += [getattr(point, name) for name in _FACES]
-    row.append("true" if point.final else "false")
+    row += [" ".join(point.models), "true" if point.final else "false"]
     for vector in _VECTORS:
         values: ByEmotion = getattr(point, vector) or {}
         row += [values.get(emotion) for emotion in EMOTIONS]

@@ -10,7 +10,8 @@ every adapter and proved by one contract suite:
   the one the writer last saw and, only if they are equal, writes bucket values (absolute, never increments), the opaque
   aggregator state, the new mark and the bus position that belongs to it. A replayed or fenced writer changes nothing.
 - **Timeline.** Cells are opaque bytes, addressed by (series, level, index). Series "" is the stream itself; series
-  "track/<n>" one tracked face; series "tracks" one cell per track summary. Reading never sees half an update.
+  "track/<n>" one tracked face; series "tracks" one cell per track summary; series "models" one cell per day of event time.
+  Reading never sees half an update.
 """
 
 from collections.abc import Iterable, Sequence
@@ -218,6 +219,7 @@ def dump(store: TimelineStore, stream_id: str, levels: Iterable[int]) -> bytes:
         found = store.bounds(stream_id, level_s)
         if found is not None:
             lines += [("", level_s, index, value) for index, value in store.read(stream_id, "", level_s, found[0], found[1] + 1)]
+    lines += [("models", 86_400, index, value) for index, value in store.read(stream_id, "models", 86_400, -(2**53), 2**53)]
     tracks = store.read(stream_id, "tracks", 0, 0, 2**53)
     lines += [("tracks", 0, index, value) for index, value in tracks]
     for track_id, _ in tracks:

@@ -1,11 +1,21 @@
 """Timelines: what is stored of a stream, and what can be asked.
 
 Integers only, and no I/O but the `TimelineStore` that a question is given. Stored are buckets at `LEVELS_S` (series ""), one
-summary per tracked face (series "tracks") and its seconds (series "track/<id>").
+summary per tracked face (series "tracks") and its seconds (series "track/<id>"), and which models answered (series "models").
 """
 
 from shared.timeline.bucket import LEVELS_S, NOTHING, SECOND_US, Bucket, merge, merge_all, pack, unpack
 from shared.timeline.levels import Extent
+from shared.timeline.models import (
+    MODELS_LEVEL_S,
+    MODELS_SERIES,
+    ModelDay,
+    ModelLabels,
+    note_model,
+    pack_models,
+    read_models,
+    unpack_models,
+)
 from shared.timeline.points import EmptyReason, Reading, TimelineAnswer, TimelinePoint
 from shared.timeline.query import DEFAULT_LIMIT, TimelineQuery, extent, timeline
 from shared.timeline.times import parse_resolution, parse_time
@@ -27,6 +37,8 @@ from shared.timeline.tracks import (
 __all__ = [
     "DEFAULT_LIMIT",
     "LEVELS_S",
+    "MODELS_LEVEL_S",
+    "MODELS_SERIES",
     "NOTHING",
     "SECOND_US",
     "TRACKS_LEVEL_S",
@@ -35,6 +47,8 @@ __all__ = [
     "Bucket",
     "EmptyReason",
     "Extent",
+    "ModelDay",
+    "ModelLabels",
     "Reading",
     "TimelineAnswer",
     "TimelinePoint",
@@ -49,16 +63,20 @@ __all__ = [
     "merge",
     "merge_all",
     "merge_track",
+    "note_model",
     "pack",
+    "pack_models",
     "pack_track_bucket",
     "pack_track_summary",
     "parse_resolution",
     "parse_time",
+    "read_models",
     "timeline",
     "track_list",
     "track_series",
     "track_timeline",
     "unpack",
+    "unpack_models",
     "unpack_track_bucket",
     "unpack_track_summary",
 ]

@@ -56,6 +56,7 @@ class TimelinePoint(msgspec.Struct, frozen=True, kw_only=True):
         reading: What the faces showed; None exactly when `empty` is set.
         empty: Why there is no reading; None where there is one.
         final: The point will not change any more.
+        models: Names of the models that looked at its frames, in order; empty where none was looked at.
     """
 
     start_us: int
@@ -69,6 +70,7 @@ class TimelinePoint(msgspec.Struct, frozen=True, kw_only=True):
     reading: Reading | None
     empty: EmptyReason | None
     final: bool
+    models: tuple[str, ...] = ()
 
 
 class TimelineAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,8 +95,8 @@ class TimelineAnswer(msgspec.Struct, frozen=True, kw_only=True):
     summary: TimelinePoint
 
 
-def make_point(bucket: Bucket, start_us: int, lane: Lane) -> TimelinePoint:
-    """Return what a bucket says, for people."""
+def make_point(bucket: Bucket, start_us: int, lane: Lane, models: tuple[str, ...] = ()) -> TimelinePoint:
+    """Return what a bucket says, for people; `models` are those that looked at frames from its start to its end."""
     classified = bucket.classified
     return TimelinePoint(
         start_us=start_us,
@@ -108,6 +110,7 @@ def make_point(bucket: Bucket, start_us: int, lane: Lane) -> TimelinePoint:
         reading=_reading(bucket) if bucket.faces else None,
         empty=None if bucket.faces else _empty_reason(bucket, lane),
         final=bucket.final,
+        models=models if classified else (),
     )
 
 

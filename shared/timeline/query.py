@@ -14,6 +14,7 @@ from shared.messages import Lane
 from shared.store.base import TimelineStore
 from shared.timeline.bucket import LEVELS_S, NOTHING, SECOND_US, Bucket, merge, merge_all, unpack
 from shared.timeline.levels import Extent, Levels
+from shared.timeline.models import read_models
 from shared.timeline.points import TimelineAnswer, make_point
 
 MAX_CELLS: Final = 100_000
@@ -76,8 +77,13 @@ def timeline(
         return _nothing(query, lane)
     plan = _plan(query, window, levels, limit)
     buckets = _collect(store, stream_id, plan, levels)
-    points = [make_point(bucket, start_us, lane) for start_us, bucket in buckets]
-    step_us = plan.resolution_s * SECOND_US
+    step_s, step_us = plan.resolution_s, plan.resolution_s * SECOND_US
+    whole = plan.start * step_s, plan.stop * step_s
+    labels = read_models(store, stream_id, *whole)
+    points = []
+    for start_us, bucket in buckets:
+        start_s = start_us // SECOND_US
+        points.append(make_point(bucket, start_us, lane, labels.between(start_s, start_s + step_s)))
     return TimelineAnswer(
         from_us=plan.start * step_us,
         to_us=plan.stop * step_us,
@@ -85,7 +91,7 @@ def timeline(
         level_s=plan.level_s,
         coarser_than_asked=query.resolution_s is not None and plan.resolution_s > query.resolution_s,
         points=points,
-        summary=make_point(merge_all(bucket for _, bucket in buckets), plan.start * step_us, lane),
+        summary=make_point(merge_all(bucket for _, bucket in buckets), plan.start * step_us, lane, labels.between(*whole)),
     )
 
 

@@ -19,6 +19,7 @@ from shared.store import Cell, Mark, Retention, TimelineUpdate
 from shared.store.sqlite import SqliteStore
 from shared.streams import StreamStatus
 from shared.timeline.bucket import LEVELS_S, SKIP_REASONS, Bucket, merge_all, pack
+from shared.timeline.models import MODELS_LEVEL_S, MODELS_SERIES, note_model, pack_models
 from shared.timeline.tracks import TrackBucket, TrackSummary, merge_track, pack_track_bucket, pack_track_summary, track_series
 
 NOW_S = 1_777_636_800.0
@@ -121,6 +122,9 @@ class ApiWorld:
         seen = {index: bucket for index, bucket in stored.items() if bucket.faces}
         if faces and seen:
             cells += _track_cells(1, seen)
+        if any(bucket.classified for bucket in stored.values()):
+            day, _ = note_model(None, "fer-seed", first)
+            cells.append(Cell(MODELS_SERIES, MODELS_LEVEL_S, day.day, pack_models(day)))
         frames = sum(bucket.sampled for bucket in stored.values())
         claim, progress = self.store.claim(stream_id, self.clock.now), self.store.load([stream_id])[0]
         assert progress is not None

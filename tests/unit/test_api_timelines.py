@@ -53,6 +53,7 @@ def test_a_point_holds_every_fact(world: ApiWorld) -> None:
         "smoothed": zeros(happy=0.8, neutral=0.2),
         "raw": zeros(happy=0.8, neutral=0.2),
         "empty": None,
+        "models": ["fer-seed"],
         "final": True,
     }
     assert answer == {

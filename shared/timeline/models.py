@@ -1,0 +1,108 @@
+"""Which model made which part of a timeline.
+
+Series `MODELS_SERIES`, one cell for each day (UTC) with a classified frame, index = day since the Unix epoch: the changes of
+that day, its first frame included, in order of event time. So the answer for any stretch of time lies in the cells of its own
+days. Days are no stored level, so these cells are kept as long as the longest-kept points. MessagePack:
+`[format version, [[second, last second before it, model], ...]]`.
+"""
+
+from bisect import bisect_left
+from typing import Final
+
+import msgspec
+
+from shared.errors import StoreError
+from shared.store.base import TimelineStore
+
+MODELS_SERIES: Final = "models"
+MODELS_LEVEL_S: Final = 86_400
+
+CHANGES_LIMIT: Final = 500
+"""Changes that are kept of one day; later ones are not told apart."""
+
+_FORMAT_VERSION: Final = 1
+
+Change = tuple[int, int, str]
+"""Second of event time from which a model answered, last second before it in which one did, and the model's name."""
+
+
+class ModelDay(msgspec.Struct, array_like=True):
+    """What is known of the present day of event time.
+
+    Attributes:
+        day: Days since the Unix epoch.
+        last_second: Event time of the last classified frame, seconds since the Unix epoch.
+        changes: The changes of the day.
+    """
+
+    day: int
+    last_second: int
+    changes: list[Change]
+
+
+def note_model(known: ModelDay | None, model: str, second: int) -> tuple[ModelDay, bool]:
+    """Note that a model classified a frame; `second` never goes back.
+
+    Returns:
+        What is known now, and whether the day's cell has changed.
+    """
+    day = second // MODELS_LEVEL_S
+    last_second = second if known is None else known.last_second
+    if known is None or known.day != day:
+        return ModelDay(day, second, [(second, last_second, model)]), True
+    changes = known.changes
+    is_new = changes[-1][2] != model and len(changes) < CHANGES_LIMIT
+    # Two workers may take turns within a second, while they change over; once is enough.
+    is_new = is_new and not any(at == second and name == model for at, _, name in changes[-8:])
+    if is_new:
+        changes.append((second, last_second, model))
+    known.last_second = second
+    return known, is_new
+
+
+def pack_models(day: ModelDay) -> bytes:
+    """Return the stored form of a day."""
+    return msgspec.msgpack.encode((_FORMAT_VERSION, day.changes))
+
+
+def unpack_models(value: bytes) -> list[Change]:
+    """Return the changes of a stored day.
+
+    Raises:
+        StoreError: the bytes are damaged or of another format version.
+    """
+    try:
+        version = msgspec.msgpack.decode(value, type=list[msgspec.Raw])[0]
+        if msgspec.msgpack.decode(version, type=int) != _FORMAT_VERSION:
+            raise StoreError("a stored list of models has another format version; upgrade the older side")
+        return msgspec.msgpack.decode(value, type=tuple[int, list[Change]])[1]
+    except (msgspec.MsgspecError, IndexError, UnicodeDecodeError) as error:
+        raise StoreError(f"a stored list of models is damaged: {error}") from None
+
+
+class ModelLabels:
+    """Which models made a window of a stream's timeline."""
+
+    def __init__(self, changes: list[Change]) -> None:
+        """Take the changes of the window's days, in order."""
+        self._changes = changes
+        self._seconds = [change[0] for change in changes]
+
+    def between(self, start_s: int, stop_s: int) -> tuple[str, ...]:
+        """Return the models that classified frames from `start_s` until before `stop_s`, in order; at least one frame was."""
+        first, end = bisect_left(self._seconds, start_s), bisect_left(self._seconds, stop_s)
+        names = [change[2] for change in self._changes[first:end]]
+        if first and (first == end or self._changes[first][1] >= start_s):
+            names.insert(0, self._changes[first - 1][2])
+        return tuple(dict.fromkeys(names))
+
+
+def read_models(store: TimelineStore, stream_id: str, start_s: int, stop_s: int) -> ModelLabels:
+    """Read which models made a window of a stream's timeline, seconds since the Unix epoch. Blocks on the store.
+
+    Raises:
+        StoreError: a stored value cannot be read.
+    """
+    days = start_s // MODELS_LEVEL_S, -(-stop_s // MODELS_LEVEL_S)
+    cells = store.read(stream_id, MODELS_SERIES, MODELS_LEVEL_S, *days)
+    return ModelLabels([change for _, value in cells for change in unpack_models(value)])
