@@ -263,6 +263,31 @@ def test_hls_plays_at_its_pace_from_the_last_segment_but_one(camera: Camera, seg
     assert "/sub/0" not in [path for path, _ in camera.asked]
 
 
+def test_a_live_playlist_that_grows_is_followed(camera: Camera, tmp_path: Path) -> None:
+    """Three segments are listed at a time, and each second a newer one takes the place of the oldest."""
+    begin_s = time.monotonic()
+
+    def answer(handler: Handler) -> None:
+        first = min(5, int(time.monotonic() - begin_s))
+        lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:1", f"#EXT-X-MEDIA-SEQUENCE:{first}"]
+        lines += [line for number in range(first, first + 3) for line in ("#EXTINF:1.0,", f"live/{number}.ts?x={number}")]
+        handler.give(200, "\n".join([*lines, ""]).encode(), Content_Type="application/vnd.apple.mpegurl")
+
+    camera.answers["/live"] = answer
+    for number in range(8):
+        data = segment(tmp_path / f"{number}.ts", "mpegts", number * 25)
+        camera.answers[f"/live/{number}.ts?x={number}"] = lambda handler, data=data: handler.give(200, data)
+    begin_s = time.monotonic()
+    source = opened(camera, "/live")
+    frames = list(islice(source.frames(), 110))
+    source.close()
+    assert 3.5 < time.monotonic() - begin_s < 7.0
+    assert all(after.media_s - before.media_s == Fraction(1, 25) for before, after in pairwise(frames)), "no frame is left out"
+    assert sum(path == "/live" for path, _ in camera.asked) >= 3
+    fetched = [path for path, _ in camera.asked if path != "/live"]
+    assert len(fetched) == len(set(fetched)), "no segment is fetched twice"
+
+
 @pytest.mark.parametrize(
     ("uri", "reason"),
     [

@@ -292,6 +292,14 @@ def test_what_a_full_bus_does_not_take_is_counted_in_the_streams_own_sequence(ya
     assert yard.count("frames_skipped_total", worker="ingest", lane="live", reason="overloaded") == 2
 
 
+def test_what_the_process_could_not_even_note_is_a_hole_in_the_numbers(yard: Yard) -> None:
+    yard.start()
+    yard.link().say(OPENED, sample(0), sample(5, missed=4, skip=SkipReason.OVERLOADED, jpeg=b""), sample(6))
+    yard.wait(lambda: len(yard.frames) == 3)
+    assert [frame.seq for frame in yard.frames] == [0, 5, 6]
+    assert yard.count("frames_total", worker="ingest", lane="live") == 7
+
+
 def test_a_frame_larger_than_the_bus_takes_leaves_no_hole(yard: Yard) -> None:
     yard.producer = RecordingProducer(limit_bytes=400)
     yard.start()

@@ -17,8 +17,9 @@ def test_notes_of_what_was_replaced_are_bounded_and_the_rest_counted() -> None:
     slot: LatestSlot[int] = LatestSlot(3)
     for number in range(10):
         slot.put(number)
-    assert slot.take(0.0) == Taken((6, 7, 8), 9)
-    assert slot.forgotten == 6
+    assert slot.take(0.0) == Taken((6, 7, 8), 9, forgotten=6)
+    slot.put(10)
+    assert slot.take(0.0) == Taken((), 10), "they are told of once"
 
 
 def test_closing_wakes_the_taker_and_leaves_what_is_in() -> None:

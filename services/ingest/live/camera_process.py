@@ -18,6 +18,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final, NoReturn
 
+import msgspec
+
 from services.ingest.encode import encode_jpeg, reduce_image
 from services.ingest.live.capture_clock import CaptureClock
 from services.ingest.live.channel import Channel, ChannelClosedError, ChannelError
@@ -214,8 +216,9 @@ class CameraTask:
         stats_at_s = time.monotonic()
         while not self._slot.is_done:
             taken = self._slot.take(max(0.0, stats_at_s - time.monotonic()))
-            for pending in taken.replaced:
-                self._channel.send(pending.skipped(SkipReason.OVERLOADED))
+            for index, pending in enumerate(taken.replaced):
+                skipped = pending.skipped(SkipReason.OVERLOADED)
+                self._channel.send(skipped if index else msgspec.structs.replace(skipped, missed=taken.forgotten))
             if taken.newest is not None:
                 self._channel.send(self._encoded(taken.newest))
                 taken.newest.release()

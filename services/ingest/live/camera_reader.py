@@ -314,6 +314,9 @@ class _Connection:
         self._frame_seen_s = self._parts.clock.monotonic_s()
         self.last_event_us = sample.event_time_us
         metrics = self._parts.metrics
+        # A hole in the numbers: the aggregator counts it as `lost`.
+        self._seq += sample.missed
+        metrics.frames.labels(WORKER, Lane.LIVE).inc(sample.missed)
         frame = self._frame(sample)
         self._seq += 1
         metrics.frames.labels(WORKER, Lane.LIVE).inc()

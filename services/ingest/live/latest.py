@@ -10,23 +10,24 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Taken(Generic[Item]):
-    """What was taken at once, in order: first `replaced`, oldest first, then `newest`, if there is one."""
+    """What was taken at once, in order: `forgotten` items, of which only the number is known, then `replaced`, then `newest`."""
 
     replaced: tuple[Item, ...]
     newest: Item | None
+    forgotten: int = 0
 
 
 class LatestSlot(Generic[Item]):
     """Holds one item; a newer one takes its place. What was replaced is noted, up to a limit. Thread-safe."""
 
     def __init__(self, replaced_limit: int) -> None:
-        """Start empty; at most `replaced_limit` replaced items are kept, then the oldest are only counted, in `forgotten`."""
+        """Start empty; at most `replaced_limit` replaced items are kept, then the oldest are only counted, as `forgotten`."""
         self._newest: Item | None = None
         self._replaced: deque[Item] = deque()
         self._limit = replaced_limit
         self._closed = False
         self._changed = threading.Condition()
-        self.forgotten = 0
+        self._forgotten = 0
 
     def put(self, item: Item) -> Item | None:
         """Put the newest item in; never waits. Returns the item that it replaced."""
@@ -36,7 +37,7 @@ class LatestSlot(Generic[Item]):
                 self._replaced.append(former)
                 if len(self._replaced) > self._limit:
                     self._replaced.popleft()
-                    self.forgotten += 1
+                    self._forgotten += 1
             self._newest = item
             self._changed.notify()
             return former
@@ -45,8 +46,9 @@ class LatestSlot(Generic[Item]):
         """Take all there is; waits up to `timeout_s` for an item. Both parts are empty after the time-out, or when closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._newest is not None or self._closed, timeout_s)
-            taken = Taken(tuple(self._replaced), self._newest)
+            taken = Taken(tuple(self._replaced), self._newest, self._forgotten)
             self._replaced.clear()
+            self._forgotten = 0
             self._newest = None
             return taken
 

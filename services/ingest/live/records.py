@@ -75,6 +75,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, tag="sample"):
         jpeg: Empty when skipped.
         skip: `overloaded` when a newer frame took its place before it could be handed over, `corrupt` when it could not be
             converted, else None.
+        missed: Sampled frames before this one of which nothing is known any more: too many were waiting.
     """
 
     event_time_us: int
@@ -84,6 +85,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, tag="sample"):
     height: int = 0
     jpeg: bytes = b""
     skip: SkipReason | None = None
+    missed: int = 0
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
