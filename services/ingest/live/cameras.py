@@ -1,12 +1,11 @@
 """What an ingest worker needs to read cameras: processes to read them in, and a key to unseal their passwords."""
 
-from shared.camera_url import camera_address
-from shared.seal import Sealer
-
 from services.ingest.live.host import CameraHost
 from services.ingest.live.link import CameraLink
 from services.ingest.live.records import Job
 from shared.camera import CameraAddress
+from shared.camera_url import camera_address
+from shared.seal import Sealer
 from shared.streams import StreamSpec
 
 
