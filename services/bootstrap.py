@@ -173,10 +173,13 @@ def _detector(resources: Resources) -> Runnable:
 def _classifier(resources: Resources) -> Runnable:
     from services.classifier.factory import open_model
     from services.classifier.stage import ClassifierStage
+    from services.classifier.switch import ModelSwitch
 
     settings = resources.settings.classifier
+    switch = ModelSwitch(resources.store, lambda name: open_model(settings, name), resources.metrics, resources.clock)
     # The model is warm before the worker joins its group.
-    stage = ClassifierStage(open_model(settings), settings, resources.metrics)
+    stage = ClassifierStage(switch.open_first(), settings, resources.metrics, successor=switch)
+    switch.start()
     batch = _Batch(max(LIVE_BATCH, settings.batch_messages), settings.linger_ms, stage.batch_limit)
     return _worker(resources, "classifier", Hop.FACES, batch, stage)
 

@@ -11,6 +11,7 @@ from services.commands.camera import camera
 from services.commands.demo import demo
 from services.commands.evaluate import evaluate
 from services.commands.key import key
+from services.commands.models import app as models_app
 from services.commands.streams import app as streams_app
 from services.commands.timeline import timeline
 from services.commands.train import train
@@ -26,6 +27,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(streams_app, name="streams")
+app.add_typer(models_app, name="models")
 app.command()(timeline)
 app.command()(key)
 app.command()(analyze)

@@ -8,6 +8,7 @@ from types import FrameType
 from prometheus_client import start_http_server
 
 from services.bootstrap import build, open_resources, require_shared_bus
+from services.classifier.catalogue import ModelCatalogue
 from services.embedded import EmbeddedService, own_data_dir
 from shared.settings import Settings
 
@@ -48,7 +49,10 @@ def run_embedded(settings: Settings) -> None:
     with own_data_dir(settings.data_path()), EmbeddedService(settings) as service:
         stop_on_signal(service.stop)
         resources = service.resources
-        app = create_app(resources.store, settings, resources.metrics, resources.clock, readiness=service.alive)
+        catalogue = ModelCatalogue(settings.classifier)
+        app = create_app(
+            resources.store, settings, resources.metrics, resources.clock, readiness=service.alive, catalogue=catalogue
+        )
         with ApiServer(app, settings.api.host, settings.api.port) as server:
             log.info("service.ready", extra={"url": server.url})
             service.stop.wait()
@@ -68,7 +72,7 @@ def run_api(settings: Settings) -> None:
     stop_on_signal(stop)
     store = open_store(settings.store_url(), retention(settings))
     try:
-        app = create_app(store, settings, Metrics(), SystemClock())
+        app = create_app(store, settings, Metrics(), SystemClock(), catalogue=ModelCatalogue(settings.classifier))
         with ApiServer(app, settings.api.host, settings.api.port) as server:
             log.info("service.ready", extra={"url": server.url})
             stop.wait()

@@ -143,6 +143,12 @@ class ModelError(MoodlineError):
     code = "model"
 
 
+class ModelNotFoundError(ModelError):
+    """There is no model of this name."""
+
+    code = "model_not_found"
+
+
 class ImageError(MoodlineError):
     """An image cannot be used: not decodable, of an unsupported type, or over the limits."""
 

@@ -59,6 +59,17 @@ class Metrics:
             buckets=_LATENCY_BUCKETS_S,
             registry=r,
         )
+        self.model_active: Final = Gauge(
+            "moodline_model_active",
+            "1 for the model that this classifier uses, 0 for one that it used before, by name.",
+            ["model"],
+            registry=r,
+        )
+        self.model_refusals: Final = Counter(
+            "moodline_model_refusals_total",
+            "Models that were chosen but could not be loaded; the classifier went on with the one it had.",
+            registry=r,
+        )
         self.stage_seconds: Final = Histogram(
             "moodline_stage_seconds",
             "Time to handle one batch without bus and store, in s, by worker.",

@@ -103,6 +103,9 @@ class ClassifierSettings(_Group):
     """Classifying emotions."""
 
     model: str = Field("fer-seed", description="Name of a folder in `models/`, or a path to one.")
+    models_dir: Path | None = Field(
+        None, description="Folder with further models, one folder each; empty: only those that come with Moodline."
+    )
     batch_size: int = Field(8, ge=1, le=4096, description="Fixed batch shape of the network; shorter batches are padded.")
     batch_messages: int = Field(
         64, ge=1, le=4096, description="Most messages of files taken from the bus at a time; fewer when each takes long."

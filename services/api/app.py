@@ -4,12 +4,13 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from services.api import health, streams, timelines
+from services.api import classifiers, health, streams, timelines
 from services.api.context import Context, Readiness
 from services.api.errors import install_error_handlers, problem_responses
 from services.api.middleware import LimitBody, Measure, SameSite
 from shared.clock import Clock
 from shared.metrics import Metrics
+from shared.model_choice import Catalogue
 from shared.net_policy import NetPolicy, net_policy_of
 from shared.seal import open_sealer
 from shared.settings import IngestSettings, Settings
@@ -17,7 +18,13 @@ from shared.store import Store
 
 
 def create_app(
-    store: Store, settings: Settings, metrics: Metrics, clock: Clock, *, readiness: Readiness | None = None
+    store: Store,
+    settings: Settings,
+    metrics: Metrics,
+    clock: Clock,
+    *,
+    readiness: Readiness | None = None,
+    catalogue: Catalogue | None = None,
 ) -> FastAPI:
     """Return the ASGI application. It owns nothing: the caller closes the store.
 
@@ -27,6 +34,7 @@ def create_app(
         metrics: Where requests are counted, and what `/metrics` shows.
         clock: For registration times and times relative to now.
         readiness: Tells for `/readyz`, per worker in this process, whether it runs.
+        catalogue: The models that can be chosen; without it, there are none.
 
     Raises:
         SettingsError: the networks of cameras are not written as such.
@@ -40,9 +48,11 @@ def create_app(
         redirect_slashes=False,
         responses=problem_responses("invalid_request", "forbidden", "internal", "store_unavailable"),
     )
-    app.state.context = Context(store, settings, metrics, clock, open_sealer(settings), _policy(settings.ingest), readiness)
+    policy = _policy(settings.ingest)
+    app.state.context = Context(store, settings, metrics, clock, open_sealer(settings), policy, readiness, catalogue)
     app.include_router(streams.router)
     app.include_router(timelines.router)
+    app.include_router(classifiers.router)
     app.include_router(health.router)
     install_error_handlers(app)
     # The last one added is the outermost.

@@ -7,7 +7,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from services.api import PREFIX
-from services.api.models import StreamAnswer, StreamPage
+from services.api.models import ModelPage, StreamAnswer, StreamPage
 from services.api.problems import ErrorAnswer
 from services.report.document import TimelineDocument
 from shared.errors import MoodlineError
@@ -85,6 +85,14 @@ class Client:
     def timeline(self, stream_id: str, parameters: dict[str, str | int]) -> TimelineDocument:
         """Return a window of a timeline; `parameters` are those of `GET /streams/{id}/timeline`."""
         return self._ask(TimelineDocument, "GET", _path(stream_id, "timeline"), params=parameters)
+
+    def models(self) -> ModelPage:
+        """Return the installed models, and which is active."""
+        return self._ask(ModelPage, "GET", "/models")
+
+    def activate_model(self, name: str) -> ModelPage:
+        """Choose the model that all classifiers are to use."""
+        return self._ask(ModelPage, "PUT", "/models/active", json={"name": name})
 
     def close(self) -> None:
         """Close the connection. Safe to call twice."""

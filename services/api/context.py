@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from shared.clock import Clock
 from shared.metrics import Metrics
+from shared.model_choice import Catalogue
 from shared.net_policy import NetPolicy
 from shared.seal import Sealer
 from shared.settings import Settings
@@ -28,6 +29,7 @@ class Context:
     sealer: Sealer
     policy: NetPolicy
     readiness: Readiness | None = None
+    catalogue: Catalogue | None = None
 
     def now_us(self) -> int:
         """Return wall-clock time, microseconds since the Unix epoch, UTC."""

@@ -263,3 +263,67 @@ class StreamPage(BaseModel):
 
     streams: list[StreamAnswer]
     next_cursor: str | None = Field(None, description="Send it as `cursor` to get the next page; null on the last.")
+
+
+_MODEL_EXAMPLE: Final[dict[str, Any]] = {
+    "name": "fer-seed",
+    "active": True,
+    "parameters": 602535,
+    "accuracy": 0.6498,
+    "measured_on": "FER-2013 PublicTest, 3589 images",
+    "sha256": "5e0c2f0b",
+    "source": "/srv/moodline/models/fer-seed",
+    "problem": "",
+}
+
+
+class ModelAnswer(BaseModel):
+    """An installed model."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_MODEL_EXAMPLE]})
+
+    name: str = Field(description="As points of timelines name it.")
+    active: bool = Field(description="Classifiers use it, or will within seconds.")
+    parameters: int = Field(description="How many weights it has.")
+    accuracy: float | None = Field(description="Share of right answers on `measured_on`, 0 to 1; null where not measured.")
+    measured_on: str = Field(description="What its accuracy was measured on.")
+    sha256: str = Field(description="Of its weights.")
+    source: str = Field(description="The folder that it was read from.")
+    problem: str = Field(description="Why it cannot be used; empty where it can.")
+
+
+class RefusalAnswer(BaseModel):
+    """A classifier could not load the active model, and goes on with the one that it had."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"name": "mine", "reason": "there is no model 'mine'; installed: fer-seed", "at": "2026-05-01T12:00:00Z"}
+            ]
+        }
+    )
+
+    name: str = Field(description="Of the model.")
+    reason: str = Field(description="Why, for people.")
+    at: Time = Field(description="When it was last refused.")
+
+
+class ModelPage(BaseModel):
+    """The models that are installed where the API runs, ordered by name."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"active": "fer-seed", "chosen": None, "refused": None, "models": [_MODEL_EXAMPLE]}]}
+    )
+
+    active: str = Field(description="Name of the model that classifiers are to use.")
+    chosen: Time | None = Field(description="When it was chosen; null where it is that of the settings.")
+    refused: RefusalAnswer | None = Field(description="What a classifier said that could not load it; null where none did.")
+    models: list[ModelAnswer]
+
+
+class ModelChange(_Body):
+    """Which model is to be active."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "fer-seed"}]})
+
+    name: str = Field(min_length=1, max_length=255, description="Of an installed model.")

@@ -87,7 +87,7 @@ def load_artefact(folder: Path) -> Artefact:
     Raises:
         ModelError: missing, damaged, altered, of another format or contract, or with an architecture that is not allowed.
     """
-    manifest = _manifest(folder)
+    manifest = load_manifest(folder)
     path = folder / WEIGHTS
     data = _read(path, _WEIGHTS_MAX_BYTES)
     if hashlib.sha256(data).hexdigest() != manifest.weights_sha256:
@@ -96,7 +96,12 @@ def load_artefact(folder: Path) -> Artefact:
     return Artefact(manifest, _weights(path))
 
 
-def _manifest(folder: Path) -> Manifest:
+def load_manifest(folder: Path) -> Manifest:
+    """Read and check what an artefact says of itself; its weights and its architecture are not looked at.
+
+    Raises:
+        ModelError: missing, damaged, or of another format or contract.
+    """
     path = folder / MANIFEST
     data = _read(path, _MANIFEST_MAX_BYTES)
     try:

@@ -1,8 +1,9 @@
 """The classifier's core: faces in, emotions out, one message for one message."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeAlias, cast
+from typing import Protocol, TypeAlias, cast
 
 import numpy as np
 from msgspec.structs import replace
@@ -17,11 +18,25 @@ from shared.metrics import Metrics
 from shared.settings import ClassifierSettings
 from shared.stage import Output, Received, Send
 
+log = logging.getLogger("moodline.classifier")
+
 _NAME = "classifier"
 _BUDGET_SHARE = 0.9
 """What is left of the age budget is for the way to the timeline."""
 _NEWEST_SHARE = 0.1
 _Integers: TypeAlias = tuple[int, int, int, int, int, int, int]
+
+
+class Successor(Protocol):
+    """Where another model may come from while the stage works."""
+
+    def take(self) -> Model | None:
+        """Return, once, a model that is ready to replace the present one; may not block."""
+        ...
+
+    def close(self) -> None:
+        """Release what was not taken."""
+        ...
 
 
 class ClassifierStage:
@@ -34,22 +49,31 @@ class ClassifierStage:
         model: The network; closed with the stage.
         settings: The fixed batch size, for the fill ratio, and the age budget of live frames.
         metrics: Where faces, skips, fill and the time of the network are counted.
+        successor: Asked between two batches for a model that replaces the present one; closed with the stage.
         timer: Returns seconds; what the network takes is measured with it.
     """
 
     def __init__(
-        self, model: Model, settings: ClassifierSettings, metrics: Metrics, timer: Callable[[], float] = time.perf_counter
+        self,
+        model: Model,
+        settings: ClassifierSettings,
+        metrics: Metrics,
+        timer: Callable[[], float] = time.perf_counter,
+        successor: Successor | None = None,
     ) -> None:
         self._model = model
         self._settings = settings
         self._metrics = metrics
         self._timer = timer
+        self._successor = successor
         self._idle_since_s = timer()
         self._faces_per_message = 1.0
         self._service = ServiceTime(settings.batch_size)
         self._admission = Admission(settings.age_budget_s, _BUDGET_SHARE, self._service)
+        metrics.model_active.labels(model.name).set(1)
 
     def process(self, batch: Sequence[Received], now_s: float) -> list[Output]:
+        self._take_successor()
         messages = self._admitted([_checked(received.message) for received in batch], now_s)
         crops = [face.crop for message in messages if isinstance(message, Faces) for face in message.faces]
         probabilities = iter(self._classified(crops))
@@ -63,14 +87,27 @@ class ClassifierStage:
             return LIVE_BATCH if self._service.measured else self._service.width
         return min(self._settings.batch_messages, int(self._service.units_within(FILE_BATCH_S) / self._faces_per_message))
 
-    def tick(self, now_s: float) -> list[Output]:  # noqa: ARG002  # nothing is held, so time makes nothing due
+    def tick(self, now_s: float) -> list[Output]:  # noqa: ARG002  # no message is held, so time makes nothing due
+        self._take_successor()
         return []
 
     def on_revoked(self, partitions: frozenset[tuple[str, int]]) -> None:
         """Nothing is held between two batches."""
 
     def close(self) -> None:
+        if self._successor is not None:
+            self._successor.close()
         self._model.close()
+
+    def _take_successor(self) -> None:
+        """Go on with another model, if one is ready. All messages of a batch are answered by one model."""
+        model = self._successor.take() if self._successor is not None else None
+        if model is not None:
+            former, self._model = self._model, model
+            self._metrics.model_active.labels(former.name).set(0)
+            self._metrics.model_active.labels(model.name).set(1)
+            log.info("model.changed", extra={"former": former.name, "model": model.name})
+            former.close()
 
     def _admitted(self, messages: Sequence[Faces | End], now_s: float) -> list[Faces | End]:
         """Return the messages; without their faces and marked, those that are not worth the network's time."""

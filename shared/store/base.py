@@ -1,6 +1,6 @@
-"""The store seam: registry of streams, progress of each, and timelines.
+"""The store seam: registry of streams, progress of each, timelines, and a few notes that all processes share.
 
-Three small protocols that one adapter implements; each worker asks only for the one it needs. Semantics, the same for
+Four small protocols that one adapter implements; each worker asks only for the one it needs. Semantics, the same for
 every adapter and proved by one contract suite:
 
 - **Registry.** A change names the revision it is based on; a lost race raises `RevisionConflictError`. Removing a stream
@@ -12,6 +12,7 @@ every adapter and proved by one contract suite:
 - **Timeline.** Cells are opaque bytes, addressed by (series, level, index). Series "" is the stream itself; series
   "track/<n>" one tracked face; series "tracks" one cell per track summary; series "models" one cell per day of event time.
   Reading never sees half an update.
+- **Notes.** Small values by name, such as which model is active. The last writer wins.
 """
 
 from collections.abc import Iterable, Sequence
@@ -186,7 +187,19 @@ class TimelineStore(Protocol):
         ...
 
 
-class Store(Registry, ProgressStore, TimelineStore, Protocol):
+class Notes(Protocol):
+    """A few small values that all processes share."""
+
+    def note(self, name: str) -> bytes:
+        """Return a value; empty where there is none."""
+        ...
+
+    def set_note(self, name: str, value: bytes) -> None:
+        """Write a value; an empty one removes it. The last writer wins."""
+        ...
+
+
+class Store(Registry, ProgressStore, TimelineStore, Notes, Protocol):
     """Everything above, as one adapter."""
 
     def ping(self) -> None:

@@ -14,6 +14,7 @@ from shared.store.base import BLOCK_CELLS, ApplyResult, Claim, Mark, Progress, R
 from shared.store.cells import SESSION_LIMIT, clamp, kept_s, session_floor_ms
 from shared.store.records import decode_spec, decode_status, encode_record
 from shared.store.redis_layout import (
+    NOTES_KEY,
     SHARED_KEYS,
     block_name,
     block_prefix,
@@ -221,6 +222,15 @@ class RedisStore:
 
     def prune(self, now_s: float) -> int:  # noqa: ARG002 - Redis expires blocks by itself
         return 0
+
+    # Notes
+
+    def note(self, name: str) -> bytes:
+        value = self._one(("HGET", NOTES_KEY, name))
+        return b"" if value is None else bytes(value)
+
+    def set_note(self, name: str, value: bytes) -> None:
+        self._one(("HSET", NOTES_KEY, name, value) if value else ("HDEL", NOTES_KEY, name))
 
     # The adapter itself
 

@@ -11,6 +11,7 @@ one atomic step. What streams share has the tag `_`, which no stream id can be.
 | `moodline:{_}` | hash | newest session given, version of the registry, schema |
 | `moodline:{_}:ids` | hash | id of every stream, with the number of its registration |
 | `moodline:{_}:changes` | hash | changes of the registry that are under way |
+| `moodline:{_}:notes` | hash | small values by name, such as which model is active |
 
 A block stays in Redis' compact encoding (listpack): at most 128 fields of at most 64 bytes. So the field of a cell is its
 place in the block, 0 to 59, and a value of 65 to 128 bytes goes on in field 60 to 119. A longer value is kept in one piece;
@@ -30,6 +31,7 @@ _NUMBER_ZERO: Final = 2**48
 """Added to block numbers, so that those of negative indices sort before the others."""
 
 SHARED_KEYS: Final = ("moodline:{_}", "moodline:{_}:ids", "moodline:{_}:changes")
+NOTES_KEY: Final = "moodline:{_}:notes"
 
 
 def stream_keys(stream_id: str) -> tuple[str, str]:

@@ -231,6 +231,19 @@ class SqliteStore:
         db.execute(_DROP_BLOCK, block)
         return True
 
+    # Notes
+
+    def note(self, name: str) -> bytes:
+        with self._file.read() as db:
+            row = db.execute("SELECT value FROM note WHERE name = ?", (name,)).fetchone()
+        return b"" if row is None else bytes(row[0])
+
+    def set_note(self, name: str, value: bytes) -> None:
+        with self._file.write() as db:
+            db.execute("DELETE FROM note WHERE name = ?", (name,))
+            if value:
+                db.execute("INSERT INTO note VALUES (?, ?)", (name, value))
+
     # The adapter itself
 
     def ping(self) -> None:

@@ -35,6 +35,9 @@ _SCHEMA: Final = (
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
 
+_ADDED: Final = ("CREATE TABLE IF NOT EXISTS note (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",)
+"""What came later and changes nothing that was there, so that older files get it and older versions still read the file."""
+
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _UNAVAILABLE: Final = _BUSY | {
     sqlite3.SQLITE_CANTOPEN,
@@ -154,6 +157,8 @@ class SqliteFile:
             if not self._check(db):
                 for statement in _SCHEMA:
                     db.execute(statement)
+            for statement in _ADDED:
+                db.execute(statement)
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:

@@ -333,3 +333,22 @@ class TestApply:
         watcher.join(30)
         reader.close()
         assert torn == []
+
+
+class TestNotes:
+    def test_a_note_is_read_as_it_was_last_written_by_anybody(self, store: Store, backend: Backend) -> None:
+        assert store.note("model") == b""
+        store.set_note("model", b"\x00old\xff")
+        store.set_note("other", b"stays")
+        other = backend.open()
+        other.set_note("model", b"new")
+        assert store.note("model") == b"new"
+        other.set_note("model", b"")
+        assert (store.note("model"), store.note("other")) == (b"", b"stays")
+        other.close()
+
+    def test_notes_are_no_part_of_the_registry(self, store: Store) -> None:
+        before = store.version()
+        store.set_note("model", b"new")
+        assert store.version() == before
+        assert store.list_streams() == []

@@ -12,8 +12,10 @@ from fastapi import FastAPI
 
 from services.api.app import create_app
 from shared.bus import Position
+from shared.errors import ModelError, ModelNotFoundError
 from shared.messages import SkipReason
 from shared.metrics import Metrics
+from shared.model_choice import ModelInfo
 from shared.settings import ApiSettings, IngestSettings, Settings, load_settings
 from shared.store import Cell, Mark, Retention, TimelineUpdate
 from shared.store.sqlite import SqliteStore
@@ -66,6 +68,44 @@ async def _one_by_one(chunks: list[bytes]) -> AsyncIterator[bytes]:
         yield chunk
 
 
+class StubCatalogue:
+    """Two models; one more is damaged."""
+
+    default_name = "fer-seed"
+
+    def __init__(self) -> None:
+        self.models = [
+            ModelInfo(
+                name="fer-large",
+                parameters=1_200_000,
+                accuracy=0.71,
+                measured_on="FER-2013 PublicTest, 3589 images",
+                sha256="5f2b",
+                source="/srv/models/fer-large",
+            ),
+            ModelInfo(
+                name="fer-seed",
+                parameters=602_535,
+                accuracy=0.6498,
+                measured_on="FER-2013 PublicTest, 3589 images",
+                sha256="9d01",
+                source="/srv/models/fer-seed",
+            ),
+            ModelInfo(name="mine", source="/srv/models/mine", problem="weights.npz is not the file that model.json describes"),
+        ]
+
+    def list_models(self) -> list[ModelInfo]:
+        return self.models
+
+    def check(self, name: str) -> ModelInfo:
+        found = next((model for model in self.models if model.name == name), None)
+        if found is None:
+            raise ModelNotFoundError(f"there is no model {name!r}; installed: fer-large, fer-seed")
+        if found.problem:
+            raise ModelError(found.problem)
+        return found
+
+
 @dataclass
 class ApiWorld:
     """A context manager: entering opens the store and builds the app."""
@@ -86,7 +126,9 @@ class ApiWorld:
         self.settings: Settings = load_settings(
             data_dir=self.directory / "data", ingest=IngestSettings(media_root=self.media), api=self.api
         )
-        self.app = create_app(self.store, self.settings, self.metrics, self.clock, readiness=self.readiness)
+        self.app = create_app(
+            self.store, self.settings, self.metrics, self.clock, readiness=self.readiness, catalogue=StubCatalogue()
+        )
         self.http = httpx.Client(transport=AsgiTransport(self.app), base_url="http://localhost")
         return self
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from services.api.models import NewStream, StreamAnswer, StreamChange
+from services.api.models import ModelPage, NewStream, StreamAnswer, StreamChange
 from services.api.problems import PROBLEMS
 from services.report.document import PointDocument, TimelineDocument
 from services.report.export import CSV_FIELDS
@@ -77,7 +77,7 @@ def replay(world: ApiWorld, page: str) -> Iterator[tuple[str, str, str]]:
 
 def test_the_examples_are_real(world: ApiWorld, page: str) -> None:
     examples = list(replay(world, page))
-    assert len(examples) == page.count("```console") == 16
+    assert len(examples) == page.count("```console") == 18
     for command, shown, real in examples:
         if real.startswith("{"):
             assert json.loads(shown) == json.loads(real), command
@@ -102,7 +102,7 @@ def test_every_parameter_is_explained_with_its_route(world: ApiWorld, page: str)
                 assert any(wanted in section for section in said), (verb, path, name)
 
 
-@pytest.mark.parametrize("model", [NewStream, StreamChange, StreamAnswer, TimelineDocument, PointDocument, TrackDocument])
+@pytest.mark.parametrize("model", [ModelPage, NewStream, StreamChange, StreamAnswer, TimelineDocument, PointDocument, TrackDocument])
 def test_every_field_is_explained(page: str, model: type[BaseModel]) -> None:
     assert [name for name in fields(model.model_json_schema()) if f"`{name}`" not in page] == []
 

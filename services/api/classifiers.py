@@ -1,0 +1,57 @@
+"""Routes about the models of the classifier."""
+
+from fastapi import APIRouter
+
+from services.api import PREFIX
+from services.api.context import Context, Ctx
+from services.api.errors import problem_responses
+from services.api.models import ModelAnswer, ModelChange, ModelPage, RefusalAnswer
+from services.report.moments import to_datetime
+from shared.errors import ModelNotFoundError
+from shared.model_choice import ModelChoice, ModelInfo, read_choice, read_refusal, write_choice
+
+router = APIRouter(prefix=PREFIX, tags=["models"])
+
+
+@router.get("/models", summary="List models")
+def list_models(ctx: Ctx) -> ModelPage:
+    """Return the installed models, and which is active."""
+    return _page(ctx)
+
+
+@router.put("/models/active", summary="Choose the active model", responses=problem_responses("model", "model_not_found"))
+def activate_model(ctx: Ctx, change: ModelChange) -> ModelPage:
+    """Let all classifiers use another model. It is checked here first; each classifier loads it within seconds."""
+    if ctx.catalogue is None:
+        raise ModelNotFoundError("no models are installed where the API runs")
+    ctx.catalogue.check(change.name)
+    write_choice(ctx.store, ModelChoice(change.name, ctx.now_us()))
+    return _page(ctx)
+
+
+def _page(ctx: Context) -> ModelPage:
+    choice, refusal = read_choice(ctx.store), read_refusal(ctx.store)
+    installed = ctx.catalogue.list_models() if ctx.catalogue is not None else []
+    default = ctx.catalogue.default_name if ctx.catalogue is not None else ctx.settings.classifier.model
+    active = default if choice is None else choice.name
+    return ModelPage(
+        active=active,
+        chosen=None if choice is None else to_datetime(choice.chosen_at_us),
+        refused=None
+        if refusal is None
+        else RefusalAnswer(name=refusal.choice.name, reason=refusal.reason, at=to_datetime(refusal.refused_at_us)),
+        models=[_model(info, active) for info in installed],
+    )
+
+
+def _model(info: ModelInfo, active: str) -> ModelAnswer:
+    return ModelAnswer(
+        name=info.name,
+        active=info.name == active,
+        parameters=info.parameters,
+        accuracy=info.accuracy,
+        measured_on=info.measured_on,
+        sha256=info.sha256,
+        source=info.source,
+        problem=info.problem,
+    )
