@@ -93,6 +93,23 @@ def test_a_camera_is_live_within_seconds_and_its_timeline_grows(service: Service
     assert lag < 2.5, "the timeline is at most the age budget behind"
 
 
+def test_every_way_in(service: Service) -> None:
+    """RTSP over UDP, H.265, MJPEG over RTSP and over HTTP: all become timelines."""
+    with ExitStack() as stack:
+        h265 = stack.enter_context(CameraSimulator(None, size="320x240", seconds=2, codec="h265"))
+        mjpeg = stack.enter_context(CameraSimulator(None, size="320x240", seconds=2, codec="mjpeg", http=True))
+        service.add("udp", h265.url("clip"), transport="udp")
+        service.add("tcp", h265.url("clip"))
+        service.add("rtsp", mjpeg.url("clip"))
+        service.add("http", mjpeg.http_url("clip"))
+        for name, codec in (("udp", "hevc"), ("tcp", "hevc"), ("rtsp", "mjpeg"), ("http", "mjpeg")):
+            answer = service.wait_for_state(name, LIVE)
+            assert answer.video is not None
+            assert (answer.video.codec, answer.video.width, answer.video.height) == (codec, 320, 240), name
+        for name in ("udp", "tcp", "rtsp", "http"):
+            wait_for_frames(service, name, 10)
+
+
 def test_another_implementation_is_played_with_bounded_delay(service: Service) -> None:
     """GStreamer's server, for as many minutes as MOODLINE_TEST_CAMERA_MINUTES says."""
     seconds = 60 * float(os.environ.get("MOODLINE_TEST_CAMERA_MINUTES", "0.5"))
