@@ -1,0 +1,176 @@
+"""Moodline's own face detector: a small network in ONNX, found boxes to faces in NumPy.
+
+The network answers, for each cell of three grids (strides 8, 16 and 32 px), a score's logit and the logarithms of the distances
+in strides from the cell's centre to the four sides of the box.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import cv2
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from services.detector.base import BgrImage, Detections
+from services.detector.crop import tidy
+from services.detector.image import check_image, reduced
+from shared.errors import ModelError
+
+MANIFEST: Final = "model.json"
+FORMAT: Final = "moodline-face-detector/1"
+STRIDES: Final = (8, 16, 32)
+OUTPUTS: Final = tuple(f"level{stride}" for stride in STRIDES)
+NMS_IOU: Final = 0.45
+_MOST_CANDIDATES: Final = 2000
+_LARGEST_LOG: Final = 4.0
+_MULTIPLE_PX: Final = 32
+
+Level = npt.NDArray[np.float32]
+"""One grid's raw answers: float32 (5, h, w)."""
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """`model.json` of a detector.
+
+    Attributes:
+        format: Says how to read the rest, and what the network's outputs mean.
+        name: Of the model.
+        weights: The ONNX file beside it.
+        weights_sha256: Of that file.
+        threshold: Least score of a face, chosen on labelled photos.
+        input: The input contract, in words.
+        metrics: Figures on photos that training never saw.
+        training: What it was trained with.
+    """
+
+    format: str
+    name: str
+    weights: str
+    weights_sha256: str
+    threshold: float
+    input: dict[str, str | int]
+    metrics: dict[str, object]
+    training: dict[str, object]
+
+
+class _Sized(NamedTuple):
+    """A picture as the network takes it, and the factors back to the picture's own px."""
+
+    image: BgrImage
+    back_x: float
+    back_y: float
+
+
+class OwnDetector:
+    """Finds faces with a network that Moodline was trained for.
+
+    The picture is brought down to `side_px` (never up) and padded with black to multiples of 32 px at its right and bottom.
+
+    Args:
+        folder: Holds `model.json` and the ONNX file it names.
+        threshold: Least score of a face, 0 to 1; nothing: the model's own.
+        side_px: Longer side of the searched picture.
+        min_face_px: Least width of a face in the searched picture.
+
+    Raises:
+        ModelError: a file is missing, damaged, or is no such network.
+    """
+
+    square_from = "longer_side"
+
+    def __init__(self, folder: Path, threshold: float | None, side_px: int, min_face_px: int = 1) -> None:
+        cv2.setNumThreads(1)  # frames are searched side by side; threads within one would only fight over cores
+        self.manifest = load_manifest(folder)
+        self._network = _open_network(folder, self.manifest)
+        self._threshold = self.manifest.threshold if threshold is None else threshold
+        self._side_px = side_px
+        self._min_face_px = min_face_px
+
+    def detect(self, image: BgrImage) -> Detections:
+        check_image(image)
+        height, width = image.shape[:2]
+        sized = _sized(image, self._side_px)
+        self._network.setInput(cv2.dnn.blobFromImage(sized.image))
+        levels = [level[0] for level in self._network.forward(OUTPUTS)]
+        found = faces_of(levels, self._threshold)
+        found = found[found[:, 2] - found[:, 0] >= self._min_face_px]
+        found[:, :4] *= (sized.back_x, sized.back_y, sized.back_x, sized.back_y)
+        return tidy(found, width, height)
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """Read a detector's `model.json`.
+
+    Raises:
+        ModelError: it is missing, damaged, or of another format.
+    """
+    try:
+        manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+    except OSError:
+        raise ModelError(f"there is no detector model in {folder}") from None
+    except msgspec.MsgspecError as error:
+        raise ModelError(f"{folder / MANIFEST} is damaged: {error}") from None
+    if manifest.format != FORMAT:
+        raise ModelError(f"{folder / MANIFEST} is of format {manifest.format}, not {FORMAT}")
+    return manifest
+
+
+def _open_network(folder: Path, manifest: Manifest) -> cv2.dnn.Net:
+    path = folder / Path(manifest.weights).name
+    try:
+        data = path.read_bytes()
+    except OSError:
+        raise ModelError(f"there is no detector model at {path}") from None
+    if hashlib.sha256(data).hexdigest() != manifest.weights_sha256:
+        raise ModelError(f"{path} is not the file that {MANIFEST} speaks of: install the model again")
+    try:
+        network = cv2.dnn.readNetFromONNX(np.frombuffer(data, np.uint8))
+        network.setInput(np.zeros((1, 3, _MULTIPLE_PX, _MULTIPLE_PX), np.float32))
+        shapes = [level.shape for level in network.forward(OUTPUTS)]
+    except (cv2.error, SystemError) as error:
+        reason = getattr(error, "err", "") or type(error).__name__
+        raise ModelError(f"{path} is not an ONNX face detector: {reason}") from None
+    if shapes != [(1, 5, _MULTIPLE_PX // stride, _MULTIPLE_PX // stride) for stride in STRIDES]:
+        raise ModelError(f"{path} answers in shapes {shapes}, which a face detector does not")
+    return network
+
+
+def _sized(image: BgrImage, side_px: int) -> _Sized:
+    small, back_x, back_y = reduced(image, side_px)
+    bottom, right = (-side % _MULTIPLE_PX for side in small.shape[:2])
+    if bottom or right:
+        small = cv2.copyMakeBorder(small, 0, bottom, 0, right, cv2.BORDER_CONSTANT)
+    return _Sized(small, back_x, back_y)
+
+
+def faces_of(levels: Sequence[Level], threshold: float) -> npt.NDArray[np.float64]:
+    """Turn the network's raw answers for one picture into faces.
+
+    Args:
+        levels: Grids at strides 8, 16 and 32, each float32 (5, h, w).
+        threshold: Least score, 0 to 1.
+
+    Returns:
+        float64 (N, 5): x1, y1, x2, y2 in px of the network's input, not clipped, and score; of faces that overlap by more
+        than `NMS_IOU` only the best. In no particular order.
+    """
+    least_logit = np.log(max(threshold, 1e-6) / max(1 - threshold, 1e-6))
+    rows = []
+    for stride, level in zip(STRIDES, levels, strict=True):
+        y, x = np.nonzero(level[0] >= least_logit)
+        logit, *logs = level[:, y, x].astype(np.float64)
+        left, top, right, bottom = np.exp(np.clip(logs, -_LARGEST_LOG, _LARGEST_LOG)) * stride
+        middle_x, middle_y = (x + 0.5) * stride, (y + 0.5) * stride
+        score = 1 / (1 + np.exp(-logit))
+        rows.append(np.stack([middle_x - left, middle_y - top, middle_x + right, middle_y + bottom, score], 1))
+    found = np.concatenate(rows)
+    if len(found) > _MOST_CANDIDATES:
+        found = found[np.argsort(-found[:, 4], kind="stable")[:_MOST_CANDIDATES]]
+    if len(found) < 2:
+        return found
+    corners = np.concatenate([found[:, :2], found[:, 2:4] - found[:, :2]], 1)
+    kept = cv2.dnn.NMSBoxes(corners, found[:, 4], 0.0, NMS_IOU)  # type: ignore[arg-type]  # arrays are taken as well
+    return found[np.asarray(kept, np.int64).ravel()]

@@ -1,0 +1,64 @@
+"""A detector training's configuration: one TOML file, everything in it optional, unknown names refused."""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from shared.errors import SettingsError
+from training.detector.photos import Rules
+from training.detector.sampling import SamplingConfig
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class DetectorTraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A whole configuration.
+
+    Attributes:
+        network: A name in `training.detector.spec.SPECS`.
+        epochs: Of `pictures` pictures each.
+        pictures: An epoch.
+        batch: Pictures a step.
+        learning_rate: AdamW's; it rises over `warm_up` epochs, stays, and from the share `fall_from` of the run on falls along
+            a cosine to a hundredth.
+        warm_up: Epochs.
+        fall_from: Share of the run.
+        weight_decay: Of kernels.
+        average_decay: Of the moving average of the weights, which is what is measured and served (EMA).
+        clip: Longest gradient.
+        box_weight: Of the boxes' part of the loss.
+        seed: Of everything random.
+        rules: Which labels are taught.
+        sampling: What the pictures are like.
+    """
+
+    network: str = "small"
+    epochs: Positive = 100
+    pictures: Positive = 6000
+    batch: Positive = 32
+    learning_rate: float = 2e-3
+    warm_up: float = 1.0
+    fall_from: Share = 0.5
+    weight_decay: float = 0.02
+    average_decay: Share = 0.9985
+    clip: float = 5.0
+    box_weight: float = 2.0
+    seed: int = 7
+    rules: Rules = Rules()
+    sampling: SamplingConfig = SamplingConfig()
+
+
+def load_training(path: Path) -> DetectorTraining:
+    """Read a configuration.
+
+    Raises:
+        SettingsError: there is none, or something in it is unknown or out of range.
+    """
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=DetectorTraining)
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: {error}") from None

@@ -1,0 +1,115 @@
+"""Make a served detector of a run: `python -m training.detector.export --run RUN --labelled PHOTOS.tar.gz --name NAME`.
+
+Normalisation and shortcuts are folded into plain convolutions and written as ONNX. The threshold is chosen on
+the labelled photos, through the very detector that is served, and the figures in `model.json` are measured with it there.
+"""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from services.detector.own import FORMAT, MANIFEST, Manifest, OwnDetector
+from shared.errors import ModelError
+from training.detector.graph import build_graph, weight_count
+from training.detector.measure import Matches, point_at, point_at_precision
+from training.detector.network import folded
+from training.detector.spec import SPECS
+from training.detector.train import CHECKPOINT, CONFIG, EpochLine
+from training.detector.validate import LEAST_SCORE, LabelledPhoto, against_labels, load_labelled
+from training.runs import load_arrays, write_file, write_json
+
+WEIGHTS: Final = "detector.onnx"
+PRECISION: Final = 0.93
+_SIDE_PX: Final = 320
+_AVERAGE: Final = "average/"
+_CONTRACT: Final[dict[str, str | int]] = {
+    "image": "float32 (N, 3, H, W), 0 to 255, blue-green-red; H and W multiples of 32",
+    "level8, level16, level32": "float32 (N, 5, H/stride, W/stride): logit of the score, then logarithms of the distances from "
+    "the cell's centre to the box's left, top, right and bottom, in strides",
+}
+
+
+def export(run: Path, labelled: Sequence[LabelledPhoto], folder: Path, name: str) -> Manifest:
+    """Write the ONNX file and `model.json`, and return what is in the latter.
+
+    Raises:
+        ModelError: the run has no whole epoch yet, or is damaged.
+    """
+    told, arrays = _read(run)
+    spec = SPECS[told["network"]]
+    average = {key.removeprefix(_AVERAGE): value for key, value in arrays.items() if key.startswith(_AVERAGE)}
+    data = build_graph(spec, folded(spec, average), name)
+    write_file(folder / WEIGHTS, data)
+    epochs = msgspec.json.decode(arrays["log"].tobytes(), type=list[EpochLine])
+    manifest = Manifest(
+        format=FORMAT,
+        name=name,
+        weights=WEIGHTS,
+        weights_sha256=hashlib.sha256(data).hexdigest(),
+        threshold=0.5,
+        input=_CONTRACT,
+        metrics={},
+        training={
+            "weights": weight_count(spec),
+            "epochs": len(epochs),
+            "hours": round(sum(line.seconds for line in epochs) / 3600, 2),
+            "last_epoch": epochs[-1].measured,
+            "options": told,
+        },
+    )
+    write_json(folder / MANIFEST, manifest)
+    matches = search_labelled(folder, labelled)
+    threshold = round(float(np.floor(point_at_precision(matches, PRECISION).threshold * 1000) / 1000), 3)
+    manifest = msgspec.structs.replace(manifest, threshold=threshold, metrics=figures(matches, threshold, len(labelled)))
+    write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def search_labelled(folder: Path, labelled: Sequence[LabelledPhoto]) -> Matches:
+    """Search the labelled photos with the detector in a folder, at the default side, down to low scores."""
+    detector = OwnDetector(folder, LEAST_SCORE, _SIDE_PX)
+    return against_labels([detector.detect(photo.image).astype(np.float64) for photo in labelled], labelled)
+
+
+def figures(matches: Matches, threshold: float, photos: int) -> dict[str, object]:
+    """Return what a manifest says of its labelled photos."""
+    point = point_at(matches, threshold)
+    return {
+        "photos": photos,
+        "side_px": _SIDE_PX,
+        "iou": 0.4,
+        "recall": round(point.recall, 4),
+        "precision": round(point.precision, 4),
+        "mean_iou": round(point.mean_iou, 4),
+    }
+
+
+def _read(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    try:
+        told: dict[str, Any] = json.loads((run / CONFIG).read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{run} holds no training run: {error}") from None
+    return told, load_arrays(run / CHECKPOINT)
+
+
+def main() -> None:
+    """Read the command line and export."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, help="folder that training wrote")
+    parser.add_argument("--labelled", type=Path, required=True, help="tar.gz of photos with boxes")
+    parser.add_argument("--name", required=True, help="name of the model")
+    parser.add_argument("--out", type=Path, help="folder of the artefact; default models/NAME")
+    arguments = parser.parse_args()
+    folder = arguments.out or Path(__file__).resolve().parents[2] / "models" / arguments.name
+    manifest = export(arguments.run, load_labelled(arguments.labelled), folder, arguments.name)
+    print(json.dumps({"threshold": manifest.threshold, **manifest.metrics}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
