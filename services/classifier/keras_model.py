@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,8 @@ def _built(keras: Any, artefact: Artefact) -> Any:
     """Return the Keras model of an artefact, with its weights."""
     name = artefact.manifest.name
     try:
-        network = keras.Model.from_config(artefact.manifest.architecture)
+        # Keras takes apart what it is given.
+        network = keras.Model.from_config(deepcopy(artefact.manifest.architecture))
         taken, answered = (network.input_shape, str(network.inputs[0].dtype)), network.output_shape
     except (TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
         raise ModelError(f"the architecture of the model {name} cannot be built: {error}") from None

@@ -244,6 +244,12 @@ def test_the_shipped_model_is_as_accurate_as_it_says_in_every_engine_and_engines
     assert (answers["openvino"].argmax(1) == exact.argmax(1))[sure].all(), "another emotion leads where it was no close call"
 
 
+@LOADERS
+def test_an_artefact_can_be_opened_twice(load: Any) -> None:
+    artefact, crops = load_artefact(SEED_MODEL), make_crops(4)
+    assert np.array_equal(load(artefact, 4, 1).predict(crops), load(artefact, 4, 1).predict(crops))
+
+
 def test_engines_agree_on_made_crops() -> None:
     crops = make_crops(200, seed=5)
     models = {name: open_model(ClassifierSettings(**engine)) for name, engine in ENGINES.items()}
