@@ -1,0 +1,297 @@
+"""Moodline's own face detector, YuNet and the Haar cascade side by side, in one run. Run from the checkout:
+
+    python -m bench.detector --own models/face-small --labelled faces-labelled.tar.gz [--yunet YUNET.onnx]
+        [--clips FOLDER] [--crowds PHOTOS.tar --labels LABELS.jsonl] [--classifier fer-seed] [--out FOLDER]
+
+Labelled photos have people's boxes. Clips and crowds have a stand-in for them: on clips what YuNet finds at 640 px in a frame
+and in its mirror image alike; in crowds what `training.detector.labels` wrote, on the photos that training held out, enlarged to
+640 px. Both favour YuNet. Recall is given at each detector's own threshold and at YuNet's precision at its own (without
+YuNet: 0.93). Time is CPU time of one thread, detectors taking turns on the same pictures. With --classifier: how often the
+crops of two detectors get the same answer. With --out: the table, a plot, and sheets of detections on every clip: own green,
+YuNet blue, Haar red.
+"""
+
+import argparse
+import itertools
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import cv2
+import numpy as np
+
+from services.detector.base import FaceDetector
+from services.detector.crop import cut_faces
+from services.detector.haar import HaarDetector
+from services.detector.own import OwnDetector, load_manifest
+from services.detector.yunet import YuNetDetector
+from training.detector.labels import overlap
+from training.detector.measure import Matches, Picture, longer_side, match, point_at, point_at_precision
+from training.detector.photos import CROWDS, Rules, load_photos
+from training.detector.validate import load_labelled
+
+SIZES_PX = (0, 16, 32, 64, 128, 100_000)
+YUNET_THRESHOLD = 0.7
+LOW = 0.02
+COLOURS = {"own": (0, 220, 0), "YuNet": (255, 120, 0), "Haar": (0, 0, 255)}
+NOTHING = np.empty((0, 4), np.float32)
+
+
+class Scene(NamedTuple):
+    """A picture with known faces and regions to ignore, both float (N, 4) in px."""
+
+    image: np.ndarray
+    known: np.ndarray
+    ignored: np.ndarray
+
+
+class Task(NamedTuple):
+    """Scenes that are searched at one size and matched at one overlap."""
+
+    name: str
+    side_px: int
+    least_iou: float
+    scenes: list[Scene]
+
+
+class Row(NamedTuple):
+    task: str
+    detector: str
+    recall: float
+    precision: float
+    mean_iou: float
+    recall_at: float
+    precision_at: float
+    ms: float
+    by_size: list[str]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--own", type=Path, required=True)
+    parser.add_argument("--labelled", type=Path)
+    parser.add_argument("--yunet", type=Path)
+    parser.add_argument("--clips", type=Path)
+    parser.add_argument("--crowds", type=Path)
+    parser.add_argument("--labels", type=Path)
+    parser.add_argument("--classifier")
+    parser.add_argument("--frames", type=int, default=24, help="of each clip")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    cv2.setNumThreads(1)
+    clips = {path: sampled(path, options.frames) for path in sorted(options.clips.iterdir())} if options.clips else {}
+    tasks = list(tasks_of(options, clips))
+    lines, matched = [], {}
+    for task in tasks:
+        found, ms = search(task, options)
+        matches = {name: matched_in(task, rows) for name, rows in found.items()}
+        matched[task.name] = matches
+        lines += rows_of(task, matches, ms, load_manifest(options.own).threshold)
+    text = table(lines)
+    for path, frames in clips.items():
+        text += "\n" + steadiness(path, frames, options)
+    if options.classifier and options.yunet:
+        text += "\n" + agreement(clips, options)
+    print(text)
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "detector.md").write_text(text + "\n")
+        plot(matched, options.out / "detector.png")
+        for path, frames in clips.items():
+            sheet(frames, options, options.out / f"{path.stem}.png")
+
+
+def opened(options: argparse.Namespace, side_px: int, low: bool) -> dict[str, FaceDetector]:
+    """Open the detectors, with their own thresholds or with a low one."""
+    detectors: dict[str, FaceDetector] = {"own": OwnDetector(options.own, LOW if low else None, side_px)}
+    if options.yunet:
+        detectors["YuNet"] = YuNetDetector(options.yunet, LOW if low else YUNET_THRESHOLD, side_px)
+    detectors["Haar"] = HaarDetector(side_px, 16)
+    return detectors
+
+
+def tasks_of(options: argparse.Namespace, clips: dict[Path, list[np.ndarray]]) -> Iterator[Task]:
+    if options.labelled:
+        scenes = [Scene(photo.image, photo.boxes, NOTHING) for photo in load_labelled(options.labelled)]
+        yield Task("labelled photos", 320, 0.4, scenes)
+    if options.crowds:
+        photos = load_photos(options.crowds, options.labels, held_out=True)
+        for name, group in (
+            ("crowds", [photo for photo in photos if photo.group == CROWDS]),
+            ("other photos", [photo for photo in photos if photo.group != CROWDS]),
+        ):
+            side = 640 if name == "crowds" else 320
+            scenes = [scene_of(photo.image, photo.boxes, side if name == "crowds" else 0) for photo in group]
+            yield Task(f"{name} held out", side, 0.5, scenes)
+    if clips and options.yunet:
+        for side in (320, 640):
+            yield Task("clips", side, 0.5, [reference(frame, options.yunet) for frame in itertools.chain(*clips.values())])
+
+
+def scene_of(image: np.ndarray, boxes: np.ndarray, enlarged_px: int) -> Scene:
+    """Return a scene of a teacher's labels, enlarged to so many px at the longer side; 0: as it is."""
+    taught = Rules().taught(boxes)
+    limit = np.array([image.shape[1], image.shape[0]] * 2)
+    scale = enlarged_px / max(image.shape[:2]) if enlarged_px else 1.0
+    boxes = np.clip(boxes[:, :4], 0, limit) * scale
+    larger = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR) if scale != 1 else image
+    return Scene(larger, boxes[taught], boxes[~taught])
+
+
+def reference(frame: np.ndarray, yunet: Path) -> Scene:
+    """Return what YuNet finds at 640 px in a frame and its mirror image alike; what it finds in one alone is ignored."""
+    detector = YuNetDetector(yunet, 0.4, 640)
+    plain, mirrored = detector.detect(frame), detector.detect(np.ascontiguousarray(frame[:, ::-1]))
+    mirrored[:, [0, 2]] = frame.shape[1] - mirrored[:, [2, 0]]
+    both = overlap(plain, mirrored).max(1, initial=0) > 0.5
+    sure = both & (plain[:, 4] >= YUNET_THRESHOLD)
+    return Scene(frame, plain[sure, :4], np.concatenate([plain[~sure, :4], mirrored[:, :4]]))
+
+
+def sampled(path: Path, most: int) -> list[np.ndarray]:
+    """Return frames spread evenly over a clip."""
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="bgr24") for frame in container.decode(video=0)]
+    return [frames[index] for index in np.linspace(0, len(frames) - 1, min(most, len(frames))).astype(int)]
+
+
+def search(task: Task, options: argparse.Namespace) -> tuple[dict[str, list[np.ndarray]], dict[str, float]]:
+    """Return what each detector finds down to low scores, and its median CPU time at its own threshold, in ms."""
+    quick, low = opened(options, task.side_px, False), opened(options, task.side_px, True)
+    spent, found = defaultdict(list), defaultdict(list)
+    for scene in task.scenes:
+        for name, detector in quick.items():
+            began_s = time.thread_time()
+            detector.detect(scene.image)
+            spent[name].append(1000 * (time.thread_time() - began_s))
+            found[name].append(low[name].detect(scene.image))
+    return found, {name: statistics.median(values) for name, values in spent.items()}
+
+
+def matched_in(task: Task, found: list[np.ndarray]) -> Matches:
+    scenes = zip(found, task.scenes, strict=True)
+    return match([Picture(rows, scene.known, scene.ignored) for rows, scene in scenes], task.least_iou)
+
+
+def rows_of(task: Task, matches: dict[str, Matches], ms: dict[str, float], own_threshold: float) -> Iterator[Row]:
+    thresholds = {"own": own_threshold, "YuNet": YUNET_THRESHOLD, "Haar": 0.0}
+    wanted = point_at(matches["YuNet"], YUNET_THRESHOLD).precision if "YuNet" in matches else 0.93
+    for name, found in matches.items():
+        point, equal = point_at(found, thresholds[name]), point_at_precision(found, wanted)
+        taken = found.right & (found.score >= thresholds[name])
+        sizes = []
+        for low, high in itertools.pairwise(SIZES_PX):
+            total = int(((found.known_side_px >= low) & (found.known_side_px < high)).sum())
+            hit = int((taken & (found.side_px >= low) & (found.side_px < high)).sum())
+            sizes.append(f"{hit / total:.3f} ({total})" if total else "")
+        name_px = f"{task.name}, {task.side_px} px"
+        yield Row(name_px, name, point.recall, point.precision, point.mean_iou, equal.recall, wanted, ms[name], sizes)
+
+
+def table(rows: list[Row]) -> str:
+    sizes = [f"{low} to {high} px" if high < 10_000 else f"from {low} px" for low, high in itertools.pairwise(SIZES_PX)]
+    head = [
+        "pictures",
+        "detector",
+        "recall",
+        "precision",
+        "mean IoU",
+        "recall at precision",
+        "ms",
+        *(f"recall, {size}" for size in sizes),
+    ]
+    lines = [head, ["---"] * len(head)]
+    for row in rows:
+        lines.append([
+            row.task, row.detector, f"{row.recall:.3f}", f"{row.precision:.3f}", f"{row.mean_iou:.3f}",
+            f"{row.recall_at:.3f} at {row.precision_at:.3f}", f"{row.ms:.1f}", *row.by_size,
+        ])  # fmt: skip
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def steadiness(path: Path, frames: list[np.ndarray], options: argparse.Namespace) -> str:
+    """Say how many faces each detector finds in a clip's frames, and in the first consecutive ones how much boxes tremble."""
+    parts = []
+    with av.open(str(path)) as container:
+        run = [frame.to_ndarray(format="bgr24") for frame in itertools.islice(container.decode(video=0), 30)]
+    for name, detector in opened(options, 320, False).items():
+        count = sum(len(detector.detect(frame)) for frame in frames)
+        tremble = trembling([detector.detect(frame)[:1, :4] for frame in run])
+        parts.append(f"{name} {count} faces, trembling {100 * tremble:.1f}%")
+    return f"{path.name} ({len(frames)} frames): " + "; ".join(parts)
+
+
+def trembling(best: list[np.ndarray]) -> float:
+    """Return the median second difference of the best face's box over frames, relative to its side."""
+    changes = []
+    for one, two, three in zip(best, best[1:], best[2:], strict=False):
+        if len(one) and len(two) and len(three) and overlap(one, two)[0, 0] > 0.5 < overlap(two, three)[0, 0]:
+            changes.append(float(np.abs(one - 2 * two + three).mean() / longer_side(two)[0]))
+    return statistics.median(changes) if changes else 0.0
+
+
+def agreement(clips: dict[Path, list[np.ndarray]], options: argparse.Namespace) -> str:
+    """Say how often the classifier answers alike for the crops of both detectors, on faces that both find."""
+    from services.classifier.factory import open_model
+    from shared.settings import ClassifierSettings
+
+    model = open_model(ClassifierSettings(model=options.classifier, threads=1))
+    detectors = opened(options, 320, False)
+    alike = total = 0
+    for frame in itertools.chain(*clips.values()):
+        own, yunet = (detectors[name].detect(frame) for name in ("own", "YuNet"))
+        shared = overlap(yunet, own)
+        for index in np.flatnonzero(shared.max(1, initial=0) > 0.4):
+            pair = (own[shared[index].argmax()][None], yunet[index][None])
+            crops = [np.frombuffer(cut_faces(frame, box, "longer_side", 1)[0].crop, np.uint8).reshape(48, 48) for box in pair]
+            first, second = model.predict(np.stack(crops)).argmax(1)
+            alike, total = alike + int(first == second), total + 1
+    share = 100 * alike / max(1, total)
+    return f"{options.classifier} answers alike for {alike} of {total} faces ({share:.1f}%) that own and YuNet find"
+
+
+def plot(matched: dict[str, dict[str, Matches]], path: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(matched), figsize=(5 * len(matched), 4), squeeze=False)
+    for axis, (task, detectors) in zip(axes[0], matched.items(), strict=True):
+        for name, found in detectors.items():
+            right = np.cumsum(found.right)
+            blue, green, red = (value / 255 for value in COLOURS[name])
+            curve = right / max(1, len(found.known_side_px)), right / np.arange(1, len(right) + 1)
+            axis.plot(*curve, label=name, color=(red, green, blue))
+        axis.set(title=task, xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0.5, 1.01))
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def sheet(frames: list[np.ndarray], options: argparse.Namespace, path: Path) -> None:
+    """Write twelve frames with all detectors' boxes."""
+    detectors, tiles = opened(options, 320, False), []
+    for frame in frames[:: max(1, len(frames) // 12)][:12]:
+        scale = 400 / frame.shape[1]
+        tile = cv2.resize(frame, (400, round(frame.shape[0] * scale)), interpolation=cv2.INTER_AREA)
+        for name, detector in reversed(detectors.items()):
+            for x1, y1, x2, y2, score in detector.detect(frame).tolist():
+                corners = [(round(x * scale), round(y * scale)) for x, y in ((x1, y1), (x2, y2))]
+                cv2.rectangle(tile, corners[0], corners[1], COLOURS[name], 2 if name == "own" else 1)
+                if name == "own":
+                    cv2.putText(tile, f"{score:.2f}", corners[0], cv2.FONT_HERSHEY_PLAIN, 0.9, COLOURS[name], 1)
+        tiles.append(tile)
+    blank = np.zeros_like(tiles[0])
+    tiles += [blank] * (-len(tiles) % 4)
+    rows = [np.concatenate(tiles[start : start + 4], 1) for start in range(0, len(tiles), 4)]
+    cv2.imwrite(str(path), np.concatenate(rows))
+
+
+if __name__ == "__main__":
+    main()
