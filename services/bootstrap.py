@@ -1,7 +1,7 @@
 """The composition root: settings -> adapters -> stage -> worker, for every command.
 
 The embedded service and the distributed workers are built by the same functions; only the URLs differ. Heavy imports happen
-inside the functions, so that an ingest worker never loads TensorFlow.
+inside the functions, so that an ingest worker never loads a classifier's engine.
 """
 
 import logging

@@ -6,6 +6,7 @@ made them.
 """
 
 import hashlib
+import io
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,7 @@ def load_artefact(folder: Path) -> Artefact:
     if hashlib.sha256(data).hexdigest() != manifest.weights_sha256:
         raise ModelError(f"{path} is not the file that {MANIFEST} describes: its SHA-256 differs")
     check_architecture(manifest.architecture)
-    return Artefact(manifest, _weights(path))
+    return Artefact(manifest, _weights(path, data))
 
 
 def load_manifest(folder: Path) -> Manifest:
@@ -130,13 +131,14 @@ def _read(path: Path, limit_bytes: int) -> bytes:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _weights(path: Path) -> tuple[npt.NDArray[np.float32], ...]:
+def _weights(path: Path, data: bytes) -> tuple[npt.NDArray[np.float32], ...]:
+    """Return the arrays in `data`, the very bytes whose hash was compared: the file may change meanwhile."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
         if unpacked > _WEIGHTS_MAX_BYTES:
             raise ModelError(f"{path} unpacks to {unpacked} bytes, more than the {_WEIGHTS_MAX_BYTES} allowed")
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             values = [arrays[name] for name in sorted(arrays.files)]
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ModelError(f"{path} does not hold plain arrays: {error}") from None

@@ -5,7 +5,7 @@ input and the first layer that has channels nothing differs but the shape, and a
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -15,7 +15,9 @@ from services.classifier.artefact import Artefact
 from shared.emotions import CROP_SIDE_PX, EMOTIONS
 from shared.errors import ModelError
 
-_Size = tuple[int, int]
+_Few = Annotated[int, msgspec.Meta(ge=1, le=CROP_SIDE_PX)]
+_Size = tuple[_Few, _Few]
+"""Rows and columns. Checked here: native code is not asked to divide by zero."""
 _Activation = Literal["linear", "relu", "softmax"] | None
 
 
@@ -56,7 +58,7 @@ class _Rescaling(_Layer, kw_only=True):
 
 
 class _Conv2D(_Weighted, kw_only=True):
-    filters: int
+    filters: Annotated[int, msgspec.Meta(ge=1)]
     kernel_size: _Size
     strides: _Size = (1, 1)
     padding: Literal["same", "valid"] = "valid"
@@ -78,7 +80,7 @@ class _GlobalPooling(_Layer, kw_only=True):
 
 
 class _Dense(_Weighted, kw_only=True):
-    units: int
+    units: Annotated[int, msgspec.Meta(ge=1)]
     quantization_config: None = None
 
 

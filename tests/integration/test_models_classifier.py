@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -176,6 +177,38 @@ def test_an_architecture_that_cannot_be_built_is_refused(tmp_path: Path, load: A
             load(load_artefact(changed(tmp_path, change)), 4, 1)
 
 
+def test_sizes_that_make_no_sense_are_refused(tmp_path: Path) -> None:
+    for index, key in ((3, "kernel_size"), (3, "strides"), (3, "dilation_rate"), (4, "pool_size"), (4, "strides")):
+        for size in ([0, 0], [-1, 2], [4096, 1], [2], "2", [1.5, 2]):
+
+            def change(architecture: dict[str, Any], index: int = index, key: str = key, size: object = size) -> None:
+                architecture["layers"][index]["config"][key] = size
+
+            with pytest.raises(ModelError):
+                OpenVinoModel(load_artefact(changed(tmp_path, change)), 4, 1)
+
+
+def test_layers_in_a_wrong_place_are_refused(tmp_path: Path) -> None:
+    def of_nothing(architecture: dict[str, Any]) -> None:
+        architecture["layers"][5]["inbound_nodes"] = []
+
+    def of_what_is_unknown(architecture: dict[str, Any]) -> None:
+        architecture["layers"][5]["inbound_nodes"][0]["args"][0]["config"]["keras_history"][0] = "nobody"
+
+    def without_average(architecture: dict[str, Any]) -> None:
+        architecture["layers"][-1]["inbound_nodes"] = architecture["layers"][-2]["inbound_nodes"]
+
+    def other_kind(architecture: dict[str, Any]) -> None:
+        architecture["layers"][4]["class_name"] = "AveragePooling2D"
+
+    def two_inputs(architecture: dict[str, Any]) -> None:
+        architecture["layers"].insert(1, architecture["layers"][0])
+
+    for change in (of_nothing, of_what_is_unknown, without_average, other_kind, two_inputs):
+        with pytest.raises(ModelError):
+            OpenVinoModel(load_artefact(changed(tmp_path, change)), 4, 1)
+
+
 @LOADERS
 def test_an_output_that_is_no_distribution_is_refused(tmp_path: Path, load: Any) -> None:
     def without_softmax(architecture: dict[str, Any]) -> None:
@@ -284,3 +317,24 @@ def test_several_callers_at_the_same_time_get_their_own_answers(model: Model) ->
         for _ in range(5):
             answers = list(pool.map(lambda at: model.predict(crops[at : at + 30]), range(0, 120, 30)))
             assert all(np.array_equal(a, b) for a, b in zip(answers, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("has_device", "gpus", "wanted", "expected"),
+    [
+        (False, ["gpu"], "auto", "openvino"),
+        (True, [], "auto", "openvino"),
+        (True, ["gpu"], "auto", "tensorflow"),
+        (True, ["gpu"], "openvino", "openvino"),
+        (False, [], "tensorflow", "tensorflow"),
+    ],
+)
+def test_tensorflow_is_taken_where_it_sees_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_device: bool, gpus: list[str], wanted: str, expected: str
+) -> None:
+    tensorflow = SimpleNamespace(config=SimpleNamespace(list_physical_devices=lambda kind: gpus if kind == "GPU" else []))
+    monkeypatch.setattr("services.classifier.tensorflow_import.import_tensorflow", lambda: tensorflow)
+    monkeypatch.setattr("services.classifier.factory._GPU_DEVICES", (tmp_path if has_device else tmp_path / "none",))
+    monkeypatch.setattr("services.classifier.keras_model.KerasModel", lambda *_: "tensorflow")
+    monkeypatch.setattr("services.classifier.openvino_model.OpenVinoModel", lambda *_: "openvino")
+    assert open_model(ClassifierSettings(engine=wanted)) == expected  # type: ignore[arg-type,comparison-overlap]

@@ -95,6 +95,22 @@ def test_one_changed_byte_is_noticed(tmp_path: Path) -> None:
         load_artefact(tmp_path)
 
 
+def test_the_bytes_that_were_hashed_are_the_bytes_that_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path)
+    original, read = (tmp_path / WEIGHTS).read_bytes(), Path.read_bytes
+
+    def exchange(path: Path) -> bytes:
+        data = read(path)
+        if path.name == WEIGHTS:
+            path.write_bytes(npz(a=np.full((3, 2), 9, np.float16), b=np.ones(2, np.float32)))
+        return data
+
+    monkeypatch.setattr(Path, "read_bytes", exchange)
+    artefact = load_artefact(tmp_path)
+    assert (tmp_path / WEIGHTS).stat().st_size == len(original)
+    assert (artefact.weights[0] == 0).all()
+
+
 class Bomb:
     def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
         return os.system, ("touch pickle-was-run",)
