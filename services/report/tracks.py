@@ -29,6 +29,7 @@ _POINT_EXAMPLE: Final[dict[str, Any]] = {
     "dominant": "happy",
     "shares": _HAPPY,
     "smoothed": _HAPPY,
+    "models": ["fer-seed"],
 }
 
 
@@ -61,7 +62,7 @@ class TrackPage(BaseModel):
 
 
 class TrackPointDocument(BaseModel):
-    """One stretch of a track's timeline; the last three are null where the face was not seen."""
+    """One stretch of a track's timeline; emotions are null, and no model is named, where the face was not seen."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_POINT_EXAMPLE]})
 
@@ -71,6 +72,7 @@ class TrackPointDocument(BaseModel):
     dominant: str | None
     shares: ByEmotion | None
     smoothed: ByEmotion | None
+    models: list[str] = Field(description="Names of the models that looked at the frames, in order of time.")
 
 
 class TrackTimelineDocument(BaseModel):
@@ -135,6 +137,7 @@ def _point(point: TrackPoint, origin_us: int | None) -> TrackPointDocument:
         dominant=reading.dominant if reading else None,
         shares=by_emotion(reading.shares) if reading else None,
         smoothed=by_emotion(reading.smoothed) if reading else None,
+        models=list(point.models),
     )
 
 

@@ -9,6 +9,7 @@ from shared.errors import QueryError, TrackNotFoundError
 from shared.store.base import TimelineStore
 from shared.timeline.bucket import LEVELS_S, SECOND_US
 from shared.timeline.levels import Extent
+from shared.timeline.models import ModelLabels, read_models
 from shared.timeline.points import Shares, dominant, means, shares
 from shared.timeline.query import (
     DEFAULT_LIMIT,
@@ -64,11 +65,12 @@ class Track(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrackPoint(msgspec.Struct, frozen=True, kw_only=True):
-    """One stretch of a track's timeline; `reading` is None where the face was not seen."""
+    """One stretch of a track's timeline; `reading` is None, and `models` is empty, where the face was not seen."""
 
     start_us: int
     faces: int
     reading: TrackReading | None
+    models: tuple[str, ...] = ()
 
 
 class TrackAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,11 +181,16 @@ def _points(store: TimelineStore, stream_id: str, track_id: int, points: range, 
     for index, value in cells:
         point = index // resolution_s
         merged[point] = merge_track(merged.get(point, TrackBucket()), unpack_track_bucket(value))
-    return [_point(point * resolution_s * SECOND_US, merged.get(point, TrackBucket())) for point in points]
+    labels = read_models(store, stream_id, points.start * resolution_s, points.stop * resolution_s)
+    return [_point(range(point * resolution_s, (point + 1) * resolution_s), merged.get(point), labels) for point in points]
 
 
-def _point(start_us: int, bucket: TrackBucket) -> TrackPoint:
-    return TrackPoint(start_us=start_us, faces=bucket.faces, reading=_reading(bucket) if bucket.faces else None)
+def _point(seconds: range, bucket: TrackBucket | None, labels: ModelLabels) -> TrackPoint:
+    start_us = seconds.start * SECOND_US
+    if bucket is None or not bucket.faces:
+        return TrackPoint(start_us=start_us, faces=0, reading=None)
+    models = labels.between(seconds.start, seconds.stop)
+    return TrackPoint(start_us=start_us, faces=bucket.faces, reading=_reading(bucket), models=models)
 
 
 def _track(track_id: int, summary: TrackSummary) -> Track:

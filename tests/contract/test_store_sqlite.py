@@ -239,3 +239,15 @@ def test_the_log_of_writes_does_not_grow_for_ever(backend: SqliteBackend, store:
     for step in range(1500):
         writer.write(*(Cell("", 1, 60 * number, b"%d" % step * 50) for number in range(20)))
     wait_until(lambda: Path(f"{backend.path}-wal").stat().st_size < 16 * 1024 * 1024, 5, "a short log")
+
+
+def test_a_file_of_the_version_before_gets_its_place_for_notes_and_can_still_be_read_by_it(tmp_path: Path) -> None:
+    backend = SqliteBackend(tmp_path / "moodline.db")
+    backend.open().close()
+    version = backend.query("PRAGMA user_version")
+    backend.query("DROP TABLE note")
+    store = backend.open()
+    store.set_note("model", b"new")
+    assert store.note("model") == b"new"
+    assert backend.query("PRAGMA user_version") == version
+    store.close()
