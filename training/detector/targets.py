@@ -38,7 +38,7 @@ class Faces(NamedTuple):
     Attributes:
         boxes: float32 (B, M, 4), px.
         real: float32 (B, M), 1 or 0.
-        ignored: float32 (B, K, 4), regions in px; filled up with empty boxes.
+        ignored: bool (B, A), the cells in regions that count neither way; see `ignored_cells`.
     """
 
     boxes: Any
@@ -113,33 +113,59 @@ def assign(score: Any, boxes: Any, cells: Cells, faces: Faces) -> tuple[Any, Any
     """
     import torch
 
-    face = faces.boxes
-    middle_x, middle_y = (face[..., 0] + face[..., 2]) / 2, (face[..., 1] + face[..., 3]) / 2
-    wide, high = face[..., 2] - face[..., 0], face[..., 3] - face[..., 1]
-    longer = torch.maximum(wide, high)[..., None]
-    away_x, away_y = (cells.x - middle_x[..., None]).abs(), (cells.y - middle_y[..., None]).abs()
-    half_x, half_y = ((side / 2).clamp(min=_LEAST_REACH_PX)[..., None] for side in (wide, high))
-    least = torch.zeros_like(cells.stride)
-    most = torch.zeros_like(cells.stride)
-    for stride, (low, top) in _REACH.items():
-        least[cells.stride == stride], most[cells.stride == stride] = low, top
-    inside = torch.minimum(half_x - away_x, half_y - away_y)
-    fitting = torch.minimum(longer - least, most - longer)
-    allowed = (torch.minimum(inside, fitting) > 0).float() * faces.real[..., None]
-
-    shared = overlaps(face[:, :, None], boxes[:, None]) * allowed  # (B, M, A)
+    (count, most), cells_count = faces.real.shape, score.shape[1]
+    picture, face, cell = _fitting(cells, faces).nonzero(as_tuple=True)
+    shared = overlaps(faces.boxes[picture, face], boxes[picture, cell])
     # A cell near the middle wins where nothing overlaps yet.
-    nearness = 1e-6 / (1 + (away_x + away_y) / cells.stride)
-    quality = ((score**_SCORE_POWER)[:, None] * (shared * shared) ** (_OVERLAP_POWER / 2) + nearness) * allowed
-    best = quality.topk(min(_CELLS, quality.shape[-1]), -1)
-    chosen = torch.zeros_like(quality).scatter_(-1, best.indices, (best.values > 0).float())
-    # A cell that several faces want goes to the one it overlaps most.
-    owner = (chosen * (shared + 1e-6)).argmax(1)
-    chosen = chosen * (owner[:, None] == torch.arange(quality.shape[1])[:, None])
-    quality, shared = quality * chosen, shared * chosen
-    strongest = quality.amax(-1, keepdim=True).clamp(min=1e-12)
-    target = (quality / strongest * shared.amax(-1, keepdim=True).clamp(min=0.1)).amax(1)
+    middle = (faces.boxes[..., :2] + faces.boxes[..., 2:])[picture, face] / 2
+    away = (torch.stack([cells.x, cells.y], 1)[cell] - middle).abs().sum(-1)
+    nearness = 1e-6 / (1 + away / cells.stride[cell])
+    quality = torch.zeros(count, most, cells_count)
+    quality[picture, face, cell] = score[picture, cell] ** _SCORE_POWER * shared**_OVERLAP_POWER + nearness
+
+    # Only some cells of each face are left from here on: (K,) each.
+    best = quality.topk(min(_CELLS, cells_count), -1)
+    picture, face, rank = (best.values > 0).nonzero(as_tuple=True)
+    cell, value = best.indices[picture, face, rank], best.values[picture, face, rank]
+    shared = overlaps(faces.boxes[picture, face], boxes[picture, cell])
+    own = _one_face_each(picture * cells_count + cell, face, shared, count * cells_count)
+    picture, face, cell, value, shared = picture[own], face[own], cell[own], value[own], shared[own]
+    of_face = picture * most + face
+    strongest, largest = (
+        torch.zeros(count * most).scatter_reduce_(0, of_face, part, "amax")[of_face] for part in (value, shared)
+    )
+    target, owner = torch.zeros(count, cells_count), torch.zeros(count, cells_count, dtype=torch.long)
+    target[picture, cell] = value / strongest * largest.clamp(min=0.1)
+    owner[picture, cell] = face
     return target, owner
+
+
+def _fitting(cells: Cells, faces: Faces) -> Any:
+    """Say which cells may be taught which face: (B, M, A)."""
+    import torch
+
+    wide, high = (faces.boxes[..., side + 2] - faces.boxes[..., side] for side in (0, 1))
+    longer = torch.maximum(wide, high)[..., None]
+    parts = []
+    for stride, (least, most) in _REACH.items():
+        here = cells.stride == stride
+        size_fits = (longer >= least) & (longer < most) & (faces.real[..., None] > 0)
+        spare_x, spare_y = (
+            (side / 2).clamp(min=_LEAST_REACH_PX)[..., None] - (at[here] - (low + side / 2)[..., None]).abs()
+            for side, at, low in ((wide, cells.x, faces.boxes[..., 0]), (high, cells.y, faces.boxes[..., 1]))
+        )
+        parts.append(torch.where(size_fits, torch.minimum(spare_x, spare_y), -1.0))
+    return torch.cat(parts, -1) > 0
+
+
+def _one_face_each(cell: Any, face: Any, shared: Any, cells_count: int) -> Any:
+    """Say of pairs of cell and face which ones stay: a cell goes to the face it overlaps most, of equals to the first."""
+    import torch
+
+    most = torch.zeros(cells_count).scatter_reduce_(0, cell, shared, "amax")
+    good = shared >= most[cell]
+    first = torch.full((cells_count,), 1 << 30).scatter_reduce_(0, cell[good], face[good], "amin")
+    return good & (face == first[cell])
 
 
 def losses(answer: Any, cells: Cells, faces: Faces, box_weight: float) -> Losses:
@@ -157,7 +183,7 @@ def losses(answer: Any, cells: Cells, faces: Faces, box_weight: float) -> Losses
     with torch.no_grad():
         target, owner = assign(score, boxes, cells, faces)
         positive = target > 0
-        ignored = _inside(cells, faces.ignored) & ~positive
+        ignored = faces.ignored & ~positive
         total = target.sum().clamp(min=1)
     each = functional.binary_cross_entropy_with_logits(logit, target, reduction="none") * (score - target).abs() ** 2
     score_loss = (each * ~ignored).sum() / total
@@ -169,19 +195,18 @@ def losses(answer: Any, cells: Cells, faces: Faces, box_weight: float) -> Losses
     return Losses(score_loss + box_weight * box_loss, score_loss.detach(), box_loss.detach(), shared.detach().mean())
 
 
-def _inside(cells: Cells, regions: Any) -> Any:
-    """Say of each cell whether it lies in a region, or within half a cell of one: (B, A)."""
-    import torch
-
-    if not regions.shape[1]:
-        return (cells.x < 0)[None].expand(regions.shape[0], -1)
-    x, y, slack = cells.x, cells.y, cells.stride / 2
-    left, top, right, bottom = (regions[..., side, None] for side in range(4))
-    # Sums and minima take a fifth of the time of four comparisons and their conjunction.
-    depth_x = torch.minimum(x - left, right - x)
-    depth_y = torch.minimum(y - top, bottom - y)
-    deepest = torch.where(right > left, torch.minimum(depth_x, depth_y), -1e6).amax(1)
-    return deepest + slack > 0
+def ignored_cells(regions: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.bool_]:
+    """Return which cells of a picture lie in one of the regions (K, 4), or within half a cell of one: bool (A,)."""
+    grids = []
+    for stride in STRIDES:
+        grid = np.zeros((height // stride, width // stride), bool)
+        # A cell's centre is half a stride after its index: with the slack its index runs from one before the region's start.
+        firsts = np.maximum(0, np.floor(regions[:, :2] / stride - 1) + 1).astype(int).tolist()
+        ends = np.ceil(regions[:, 2:] / stride).astype(int).tolist()
+        for (left, top), (right, bottom) in zip(firsts, ends, strict=True):
+            grid[top:bottom, left:right] = True
+        grids.append(grid.ravel())
+    return np.concatenate(grids)
 
 
 def _complete_overlap(boxes: Any, wanted: Any) -> tuple[Any, Any]:

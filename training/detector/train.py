@@ -23,7 +23,7 @@ from training.detector.network import answers, is_learnt, new_state
 from training.detector.photos import Photo, load_photos
 from training.detector.sampling import Sample, Sampler
 from training.detector.spec import SPECS
-from training.detector.targets import Faces, flat, losses, make_cells
+from training.detector.targets import Faces, flat, ignored_cells, losses, make_cells
 from training.detector.validate import LabelledPhoto, load_labelled, measure_all
 from training.runs import load_arrays, write_arrays, write_file, write_json
 
@@ -58,14 +58,12 @@ def collated(samples: list[Sample]) -> tuple[Any, Faces]:
 
     images = torch.from_numpy(np.stack([sample.image.transpose(2, 0, 1) for sample in samples]))
     most = max(1, *(len(sample.faces) for sample in samples))
-    least = max(len(sample.ignored) for sample in samples)
     boxes = np.zeros((len(samples), most, 4), np.float32)
     real = np.zeros((len(samples), most), np.float32)
-    ignored = np.zeros((len(samples), least, 4), np.float32)
     for index, sample in enumerate(samples):
         boxes[index, : len(sample.faces)] = sample.faces
         real[index, : len(sample.faces)] = 1
-        ignored[index, : len(sample.ignored)] = sample.ignored
+    ignored = np.stack([ignored_cells(sample.ignored, *sample.image.shape[:2]) for sample in samples])
     return images, Faces(torch.from_numpy(boxes), torch.from_numpy(real), torch.from_numpy(ignored))
 
 
