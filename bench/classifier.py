@@ -188,9 +188,9 @@ def open_onnxruntime(model: bytes, threads: int) -> Predict:
 
 
 def open_openvino(model: bytes, threads: int) -> Predict:
-    from services.classifier.openvino_import import import_openvino
+    from services.classifier.openvino_import import open_core
 
-    core = import_openvino().Core()
+    core = open_core()
     options = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}
     request = core.compile_model(core.read_model(model), "CPU", options).create_infer_request()
     return lambda crops: request.infer({0: crops})[0].copy()

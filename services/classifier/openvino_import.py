@@ -1,12 +1,16 @@
-"""OpenVINO's import: its runtime alone."""
+"""OpenVINO's import: its runtime alone, and one core for the process."""
 
 import importlib
 import sys
+import threading
 from typing import Any
 
 from shared.errors import ModelError
 
 _CONVERTER = "openvino.tools.ovc"
+
+_lock = threading.Lock()
+_cores: list[Any] = []
 
 
 def import_openvino() -> Any:
@@ -33,3 +37,20 @@ def import_openvino() -> Any:
         else:
             sys.modules[_CONVERTER] = known
     return openvino
+
+
+def open_core() -> Any:
+    """Return the process's one `openvino.Core`. Thread-safe.
+
+    It is never released while the process lives. For the processor's matrix unit, OpenVINO's CPU plug-in gives the thread that
+    first asks for it another stack for signals, and frees it with the last user of the plug-in; were that another thread, the
+    next SIGTERM would end the process with a segmentation fault.
+
+    Raises:
+        ModelError: OpenVINO is not installed.
+    """
+    openvino = import_openvino()
+    with _lock:
+        if not _cores:
+            _cores.append(openvino.Core())
+        return _cores[0]

@@ -9,7 +9,7 @@ import numpy as np
 from services.classifier.artefact import Artefact
 from services.classifier.model import Crops, Probabilities, check_crops
 from services.classifier.openvino_graph import build_network
-from services.classifier.openvino_import import import_openvino
+from services.classifier.openvino_import import import_openvino, open_core
 from shared.emotions import CROP_SIDE_PX, EMOTIONS
 from shared.errors import ModelError
 
@@ -39,7 +39,7 @@ class OpenVinoModel:
         self.name = artefact.manifest.name
         self._batch_size = batch_size
         threads = threads or os.cpu_count() or 1
-        core = openvino.Core()
+        core = open_core()
         self.precision = _precision(core, precision)
         options = {
             "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[self.precision],

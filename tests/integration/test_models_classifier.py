@@ -338,3 +338,35 @@ def test_tensorflow_is_taken_where_it_sees_a_gpu(
     monkeypatch.setattr("services.classifier.keras_model.KerasModel", lambda *_: "tensorflow")
     monkeypatch.setattr("services.classifier.openvino_model.OpenVinoModel", lambda *_: "openvino")
     assert open_model(ClassifierSettings(engine=wanted)) == expected  # type: ignore[arg-type,comparison-overlap]
+
+
+_SIGNALLED = """
+import os, signal, sys, threading
+sys.path.insert(0, {root!r})
+from services.classifier.factory import open_model
+from shared.settings import ClassifierSettings
+
+stop, settings = threading.Event(), ClassifierSettings(engine="openvino", threads=2)
+first = open_model(settings)
+signal.signal(signal.SIGTERM, lambda *_: stop.set())
+
+def swap():
+    global first
+    second = open_model(settings)
+    first.close()
+    first = None
+    second.close()
+
+thread = threading.Thread(target=swap)
+thread.start()
+thread.join()
+os.kill(os.getpid(), signal.SIGTERM)
+print(stop.wait(10))
+"""
+
+
+def test_signals_still_arrive_after_another_thread_has_changed_the_model(repo: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _SIGNALLED.format(root=str(repo))], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "True"), done.stderr
