@@ -16,6 +16,7 @@ import numpy as np
 
 from services.detector.own import FORMAT, MANIFEST, Manifest, OwnDetector
 from shared.errors import ModelError
+from training.detector.card import card
 from training.detector.graph import build_graph, weight_count
 from training.detector.measure import Matches, point_at, point_at_precision
 from training.detector.network import folded
@@ -25,6 +26,7 @@ from training.detector.validate import LEAST_SCORE, LabelledPhoto, against_label
 from training.runs import load_arrays, write_file, write_json
 
 WEIGHTS: Final = "detector.onnx"
+CARD: Final = "README.md"
 PRECISION: Final = 0.93
 _SIDE_PX: Final = 320
 _AVERAGE: Final = "average/"
@@ -36,7 +38,7 @@ _CONTRACT: Final[dict[str, str | int]] = {
 
 
 def export(run: Path, labelled: Sequence[LabelledPhoto], folder: Path, name: str) -> Manifest:
-    """Write the ONNX file and `model.json`, and return what is in the latter.
+    """Write the ONNX file, `model.json` and the card, and return what is in the second.
 
     Raises:
         ModelError: the run has no whole epoch yet, or is damaged.
@@ -68,6 +70,7 @@ def export(run: Path, labelled: Sequence[LabelledPhoto], folder: Path, name: str
     threshold = round(float(np.floor(point_at_precision(matches, PRECISION).threshold * 1000) / 1000), 3)
     manifest = msgspec.structs.replace(manifest, threshold=threshold, metrics=figures(matches, threshold, len(labelled)))
     write_json(folder / MANIFEST, manifest)
+    write_file(folder / CARD, card(manifest).encode())
     return manifest
 
 
