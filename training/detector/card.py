@@ -35,8 +35,8 @@ On held-out photos, measured against the teacher (faces from 12 px; precision at
 
 ## What to know before relying on it
 
-- It cannot be better than its teacher in what it calls a face, and took over some of its mistakes: dogs and monkeys that look into
-  the camera, and backs of heads, are at times taken for faces.
+- It cannot be better than its teacher in what it calls a face, and took over some of its mistakes: dogs and monkeys that look
+  into the camera, and backs of heads, are at times taken for faces.
 - Faces below about 12 px in the searched picture, turned by more than a quarter, or covered for the most part are outside of what
   it learnt.
 - Nothing is known about how evenly it finds faces of different ages, skin colours or genders; measure it on your own pictures.
