@@ -1,5 +1,6 @@
 """Anything that can be measured, behind the classifier's `Model` seam: a served artefact, or a training run's best weights."""
 
+import copy
 import importlib.util
 import sys
 from pathlib import Path
@@ -100,6 +101,7 @@ def _served(artefact: Artefact) -> Model:
     other = "keras" in sys.modules and import_keras().config.backend() != "tensorflow"
     if importlib.util.find_spec("tensorflow") is not None and not other:
         return KerasModel(artefact, _BATCH)
-    network = import_keras().Model.from_config(artefact.manifest.architecture)
+    # Keras consumes what it is given.
+    network = import_keras().Model.from_config(copy.deepcopy(artefact.manifest.architecture))
     network.set_weights(list(artefact.weights))
     return NetworkModel(artefact.manifest.name, network, logits=False)

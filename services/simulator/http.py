@@ -151,6 +151,9 @@ def _with_request(handle: _Handler) -> Callable[[asyncio.StreamReader, asyncio.S
             await writer.drain()
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError):
             pass
+        except asyncio.CancelledError:
+            # The server ends; passed on, asyncio would complain about every client that was still there.
+            return
         finally:
             writer.close()
 

@@ -102,7 +102,9 @@ def test_every_parameter_is_explained_with_its_route(world: ApiWorld, page: str)
                 assert any(wanted in section for section in said), (verb, path, name)
 
 
-@pytest.mark.parametrize("model", [ModelPage, NewStream, StreamChange, StreamAnswer, TimelineDocument, PointDocument, TrackDocument])
+@pytest.mark.parametrize(
+    "model", [ModelPage, NewStream, StreamChange, StreamAnswer, TimelineDocument, PointDocument, TrackDocument]
+)
 def test_every_field_is_explained(page: str, model: type[BaseModel]) -> None:
     assert [name for name in fields(model.model_json_schema()) if f"`{name}`" not in page] == []
 
