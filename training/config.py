@@ -1,7 +1,7 @@
 """A training run's configuration: one TOML file, everything in it optional, unknown names refused."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -154,14 +154,22 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     augment: AugmentConfig = AugmentConfig()
 
 
+_Config = TypeVar("_Config", bound=msgspec.Struct)
+
+
 def load_config(path: Path) -> TrainConfig:
-    """Read a configuration.
+    """Read a classifier's configuration. Raises as `read_toml`."""
+    return read_toml(path, TrainConfig)
+
+
+def read_toml(path: Path, kind: type[_Config]) -> _Config:
+    """Read a configuration of a kind.
 
     Raises:
         SettingsError: there is none, or something in it is unknown or out of range.
     """
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=TrainConfig)
+        return msgspec.toml.decode(path.read_bytes(), type=kind)
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror}") from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -1,10 +1,10 @@
 """The supervisor of one reader: a thread that reads a stream, and starts again whatever went wrong, without touching others."""
 
 import logging
-import threading
 from typing import Final
 
 from services.ingest.reader import BusFaultError, FileReader, Outcome, Patience, ReaderParts, StalledError
+from services.ingest.stream_thread import StreamThread
 from shared.errors import BusError, StoreError
 from shared.streams import StreamSpec, StreamState
 
@@ -13,41 +13,20 @@ log = logging.getLogger("moodline.ingest.reader")
 BACK_OFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
-class ReaderThread:
+class ReaderThread(StreamThread):
     """Reads one stream until it has ended or failed, or is told to stop."""
 
     def __init__(self, spec: StreamSpec, parts: ReaderParts, back_off_s: tuple[float, ...] = BACK_OFF_S) -> None:
-        self.spec = spec
-        self.outcome: Outcome | None = None
+        super().__init__(spec, "read")
         self._parts = parts
         self._back_off_s = back_off_s
-        self._stop = threading.Event()
         self._patience = Patience(parts.settings.stall_s)
         self._reader: FileReader | None = None
-        self._thread = threading.Thread(target=self._run, name=f"read-{spec.stream_id}", daemon=True)
 
     @property
     def is_decoding(self) -> bool:
         """Whether it takes a core: not while it waits for the rest of a file's timeline, or to try again."""
         return self.is_alive and (self._reader is None or self._reader.decoding)
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether it still reads."""
-        return self._thread.is_alive()
-
-    def start(self) -> None:
-        """Begin to read."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Tell it to stop; returns at once. `ProgressWatch.wake` ends its waits."""
-        self._stop.set()
-
-    def join(self, timeout_s: float) -> bool:
-        """Wait until it is done; False when it is not in time."""
-        self._thread.join(timeout_s)
-        return not self.is_alive
 
     def _run(self) -> None:
         failures, furthest = 0, -1

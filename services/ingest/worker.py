@@ -24,6 +24,7 @@ from services.ingest.progress_watch import ProgressWatch
 from services.ingest.reader import WORKER, Outcome, ReaderParts
 from services.ingest.reader_thread import ReaderThread
 from services.ingest.source import SourceOpener, open_source
+from services.ingest.stream_thread import StreamThread
 from shared.bus import Consumer, Producer, partition_for
 from shared.camera import CameraAddress
 from shared.clock import Clock
@@ -47,25 +48,6 @@ _REST_S: Final = 2.0
 """How long a stream that another session took is left alone: this worker's shards may just have moved."""
 _FULL_EVERY: Final = 10
 """Streams that have ended or failed are looked at only every so many passes, or when the registry changes."""
-
-
-class Reader(Protocol):
-    """A thread that reads one stream: a file's or a camera's."""
-
-    spec: StreamSpec
-    outcome: Outcome | None
-
-    @property
-    def is_decoding(self) -> bool: ...
-
-    @property
-    def is_alive(self) -> bool: ...
-
-    def start(self) -> None: ...
-
-    def stop(self) -> None: ...
-
-    def join(self, timeout_s: float) -> bool: ...
 
 
 class CameraOpener(Protocol):
@@ -123,7 +105,7 @@ class IngestWorker:
         self._slots = READERS_PER_CORE * (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
         self._owned: frozenset[int] = frozenset()
         self._specs: dict[str, StreamSpec] = {}
-        self._readers: dict[str, Reader] = {}
+        self._readers: dict[str, StreamThread] = {}
         self._queue: dict[str, StreamSpec] = {}
         self._resting: dict[str, float] = {}
         self._left: set[str] = set()
@@ -224,13 +206,13 @@ class IngestWorker:
             reader = self._readers[name] = self._new_reader(self._queue.pop(name))
             reader.start()
 
-    def _new_reader(self, spec: StreamSpec) -> Reader:
+    def _new_reader(self, spec: StreamSpec) -> StreamThread:
         if spec.lane is Lane.LIVE:
             assert self._camera_parts is not None
             return CameraThread(spec, self._camera_parts)
         return ReaderThread(spec, self._parts)
 
-    def _stop_readers(self, readers: Collection[Reader]) -> None:
+    def _stop_readers(self, readers: Collection[StreamThread]) -> None:
         """Stop readers, all at the same time. One that does not stop in time is left behind: the next claim fences it."""
         if not readers:
             return
@@ -295,6 +277,6 @@ class IngestWorker:
         self._consumer.close()
 
 
-def _still_right(reader: Reader, wanted: Mapping[str, StreamSpec]) -> bool:
+def _still_right(reader: StreamThread, wanted: Mapping[str, StreamSpec]) -> bool:
     spec = wanted.get(reader.spec.stream_id)
     return spec is not None and content_of(spec) == content_of(reader.spec)

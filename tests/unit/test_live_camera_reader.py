@@ -208,6 +208,16 @@ def test_while_it_backs_off_the_registry_says_why_how_often_and_until_when(yard:
     assert yard.status.state is StreamState.PENDING
 
 
+def test_a_process_that_hangs_is_ended_before_the_pause_not_after_it(yard: Yard) -> None:
+    yard.settings = IngestSettings(backoff_min_s=30.0, backoff_max_s=60.0)
+    yard.start()
+    link = yard.link()
+    link.say(OPENED)
+    link.time_out()
+    yard.wait(lambda: yard.status.state is StreamState.BACKING_OFF)
+    assert link.closed.wait(5.0)
+
+
 def test_an_address_that_may_not_be_read_fails_for_good(yard: Yard) -> None:
     thread = yard.start(attempt=3)
     yard.link().say(Failed(reason=FailureReason.FORBIDDEN_URL, detail="no"))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import msgspec
 
-from shared.errors import SettingsError
+from training.config import read_toml
 from training.detector.photos import Rules
 from training.detector.sampling import SamplingConfig
 
@@ -51,14 +51,5 @@ class DetectorTraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
 
 def load_training(path: Path) -> DetectorTraining:
-    """Read a configuration.
-
-    Raises:
-        SettingsError: there is none, or something in it is unknown or out of range.
-    """
-    try:
-        return msgspec.toml.decode(path.read_bytes(), type=DetectorTraining)
-    except OSError as error:
-        raise SettingsError(f"{path} cannot be read: {error.strerror}") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: {error}") from None
+    """Read a detector's configuration. Raises as `read_toml`."""
+    return read_toml(path, DetectorTraining)

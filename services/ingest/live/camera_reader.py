@@ -19,6 +19,7 @@ from services.ingest.live.back_off import BackOff
 from services.ingest.live.camera_status import CameraStatus
 from services.ingest.live.records import Failed, Job, Opened, Record, Sample, Stats
 from services.ingest.reader import WORKER, Outcome
+from services.ingest.stream_thread import StreamThread
 from shared.bus import Producer
 from shared.camera import CameraAddress
 from shared.clock import Clock
@@ -43,8 +44,8 @@ _TOPIC: Final = topic(Hop.FRAMES, Lane.LIVE)
 _MARGIN_S: Final = 2.0
 """The camera's process keeps the time-outs itself; after this much more it is taken to hang, and is killed."""
 _OWED_LIMIT: Final = 1000
-_SHORT: Final = 3
-"""Pauses after failures that are not the camera's: the store or the bus is out of reach."""
+_WITHOUT_STORE_S: Final = 3.0
+"""Pause after a failure that is not the camera's: the store is out of reach."""
 
 
 class Link(Protocol):
@@ -80,56 +81,41 @@ class _GaveUp(Exception):  # noqa: N818  # not an error: ends a reader from anyw
         self.outcome = outcome
 
 
-class CameraThread:
+class CameraThread(StreamThread):
     """Reads one camera until it is told to stop, is fenced, or the stream is gone."""
 
-    is_decoding = False
-    """The decoding is done by a process of its own."""
-
     def __init__(self, spec: StreamSpec, parts: CameraParts) -> None:
-        self.spec = spec
-        self.outcome: Outcome | None = None
+        super().__init__(spec, "camera")
         self._parts = parts
         self._back_off = BackOff(parts.settings.backoff_min_s, parts.settings.backoff_max_s)
         self._status = CameraStatus(parts.store, parts.clock, spec)
-        self._stop = threading.Event()
         self._link: Link | None = None
         self._last_event_us = 0
-        self._thread = threading.Thread(target=self._run, name=f"camera-{spec.stream_id}", daemon=True)
 
     @property
-    def is_alive(self) -> bool:
-        """Whether it still reads."""
-        return self._thread.is_alive()
-
-    def start(self) -> None:
-        """Begin to read."""
-        self._thread.start()
+    def is_decoding(self) -> bool:
+        """Never: the decoding is done by a process of its own."""
+        return False
 
     def stop(self) -> None:
-        """Tell it to stop; returns at once."""
-        self._stop.set()
+        super().stop()
         link = self._link
         if link is not None:
             link.close()
 
-    def join(self, timeout_s: float) -> bool:
-        """Wait until it is done; False when it is not in time."""
-        self._thread.join(timeout_s)
-        return not self.is_alive
-
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
-                self._attempt()
+                # The camera's process has ended by now: whatever was wrong with it does not outlive the attempt.
+                self._stop.wait(self._attempt())
         except _GaveUp as done:
             self.outcome = done.outcome
             return
         self.outcome = Outcome.STOPPED
         self._status.say(StreamState.PENDING)
 
-    def _attempt(self) -> None:
-        """Connect and read until that comes to an end; then wait."""
+    def _attempt(self) -> float:
+        """Connect and read until that comes to an end; return how long to wait before the next attempt, in s."""
         connection = _Connection(self.spec, self._parts, self._status, self._stop)
         try:
             connection.claim(self._last_event_us)
@@ -143,26 +129,28 @@ class CameraThread:
         except _GaveUp:
             raise
         except StoreError as error:
-            self._pause_without_store(error)
+            return self._pause_without_store(error)
         except SealError as error:
-            self._failed(FailureReason.AUTH, str(error), connection)
+            return self._failed(FailureReason.AUTH, str(error), connection)
         except InvalidStreamError as error:
-            self._failed(FailureReason.FORBIDDEN_URL, str(error), connection)
+            return self._failed(FailureReason.FORBIDDEN_URL, str(error), connection)
         except SourceError as error:
-            self._failed(FailureReason(error.reason), str(error), connection)
+            return self._failed(FailureReason(error.reason), str(error), connection)
         except Exception as error:  # noqa: BLE001  # this is the supervisor: one camera's trouble stays its own
             # No message: whatever it is about, it must not take credentials into the log.
             log.error("camera.crashed", extra={"stream_id": self.spec.stream_id, "error": type(error).__name__})
-            self._failed(FailureReason.CORRUPT, f"internal error ({type(error).__name__})", connection)
+            return self._failed(FailureReason.CORRUPT, f"internal error ({type(error).__name__})", connection)
         finally:
             self._last_event_us = max(self._last_event_us, connection.last_event_us)
             if self._link is not None:
                 self._link.close()
                 self._link = None
+        return 0.0
 
-    def _failed(self, reason: FailureReason, detail: str, connection: "_Connection") -> None:
+    def _failed(self, reason: FailureReason, detail: str, connection: "_Connection") -> float:
+        """Say why a connection failed, and until when it is left alone; return that pause in s."""
         if self._stop.is_set():
-            return
+            return 0.0
         self._parts.metrics.camera_connections.labels(reason).inc()
         self._back_off.was_live_for(connection.live_s())
         pause_s = self._back_off.next_s()
@@ -178,12 +166,12 @@ class CameraThread:
         )
         if not mine:
             raise _GaveUp(Outcome.FENCED)
-        self._stop.wait(pause_s)
+        return pause_s
 
-    def _pause_without_store(self, error: StoreError) -> None:
+    def _pause_without_store(self, error: StoreError) -> float:
         self._parts.metrics.retries.labels(WORKER, "store").inc()
         log.warning("camera.store_failed", extra={"stream_id": self.spec.stream_id, "reason": str(error)})
-        self._stop.wait(_SHORT)
+        return _WITHOUT_STORE_S
 
 
 class _Connection:
