@@ -5,20 +5,18 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import NoReturn, Self
+from typing import NoReturn
 
 import pytest
 
-from tests.support.servers import HOST, die_with_parent, free_port
+from tests.support.servers import HOST, ServerProcess, free_port
 
 _SCRIPT = Path(__file__).with_name("gst_rtsp_server.py")
 _PYTHON = "/usr/bin/python3"
-_START_S = 20.0
 
 _CODECS = {
     "h264": "x264enc tune=zerolatency speed-preset=ultrafast bitrate=500 key-int-max={gop} ! "
@@ -42,7 +40,7 @@ def clip_camera(path: Path, codec: str = "h264", width: int = 640, height: int =
     return f"( {decode} ! {_CODECS[codec].format(gop=fps)} )"
 
 
-class GstRtspServer:
+class GstRtspServer(ServerProcess):
     """One server on a port that stays its own; a context manager.
 
     Args:
@@ -60,6 +58,7 @@ class GstRtspServer:
         digest: bool = False,
         certificate: Path | None = None,
     ) -> None:
+        super().__init__("gst-rtsp", None)
         self.port = free_port()
         user, password = login or ("", "")
         self._options = {
@@ -70,38 +69,9 @@ class GstRtspServer:
             "digest": digest,
             "certificate": str(certificate) if certificate else "",
         }
-        self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> Self:
-        """Start and block until it takes connections."""
-        assert self._process is None, "already running"
-        command = (*die_with_parent(), _PYTHON, str(_SCRIPT), json.dumps(self._options))
-        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
-        deadline_s = time.monotonic() + _START_S
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline_s:
-                self.kill()
-                raise AssertionError("GStreamer's RTSP server did not start")
-            time.sleep(0.02)
-        return self
-
-    def kill(self) -> None:
-        """End it at once, as `kill -9` does."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def restart(self) -> Self:
-        """Kill it, and start it on the same port."""
-        self.kill()
-        return self.start()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
+    def _command(self) -> tuple[str, ...]:
+        return (_PYTHON, str(_SCRIPT), json.dumps(self._options))
 
     def _answers(self) -> bool:
         try:

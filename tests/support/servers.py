@@ -47,7 +47,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class _Process:
+class ServerProcess:
     """One server process with a folder; started again, it finds its port and its data as they were."""
 
     def __init__(self, name: str, folder: Path | None) -> None:
@@ -167,7 +167,7 @@ def die_with_parent() -> tuple[str, ...]:
     return (setpriv, "--pdeathsig", "KILL", "--") if setpriv else ()
 
 
-class KafkaServer(_Process):
+class KafkaServer(ServerProcess):
     """One Kafka broker that is its own controller (KRaft), from jars on the disk.
 
     Topics are not created on demand; groups form without the initial delay.
@@ -249,7 +249,7 @@ class KafkaServer(_Process):
             return False
 
 
-class RedisServer(_Process):
+class RedisServer(ServerProcess):
     """One Redis server that appends every write to a file and syncs it each second."""
 
     def __init__(self, folder: Path | None = None) -> None:
