@@ -20,6 +20,7 @@ from training.data import TRAIN, VALIDATION, Dataset, Split, cleaned_index
 from training.data_report import report_data
 from training.measures import accuracy, calibration_error, cross_entropy, fitted_temperature, tempered
 from training.network import build_network, float32_network, softmax
+from training.predictor import load_into
 from training.runs import (
     BEST,
     CHECKPOINT,
@@ -156,6 +157,8 @@ class _Run:
         keras.utils.set_random_seed(config.schedule.seed)
         self._keras, self._config, self._batches, self._validation, self._out = keras, config, batches, validation, out
         self._network = build_network(keras, config.model, fetch_weights)
+        if config.model.start:
+            load_into(self._network, Path(config.model.start))
         self._twin = float32_network(keras, config.model)
         self._network.compile(
             optimizer=make_optimiser(keras, config.schedule),
