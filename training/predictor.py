@@ -61,7 +61,7 @@ def open_predictor(model: str) -> tuple[Model, float]:
     if (folder / CONFIG).is_file():
         return open_run(folder)
     artefact = load_artefact(model_folder(model))
-    return _served(artefact), float(artefact.manifest.metrics.get("temperature", 1.0))
+    return served_model(artefact), float(artefact.manifest.metrics.get("temperature", 1.0))
 
 
 def open_run(run: Path) -> tuple[Model, float]:
@@ -96,7 +96,7 @@ def untempered(probabilities: Probabilities, temperature: float) -> Probabilitie
     return probabilities if temperature == 1.0 else tempered(probabilities, 1 / temperature).astype(np.float32)
 
 
-def _served(artefact: Artefact) -> Model:
+def served_model(artefact: Artefact) -> Model:
     """Return the artefact as it is served where TensorFlow is installed and free, else in Keras' present backend."""
     other = "keras" in sys.modules and import_keras().config.backend() != "tensorflow"
     if importlib.util.find_spec("tensorflow") is not None and not other:

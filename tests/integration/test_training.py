@@ -26,6 +26,7 @@ from training.architecture import ARCHITECTURES
 from training.backend import import_keras
 from training.config import AugmentConfig, DataConfig, LossConfig, ModelConfig, ScheduleConfig, TrainConfig, config_dict
 from training.data import Dataset, Split, load_data
+from training.evaluate import Metrics
 from training.export import export, folded, serving_network
 from training.network import build_network, float32_network, softmax
 from training.predictor import open_predictor
@@ -198,8 +199,12 @@ def test_training_precision_and_dropout_do_not_change_what_weights_there_are() -
 def test_a_run_is_exported_and_served_with_its_temperature(data: Dataset, unbroken: Path, tmp_path: Path) -> None:
     folder = write_folder(Dataset({"validation": data.part("validation")}), tmp_path / "data")
     figures = export(unbroken, folder, tmp_path / "made", "made")
-    assert figures["largest_change"] < 0.01
     manifest = load_artefact(tmp_path / "made").manifest
+    assert msgspec.json.decode((tmp_path / "made" / "metrics.json").read_bytes(), type=Metrics) == figures
+    card = (tmp_path / "made" / "README.md").read_text()
+    assert f"**{100 * figures.accuracy:.1f}%** right" in card
+    assert "not an emotion felt" in card
+    assert "Article 5(1)(f)" in card
     assert manifest.metrics["temperature"] == load_result(unbroken).temperature  # type: ignore[union-attr]
     validation = data.part("validation")
     run, run_temperature = open_predictor(str(unbroken))
