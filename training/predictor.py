@@ -12,6 +12,7 @@ from services.classifier.artefact import Artefact, load_artefact
 from services.classifier.factory import model_folder
 from services.classifier.keras_model import KerasModel
 from services.classifier.model import Crops, Model, Probabilities
+from services.classifier.openvino_model import OpenVinoModel
 from shared.emotions import EMOTIONS
 from shared.errors import ModelError
 from training.average import ordered
@@ -97,7 +98,9 @@ def untempered(probabilities: Probabilities, temperature: float) -> Probabilitie
 
 
 def served_model(artefact: Artefact) -> Model:
-    """Return the artefact as it is served where TensorFlow is installed and free, else in Keras' present backend."""
+    """Return the artefact in the fastest engine that is installed and computes in float32; else in Keras' present backend."""
+    if importlib.util.find_spec("openvino") is not None:
+        return OpenVinoModel(artefact, _BATCH, 0, "float32")
     other = "keras" in sys.modules and import_keras().config.backend() != "tensorflow"
     if importlib.util.find_spec("tensorflow") is not None and not other:
         return KerasModel(artefact, _BATCH)
