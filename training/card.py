@@ -98,7 +98,7 @@ def card(artefact: Artefact, metrics: Metrics) -> str:
 
 
 def _runs(runs: list[dict[str, Any]]) -> str:
-    told = [f"{run['result']['epochs']} epochs ({run['options']['name']})" for run in runs]
+    told = [f"{run['epochs']} epochs ({run['options']['name']})" for run in runs]
     return told[0] if len(told) == 1 else f"{len(told)} runs, each from the one before: {', '.join(told)}"
 
 

@@ -36,7 +36,7 @@ from training.data import VALIDATION, Split, load_data
 from training.evaluate import Metrics, classification_report, evaluate_model
 from training.measures import accuracy, calibration_error, class_figures, confusion, cross_entropy, macro_f1, wilson
 from training.predictor import open_run, served_model
-from training.runs import BEST, load_arrays, load_record, load_result, write_json
+from training.runs import BEST, load_arrays, load_log, load_record, load_result, write_json
 
 Array = npt.NDArray[np.float32]
 
@@ -171,7 +171,8 @@ def _runs(run: Path) -> list[dict[str, Any]]:
     start, soft = options["model"]["start"], options["distil"]["soft_labels"]
     options["model"]["start"], options["distil"]["soft_labels"] = Path(start).name, Path(soft).name
     options["distil"]["teachers"] = [Path(teacher).name for teacher in options["distil"]["teachers"]]
-    here = {"images": record.images, "backend": record.backend, "result": msgspec.to_builtins(result), "options": options}
+    epochs = result.epochs if result else len(load_log(run))
+    here = {"images": record.images, "epochs": epochs, "backend": record.backend, "options": options}
     return [*(_runs(Path(start)) if start else []), here]
 
 
