@@ -98,8 +98,10 @@ def card(artefact: Artefact, metrics: Metrics) -> str:
 
 
 def _runs(runs: list[dict[str, Any]]) -> str:
-    told = [f"{run['epochs']} epochs ({run['options']['name']})" for run in runs]
-    return told[0] if len(told) == 1 else f"{len(told)} runs, each from the one before: {', '.join(told)}"
+    told = [
+        f"{run['epochs']} epochs ({run['options']['name']})" if run["epochs"] else f"the {run['options']['name']}" for run in runs
+    ]
+    return told[0] if len(told) == 1 else f"{len(told)} steps, each from the one before: {', '.join(told)}"
 
 
 def _mistakes(metrics: Metrics) -> str:
