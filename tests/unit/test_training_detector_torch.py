@@ -51,7 +51,7 @@ def faces_of_boxes(*boxes: tuple[float, ...], ignored: tuple[tuple[float, ...], 
 # network
 
 
-@pytest.mark.parametrize("name", ["tiny", "small"])
+@pytest.mark.parametrize("name", ["tiny", "deep"])
 def test_the_served_graph_answers_like_the_trained_network(name: str) -> None:
     onnx = pytest.importorskip("onnx")
     reference = pytest.importorskip("onnx.reference")
@@ -242,6 +242,21 @@ def test_a_run_begins_with_anothers_averaged_weights(tmp_path: Path) -> None:
     second = Run(msgspec.structs.replace(CONFIG, start=str(tmp_path / "first")), made_photos(8), tmp_path / "second", 0)
     assert second.epoch == 0
     assert all(torch.equal(second.average[name], first.average[name]) for name in first.average)
-    other = msgspec.structs.replace(CONFIG, network="small", start=str(tmp_path / "first"))
+    other = msgspec.structs.replace(CONFIG, network="small", start=str(tmp_path / "first"))  # lacks most layers
     with pytest.raises(ModelError, match="does not fit this network"):
         Run(other, made_photos(8), tmp_path / "third", 0)
+
+
+def test_a_deeper_network_goes_on_where_a_shallower_one_stood(tmp_path: Path) -> None:
+    first = Run(msgspec.structs.replace(CONFIG, network="small"), made_photos(4), tmp_path / "first", 0)
+    first.end_epoch(1.0, first.train_epoch(), {})
+    deeper = Run(
+        msgspec.structs.replace(CONFIG, network="deep", start=str(tmp_path / "first")), made_photos(4), tmp_path / "second", 0
+    )
+    images = torch.randint(0, 255, (1, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        before = answers(SPECS["small"], first.average, images, training=False)
+        after = answers(SPECS["deep"], deeper.average, images, training=False)
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(before, after, strict=True))
+    deeper.train_epoch()
+    assert float(deeper.average["stage8.4.gamma"].abs().max()) > 0, "the new layers learn"

@@ -18,7 +18,8 @@ class DetectorTraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
     Attributes:
         network: A name in `training.detector.spec.SPECS`.
-        start: Folder of a finished or unfinished run of the same network: its averaged weights are where this one begins.
+        start: Folder of a finished or unfinished run of the same network, or of one with fewer layers that have a shortcut: its
+            averaged weights are where this one begins, and new layers begin by changing nothing.
         epochs: Of `pictures` pictures each.
         pictures: An epoch.
         batch: Pictures a step.

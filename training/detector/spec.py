@@ -64,6 +64,16 @@ SPECS: Final[dict[str, Spec]] = {
         neck=32,
         head=(Conv(32),),
     ),
+    "deep": Spec(
+        stem=(Conv(16, 3, 2), Conv(24, 3, 2), Conv(24)),
+        stages=(
+            (Conv(40, 3, 2), Conv(40), Conv(40), Conv(40), Conv(40)),
+            (Conv(48, 3, 2), Conv(48), Conv(48)),
+            (Conv(48, 3, 2), *_separable(48, 5), *_separable(48, 5)),
+        ),
+        neck=32,
+        head=(Conv(32), Conv(32)),
+    ),
     "tiny": Spec(
         stem=(Conv(8, 3, 2), Conv(8, 3, 2)),
         stages=((Conv(16, 3, 2),), (Conv(16, 3, 2),), (Conv(16, 3, 2), *_separable(16, 5))),
@@ -71,4 +81,4 @@ SPECS: Final[dict[str, Spec]] = {
         head=(),
     ),
 }
-"""`small` is what is served; `tiny` is for tests."""
+"""`deep` is `small` with more layers that have a shortcut, so it can go on from its weights; `tiny` is for tests."""

@@ -19,7 +19,8 @@ import numpy as np
 
 from shared.errors import DataError, ModelError, SettingsError
 from training.detector.config import DetectorTraining, load_training
-from training.detector.network import answers, is_learnt, new_state
+from training.detector.graph import places
+from training.detector.network import answers, has_shortcut, is_learnt, new_state
 from training.detector.photos import Photo, load_photos
 from training.detector.sampling import Sample, Sampler
 from training.detector.spec import SPECS
@@ -180,11 +181,19 @@ class Run:
 
     def _begin_with(self, checkpoint: Path) -> None:
         arrays = load_arrays(checkpoint)
+        held = {name.removeprefix("average/"): value for name, value in arrays.items() if name.startswith("average/")}
+        new = {place.name for place in places(self._spec) if f"{place.name}.kernel" not in held}
+        if any(place.name in new and not has_shortcut(place) for place in places(self._spec)):
+            raise ModelError(f"{checkpoint} does not fit this network: it lacks layers that have no shortcut")
         try:
-            for name, value in self._state.items():
-                with self._torch.no_grad():
-                    value.copy_(self._torch.from_numpy(arrays[f"average/{name}"]))
-                self.average[name].copy_(value.detach())
+            with self._torch.no_grad():
+                for name, value in self._state.items():
+                    layer, _, part = name.rpartition(".")
+                    if layer not in new:
+                        value.copy_(self._torch.from_numpy(held[name]))
+                    elif part == "gamma":
+                        value.zero_()  # only its shortcut speaks at first, so the network still says the same
+                    self.average[name].copy_(value)
         except (KeyError, RuntimeError) as error:
             raise ModelError(f"{checkpoint} does not fit this network: {error}") from None
 
