@@ -19,7 +19,7 @@ _METHODS: Final = frozenset({*_READING_METHODS, "POST", "PUT", "PATCH", "DELETE"
 
 
 class Measure:
-    """Times every request by route template, and marks every answer as not to be stored by caches."""
+    """Times every request by route template, and marks answers as not to be stored by caches unless they say otherwise."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, clock: Clock) -> None:
         self._app = app
@@ -36,7 +36,7 @@ class Measure:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["cache-control"] = "no-store"
+                MutableHeaders(scope=message).setdefault("cache-control", "no-store")
             await send(message)
 
         try:
@@ -65,9 +65,12 @@ class SameSite:
         self._names = {"localhost", urlsplit(settings.url).hostname}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        problem = self._problem(scope) if scope["type"] == "http" else None
+        problem = self._problem(scope) if scope["type"] in ("http", "websocket") else None
         if problem is None:
             await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            # Closed before it is accepted, the handshake is answered with 403.
+            await send({"type": "websocket.close", "code": 1008, "reason": problem})
         else:
             await error_response("forbidden", problem)(scope, receive, send)
 
@@ -76,7 +79,9 @@ class SameSite:
         host, origin = headers.get("host", ""), headers.get("origin")
         if self._loopback_only and not self._is_ours(_split_host(host)):
             return "the API listens on this machine only and does not answer under this host name; see MOODLINE_API_URL"
-        if origin is not None and scope["method"] not in _READING_METHODS and _netloc(origin) != host:
+        # Browsers let a page of any site open a web socket and read it, so for these every origin counts.
+        reads = scope["type"] == "http" and scope["method"] in _READING_METHODS
+        if origin is not None and not reads and _netloc(origin) != host:
             return "a page of another site may not change anything here"
         return None
 
