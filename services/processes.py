@@ -45,6 +45,7 @@ def run_embedded(settings: Settings) -> None:
     """Run every worker and the API in this process until a signal comes. Blocks."""
     from services.api.app import create_app
     from services.api.server import ApiServer
+    from services.web import mount_page
 
     with own_data_dir(settings.data_path()), EmbeddedService(settings) as service:
         stop_on_signal(service.stop)
@@ -53,6 +54,7 @@ def run_embedded(settings: Settings) -> None:
         app = create_app(
             resources.store, settings, resources.metrics, resources.clock, readiness=service.alive, catalogue=catalogue
         )
+        mount_page(app)
         with ApiServer(app, settings.api.host, settings.api.port) as server:
             log.info("service.ready", extra={"url": server.url})
             service.stop.wait()
@@ -64,6 +66,7 @@ def run_api(settings: Settings) -> None:
     from services.api.app import create_app
     from services.api.server import ApiServer
     from services.bootstrap import retention
+    from services.web import mount_page
     from shared.clock import SystemClock
     from shared.metrics import Metrics
     from shared.store import open_store
@@ -73,6 +76,7 @@ def run_api(settings: Settings) -> None:
     store = open_store(settings.store_url(), retention(settings))
     try:
         app = create_app(store, settings, Metrics(), SystemClock(), catalogue=ModelCatalogue(settings.classifier))
+        mount_page(app)
         with ApiServer(app, settings.api.host, settings.api.port) as server:
             log.info("service.ready", extra={"url": server.url})
             stop.wait()

@@ -13,11 +13,11 @@ from services.commands.streams import wait_until_ended
 from services.commands.timeline import Format, print_timeline
 from services.embedded import EmbeddedService
 from services.report import plot_timeline
+from services.sample import SAMPLE_URL
 from shared.clock import SystemClock
 from shared.log import configure_logging
 from shared.settings import load_settings
 
-SAMPLE_URL = "synthetic://astronaut?seconds=30&fps=25&faces=2&seed=1"
 _TABLE_POINTS = 30
 
 

@@ -1,0 +1,100 @@
+"""Moodline as one visitor of the page may use it: the API's own functions, each in a thread, so that the page never waits."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from fastapi import Request, Response
+
+from services.api import streams, timelines
+from services.api.context import Context
+from services.api.models import NewStream, StreamAnswer, StreamChange
+from services.api.timelines import PointsWindow, TimelineParameters, TrackListParameters
+from services.report.document import TimelineDocument
+from services.report.moments import iso, to_datetime
+from services.report.tracks import TrackDocument
+from services.web.mount import CONTEXT_KEY
+from shared.timeline.levels import Extent
+from shared.timeline.query import extent
+
+_PAGE: Final = 500
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One visitor. Every method raises what the API's function raises: a `MoodlineError`."""
+
+    ctx: Context
+    request: Request
+
+    async def list_streams(self) -> list[StreamAnswer]:
+        """Return all streams that the visitor may see, ordered by id."""
+        return await asyncio.to_thread(self._list_streams)
+
+    async def stream(self, stream_id: str) -> StreamAnswer:
+        """Return one stream."""
+        return await self._ask(streams.get_stream, stream_id, Response())
+
+    async def add(self, definition: NewStream) -> StreamAnswer:
+        """Register a stream."""
+        return await self._ask(streams.add_stream, definition, Response())
+
+    async def change(self, stream_id: str, change: StreamChange) -> StreamAnswer:
+        """Change a stream."""
+        return await self._ask(streams.change_stream, stream_id, change, Response())
+
+    async def pause(self, stream_id: str) -> StreamAnswer:
+        """Stop reading a stream."""
+        return await self._ask(streams.pause_stream, stream_id, Response())
+
+    async def resume(self, stream_id: str) -> StreamAnswer:
+        """Go on reading a stream, or try a failed one again."""
+        return await self._ask(streams.resume_stream, stream_id, Response())
+
+    async def delete(self, stream_id: str) -> None:
+        """Delete a stream and all of its data."""
+        await self._ask(streams.delete_stream, stream_id)
+
+    async def timeline(self, stream_id: str, parameters: TimelineParameters) -> TimelineDocument:
+        """Return a window of a timeline."""
+        document = await self._ask(timelines.get_timeline, stream_id, parameters, "")
+        # Without a format in the parameters, the answer is no text.
+        assert isinstance(document, TimelineDocument)
+        return document
+
+    async def tracks(self, stream_id: str, parameters: TrackListParameters) -> list[TrackDocument]:
+        """Return the faces that were seen in a window."""
+        page = await self._ask(timelines.list_tracks, stream_id, parameters)
+        return page.tracks
+
+    async def track_now(self, stream_id: str, track: TrackDocument, since_us: int) -> TrackDocument:
+        """Return a face with what it shows of late, instead of over its whole life."""
+        window = PointsWindow.model_validate({"from": iso(to_datetime(since_us)), "resolution": "1s"})
+        answer = await self._ask(timelines.get_track, stream_id, track.track, window)
+        newest = next((point for point in reversed(answer.points) if point.smoothed is not None), None)
+        return track if newest is None else track.model_copy(update={"smoothed": newest.smoothed, "dominant": newest.dominant})
+
+    async def extent(self, stream_id: str) -> Extent | None:
+        """Return what the timeline of a stream covers; None where nothing is in it yet."""
+        await self.stream(stream_id)
+        return await asyncio.to_thread(extent, self.ctx.store, stream_id)
+
+    def _list_streams(self) -> list[StreamAnswer]:
+        found: list[StreamAnswer] = []
+        cursor: str | None = None
+        while True:
+            page = streams.list_streams(self.ctx, limit=_PAGE, cursor=cursor)
+            found += page.streams
+            cursor = page.next_cursor
+            if cursor is None:
+                return found
+
+    async def _ask(self, handler: Callable[..., _Answer], *arguments: Any) -> _Answer:
+        return await asyncio.to_thread(handler, self.ctx, *arguments)
+
+
+def visit_of(request: Request) -> Visit:
+    """Return who asks for a page."""
+    return Visit(request.scope[CONTEXT_KEY], request)
