@@ -13,6 +13,7 @@ from shared.errors import RevisionConflictError, StoreError, StoreUnavailableErr
 from shared.store.base import BLOCK_CELLS, ApplyResult, Claim, Mark, Progress, Retention, TimelineUpdate
 from shared.store.cells import SESSION_LIMIT, clamp, kept_s, session_floor_ms
 from shared.store.records import decode_spec, decode_status, encode_record
+from shared.store.redis_documents import RedisDocuments
 from shared.store.redis_layout import (
     NOTES_KEY,
     SHARED_KEYS,
@@ -43,7 +44,7 @@ _read = Script("read")
 _bounds = Script("bounds")
 
 
-class RedisStore:
+class RedisStore(RedisDocuments):
     """The `Store` protocol on plain Redis, 7.0 or later, alone or as a cluster.
 
     Thread-safe. Connects at the first use. While Redis is out of reach, starting, or out of memory, a call is repeated for
@@ -64,7 +65,7 @@ class RedisStore:
             SettingsError: the URL cannot be used.
         """
         self._kept_s = cache(partial(kept_s, retention))
-        self._link = RedisLink(url, clock or SystemClock(), retry_s)
+        super().__init__(RedisLink(url, clock or SystemClock(), retry_s))
         self._index_kept_s = max(kept_s(retention, 0), *retention.levels.values())
 
     def __repr__(self) -> str:

@@ -15,6 +15,7 @@ from shared.errors import RevisionConflictError, SettingsError, StreamExistsErro
 from shared.store.base import BLOCK_CELLS, ApplyResult, Claim, Mark, Progress, Retention, TimelineUpdate
 from shared.store.cells import block_of, clamp, kept_s, session_floor_ms
 from shared.store.records import decode_spec, decode_status, encode_record
+from shared.store.sqlite_documents import SqliteDocuments
 from shared.store.sqlite_file import SqliteFile
 from shared.streams import StreamSpec, StreamStatus
 
@@ -44,7 +45,7 @@ _DROP_CELLS: Final = "DELETE FROM cell WHERE stream = ? AND series = ? AND level
 _DROP_BLOCK: Final = "DELETE FROM block WHERE stream = ? AND series = ? AND level_s = ? AND number = ?"
 
 
-class SqliteStore:
+class SqliteStore(SqliteDocuments):
     """The `Store` protocol on one SQLite file.
 
     Thread-safe, and several processes may have the same file open. A committed update survives `kill -9`; a power failure
@@ -72,7 +73,7 @@ class SqliteStore:
             raise SettingsError("the store URL names no file; use sqlite:///relative.db or sqlite:////absolute.db")
         self._kept_s = cache(partial(kept_s, retention))
         self._clock = clock or SystemClock()
-        self._file = SqliteFile(Path(path), self._clock, busy_timeout_s)
+        super().__init__(SqliteFile(Path(path), self._clock, busy_timeout_s))
 
     def __repr__(self) -> str:
         return f"SqliteStore({str(self._file.path)!r})"
