@@ -4,10 +4,11 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from services.api import classifiers, health, streams, timelines
+from services.api import classifiers, events, health, streams, timelines
 from services.api.context import Context, Readiness
 from services.api.errors import install_error_handlers, problem_responses
 from services.api.middleware import LimitBody, Measure, SameSite
+from services.live_feed import LiveFeed
 from shared.clock import Clock
 from shared.metrics import Metrics
 from shared.model_choice import Catalogue
@@ -49,9 +50,12 @@ def create_app(
         responses=problem_responses("invalid_request", "forbidden", "internal", "store_unavailable"),
     )
     policy = _policy(settings.ingest)
-    app.state.context = Context(store, settings, metrics, clock, open_sealer(settings), policy, readiness, catalogue)
+    feed = LiveFeed(store, clock)
+    app.state.context = Context(store, settings, metrics, clock, open_sealer(settings), policy, feed, readiness, catalogue)
+    app.state.before_stop = feed.close
     app.include_router(streams.router)
     app.include_router(timelines.router)
+    app.include_router(events.router)
     app.include_router(classifiers.router)
     app.include_router(health.router)
     install_error_handlers(app)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from services.live_feed import LiveFeed
 from shared.clock import Clock
 from shared.metrics import Metrics
 from shared.model_choice import Catalogue
@@ -28,6 +29,7 @@ class Context:
     clock: Clock
     sealer: Sealer
     policy: NetPolicy
+    feed: LiveFeed
     readiness: Readiness | None = None
     catalogue: Catalogue | None = None
 

@@ -81,6 +81,8 @@ class ApiServer:
         """Stop listening, let running requests end, and free the port. Safe to call twice."""
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True
+            # Answers that go on until somebody leaves, such as events, end here.
+            getattr(self._app.state, "before_stop", lambda: None)()
             self._thread.join(_STOP_TIMEOUT_S)
         if self._socket is not None:
             self._socket.close()

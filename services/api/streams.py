@@ -151,7 +151,7 @@ def find(ctx: Context, stream_id: str) -> _Found:
 
 
 def _found(ctx: Context, after: str, labels: list[str]) -> Iterator[_Found]:
-    specs = [spec for spec in ctx.store.list_streams() if spec.stream_id > after and _matches(spec, labels)]
+    specs = [spec for spec in ctx.store.list_streams() if spec.stream_id > after and matches(spec, labels)]
     for start in range(0, len(specs), _CHUNK):
         chunk = specs[start : start + _CHUNK]
         ids = [spec.stream_id for spec in chunk]
@@ -160,7 +160,8 @@ def _found(ctx: Context, after: str, labels: list[str]) -> Iterator[_Found]:
                 yield spec, status, progress
 
 
-def _matches(spec: StreamSpec, labels: list[str]) -> bool:
+def matches(spec: StreamSpec, labels: list[str]) -> bool:
+    """Return whether a stream has all of the labels, each `key=value`, or `key` for any value."""
     for label in labels:
         key, has_value, value = label.partition("=")
         if key not in spec.labels or (has_value and spec.labels[key] != value):

@@ -141,8 +141,8 @@ def timeline_document(answer: TimelineAnswer, *, stream: str, lane: Lane, record
         resolution_s=answer.resolution_s,
         level_s=answer.level_s,
         coarser_than_asked=answer.coarser_than_asked,
-        points=[_point(point, origin_us) for point in answer.points],
-        summary=_point(answer.summary, origin_us),
+        points=[point_document(point, origin_us) for point in answer.points],
+        summary=point_document(answer.summary, origin_us),
     )
 
 
@@ -163,7 +163,8 @@ def by_emotion(values: Shares) -> ByEmotion:
     return {name: round(value, _DIGITS) for name, value in zip(EMOTIONS, values, strict=True)}
 
 
-def _point(point: TimelinePoint, origin_us: int | None) -> PointDocument:
+def point_document(point: TimelinePoint, origin_us: int | None) -> PointDocument:
+    """Return one point as a document; `origin_us` is the time of a file's first instant, None for live streams."""
     reading = point.reading
     return PointDocument(
         start=to_datetime(point.start_us),
