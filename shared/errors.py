@@ -121,6 +121,66 @@ class InvalidStreamError(MoodlineError):
         self.field = field
 
 
+class FrameError(MoodlineError):
+    """A pushed frame cannot be used: no JPEG, cut off, damaged, or of too many px."""
+
+    code = "invalid_frame"
+
+
+class FrameTooLargeError(FrameError):
+    """A pushed frame has more bytes than are taken."""
+
+    code = "frame_too_large"
+
+
+class NotPushedError(MoodlineError):
+    """Frames were pushed to a stream that is read from elsewhere."""
+
+    code = "not_pushed"
+
+
+class StreamPausedError(MoodlineError):
+    """Frames were pushed to a paused stream."""
+
+    code = "stream_paused"
+
+
+class StreamTakenError(MoodlineError):
+    """Another process has just begun to take this stream's frames."""
+
+    code = "stream_taken"
+
+
+class TooBusyError(MoodlineError):
+    """More is asked for at the same time than is allowed; nothing was taken."""
+
+    code = "too_busy"
+
+
+class TooSlowError(MoodlineError):
+    """A body did not arrive in time."""
+
+    code = "too_slow"
+
+
+class UploadError(MoodlineError):
+    """An uploaded file cannot be used: it holds no video that can be read."""
+
+    code = "not_video"
+
+
+class UploadTooLargeError(UploadError):
+    """An uploaded file is larger than is taken."""
+
+    code = "upload_too_large"
+
+
+class DiskFullError(UploadError):
+    """An upload cannot be kept: the disk is full, or the media root cannot be written."""
+
+    code = "disk_full"
+
+
 class SourceError(MoodlineError):
     """A source cannot be opened or read; `reason` is one of `shared.streams.FailureReason`."""
 

@@ -141,6 +141,16 @@ class Metrics:
         self.camera_packets_lost: Final = Counter(
             "moodline_camera_packets_lost_total", "Network packets of cameras that never came.", registry=r
         )
+        self.pushed_streams: Final = Gauge(
+            "moodline_pushed_streams", "Streams that this process takes pushed frames of.", registry=r
+        )
+        self.pushed_frames_refused: Final = Counter(
+            "moodline_pushed_frames_refused_total", "Pushed frames that were refused, by error code.", ["code"], registry=r
+        )
+        self.upload_bytes: Final = Counter("moodline_upload_bytes_total", "Bytes of uploads that arrived.", registry=r)
+        self.uploads: Final = Counter(
+            "moodline_uploads_total", "Uploads, by `taken` or the error code of what was refused.", ["result"], registry=r
+        )
         self.credit_wait_seconds: Final = Counter(
             "moodline_credit_wait_seconds_total", "Time readers waited for their timelines to catch up, in s.", registry=r
         )

@@ -59,7 +59,7 @@ class IngestSettings(_Group):
     )
     reconcile_s: float = Field(0.5, gt=0, description="How often the registry is compared with the running readers, in s.")
     schemes: str = Field(
-        "file,synthetic,rtsp,rtsps,http,https,device", description="Schemes that may be registered and read, with commas."
+        "file,synthetic,rtsp,rtsps,http,https,device,push", description="Schemes that may be registered and read, with commas."
     )
     allow_loopback: bool = Field(
         True, description="Whether cameras may have a loopback address. A redirect to one is refused in any case."
@@ -79,6 +79,28 @@ class IngestSettings(_Group):
     camera_memory_bytes: int = Field(
         1024 * _MiB, ge=128 * _MiB, description="Most memory that the reading of one camera may take, in bytes."
     )
+
+
+class PushSettings(_Group):
+    """Frames that devices and browsers bring to the API."""
+
+    max_bytes: int = Field(8 * _MiB, ge=64 * 1024, le=16 * _MiB, description="Largest JPEG that is taken, in bytes.")
+    max_streams: int = Field(64, ge=1, le=10_000, description="Most streams that one API process takes frames of at a time.")
+    body_timeout_s: float = Field(10.0, gt=0, le=300, description="Longest time in which a pushed frame must have arrived, in s.")
+    silence_s: float = Field(
+        60.0, gt=0, le=86_400, description="A pushed stream without a frame for this long is `pending` again, in s."
+    )
+
+
+class UploadsSettings(_Group):
+    """Files that are uploaded to the media root."""
+
+    max_bytes: int = Field(2048 * _MiB, ge=1, description="Largest file that may be uploaded, in bytes.")
+    keep_free_bytes: int = Field(1024 * _MiB, ge=0, description="What an upload must leave free on the disk, in bytes.")
+    max_at_once: int = Field(4, ge=1, le=1000, description="Most uploads that one API process takes at the same time.")
+    idle_timeout_s: float = Field(30.0, gt=0, le=3600, description="Longest time without a byte of an upload, in s.")
+    probe_timeout_s: float = Field(20.0, gt=0, le=600, description="Longest time to find out whether an upload is a video, in s.")
+    keep_s: float = Field(86_400.0, ge=60, description="How long an upload that no stream names is kept, in s.")
 
 
 class DetectorSettings(_Group):
@@ -188,6 +210,8 @@ class Settings(BaseSettings):
     bus: BusSettings = BusSettings()
     store: StoreSettings = StoreSettings()
     ingest: IngestSettings = IngestSettings()
+    push: PushSettings = PushSettings()
+    uploads: UploadsSettings = UploadsSettings()
     detector: DetectorSettings = DetectorSettings()
     classifier: ClassifierSettings = ClassifierSettings()
     aggregator: AggregatorSettings = AggregatorSettings()

@@ -33,7 +33,7 @@ from shared.messages import STREAMS_TOPIC, Lane
 from shared.metrics import Metrics
 from shared.settings import IngestSettings
 from shared.store import Store
-from shared.streams import StreamSpec, StreamState, StreamStatus
+from shared.streams import StreamSpec, StreamState, StreamStatus, is_pushed
 
 log = logging.getLogger("moodline.ingest")
 
@@ -188,6 +188,8 @@ class IngestWorker:
             spec
             for spec in self._store.list_streams()
             if (spec.lane is Lane.FILE or self._camera_parts)
+            # Whoever gets the frames of a pushed stream claims it.
+            and not is_pushed(spec.url)
             and partition_for(spec.stream_id.encode(), self._shards) in self._owned
         ]
 
