@@ -8,6 +8,7 @@ from nicegui import ui
 
 from services.api.models import StreamAnswer
 from services.report.document import TimelineDocument
+from services.report.moments import clock_text
 from services.web.chart_data import faces_per_frame
 from services.web.eta import Eta
 from services.web.layout import button
@@ -62,10 +63,11 @@ class Card:
         self._chip.set_text(word)
         self._chip.classes(replace=f"chip {kind}")
         last = stream.status.last_frame
-        age = age_text(None if last is None else now_s - last.timestamp()) if stream.lane is Lane.LIVE else "file"
-        if "age" in self._facts and stream.lane is Lane.FILE:
-            age = self._facts["age"]
-        self._set_facts(age=age, fps=frame_rate(stream))
+        if stream.lane is Lane.LIVE:
+            first = age_text(None if last is None else now_s - last.timestamp())
+        else:
+            first = "—" if stream.progress.duration_s is None else clock_text(round(stream.progress.duration_s))
+        self._set_facts(first=first, fps=frame_rate(stream))
         self._show_progress(stream, now_s)
         why = why_text(stream)
         self._why.set_text(why)
@@ -82,7 +84,7 @@ class Card:
 
     def _set_facts(self, **facts: str) -> None:
         self._facts |= facts
-        rows = (("age", "last frame" if self._stream.lane is Lane.LIVE else "source"), ("fps", "frames/s"), ("faces", "faces"))
+        rows = (("first", "last frame" if self._stream.lane is Lane.LIVE else "length"), ("fps", "frames/s"), ("faces", "faces"))
         cells = "".join(f"<div><dt>{name}</dt><dd>{escape(self._facts.get(key, '—'))}</dd></div>" for key, name in rows)
         self._numbers.set_content(f'<dl class="facts">{cells}</dl>')
 

@@ -1,6 +1,7 @@
 """Dialogs about a stream: add, change, delete. What is wrong is said next to its field."""
 
 from collections.abc import Awaitable, Callable
+from html import escape
 from typing import Any, Final
 
 from nicegui import ui
@@ -16,7 +17,7 @@ from shared.streams import Transport
 
 Done = Callable[[StreamAnswer], Awaitable[None]]
 
-_ADDRESS_HINT: Final = "rtsp://192.0.2.7/stream1, http://…, device://0, or a file below the media root"
+_ADDRESS_HINT: Final = "rtsp://…, http://…, device://0, or a file's path"
 
 
 class StreamForm:
@@ -27,13 +28,13 @@ class StreamForm:
         self._visit, self._done, self._stream = visit, done, stream
         self._fields: dict[str, Any] = {}
         title = "Add a stream" if stream is None else f"Change {stream.id}"
-        with ui.dialog() as self._dialog, ui.card().style("width:520px;max-width:94vw;gap:6px;padding:24px"):
+        with ui.dialog() as self._dialog, ui.card().classes("dialog"):
             self._dialog.props["aria-label"] = title
-            ui.html(f'<h2 style="font-size:20px;margin:0 0 8px">{title}</h2>', sanitize=False)
+            ui.html(f"<h2>{escape(title)}</h2>", sanitize=False)
             self._build(given)
             self._general = ui.label().props("role=alert").style("color:var(--bad)")
             self._general.set_visibility(False)
-            with ui.element("div").style("display:flex;gap:8px;justify-content:flex-end;width:100%;margin-top:8px"):
+            with ui.element("div").classes("row-end"):
                 button("Cancel").on_click(self._dialog.close)
                 self._send = button("Add" if stream is None else "Save", kind="act").on_click(self._submit)
 
@@ -117,11 +118,11 @@ def confirm_delete(visit: Visit, stream_id: str, done: Callable[[], Awaitable[No
             say(f"{stream_id} is deleted")
         await done()
 
-    with ui.dialog() as dialog, ui.card().style("max-width:440px;padding:24px;gap:12px"):
+    with ui.dialog() as dialog, ui.card().classes("dialog"):
         dialog.props["aria-label"] = f"Delete {stream_id}?"
-        ui.label(f"Delete {stream_id}?").style("font-size:20px;font-weight:620")
+        ui.html(f"<h2>Delete {escape(stream_id)}?</h2>", sanitize=False)
         ui.label("Its timeline and all that is kept of it go too. This cannot be undone.").classes("soft")
-        with ui.element("div").style("display:flex;gap:8px;justify-content:flex-end;width:100%"):
+        with ui.element("div").classes("row-end"):
             button("Keep it").on_click(dialog.close).props("autofocus")
             button("Delete", kind="danger").on_click(delete)
     dialog.on("hide", dialog.delete)

@@ -50,9 +50,9 @@ class Home:
         """Lay the page out, and keep it up to date while the visitor is there."""
         with frame("") as actions:
             with actions:
-                upload = button("Upload", icon="upload")
-                webcam = button("Webcam", icon="videocam").on_click(self._webcam)
-                add = button("Add stream", icon="add", kind="act").on_click(self._add)
+                upload = button("Upload", icon="upload", label="Upload a file")
+                webcam = button("Webcam", icon="photo_camera_front", label="Use my webcam").on_click(self._webcam)
+                add = button("Add stream", icon="add", kind="act", label="Add stream").on_click(self._add)
                 self._actions = (upload, webcam, add)
             self._drop = FileDrop(self._uploaded)
             self._drop.opens_by(upload)

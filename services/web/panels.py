@@ -48,8 +48,9 @@ def _lead(summary: PointDocument) -> str:
         why = GAP_NAMES[summary.empty] if summary.empty is not None else "nothing yet"
         return f'<div class="big">—</div><p class="soft" style="margin:0">No emotions here: {why}</p>'
     return (
-        f'<div class="big">{summary.dominant}</div><p class="soft" style="margin:0 0 12px">leads '
-        f"{summary.shares[summary.dominant]:.0%} of the faces</p>{bars_html(summary.smoothed, 'Mean of each emotion')}"
+        f'<div class="big"><b class="swatch e-{summary.dominant}"></b>{summary.dominant}</div>'
+        f'<p class="soft" style="margin:0 0 12px">leads {summary.shares[summary.dominant]:.0%} of the faces</p>'
+        f"{bars_html(summary.smoothed, 'Mean of each emotion')}"
     )
 
 

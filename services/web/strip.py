@@ -15,9 +15,10 @@ def strip_svg(document: TimelineDocument | None) -> str:
     """Return the mood over a window as a picture with a text for those who do not see it."""
     points = document.points if document is not None else []
     body = _layers(points) if points else ""
+    hint = "" if points else "<span>nothing yet</span>"
     return (
-        f'<svg class="strip" viewBox="0 0 {_WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" '
-        f'aria-label="{_text(document)}">{body}</svg>'
+        f'<div class="strip-box"><svg class="strip" viewBox="0 0 {_WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" '
+        f'aria-label="{_text(document)}">{body}</svg>{hint}</div>'
     )
 
 
