@@ -163,6 +163,12 @@ class TooSlowError(MoodlineError):
     code = "too_slow"
 
 
+class NotReadyError(MoodlineError):
+    """This process cannot do what was asked as it was started; the message says what is missing."""
+
+    code = "not_ready"
+
+
 class UploadError(MoodlineError):
     """An uploaded file cannot be used: it holds no video that can be read."""
 
@@ -225,6 +231,28 @@ class OutputError(MoodlineError):
     """A file cannot be written as asked."""
 
     code = "output"
+
+
+class UnauthorizedError(MoodlineError):
+    """A key is needed, or the one given is unknown, removed or expired."""
+
+    code = "unauthorized"
+
+
+class NotAllowedError(MoodlineError):
+    """The caller's role or scope does not allow this."""
+
+    code = "not_allowed"
+
+
+class RateLimitedError(MoodlineError):
+    """Too many requests; `retry_after_s` is when to try again, in s."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class QueryError(MoodlineError):

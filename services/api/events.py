@@ -9,9 +9,10 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.api import PREFIX
+from services.api.access import Caller, Viewer, visible
 from services.api.context import Context, Ctx
 from services.api.errors import problem_responses
-from services.api.streams import matches
+from services.callers import matches
 from services.live_cursor import read_cursor
 from services.live_feed import Wish
 from services.live_subscription import Selects, Sent, Subscription
@@ -56,18 +57,19 @@ class EventParameters(BaseModel):
 @router.get("/events", summary="Listen to streams", response_class=StreamingResponse, responses=_RESPONSES)
 def listen(
     ctx: Ctx,
+    caller: Viewer,
     parameters: Annotated[EventParameters, Query()],
     last_event_id: Annotated[
         str | None, Header(description="`id` of the last event that came; the answer goes on there.")
     ] = None,
 ) -> StreamingResponse:
     """Tell points, states and alerts of streams as they come, as Server-Sent Events, until the client leaves."""
-    subscription = subscribe(ctx, parameters, last_event_id or parameters.last_event_id)
+    subscription = subscribe(ctx, caller, parameters, last_event_id or parameters.last_event_id)
     # Proxies must pass events on as they come.
     return StreamingResponse(_texts(subscription), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 
 
-def subscribe(ctx: Context, asked: EventParameters, last_event_id: str | None = None) -> Subscription:
+def subscribe(ctx: Context, caller: Caller, asked: EventParameters, last_event_id: str | None = None) -> Subscription:
     """Return what a caller hears, for whoever tells it on; iterate over its `batches`.
 
     Raises:
@@ -81,15 +83,15 @@ def subscribe(ctx: Context, asked: EventParameters, last_event_id: str | None = 
     named = frozenset(asked.stream)
     if cursor is None:
         for stream_id in sorted(named):
-            ctx.store.get(stream_id)
-    selects = _selects(named, asked.label)
+            visible(ctx, caller, stream_id)
+    selects = _selects(caller, named, asked.label)
     wish = Wish(selects, level_s, asked.faces)
     return Subscription(ctx.feed, ctx.clock, wish, cursor=cursor, named=named)
 
 
-def _selects(named: frozenset[str], labels: list[str]) -> Selects:
+def _selects(caller: Caller, named: frozenset[str], labels: list[str]) -> Selects:
     def selects(spec: StreamSpec) -> bool:
-        return (not named or spec.stream_id in named) and matches(spec, labels)
+        return caller.may_see(spec) and (not named or spec.stream_id in named) and matches(spec, labels)
 
     return selects
 

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Header, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.api import PREFIX
+from services.api.access import Viewer, visible
 from services.api.context import Context, Ctx
 from services.api.errors import problem_responses
 from services.report.document import SummaryDocument, TimelineDocument, summary_document, timeline_document
@@ -91,12 +92,13 @@ class TrackListParameters(Window):
 )
 def get_timeline(
     ctx: Ctx,
+    caller: Viewer,
     stream_id: str,
     parameters: Annotated[TimelineParameters, Query()],
     accept: Annotated[str, Header(description="`text/csv` asks for CSV.")] = "",
 ) -> TimelineDocument | Response:
     """Return a window of a stream's timeline, empty stretches included, each with the reason why it is empty."""
-    spec = ctx.store.get(stream_id)
+    spec = visible(ctx, caller, stream_id)
     document = _document(ctx, spec, _query(ctx, spec, parameters))
     if parameters.format is Format.CSV or (parameters.format is None and "text/csv" in accept.lower()):
         headers = {"content-disposition": f'attachment; filename="{stream_id}.csv"'}
@@ -105,18 +107,18 @@ def get_timeline(
 
 
 @router.get("/streams/{stream_id}/summary", summary="Summarise a timeline", responses=_QUERY)
-def get_summary(ctx: Ctx, stream_id: str, window: Annotated[Window, Query()]) -> SummaryDocument:
+def get_summary(ctx: Ctx, caller: Viewer, stream_id: str, window: Annotated[Window, Query()]) -> SummaryDocument:
     """Return a window of a stream's timeline as one point, from the finest buckets that are kept of it."""
-    spec = ctx.store.get(stream_id)
+    spec = visible(ctx, caller, stream_id)
     start_us, end_us = _edges(ctx, spec, window)
     query = TimelineQuery(from_us=start_us, to_us=end_us, max_points=ctx.settings.api.max_points)
     return summary_document(_document(ctx, spec, query))
 
 
 @router.get("/streams/{stream_id}/tracks", summary="List tracked faces", responses=_QUERY)
-def list_tracks(ctx: Ctx, stream_id: str, parameters: Annotated[TrackListParameters, Query()]) -> TrackPage:
+def list_tracks(ctx: Ctx, caller: Viewer, stream_id: str, parameters: Annotated[TrackListParameters, Query()]) -> TrackPage:
     """Return the faces that were followed from frame to frame, in the order in which they came."""
-    spec = ctx.store.get(stream_id)
+    spec = visible(ctx, caller, stream_id)
     limit = parameters.limit
     found = track_list(ctx.store, stream_id, _extent(ctx, spec, parameters), parameters.cursor, limit + 1)
     return TrackPage(
@@ -128,10 +130,10 @@ def list_tracks(ctx: Ctx, stream_id: str, parameters: Annotated[TrackListParamet
 
 @router.get("/streams/{stream_id}/tracks/{track}", summary="Read one face's timeline", responses=_TRACK_QUERY)
 def get_track(
-    ctx: Ctx, stream_id: str, track: TrackNumber, parameters: Annotated[PointsWindow, Query()]
+    ctx: Ctx, caller: Viewer, stream_id: str, track: TrackNumber, parameters: Annotated[PointsWindow, Query()]
 ) -> TrackTimelineDocument:
     """Return a window of one face's timeline. Kept as long as points of 1 s are."""
-    spec = ctx.store.get(stream_id)
+    spec = visible(ctx, caller, stream_id)
     answer = track_timeline(ctx.store, stream_id, track, _query(ctx, spec, parameters), ctx.settings.api.max_points)
     return track_timeline_document(answer, stream=stream_id, origin_us=_origin_us(spec))
 

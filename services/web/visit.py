@@ -11,6 +11,7 @@ from services.api import streams, timelines
 from services.api.context import Context
 from services.api.models import NewStream, StreamAnswer, StreamChange
 from services.api.timelines import PointsWindow, TimelineParameters, TrackListParameters
+from services.callers import LOCAL, Caller
 from services.report.document import TimelineDocument
 from services.report.moments import iso, to_datetime
 from services.report.tracks import TrackDocument
@@ -27,6 +28,7 @@ class Visit:
     """One visitor. Every method raises what the API's function raises: a `MoodlineError`."""
 
     ctx: Context
+    caller: Caller
     request: Request
 
     async def list_streams(self) -> list[StreamAnswer]:
@@ -85,16 +87,16 @@ class Visit:
         found: list[StreamAnswer] = []
         cursor: str | None = None
         while True:
-            page = streams.list_streams(self.ctx, limit=_PAGE, cursor=cursor)
+            page = streams.list_streams(self.ctx, self.caller, limit=_PAGE, cursor=cursor)
             found += page.streams
             cursor = page.next_cursor
             if cursor is None:
                 return found
 
     async def _ask(self, handler: Callable[..., _Answer], *arguments: Any) -> _Answer:
-        return await asyncio.to_thread(handler, self.ctx, *arguments)
+        return await asyncio.to_thread(handler, self.ctx, self.caller, *arguments)
 
 
 def visit_of(request: Request) -> Visit:
     """Return who asks for a page."""
-    return Visit(request.scope[CONTEXT_KEY], request)
+    return Visit(request.scope[CONTEXT_KEY], LOCAL, request)
