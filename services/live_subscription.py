@@ -6,7 +6,7 @@ task and a queue, not a thread.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
@@ -76,7 +76,7 @@ class Subscription:
         *,
         cursor: Cursor | None = None,
         named: frozenset[str] = frozenset(),
-        renew: Callable[[], Selects | None] | None = None,
+        renew: Callable[[], Awaitable[Selects | None]] | None = None,
     ) -> None:
         """Prepare; nothing is read before `batches` is iterated over.
 
@@ -87,7 +87,7 @@ class Subscription:
             cursor: Where the listener stands; None: it begins with the newest of each stream.
             named: Streams that it asked for by name; of those that are not there when it resumes it is told `removed`.
             renew: Returns, every `RENEW_S`, what the listener may hear by now: the same object where that has not changed, None
-                to end. Called in a thread; may block.
+                to end.
         """
         self._feed = feed
         self._wish = wish
@@ -140,7 +140,7 @@ class Subscription:
     async def _is_renewed(self, listener: Listener) -> bool:
         if self._renew is None:
             return True
-        selects = await self._in_thread(self._renew)
+        selects = await self._renew()
         if selects is None:
             return False
         if selects is not self._wish.selects:

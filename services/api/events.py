@@ -1,22 +1,23 @@
 """The route of live answers: Server-Sent Events for points, states, faces and alerts."""
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.api import PREFIX
-from services.api.access import Caller, Viewer, visible
+from services.api.access import Caller, Role, Viewer, identify, require_role, visible
 from services.api.context import Context, Ctx
 from services.api.errors import problem_responses
 from services.callers import matches
 from services.live_cursor import read_cursor
 from services.live_feed import Wish
 from services.live_subscription import Selects, Sent, Subscription
-from shared.errors import QueryError, StoreError
+from shared.errors import MoodlineError, NotAllowedError, QueryError, StoreError, UnauthorizedError
 from shared.streams import StreamSpec
 from shared.timeline.bucket import LEVELS_S
 from shared.timeline.times import parse_resolution
@@ -56,6 +57,7 @@ class EventParameters(BaseModel):
 
 @router.get("/events", summary="Listen to streams", response_class=StreamingResponse, responses=_RESPONSES)
 def listen(
+    request: Request,
     ctx: Ctx,
     caller: Viewer,
     parameters: Annotated[EventParameters, Query()],
@@ -64,13 +66,27 @@ def listen(
     ] = None,
 ) -> StreamingResponse:
     """Tell points, states and alerts of streams as they come, as Server-Sent Events, until the client leaves."""
-    subscription = subscribe(ctx, caller, parameters, last_event_id or parameters.last_event_id)
+    identify_again = partial(identify, request)
+    subscription = subscribe(ctx, caller, parameters, last_event_id or parameters.last_event_id, identify_again)
     # Proxies must pass events on as they come.
     return StreamingResponse(_texts(subscription), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 
 
-def subscribe(ctx: Context, caller: Caller, asked: EventParameters, last_event_id: str | None = None) -> Subscription:
+def subscribe(
+    ctx: Context,
+    caller: Caller,
+    asked: EventParameters,
+    last_event_id: str | None = None,
+    identify_again: Callable[[], Awaitable[Caller]] | None = None,
+) -> Subscription:
     """Return what a caller hears, for whoever tells it on; iterate over its `batches`.
+
+    Args:
+        ctx: The API's collaborators.
+        caller: Who listens.
+        asked: What to hear.
+        last_event_id: Where to go on; None: with the newest of each stream.
+        identify_again: Tells, every few seconds, who the caller is by now; the answer ends where it has no right any more.
 
     Raises:
         QueryError: resolution or position cannot be used.
@@ -86,7 +102,23 @@ def subscribe(ctx: Context, caller: Caller, asked: EventParameters, last_event_i
             visible(ctx, caller, stream_id)
     selects = _selects(caller, named, asked.label)
     wish = Wish(selects, level_s, asked.faces)
-    return Subscription(ctx.feed, ctx.clock, wish, cursor=cursor, named=named)
+
+    async def renew() -> Selects | None:
+        nonlocal caller, selects
+        assert identify_again is not None
+        try:
+            present = require_role(await identify_again(), Role.VIEWER)
+        except (UnauthorizedError, NotAllowedError):
+            return None
+        except MoodlineError:
+            return selects  # who it is cannot be told just now
+        if present != caller:
+            caller, selects = present, _selects(present, named, asked.label)
+        return selects
+
+    return Subscription(
+        ctx.feed, ctx.clock, wish, cursor=cursor, named=named, renew=renew if identify_again is not None else None
+    )
 
 
 def _selects(caller: Caller, named: frozenset[str], labels: list[str]) -> Selects:
