@@ -41,7 +41,11 @@ def probe_file(path: Path, settings: IngestSettings, timeout_s: float) -> Probed
         SourceError: as `open_source` says; `timeout` after `timeout_s`; `corrupt` when the process died.
     """
     task = _Task(
-        path.as_uri(), str(settings.media_root.expanduser()), settings.max_pixels, settings.camera_memory_bytes, int(timeout_s) + 1
+        path.as_uri(),
+        str(settings.media_root.expanduser()),
+        settings.max_pixels,
+        settings.camera_memory_bytes,
+        int(timeout_s) + 1,
     )
     command = (sys.executable, "-m", "services.ingest.probe")
     try:
@@ -49,7 +53,7 @@ def probe_file(path: Path, settings: IngestSettings, timeout_s: float) -> Probed
     except subprocess.TimeoutExpired:
         raise SourceError(FailureReason.TIMEOUT, f"the file's first frame could not be decoded within {timeout_s:g} s") from None
     try:
-        answer = msgspec.json.decode(done.stdout[-_OUTPUT_LIMIT_BYTES:], type=_Refused | _Found)
+        answer: _Refused | _Found = msgspec.json.decode(done.stdout[-_OUTPUT_LIMIT_BYTES:], type=_Refused | _Found)
     except msgspec.DecodeError:
         raise SourceError(FailureReason.CORRUPT, "the file makes the decoder fail") from None
     if isinstance(answer, _Refused):

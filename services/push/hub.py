@@ -45,7 +45,7 @@ class PushHub:
     """Implements `Pushes`. A context manager: leaving stops all threads. Starts nothing before the first frame comes."""
 
     def __init__(
-        self, store: Store, settings: Settings, metrics: Metrics, clock: Clock, open_producer: Callable[[], Producer]
+        self, store: Store, settings: Settings, metrics: Metrics, clock: Clock, producer: Callable[[], Producer]
     ) -> None:
         """Prepare.
 
@@ -54,13 +54,13 @@ class PushHub:
             settings: Of `push` and `ingest`.
             metrics: Counters of this process.
             clock: Time.
-            open_producer: Asked once, when the first frame comes; raises `BusUnavailableError`. The producer is not closed.
+            producer: Gives the producer, each time the same, when a stream begins; may raise `BusUnavailableError`. Not closed.
         """
         self._store = store
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
-        self._open_producer = open_producer
+        self._producer = producer
         self._encoder = Encoder(settings.ingest.jpeg_quality)
         self._entries: dict[str, _Entry] = {}
         self._lock = threading.Lock()
@@ -160,7 +160,7 @@ class PushHub:
                     raise StreamTakenError(
                         f"another process takes the frames of stream {spec.stream_id!r}; send all of them to the same one"
                     )
-        parts = PushParts(self._open_producer(), self._store, self._settings, self._metrics, self._clock, self._encoder)
+        parts = PushParts(self._producer(), self._store, self._settings, self._metrics, self._clock, self._encoder)
         thread = PushThread(spec, parts, sent_until_us)
         thread.start()
         return thread
