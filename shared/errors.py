@@ -187,6 +187,38 @@ class DiskFullError(UploadError):
     code = "disk_full"
 
 
+class InvalidRuleError(MoodlineError):
+    """An alert rule cannot be used; `field` names the part that is wrong."""
+
+    code = "invalid_rule"
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class RuleExistsError(StoreError):
+    """There is an alert rule with this id already."""
+
+    code = "rule_exists"
+
+
+class RuleNotFoundError(StoreError):
+    """There is no alert rule with this id."""
+
+    code = "rule_not_found"
+
+
+class WebhookError(MoodlineError):
+    """A webhook was not delivered; `reason` is a short, fixed word."""
+
+    code = "webhook"
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class SourceError(MoodlineError):
     """A source cannot be opened or read; `reason` is one of `shared.streams.FailureReason`."""
 
@@ -243,6 +275,28 @@ class NotAllowedError(MoodlineError):
     """The caller's role or scope does not allow this."""
 
     code = "not_allowed"
+
+
+class InvalidKeyError(MoodlineError):
+    """A key cannot be made as asked; `field` names the part that is wrong."""
+
+    code = "invalid_key"
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class KeyExistsError(MoodlineError):
+    """There is a key of this name already."""
+
+    code = "key_exists"
+
+
+class KeyNotFoundError(MoodlineError):
+    """There is no key of this name."""
+
+    code = "key_not_found"
 
 
 class RateLimitedError(MoodlineError):

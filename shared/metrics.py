@@ -155,6 +155,19 @@ class Metrics:
             "moodline_credit_wait_seconds_total", "Time readers waited for their timelines to catch up, in s.", registry=r
         )
         self.worker_up: Final = Gauge("moodline_worker_up", "1 while the worker's loop runs.", ["worker"], registry=r)
+        self.alerts: Final = Counter(
+            "moodline_alerts_total",
+            "Alerts that began (`firing`) or ended (`resolved`), by kind of event and reason.",
+            ["kind", "reason"],
+            registry=r,
+        )
+        self.webhooks: Final = Counter(
+            "moodline_webhooks_total",
+            "Attempts to deliver a webhook, by outcome: `delivered`, `retry` (failed, tried again later), `failed` (given up).",
+            ["outcome"],
+            registry=r,
+        )
+        self.alerts_judging: Final = Gauge("moodline_alerts_judging", "1 while this process judges alert rules.", registry=r)
         self.http_seconds: Final = Histogram(
             "moodline_http_request_seconds",
             "Time to answer an API request, in s, by route template, method and status class.",

@@ -164,6 +164,37 @@ class ApiSettings(_Group):
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0: any free one.")
     url: str = Field("", description="Where the command line finds the API; empty: `http://HOST:PORT`.")
     max_points: int = Field(5000, ge=1, description="Most points in one timeline answer.")
+    access: Literal["auto", "keys", "open"] = Field(
+        "auto",
+        description="Who needs a key. `auto`: nobody, as long as the API listens on loopback and no key was made, else everybody; "
+        "`keys`: everybody; `open`: nobody, so everybody who reaches the port may do everything.",
+    )
+    session_s: int = Field(7 * 86_400, ge=60, description="How long a browser stays signed in, in s.")
+    rate_per_s: float = Field(
+        200.0, ge=0, description="Requests per second of one key (where none is needed: address), on average; 0: any number."
+    )
+    rate_burst: int = Field(1000, ge=1, description="Requests of one key or address that may come at once.")
+    cors_origins: str = Field(
+        "", description="Origins (`https://host`, with commas) whose pages may use the API with a key of their own; empty: none."
+    )
+
+
+class AlertsSettings(_Group):
+    """Alert rules and their webhooks; they are judged wherever the API runs."""
+
+    enabled: bool = Field(True, description="Whether this process judges rules and sends webhooks; the API for rules is always on.")
+    interval_s: float = Field(1.0, gt=0, le=60, description="How often rules are judged and webhooks sent, in s.")
+    webhook_allow_loopback: bool = Field(False, description="Whether webhooks may go to a loopback address.")
+    webhook_allow_networks: str = Field(
+        "", description="Networks (CIDR, with commas) outside of which no webhook goes; empty: no such limit."
+    )
+    webhook_deny_networks: str = Field(
+        "", description="Networks (CIDR, with commas) to which no webhook goes. Link-local is never reached."
+    )
+    webhook_timeout_s: float = Field(10.0, gt=0, le=60, description="Longest time for one delivery of a webhook, in s.")
+    webhook_attempts: int = Field(12, ge=1, le=100, description="Attempts to deliver before a webhook is given up.")
+    webhook_backoff_min_s: float = Field(2.0, gt=0, description="First pause before a webhook is tried again, in s.")
+    webhook_backoff_max_s: float = Field(3600.0, gt=0, description="Longest pause before a webhook is tried again, in s.")
 
 
 class WorkerSettings(_Group):
@@ -216,6 +247,7 @@ class Settings(BaseSettings):
     classifier: ClassifierSettings = ClassifierSettings()
     aggregator: AggregatorSettings = AggregatorSettings()
     api: ApiSettings = ApiSettings()
+    alerts: AlertsSettings = AlertsSettings()
     worker: WorkerSettings = WorkerSettings()
     secrets: SecretsSettings = SecretsSettings()
     log: LogSettings = LogSettings()
