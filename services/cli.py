@@ -7,10 +7,12 @@ from typing import Annotated
 import typer
 
 from services.commands.analyze import analyze
+from services.commands.audit import audit
 from services.commands.camera import camera
 from services.commands.demo import demo
 from services.commands.evaluate import evaluate
 from services.commands.key import key
+from services.commands.keys import app as keys_app
 from services.commands.models import app as models_app
 from services.commands.streams import app as streams_app
 from services.commands.timeline import timeline
@@ -28,8 +30,10 @@ app = typer.Typer(
 )
 app.add_typer(streams_app, name="streams")
 app.add_typer(models_app, name="models")
+app.add_typer(keys_app, name="keys")
 app.command()(timeline)
 app.command()(key)
+app.command()(audit)
 app.command()(analyze)
 app.command()(demo)
 app.command()(camera)

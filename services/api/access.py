@@ -10,8 +10,8 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from services.api.context import Context
-from services.callers import LOCAL, Caller, Role, matches
+from services.api.context import Context, context_of
+from services.callers import Caller, Role, matches
 from shared.errors import NotAllowedError, StreamNotFoundError
 from shared.streams import StreamSpec
 
@@ -21,6 +21,7 @@ __all__ = [
     "Operator",
     "Role",
     "Viewer",
+    "identify",
     "require_all_streams",
     "require_role",
     "require_scope",
@@ -29,13 +30,22 @@ __all__ = [
 ]
 
 
-async def identify(_connection: HTTPConnection) -> Caller:
-    """Return who opened a connection: a request, an event stream or a web socket. Without checking any role."""
-    return LOCAL
+async def identify(connection: HTTPConnection) -> Caller:
+    """Return who a connection belongs to by now: for asking again while a page, an event stream or a web socket goes on.
+
+    Raises:
+        UnauthorizedError: a key is needed and none was given, or it is not good any more.
+        StoreUnavailableError: keys cannot be looked up.
+    """
+    return await context_of(connection).guard.check(connection)
+
+
+async def _admit(connection: HTTPConnection) -> Caller:
+    return await context_of(connection).guard.identify(connection)
 
 
 def _at_least(role: Role) -> Callable[[Caller], Awaitable[Caller]]:
-    async def caller_with_role(caller: Annotated[Caller, Depends(identify)]) -> Caller:
+    async def caller_with_role(caller: Annotated[Caller, Depends(_admit)]) -> Caller:
         return require_role(caller, role)
 
     return caller_with_role

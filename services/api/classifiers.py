@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from services.api import PREFIX
 from services.api.access import Admin, Caller, Role, Viewer
+from services.api.audit import audited
 from services.api.context import Context, Ctx
 from services.api.errors import problem_responses
 from services.api.models import ModelAnswer, ModelChange, ModelPage, RefusalAnswer
@@ -23,6 +24,7 @@ def list_models(ctx: Ctx, caller: Viewer) -> ModelPage:
 
 
 @router.put("/models/active", summary="Choose the active model", responses=problem_responses("model", "model_not_found"))
+@audited("PUT /models/active", "change.name")
 def activate_model(ctx: Ctx, caller: Admin, change: ModelChange) -> ModelPage:
     """Let all classifiers use another model. It is checked here first; each classifier loads it within seconds."""
     if ctx.catalogue is None:

@@ -9,11 +9,13 @@ from fastapi import APIRouter, Header, Query, Response
 
 from services.api import PREFIX
 from services.api.access import Caller, Operator, Viewer, require_scope, visible, visible_streams
+from services.api.audit import audited
 from services.api.cameras import address_fields, changed_address_fields
 from services.api.context import Context, Ctx
 from services.api.describe import describe, state_of
 from services.api.errors import problem_responses
 from services.api.models import NewStream, StreamAnswer, StreamChange, StreamPage
+from services.api.upload_folder import UploadFolder
 from services.report.moments import to_us
 from shared.errors import InvalidStreamError, RevisionConflictError, StreamNotFoundError, StreamStartedError
 from shared.messages import Lane
@@ -43,6 +45,7 @@ _CHANGE = problem_responses(
         **problem_responses("stream_exists", "body_too_large", "invalid_stream", "invalid_request", "seal"),
     },
 )
+@audited("POST /streams", "body.id")
 def add_stream(ctx: Ctx, caller: Operator, body: NewStream, response: Response) -> StreamAnswer:
     """Register a stream. Unless `paused`, a worker starts to read it within a second or so."""
     settings, now_us = ctx.settings.ingest, ctx.now_us()
@@ -91,6 +94,7 @@ def get_stream(ctx: Ctx, caller: Viewer, stream_id: str, response: Response) -> 
 
 
 @router.patch("/streams/{stream_id}", summary="Change a stream", responses=_CHANGE)
+@audited("PATCH /streams/{stream_id}")
 def change_stream(
     ctx: Ctx,
     caller: Operator,
@@ -121,6 +125,7 @@ def change_stream(
 
 
 @router.post("/streams/{stream_id}/pause", summary="Stop reading a stream", responses=_GONE)
+@audited("POST /streams/{stream_id}/pause")
 def pause_stream(ctx: Ctx, caller: Operator, stream_id: str, response: Response) -> StreamAnswer:
     """Stop reading; the timeline stays. Frames already on their way still come in."""
     _update(ctx, caller, stream_id, lambda found: msgspec.structs.replace(found[0], paused=True))
@@ -128,6 +133,7 @@ def pause_stream(ctx: Ctx, caller: Operator, stream_id: str, response: Response)
 
 
 @router.post("/streams/{stream_id}/resume", summary="Go on reading a stream", responses=_GONE)
+@audited("POST /streams/{stream_id}/resume")
 def resume_stream(ctx: Ctx, caller: Operator, stream_id: str, response: Response) -> StreamAnswer:
     """Go on where the timeline stands; a failed stream is tried again."""
     _update(ctx, caller, stream_id, lambda found: _retried(found, msgspec.structs.replace(found[0], paused=False)))
@@ -141,10 +147,14 @@ def resume_stream(ctx: Ctx, caller: Operator, stream_id: str, response: Response
     summary="Delete a stream and all of its data",
     responses=_GONE,
 )
+@audited("DELETE /streams/{stream_id}")
 def delete_stream(ctx: Ctx, caller: Operator, stream_id: str) -> None:
-    """Remove the stream and purge its timeline and tracks. This cannot be undone."""
-    visible(ctx, caller, stream_id)
+    """Remove the stream, its timeline and tracks, and its file if that was uploaded. This cannot be undone."""
+    spec = visible(ctx, caller, stream_id)
     ctx.store.remove(stream_id)
+    folder = UploadFolder(ctx.settings)
+    if folder.is_upload(spec.url):
+        folder.remove(spec.url, {other.url for other in ctx.store.list_streams()})
 
 
 def find(ctx: Context, caller: Caller, stream_id: str) -> _Found:

@@ -9,10 +9,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Scope
 
-from services.api.context import Context
-
-CONTEXT_KEY: Final = "moodline.context"
-"""Where in a request's scope the API's context is."""
+from services.api.context import CONTEXT_KEY, Context
 
 _EXACT: Final = frozenset({"/", "/sign-in", "/favicon.ico"})
 _BELOW: Final = ("/streams/", "/_nicegui")

@@ -8,14 +8,14 @@ from typing import Any, Final, TypeVar
 from fastapi import Request, Response
 
 from services.api import streams, timelines
-from services.api.context import Context
+from services.api.access import identify, require_role
+from services.api.context import Context, context_of
 from services.api.models import NewStream, StreamAnswer, StreamChange
 from services.api.timelines import PointsWindow, TimelineParameters, TrackListParameters
-from services.callers import LOCAL, Caller
+from services.callers import Caller, Role
 from services.report.document import TimelineDocument
 from services.report.moments import iso, to_datetime
 from services.report.tracks import TrackDocument
-from services.web.mount import CONTEXT_KEY
 from shared.timeline.levels import Extent
 from shared.timeline.query import extent
 
@@ -28,12 +28,19 @@ class Visit:
     """One visitor. Every method raises what the API's function raises: a `MoodlineError`."""
 
     ctx: Context
-    caller: Caller
     request: Request
+
+    async def caller(self) -> Caller:
+        """Return who the visitor is. Asked anew each time, so that a key that was removed ends what its visitor sees."""
+        return await identify(self.request)
+
+    async def may_change(self) -> bool:
+        """Return whether the visitor may change streams."""
+        return (await self.caller()).role.includes(Role.OPERATOR)
 
     async def list_streams(self) -> list[StreamAnswer]:
         """Return all streams that the visitor may see, ordered by id."""
-        return await asyncio.to_thread(self._list_streams)
+        return await asyncio.to_thread(self._list_streams, await self.caller())
 
     async def stream(self, stream_id: str) -> StreamAnswer:
         """Return one stream."""
@@ -41,23 +48,23 @@ class Visit:
 
     async def add(self, definition: NewStream) -> StreamAnswer:
         """Register a stream."""
-        return await self._ask(streams.add_stream, definition, Response())
+        return await self._change(streams.add_stream, definition, Response())
 
     async def change(self, stream_id: str, change: StreamChange) -> StreamAnswer:
         """Change a stream."""
-        return await self._ask(streams.change_stream, stream_id, change, Response())
+        return await self._change(streams.change_stream, stream_id, change, Response())
 
     async def pause(self, stream_id: str) -> StreamAnswer:
         """Stop reading a stream."""
-        return await self._ask(streams.pause_stream, stream_id, Response())
+        return await self._change(streams.pause_stream, stream_id, Response())
 
     async def resume(self, stream_id: str) -> StreamAnswer:
         """Go on reading a stream, or try a failed one again."""
-        return await self._ask(streams.resume_stream, stream_id, Response())
+        return await self._change(streams.resume_stream, stream_id, Response())
 
     async def delete(self, stream_id: str) -> None:
         """Delete a stream and all of its data."""
-        await self._ask(streams.delete_stream, stream_id)
+        await self._change(streams.delete_stream, stream_id)
 
     async def timeline(self, stream_id: str, parameters: TimelineParameters) -> TimelineDocument:
         """Return a window of a timeline."""
@@ -83,20 +90,25 @@ class Visit:
         await self.stream(stream_id)
         return await asyncio.to_thread(extent, self.ctx.store, stream_id)
 
-    def _list_streams(self) -> list[StreamAnswer]:
+    def _list_streams(self, caller: Caller) -> list[StreamAnswer]:
         found: list[StreamAnswer] = []
         cursor: str | None = None
         while True:
-            page = streams.list_streams(self.ctx, self.caller, limit=_PAGE, cursor=cursor)
+            page = streams.list_streams(self.ctx, caller, limit=_PAGE, cursor=cursor)
             found += page.streams
             cursor = page.next_cursor
             if cursor is None:
                 return found
 
     async def _ask(self, handler: Callable[..., _Answer], *arguments: Any) -> _Answer:
-        return await asyncio.to_thread(handler, self.ctx, self.caller, *arguments)
+        return await asyncio.to_thread(handler, self.ctx, await self.caller(), *arguments)
+
+    async def _change(self, handler: Callable[..., _Answer], *arguments: Any) -> _Answer:
+        # What a route's parameter type demands of its caller is demanded here of the visitor.
+        caller = require_role(await self.caller(), Role.OPERATOR)
+        return await asyncio.to_thread(handler, self.ctx, caller, *arguments)
 
 
 def visit_of(request: Request) -> Visit:
     """Return who asks for a page."""
-    return Visit(request.scope[CONTEXT_KEY], LOCAL, request)
+    return Visit(context_of(request), request)
