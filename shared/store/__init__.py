@@ -4,6 +4,7 @@ from shared.errors import SettingsError
 from shared.store.base import (
     ApplyResult,
     Cell,
+    CellRange,
     Claim,
     Document,
     Documents,
@@ -22,6 +23,7 @@ from shared.store.base import (
 __all__ = [
     "ApplyResult",
     "Cell",
+    "CellRange",
     "Claim",
     "Document",
     "Documents",

@@ -77,6 +77,16 @@ class Cell(NamedTuple):
     value: bytes
 
 
+class CellRange(NamedTuple):
+    """Cells of one series and level with `start` <= index < `stop`."""
+
+    stream_id: str
+    series: str
+    level_s: int
+    start: int
+    stop: int
+
+
 class TimelineUpdate(msgspec.Struct, frozen=True, kw_only=True):
     """One atomic step of one stream.
 
@@ -177,8 +187,16 @@ class TimelineStore(Protocol):
         """Return `(index, value)` of stored cells with start <= index < stop, ordered. Empty for unknown streams."""
         ...
 
+    def read_many(self, ranges: Sequence[CellRange]) -> list[list[tuple[int, bytes]]]:
+        """Return what `read` does for each range, in one round trip. Each is as of one moment, and none before the one before."""
+        ...
+
     def bounds(self, stream_id: str, level_s: int) -> tuple[int, int] | None:
         """Return first and last stored index of the stream's own series at a level, or None."""
+        ...
+
+    def bounds_many(self, stream_id: str, levels_s: Sequence[int]) -> list[tuple[int, int] | None]:
+        """Return what `bounds` does for each level, in one round trip."""
         ...
 
     def prune(self, now_s: float) -> int:

@@ -12,7 +12,7 @@ import msgspec
 from shared.bus.base import Position
 from shared.clock import Clock, SystemClock
 from shared.errors import RevisionConflictError, SettingsError, StreamExistsError, StreamNotFoundError
-from shared.store.base import BLOCK_CELLS, ApplyResult, Claim, Mark, Progress, Retention, TimelineUpdate
+from shared.store.base import BLOCK_CELLS, ApplyResult, CellRange, Claim, Mark, Progress, Retention, TimelineUpdate
 from shared.store.cells import block_of, clamp, kept_s, session_floor_ms
 from shared.store.records import decode_spec, decode_status, encode_record
 from shared.store.sqlite_documents import SqliteDocuments
@@ -200,15 +200,24 @@ class SqliteStore(SqliteDocuments):
     # Timeline
 
     def read(self, stream_id: str, series: str, level_s: int, start: int, stop: int) -> list[tuple[int, bytes]]:
+        return self.read_many([CellRange(stream_id, series, level_s, start, stop)])[0]
+
+    def read_many(self, ranges: Sequence[CellRange]) -> list[list[tuple[int, bytes]]]:
         with self._file.read() as db:
-            return db.execute(_READ, (_key(db, stream_id), series, level_s, clamp(start), clamp(stop))).fetchall()
+            return [
+                db.execute(_READ, (_key(db, each.stream_id), *each[1:3], clamp(each.start), clamp(each.stop))).fetchall()
+                for each in ranges
+            ]
 
     def bounds(self, stream_id: str, level_s: int) -> tuple[int, int] | None:
+        return self.bounds_many(stream_id, (level_s,))[0]
+
+    def bounds_many(self, stream_id: str, levels_s: Sequence[int]) -> list[tuple[int, int] | None]:
         with self._file.read() as db:
-            place = (_key(db, stream_id), level_s)
-            first = db.execute(_FIRST, place).fetchone()
-            last = db.execute(_LAST, place).fetchone()
-        return None if first is None else (first[0], last[0])
+            key = _key(db, stream_id)
+            places = [(key, level_s) for level_s in levels_s]
+            found = [(db.execute(_FIRST, place).fetchone(), db.execute(_LAST, place).fetchone()) for place in places]
+        return [None if first is None else (first[0], last[0]) for first, last in found]
 
     def prune(self, now_s: float) -> int:
         dropped = 0
