@@ -8,6 +8,7 @@ from types import FrameType
 
 from prometheus_client import start_http_server
 
+from services.alerts.service import AlertService
 from services.bootstrap import build, open_bus_on_demand, open_prober, open_resources, require_shared_bus
 from services.classifier.catalogue import ModelCatalogue
 from services.embedded import EmbeddedService, own_data_dir
@@ -58,17 +59,18 @@ def run_embedded(settings: Settings) -> None:
         stop_on_signal(service.stop)
         resources = service.resources
         catalogue = ModelCatalogue(settings.classifier)
+        alerts = AlertService(resources.store, settings, resources.metrics, resources.clock)
         app = create_app(
             resources.store,
             settings,
             resources.metrics,
             resources.clock,
-            readiness=service.alive,
+            readiness=lambda: service.alive() | alerts.alive(),
             catalogue=catalogue,
             intake=Intake(service.pushes, open_prober(settings)),
         )
         mount_page(app)
-        with ApiServer(app, settings.api.host, settings.api.port) as server:
+        with ApiServer(app, settings.api.host, settings.api.port) as server, alerts:
             log.info("service.ready", extra={"url": server.url})
             service.stop.wait()
         service.check()
@@ -90,9 +92,11 @@ def run_api(settings: Settings) -> None:
         store = stack.enter_context(closing(open_store(settings.store_url(), retention(settings))))
         metrics, clock = Metrics(), SystemClock()
         intake = Intake(_pushes(stack, store, settings, metrics, clock), open_prober(settings))
-        app = create_app(store, settings, metrics, clock, catalogue=ModelCatalogue(settings.classifier), intake=intake)
+        alerts = AlertService(store, settings, metrics, clock)
+        catalogue = ModelCatalogue(settings.classifier)
+        app = create_app(store, settings, metrics, clock, readiness=alerts.alive, catalogue=catalogue, intake=intake)
         mount_page(app)
-        with ApiServer(app, settings.api.host, settings.api.port) as server:
+        with ApiServer(app, settings.api.host, settings.api.port) as server, alerts:
             log.info("service.ready", extra={"url": server.url})
             stop.wait()
 

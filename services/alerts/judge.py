@@ -143,7 +143,8 @@ class Judge:
         same_stream = known is not None and known.state.born_us == spec.created_at_us
         if known is not None and same_stream and known.stored.condition == condition:
             return known
-        from_s = until_s
+        # What was before a camera was registered is no absence.
+        from_s = max(until_s, spec.created_at_us // SECOND_US) if spec.lane is Lane.LIVE else until_s
         if spec.lane is Lane.FILE and watched.progress.last_event_time_us is None:
             from_s = spec.recorded_at_us // SECOND_US
         if known is not None and same_stream:

@@ -4,7 +4,8 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from services.api import audit, classifiers, events, health, keys, push, streams, timelines, uploads
+from services.api import alerts, audit, classifiers, events, health, keys, push, streams, timelines, uploads
+from services.api.access import describe_access
 from services.api.context import Context, Intake, Readiness
 from services.api.errors import install_error_handlers, problem_responses
 from services.api.guard import Guard
@@ -67,11 +68,13 @@ def create_app(
     app.include_router(events.router)
     app.include_router(push.router)
     app.include_router(uploads.router)
+    app.include_router(alerts.router)
     app.include_router(classifiers.router)
     app.include_router(keys.router)
     app.include_router(audit.router)
     app.include_router(health.router)
     install_error_handlers(app)
+    describe_access(app)
     # The last one added is the outermost.
     app.add_middleware(LimitBody)
     app.add_middleware(SameSite, settings=settings.api)

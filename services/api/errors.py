@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketState
 
 from services.api.problems import PROBLEMS, ErrorAnswer, ErrorDetail
-from shared.errors import InvalidKeyError, InvalidStreamError, MoodlineError, QueryError, RateLimitedError
+from shared.errors import InvalidKeyError, InvalidRuleError, InvalidStreamError, MoodlineError, QueryError, RateLimitedError
 
 log = logging.getLogger("moodline.api")
 
@@ -100,7 +100,7 @@ def error_detail(error: MoodlineError) -> ErrorDetail:
     """Return what a client is told about an error whose code is in `PROBLEMS`; of others, that something went wrong."""
     if error.code not in PROBLEMS:
         return ErrorDetail(code="internal", message=_INTERNAL, field=None)
-    field = error.field if isinstance(error, InvalidStreamError | QueryError | InvalidKeyError) else None
+    field = error.field if isinstance(error, InvalidStreamError | QueryError | InvalidKeyError | InvalidRuleError) else None
     return ErrorDetail(code=error.code, message=str(error), field=_FIELD_NAMES.get(field, field) if field else None)
 
 

@@ -104,7 +104,7 @@ def change_stream(
     if_match: Annotated[str | None, Header(description='The revision that the change is based on, as in `ETag`: `"3"`.')] = None,
 ) -> StreamAnswer:
     """Change a camera, labels or pause at any time; what decides the timeline of a file only before the first frame."""
-    bases = {revision for revision in (body.revision, _revision(if_match)) if revision is not None}
+    bases = {revision for revision in (body.revision, revision_of(if_match)) if revision is not None}
 
     def change(found: _Found) -> StreamSpec:
         spec = found[0]
@@ -241,7 +241,8 @@ def _retried(found: _Found, changed: StreamSpec) -> StreamSpec:
     return msgspec.structs.replace(changed, attempt=spec.attempt + 1) if has_failed else changed
 
 
-def _revision(if_match: str | None) -> int | None:
+def revision_of(if_match: str | None) -> int | None:
+    """Return the revision that a header `If-Match` names; None where it names none."""
     if if_match is None or if_match.strip() == "*":
         return None
     match = _IF_MATCH.fullmatch(if_match.strip())

@@ -7,17 +7,18 @@ from fastapi import APIRouter, Header, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.api import PREFIX
-from services.api.access import Viewer, visible
+from services.api.access import Caller, Viewer, visible
 from services.api.context import Context, Ctx
 from services.api.errors import problem_responses
 from services.report.document import SummaryDocument, TimelineDocument, summary_document, timeline_document
 from services.report.export import timeline_csv
+from services.report.timeline_json import timeline_json
 from services.report.tracks import TrackPage, TrackTimelineDocument, track_document, track_timeline_document
 from shared.errors import QueryError
 from shared.messages import Lane
 from shared.streams import StreamSpec
 from shared.timeline.levels import Extent
-from shared.timeline.query import TimelineQuery, extent, timeline
+from shared.timeline.query import TimelineQuery, extent, find_cells, timeline
 from shared.timeline.times import parse_resolution, parse_time
 from shared.timeline.track_query import track_list, track_timeline
 
@@ -99,11 +100,24 @@ def get_timeline(
 ) -> TimelineDocument | Response:
     """Return a window of a stream's timeline, empty stretches included, each with the reason why it is empty."""
     spec = visible(ctx, caller, stream_id)
-    document = _document(ctx, spec, _query(ctx, spec, parameters))
+    query = _query(ctx, spec, parameters)
     if parameters.format is Format.CSV or (parameters.format is None and "text/csv" in accept.lower()):
         headers = {"content-disposition": f'attachment; filename="{stream_id}.csv"'}
-        return Response(timeline_csv(document), media_type="text/csv; charset=utf-8; header=present", headers=headers)
-    return document
+        text = timeline_csv(_document(ctx, spec, query))
+        return Response(text, media_type="text/csv; charset=utf-8; header=present", headers=headers)
+    found = find_cells(ctx.store, stream_id, query, ctx.settings.api.max_points)
+    if found is None:
+        return _document(ctx, spec, query)
+    body = timeline_json(
+        found, stream=stream_id, lane=spec.lane, recorded_at_us=spec.recorded_at_us, asked_s=query.resolution_s
+    )
+    return Response(body, media_type="application/json")
+
+
+def read_timeline(ctx: Context, caller: Caller, stream_id: str, parameters: PointsWindow) -> TimelineDocument:
+    """Return a window of a stream's timeline. Raises as the route does."""
+    spec = visible(ctx, caller, stream_id)
+    return _document(ctx, spec, _query(ctx, spec, parameters))
 
 
 @router.get("/streams/{stream_id}/summary", summary="Summarise a timeline", responses=_QUERY)
@@ -156,7 +170,7 @@ def _query(ctx: Context, spec: StreamSpec, parameters: PointsWindow) -> Timeline
 def _edges(ctx: Context, spec: StreamSpec, window: Window) -> tuple[int | None, int | None]:
     if window.start is None and window.end is None:
         return None, None
-    now_us = _now_us(ctx, spec)
+    now_us = present_us(ctx, spec)
     start_us = None if window.start is None else parse_time(window.start, now_us, "from")
     end_us = None if window.end is None else parse_time(window.end, now_us, "to")
     if spec.lane is Lane.LIVE and end_us is None and start_us is not None:
@@ -174,7 +188,7 @@ def _live_end_us(ctx: Context, spec: StreamSpec, start_us: int) -> int | None:
     return reached_us if reached_us > start_us else None
 
 
-def _now_us(ctx: Context, spec: StreamSpec) -> int:
+def present_us(ctx: Context, spec: StreamSpec) -> int:
     """Return what relative times count from: a file's own end, since the hour of its reading means nothing to it."""
     if spec.lane is Lane.LIVE:
         return ctx.now_us()
