@@ -5,12 +5,13 @@ stream outside of the caller's scope answers exactly as one that does not exist.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import Depends
+from fastapi import Depends, FastAPI
 from starlette.requests import HTTPConnection
 
 from services.api.context import Context, context_of
+from services.api.guard import SESSION_COOKIE
 from services.callers import Caller, Role, matches
 from shared.errors import NotAllowedError, StreamNotFoundError
 from shared.streams import StreamSpec
@@ -21,6 +22,7 @@ __all__ = [
     "Operator",
     "Role",
     "Viewer",
+    "describe_access",
     "identify",
     "require_all_streams",
     "require_role",
@@ -48,6 +50,7 @@ def _at_least(role: Role) -> Callable[[Caller], Awaitable[Caller]]:
     async def caller_with_role(caller: Annotated[Caller, Depends(_admit)]) -> Caller:
         return require_role(caller, role)
 
+    caller_with_role.role = role  # type: ignore[attr-defined]  # by which a test knows what a route asks for
     return caller_with_role
 
 
@@ -59,6 +62,22 @@ Operator = Annotated[Caller, Depends(_at_least(Role.OPERATOR))]
 
 Admin = Annotated[Caller, Depends(_at_least(Role.ADMIN))]
 """Parameter type of a handler that changes the service."""
+
+
+def describe_access(app: FastAPI) -> None:
+    """Add to the description of the API how a caller shows who it is."""
+    describe_routes = app.openapi
+
+    def describe() -> dict[str, Any]:
+        described = describe_routes()
+        described["components"]["securitySchemes"] = {
+            "key": {"type": "http", "scheme": "bearer", "description": "An API key."},
+            "session": {"type": "apiKey", "in": "cookie", "name": SESSION_COOKIE, "description": "For browsers."},
+        }
+        described["security"] = [{"key": []}, {"session": []}, {}]
+        return described
+
+    app.openapi = describe  # type: ignore[method-assign]  # as FastAPI means it to be extended
 
 
 def require_role(caller: Caller, role: Role) -> Caller:

@@ -87,7 +87,10 @@ def audited(route: str, *more: str) -> Callable[[Callable[_P, _R]], Callable[_P,
 
         def note(arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
             given = signature.bind(*arguments, **named).arguments
-            note_change(given["ctx"], given["caller"], route, {name.rpartition(".")[2]: _value(given, name) for name in names})
+            ids = {name.rpartition(".")[2]: _value(given, name) for name in names}
+            note_change(
+                given["ctx"], given["caller"], route, {name: str(value) for name, value in ids.items() if value is not None}
+            )
 
         @wraps(handler)
         def plain(*arguments: _P.args, **named: _P.kwargs) -> _R:
@@ -113,11 +116,11 @@ def note_change(ctx: Context, caller: Caller, what: str, ids: dict[str, str]) ->
     append_change(ctx.store, Change(ctx.now_us(), caller.name, caller.role, what, ids))
 
 
-def _value(given: dict[str, Any], name: str) -> str:
-    value: Any = given
+def _value(given: Any, name: str) -> Any:
+    value = given
     for part in name.split("."):
         value = value.get(part) if isinstance(value, dict) else getattr(value, part)
-    return str(value)
+    return value
 
 
 def _answer(number: int, change: Change) -> ChangeAnswer:

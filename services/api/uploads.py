@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from services.api import PREFIX
 from services.api.access import Caller, Operator, require_scope
+from services.api.audit import audited
 from services.api.bodies import chunks_of
 from services.api.context import Context, Ctx
 from services.api.errors import problem_responses
@@ -93,6 +94,7 @@ class UploadParameters(BaseModel):
         "not_video", "upload_too_large", "disk_full", "too_slow", "too_busy", "stream_exists", "invalid_stream", "invalid_request"
     ),
 )
+@audited("POST /uploads", "asked.name", "asked.stream")
 async def upload(ctx: Ctx, caller: Operator, request: Request, asked: Annotated[UploadParameters, Query()]) -> UploadAnswer:
     """Take the body as a file: under a name of the service's own choice below the media root, and only if it is a video."""
     try:
