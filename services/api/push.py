@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import Message
 
 from services.api import PREFIX
-from services.api.access import Caller, Operator, visible
+from services.api.access import Caller, Operator, Role, identify, require_role, visible
 from services.api.bodies import whole_body
 from services.api.context import Context, Ctx
 from services.api.errors import error_detail, problem_responses
@@ -22,11 +22,13 @@ from shared.errors import (
     FrameError,
     FrameTooLargeError,
     MoodlineError,
+    NotAllowedError,
     NotPushedError,
     NotReadyError,
     StreamNotFoundError,
     StreamPausedError,
     TooSlowError,
+    UnauthorizedError,
 )
 from shared.push import Pushed, Pushes
 from shared.streams import PUSH_URL, StreamSpec, is_pushed
@@ -43,7 +45,7 @@ _HURRY_S: Final = 0.004
 """Pause after a frame that was not wanted: a sender in a hurry must not keep this process busy."""
 _REFUSED: Final = 1008
 _LATER: Final = 1013
-_FINAL: Final = (StreamNotFoundError, StreamPausedError, NotPushedError)
+_FINAL: Final = (StreamNotFoundError, StreamPausedError, NotPushedError, UnauthorizedError, NotAllowedError)
 _JPEG_BODY: Final[dict[str, Any]] = {
     "requestBody": {"required": True, "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}}
 }
@@ -103,7 +105,7 @@ async def push_frame(
 
 
 @router.websocket("/streams/{stream_id}/frames")
-async def push_frames(socket: WebSocket, ctx: Ctx, caller: Operator, stream_id: str) -> None:
+async def push_frames(socket: WebSocket, ctx: Ctx, _caller: Operator, stream_id: str) -> None:
     """Take each binary message as one JPEG; a text message before it may tell when it was taken. Every frame is answered."""
     await socket.accept()
     try:
@@ -111,7 +113,7 @@ async def push_frames(socket: WebSocket, ctx: Ctx, caller: Operator, stream_id: 
             ctx.gate.hold("pushing connections", 2 * ctx.settings.push.max_streams),
             ctx.gate.hold(f"connections of {stream_id!r}", _SOCKETS_PER_STREAM),
         ):
-            await _Conversation(ctx, caller, socket, stream_id).run()
+            await _Conversation(ctx, socket, stream_id).run()
     except WebSocketDisconnect:
         return
     except MoodlineError as error:
@@ -121,9 +123,8 @@ async def push_frames(socket: WebSocket, ctx: Ctx, caller: Operator, stream_id: 
 class _Conversation:
     """One sender's web socket."""
 
-    def __init__(self, ctx: Context, caller: Caller, socket: WebSocket, stream_id: str) -> None:
+    def __init__(self, ctx: Context, socket: WebSocket, stream_id: str) -> None:
         self._ctx = ctx
-        self._caller = caller
         self._socket = socket
         self._stream_id = stream_id
         self._captured_at: datetime | None = None
@@ -178,7 +179,9 @@ class _Conversation:
         """Return the stream as it was registered at most a second ago. Raises `StreamNotFoundError` and so on."""
         now_s = self._ctx.clock.monotonic_s()
         if self._spec is None or now_s - self._known_s >= _REFRESH_S:
-            self._spec = await run_in_threadpool(_pushed_stream, self._ctx, self._caller, self._stream_id)
+            # The key may have lost its right since.
+            caller = require_role(await identify(self._socket), Role.OPERATOR)
+            self._spec = await run_in_threadpool(_pushed_stream, self._ctx, caller, self._stream_id)
             self._known_s = now_s
         return self._spec
 

@@ -77,16 +77,17 @@ class UploadFolder:
         """Delete what is older than `uploads.keep_s` and no stream's; return how many files went.
 
         Args:
-            used_urls: Of all registered streams, read after nothing more could be registered that is old enough to go.
+            used_urls: Of all registered streams.
             now_s: Wall clock, in s since the Unix epoch.
         """
         used = {path for path in map(self._path_of, used_urls) if path is not None}
         gone = 0
-        with suppress(FileNotFoundError):
-            for path in self._folder.iterdir():
-                is_ours = _OURS.fullmatch(path.name) or _PART.fullmatch(path.name)
+        for path in self._folder.iterdir() if self._folder.is_dir() else ():
+            is_ours = _OURS.fullmatch(path.name) or _PART.fullmatch(path.name)
+            # An upload that ended meanwhile has changed its name.
+            with suppress(OSError):
                 if is_ours and path.resolve() not in used and now_s - path.lstat().st_mtime > self._keep_s:
-                    path.unlink(missing_ok=True)
+                    path.unlink()
                     gone += 1
         return gone
 

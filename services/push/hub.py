@@ -157,6 +157,8 @@ class PushHub:
                 sent_until_us = former.last_event_us
                 rested_s = self._clock.monotonic_s() - former.ended_s
                 if former.outcome is Outcome.FENCED and rested_s < _REST_S:
+                    # A stream that was deleted looks the same from inside.
+                    self._store.get(spec.stream_id)
                     raise StreamTakenError(
                         f"another process takes the frames of stream {spec.stream_id!r}; send all of them to the same one"
                     )
