@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from services.api import alerts, audit, classifiers, events, health, keys, push, streams, timelines, uploads
+from services.api import alerts, audit, classifiers, compare, events, health, keys, push, streams, timelines, uploads
 from services.api.access import describe_access
 from services.api.context import Context, Intake, Readiness
 from services.api.errors import install_error_handlers, problem_responses
@@ -68,6 +68,7 @@ def create_app(
     app.include_router(events.router)
     app.include_router(push.router)
     app.include_router(uploads.router)
+    app.include_router(compare.router)
     app.include_router(alerts.router)
     app.include_router(classifiers.router)
     app.include_router(keys.router)

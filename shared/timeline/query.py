@@ -92,7 +92,7 @@ def timeline(
     if found is None:
         return _nothing(query, lane)
     plan, labels = found.plan, found.labels
-    buckets = _merged(found)
+    buckets = merged_buckets(found)
     step_s, step_us = plan.resolution_s, plan.resolution_s * SECOND_US
     whole = plan.start * step_s, plan.stop * step_s
     points = []
@@ -240,7 +240,8 @@ def find_cells(store: TimelineStore, stream_id: str, query: TimelineQuery, limit
     return FoundCells(plan, cells, closed_to_us, model_labels(days))
 
 
-def _merged(found: FoundCells) -> list[tuple[int, Bucket]]:
+def merged_buckets(found: FoundCells) -> list[tuple[int, Bucket]]:
+    """Return start, in microseconds since the Unix epoch, and bucket of every point of the plan, empty ones included."""
     plan, closed_to_us = found.plan, found.closed_to_us
     merged = _merge_cells(((index, unpack(value)) for index, value in found.cells), plan.resolution_s // plan.level_s)
     step_us = plan.resolution_s * SECOND_US
