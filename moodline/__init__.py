@@ -9,12 +9,16 @@
 `Client` has a method for everything that the HTTP API can do; answers are the frozen structs of `moodline.answers`.
 """
 
+from moodline._alerts import RuleOptions
 from moodline._events import AlertEvent, Event, Events, Face, FacesEvent, Hello, PointEvent, RemovedEvent, StateEvent
 from moodline._streams import StreamChanges, StreamOptions
 from moodline.answers import (
     Alert,
     Caller,
     Change,
+    Delivery,
+    DryRun,
+    Firing,
     Key,
     Model,
     Models,
@@ -24,6 +28,7 @@ from moodline.answers import (
     Pushed,
     PushTotals,
     Ready,
+    Rule,
     Status,
     Stream,
     Summary,
@@ -64,10 +69,13 @@ __all__ = [
     "Client",
     "ClientError",
     "ConflictError",
+    "Delivery",
+    "DryRun",
     "Event",
     "Events",
     "Face",
     "FacesEvent",
+    "Firing",
     "Hello",
     "InvalidRequestError",
     "InvalidStreamError",
@@ -86,6 +94,8 @@ __all__ = [
     "Pushed",
     "Ready",
     "RemovedEvent",
+    "Rule",
+    "RuleOptions",
     "ServiceError",
     "SourceError",
     "StateEvent",

@@ -5,6 +5,7 @@ from typing import Final, Self
 
 import httpx
 
+from moodline._alerts import AlertMethods
 from moodline._link import Link
 from moodline._live import LiveMethods
 from moodline._service import ServiceMethods
@@ -15,7 +16,7 @@ from shared.clock import Clock, SystemClock
 TIMEOUT_S: Final = 30.0
 
 
-class Client(StreamMethods, TimelineMethods, LiveMethods, ServiceMethods):
+class Client(StreamMethods, TimelineMethods, LiveMethods, AlertMethods, ServiceMethods):
     """Asks one Moodline. A context manager, since it keeps connections open. Thread-safe.
 
     Every method raises `ApiError` (see `moodline.errors`), and `InvalidStreamError` for an id that no stream can have. Requests

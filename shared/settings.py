@@ -163,6 +163,7 @@ class ApiSettings(_Group):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0: any free one.")
     url: str = Field("", description="Where the command line finds the API; empty: `http://HOST:PORT`.")
+    key: SecretStr = Field(SecretStr(""), description="API key that the command line asks with; the service does not use it.")
     max_points: int = Field(5000, ge=1, description="Most points in one timeline answer.")
     access: Literal["auto", "keys", "open"] = Field(
         "auto",

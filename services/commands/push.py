@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from services.commands.connection import open_client
 from shared.clock import Clock, SystemClock
 from shared.errors import ImageError, SettingsError
 from shared.settings import IngestSettings, load_settings
@@ -27,12 +28,10 @@ def push(
     loop: Annotated[bool, typer.Option("--loop", help="Begin the clip again when it has ended.")] = False,
 ) -> None:
     """Bring a clip's or a camera's frames to a stream, each when its time has come. Ends at the end, or by Ctrl+C."""
-    from moodline import Client
-
     settings = load_settings()
     frames = paced(pictures(source, settings.ingest, loop=loop), fps, seconds, SystemClock())
     encoded = (_encoded(image, max_side_px, settings.ingest.jpeg_quality, at) for image, at in frames)
-    with Client(settings.api_url()) as client:
+    with open_client() as client:
         totals = client.push_frames(stream, encoded)
     typer.echo(
         f"{totals.sent} frames sent, {totals.sampled} of them are analysed; "

@@ -34,8 +34,8 @@ def running(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> Iterator[S
 def service(running: Service) -> Iterator[Service]:
     """The service without streams; those of the test are removed after it."""
     yield running
-    for stream in running.client.list_streams():
-        running.client.remove(stream.id)
+    for stream in list(running.client.list_streams()):
+        running.client.delete_stream(stream.id)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_a_camera_is_added_seen_live_paused_changed_and_deleted(
     lobby.get_by_role("button", name="Delete lobby").click()
     dialog(page).get_by_role("button", name="Delete", exact=True).click()
     expect(lobby).to_have_count(0)
-    assert service.client.list_streams() == []
+    assert list(service.client.list_streams()) == []
 
 
 def test_a_live_timeline_grows_without_reload(service: Service, visitor: Visitor, camera: CameraSimulator) -> None:
