@@ -68,10 +68,7 @@ class Visit:
 
     async def timeline(self, stream_id: str, parameters: TimelineParameters) -> TimelineDocument:
         """Return a window of a timeline."""
-        document = await self._ask(timelines.get_timeline, stream_id, parameters, "")
-        # Without a format in the parameters, the answer is no text.
-        assert isinstance(document, TimelineDocument)
-        return document
+        return await self._ask(timelines.read_timeline, stream_id, parameters)
 
     async def tracks(self, stream_id: str, parameters: TrackListParameters) -> list[TrackDocument]:
         """Return the faces that were seen in a window."""

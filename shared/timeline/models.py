@@ -88,12 +88,17 @@ class ModelLabels:
         self._changes = changes
         self._seconds = [change[0] for change in changes]
 
-    def throughout(self, start_s: int, stop_s: int) -> tuple[str, ...] | None:
-        """Return what `between` returns for every stretch from `start_s` until before `stop_s`; None where it differs."""
-        first = bisect_left(self._seconds, start_s)
-        if first < len(self._seconds) and self._seconds[first] < stop_s:
-            return None
-        return (self._changes[first - 1][2],) if first else ()
+    def each(self, start_s: int, step_s: int, count: int) -> list[tuple[str, ...]]:
+        """Return what `between` returns for each of `count` stretches of `step_s`, the first of which begins at `start_s`."""
+        first, end = bisect_left(self._seconds, start_s), bisect_left(self._seconds, start_s + count * step_s)
+        found: list[tuple[str, ...]] = []
+        for changed in (*dict.fromkeys((second - start_s) // step_s for second in self._seconds[first:end]), count):
+            # Between two changes all stretches are alike.
+            begin_s = start_s + len(found) * step_s
+            found += [self.between(begin_s, begin_s + step_s)] * (changed - len(found))
+            if changed < count:
+                found.append(self.between(start_s + changed * step_s, start_s + (changed + 1) * step_s))
+        return found
 
     def between(self, start_s: int, stop_s: int) -> tuple[str, ...]:
         """Return the models that classified frames from `start_s` until before `stop_s`, in order; at least one frame was."""
