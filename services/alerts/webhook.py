@@ -156,12 +156,17 @@ class HttpSender:
         connection.default_port = _PORTS[target.scheme]
         with self._connect(target) as plain, plain.dup() as guarded:
             # Time-outs are per read; whoever answers one byte at a time must not hold us either.
-            timer = threading.Timer(self._timeout_s, _cut, (guarded,))
+            too_late = threading.Event()
+            timer = threading.Timer(self._timeout_s, _cut, (guarded, too_late))
             timer.start()
             try:
                 connection.sock = plain if target.scheme == "http" else _with_tls(plain, target.host)
                 connection.request("POST", target.path, body, headers)
-                return connection.getresponse().status
+                status = connection.getresponse().status
+                if too_late.is_set():
+                    # What was cut off may look like an answer.
+                    raise TimeoutError
+                return status
             finally:
                 timer.cancel()
                 connection.close()
@@ -181,7 +186,8 @@ def _with_tls(plain: socket.socket, host: str) -> ssl.SSLSocket:
     return ssl.create_default_context().wrap_socket(plain, server_hostname=host)
 
 
-def _cut(connected: socket.socket) -> None:
+def _cut(connected: socket.socket, too_late: threading.Event) -> None:
+    too_late.set()
     with contextlib.suppress(OSError):
         connected.shutdown(socket.SHUT_RDWR)
 
