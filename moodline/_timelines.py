@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from moodline._frame import Values, frame_of
-from moodline._given import When, query, stream_path, when
+from moodline._given import Names, When, names, query, stream_path, when
 from moodline._link import PREFIX, Link
-from moodline.answers import Summary, Timeline, Track, TrackPage, TrackTimeline
+from moodline.answers import Comparison, Summary, Timeline, Track, TrackPage, TrackTimeline
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,3 +100,27 @@ class TimelineMethods:
         """Return a window of one face's timeline."""
         asked = query(from_=when(start), to=when(end), resolution=resolution, max_points=max_points)
         return self._link.ask(TrackTimeline, "GET", stream_path(stream_id, "tracks", str(int(track))), params=asked)
+
+    def compare(  # what to compare, and the window
+        self,
+        streams: Names = (),
+        *,
+        labels: Names = (),
+        group_by: str | None = None,
+        start: When | None = None,
+        end: When | None = None,
+        max_points: int | None = None,
+    ) -> Comparison:
+        """Return several timelines on one grid of points.
+
+        Args:
+            streams: Ids; or give `labels`.
+            labels: `key=value` or `key`: all streams with all of them.
+            group_by: A label's key: streams with the same value of it are merged into one series.
+            start: Start of the window.
+            end: Its end, not included.
+            max_points: Most points of each series.
+        """
+        asked = query(stream=names(streams), label=names(labels), group_by=group_by, max_points=max_points)
+        asked |= query(from_=when(start), to=when(end))
+        return self._link.ask(Comparison, "GET", "/compare", params=asked)

@@ -4,7 +4,20 @@ from moodline.answers.alerts import Alert, AlertPage, Delivery, DeliveryPage, Dr
 from moodline.answers.base import Answer
 from moodline.answers.service import Caller, Change, ChangePage, Key, KeyPage, Model, Models, NewKey, Ready, Refusal
 from moodline.answers.streams import Progress, Pushed, PushTotals, Status, Stream, StreamPage, Upload, Video
-from moodline.answers.timelines import Point, Shares, Summary, Timeline, Track, TrackPage, TrackPoint, TrackTimeline
+from moodline.answers.timelines import (
+    ComparedPoint,
+    Comparison,
+    Point,
+    Series,
+    Shares,
+    Statistics,
+    Summary,
+    Timeline,
+    Track,
+    TrackPage,
+    TrackPoint,
+    TrackTimeline,
+)
 
 __all__ = [
     "Alert",
@@ -13,6 +26,8 @@ __all__ = [
     "Caller",
     "Change",
     "ChangePage",
+    "ComparedPoint",
+    "Comparison",
     "Delivery",
     "DeliveryPage",
     "DryRun",
@@ -31,7 +46,9 @@ __all__ = [
     "Refusal",
     "Rule",
     "RulePage",
+    "Series",
     "Shares",
+    "Statistics",
     "Status",
     "Stream",
     "StreamPage",

@@ -78,8 +78,73 @@ class Timeline(Answer, frozen=True, kw_only=True):
     summary: Point
 
 
+class Statistics(Answer, frozen=True, kw_only=True):
+    """What a window comes to.
+
+    Attributes:
+        step_s: Length of the stretches that `coverage`, `with_faces` and `missing` count, in s.
+        shares: Of all faces, the share that each emotion leads; None without faces.
+        dominant: The emotion that leads most faces.
+        entropy_bits: Entropy of `shares`, in bits: 0 to 2.807.
+        entropy: The same as a part of the largest possible, 0 to 1.
+        faces: Faces over all frames.
+        coverage: Share of the stretches in which frames were looked at.
+        with_faces: Share of the stretches with faces.
+        missing: Why the rest is missing: shares of `overloaded`, `not_sampled`, `offline`.
+    """
+
+    step_s: int
+    shares: Shares | None = None
+    dominant: str | None = None
+    entropy_bits: float | None = None
+    entropy: float | None = None
+    faces: int
+    coverage: float
+    with_faces: float
+    missing: dict[str, float]
+
+
+class ComparedPoint(Answer, frozen=True, kw_only=True):
+    """One stretch of a series; fields as in `Point`."""
+
+    start: datetime
+    dominant: str | None = None
+    shares: Shares | None = None
+    smoothed: Shares | None = None
+    faces: int
+    coverage: float
+    empty: str | None = None
+    final: bool
+
+
+class Series(Answer, frozen=True, kw_only=True):
+    """One stream, or one group of streams.
+
+    Attributes:
+        name: The stream's id, or the label's value.
+        streams: Ids of the streams that are in it.
+        points: One for every stretch; the same stretches in every series.
+        summary: What the window comes to.
+    """
+
+    name: str
+    streams: list[str]
+    points: list[ComparedPoint]
+    summary: Statistics
+
+
+class Comparison(Answer, frozen=True, kw_only=True):
+    """Several timelines on one grid of points of `resolution_s` s; merged by a label's key where `group_by` names one."""
+
+    start: datetime
+    end: datetime
+    resolution_s: int
+    group_by: str | None = None
+    series: list[Series]
+
+
 class Summary(Answer, frozen=True, kw_only=True):
-    """A window of a stream's timeline as one point, `summary`."""
+    """A window of a stream's timeline as one point, `summary`, and what the `window` comes to."""
 
     stream: str
     lane: str
@@ -87,6 +152,7 @@ class Summary(Answer, frozen=True, kw_only=True):
     start: datetime
     end: datetime
     summary: Point
+    window: Statistics | None = None
 
 
 class Track(Answer, frozen=True, kw_only=True):
