@@ -27,6 +27,8 @@ _REST_S: Final = 2.0
 _STOP_S: Final = 3.0
 _REPLACE_S: Final = 1.5
 _ATTEMPTS: Final = 3
+_CLAIM_S: Final = 1.0
+"""How long a sender waits while another one's frame begins the stream."""
 
 
 class _Entry:
@@ -120,12 +122,15 @@ class PushHub:
         former = entry.thread
         if former is not None and _suits(former, spec):
             return former
-        with entry.lock:
+        if not entry.lock.acquire(timeout=_CLAIM_S):
+            raise TooBusyError(f"stream {spec.stream_id!r} has been beginning for a while: its bus or store answers slowly")
+        try:
             former = entry.thread
-            if former is not None and _suits(former, spec):
-                return former
-            entry.thread = self._begun(spec, former)
-            return entry.thread
+            if former is None or not _suits(former, spec):
+                entry.thread = former = self._begun(spec, former)
+            return former
+        finally:
+            entry.lock.release()
 
     def _entry_of(self, stream_id: str) -> _Entry:
         with self._lock:
