@@ -53,6 +53,7 @@ RULES: Final[dict[str, Role | None]] = {
     "POST /api/v1/streams/{stream_id}/frames": OPERATE,
     "WS /api/v1/streams/{stream_id}/frames": OPERATE,
     "POST /api/v1/uploads": OPERATE,
+    "GET /api/v1/compare": VIEW,
     "GET /api/v1/alerts": VIEW,
     "GET /api/v1/alerts/rules": VIEW,
     "POST /api/v1/alerts/rules": OPERATE,
