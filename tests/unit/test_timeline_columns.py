@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from services.api.timelines import PointsWindow, read_timeline
@@ -118,6 +118,7 @@ def test_the_answer_is_that_of_the_document(world: ApiWorld, query: dict[str, st
     assert answer.json() == json.loads(document.model_dump_json())
 
 
+@example(counts=[(happy, 0, 640 - happy) for happy in (1, 3, 7, 9, 13, 19, 21, 23)], lane=Lane.LIVE)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     counts=st.lists(st.tuples(st.integers(0, 128), st.integers(0, 128), st.integers(0, 640)), min_size=1, max_size=12),
