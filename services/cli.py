@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from services.commands.alerts import app as alerts_app
 from services.commands.analyze import analyze
 from services.commands.audit import audit
 from services.commands.camera import camera
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.add_typer(streams_app, name="streams")
 app.add_typer(models_app, name="models")
+app.add_typer(alerts_app, name="alerts")
 app.add_typer(keys_app, name="keys")
 app.command()(timeline)
 app.command()(push)

@@ -1,5 +1,6 @@
 """Rules in event time: what fires, what does not, and that neither batches nor restarts can be seen in the events."""
 
+import itertools
 import random
 from collections.abc import Iterable, Sequence
 
@@ -99,7 +100,11 @@ def test_under_a_threshold() -> None:
 
 def test_within_the_quiet_time_nobody_is_told_again() -> None:
     events = judge(rule(quiet_s=25), moods(([8] * 6 + [2] * 6) * 4))
-    assert said(events) == [("firing", 5), ("resolved", 11), ("firing", 17), ("resolved", 23)] + [
+    assert said(events) == [
+        ("firing", 5),
+        ("resolved", 11),
+        ("firing", 17),
+        ("resolved", 23),
         ("firing", 29),
         ("resolved", 35),
         ("firing", 41),
@@ -255,11 +260,11 @@ def test_alerts_begin_and_end_in_turn_and_never_flap(judged: Rule, points: list[
         EventKind.FIRING
     ] * (len(events) % 2)
     assert len({event.event_id for event in events}) == len(events)
-    for first, second in zip(events, events[1:], strict=False):
+    for first, second in itertools.pairwise(events):
         least = judged.for_s if second.kind is EventKind.FIRING else judged.clear_for_s
         assert second.at_s - first.at_s >= least or second.reason is Reason.NO_DATA
     told = [event.at_s for event in events if event.kind is EventKind.FIRING and event.notify]
-    assert all(later - earlier >= judged.quiet_s for earlier, later in zip(told, told[1:], strict=False))
+    assert all(later - earlier >= judged.quiet_s for earlier, later in itertools.pairwise(told))
 
 
 @given(histories())

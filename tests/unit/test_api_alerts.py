@@ -17,7 +17,11 @@ from shared.streams import StreamSpec
 from tests.support.alerts import StubReceiver
 from tests.support.api import NOW, NOW_US, ApiWorld, smiling
 
-RULE = {"id": "glad", "stream": "hall", "kind": "share", "emotion": "happy", "threshold": 0.7, "for_s": 5, "window_s": 1, "min_faces": 5}
+RULE: dict[str, Any] = {"id": "glad", "stream": "hall", "kind": "share", "emotion": "happy", "threshold": 0.7} | {
+    "for_s": 5,
+    "window_s": 1,
+    "min_faces": 5,
+}
 HOOK = "https://hooks.example.org/services/T0/token?key=secret"
 
 
@@ -25,7 +29,8 @@ HOOK = "https://hooks.example.org/services/T0/token?key=secret"
 def world(tmp_path: Path) -> Iterator[ApiWorld]:
     with ApiWorld(tmp_path, overrides={"alerts": AlertsSettings()}) as world:
         labels = {"site": "berlin"}
-        world.store.add(StreamSpec(stream_id="hall", url="rtsp://192.0.2.7/1", lane=Lane.LIVE, labels=labels, created_at_us=NOW_US))
+        known: dict[str, Any] = {"labels": labels, "created_at_us": NOW_US}
+        world.store.add(StreamSpec(stream_id="hall", url="rtsp://192.0.2.7/1", lane=Lane.LIVE, **known))
         world.add("clip", labels={"site": "paris"})
         yield world
 
@@ -170,7 +175,8 @@ def test_a_dry_run_changes_nothing_and_says_what_would_have_been(world: ApiWorld
     assert world.store.documents(STATES) == []
     make(world)
     assert world.http.post("/api/v1/alerts/dry-run", json={"rule_id": "glad"}).json()["fired"] == 1
-    for wrong, expected in (({}, "invalid_query"), ({"rule_id": "no"}, "rule_not_found"), ({"rule_id": "glad", "to": NOW}, "invalid_query")):
+    wrong_ones = [({}, "invalid_query"), ({"rule_id": "no"}, "rule_not_found"), ({"rule_id": "glad", "to": NOW}, "invalid_query")]
+    for wrong, expected in wrong_ones:
         assert problem(world.http.post("/api/v1/alerts/dry-run", json=wrong))[1] == expected
 
 
