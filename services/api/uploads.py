@@ -82,7 +82,7 @@ class UploadParameters(BaseModel):
     )
     label: list[str] = Field([], max_length=LABELS_LIMIT, description="`key=value` of that stream; may be repeated.")
     recorded_at: GivenTime | None = Field(None, description="When that stream's recording began; default: now.")
-    sample_fps: Rate | None = None
+    sample_fps: Rate | None = Field(None, description="`sample_fps` of that stream; default: that of the settings.")
 
 
 @router.post(
