@@ -1,8 +1,8 @@
 """Where the commands that ask the API find it, and with which key."""
 
+from contextvars import ContextVar
 from typing import Final, NamedTuple
 
-import click
 import typer
 
 from moodline import Client
@@ -20,16 +20,18 @@ class Place(NamedTuple):
     key: str | None = None
 
 
+_SETTINGS: Final = Place()
+_place: ContextVar[Place] = ContextVar("place", default=_SETTINGS)
+
+
 def note_place(context: typer.Context, url: str | None, key: str | None) -> None:
-    """Remember, for all commands below this one, which API is asked."""
-    context.obj = Place(url, key)
+    """Remember, for all commands below this one and until it ends, which API is asked."""
+    token = _place.set(Place(url, key))
+    context.call_on_close(lambda: _place.reset(token))
 
 
 def open_client() -> Client:
     """Return a client of the API that the command line or the settings name."""
-    context = click.get_current_context(silent=True)
-    found = context.find_object(Place) if context is not None else None
-    settings = load_settings()
-    url = found.url if found and found.url else settings.api_url()
-    key = found.key if found and found.key else settings.api.key.get_secret_value()
-    return Client(url, key, clock=SystemClock())
+    place, settings = _place.get(), load_settings()
+    key = place.key or settings.api.key.get_secret_value()
+    return Client(place.url or settings.api_url(), key, clock=SystemClock())
