@@ -79,8 +79,12 @@ class LivePublisher:
 
     def publish(self, sample: Sample) -> bool:
         """Send one sampled frame, in order. Raises `StreamNotFoundError` when that shows."""
-        if sample.segment != self._segment and self._begin_session():
-            self._segment = sample.segment
+        if sample.segment != self._segment:
+            # A claim takes the stream from whoever has it: one that has lost it must not take it back.
+            if not self._status.is_ours():
+                return False
+            if self._begin_session():
+                self._segment = sample.segment
         self.last_event_us = sample.event_time_us
         metrics = self._parts.metrics
         # A hole in the numbers: the aggregator counts it as `lost`.
