@@ -12,7 +12,7 @@ from websockets.sync.client import ClientConnection, connect
 from services.api.server import ApiServer
 
 
-class Gone(Exception):
+class GoneError(Exception):
     """The server has closed; `code` and `reason` say why."""
 
     def __init__(self, code: int, reason: str) -> None:
@@ -28,12 +28,12 @@ class Talk:
         self._socket = socket.__enter__()
 
     def hear(self) -> dict[str, Any]:
-        """Return the next message. Raises `Gone`."""
+        """Return the next message. Raises `GoneError`."""
         try:
             message: dict[str, Any] = json.loads(self._socket.recv(timeout=20))
         except ConnectionClosed as closed:
             code, reason = (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (1006, "")
-            raise Gone(code, reason) from None
+            raise GoneError(code, reason) from None
         return message
 
     def say(self, message: bytes | str) -> None:

@@ -16,7 +16,7 @@ from shared.push import Pushed
 from shared.settings import PushSettings
 from shared.streams import StreamSpec
 from tests.support.api import NOW, NOW_US, ApiWorld
-from tests.support.sockets import Gone, Site
+from tests.support.sockets import GoneError, Site
 
 JPEG = b"\xff\xd8\xff\xe0 a picture \xff\xd9"
 FRAMES = "/api/v1/streams/door/frames"
@@ -110,7 +110,7 @@ def test_only_pushed_streams_that_are_not_paused_take_frames(world: PushWorld, p
     with world.site() as site, site.talk(path) as talk:
         said = talk.hear()
         assert (said["type"], said["number"], said["error"]["code"]) == ("error", None, expected[1])
-        with pytest.raises(Gone) as closed:
+        with pytest.raises(GoneError) as closed:
             talk.hear()
     assert (closed.value.code, closed.value.reason) == (1008, expected[1])
     assert world.pushes.got == []
@@ -190,7 +190,7 @@ def test_a_sender_of_nothing_but_rubbish_is_sent_away(world: PushWorld) -> None:
         for _ in range(20):
             talk.say(b"x")
         assert [talk.hear()["type"] for _ in range(20)] == ["error"] * 20
-        with pytest.raises(Gone) as closed:
+        with pytest.raises(GoneError) as closed:
             talk.hear()
     assert closed.value.code == 1013
 
@@ -201,7 +201,7 @@ def test_a_stream_that_another_process_took_is_told_to_come_back_later(world: Pu
         world.pushes.raises = StreamTakenError("another process has it")
         talk.say(JPEG)
         assert talk.hear()["error"]["code"] == "stream_taken"
-        with pytest.raises(Gone) as closed:
+        with pytest.raises(GoneError) as closed:
             talk.hear()
     assert closed.value.code == 1013
 
@@ -220,7 +220,7 @@ def test_pause_and_delete_end_a_conversation(world: PushWorld, change: str) -> N
         talk.say(JPEG)
         expected = "stream_paused" if change == "pause" else "stream_not_found"
         assert talk.hear()["error"]["code"] == expected
-        with pytest.raises(Gone) as closed:
+        with pytest.raises(GoneError) as closed:
             talk.hear()
     assert closed.value.code == 1008
     assert len(world.pushes.got) == 1
