@@ -11,12 +11,13 @@ from moodline._events import Events
 from moodline._given import Names, names, query, stream_path, when
 from moodline._link import Link
 from moodline.answers import Pushed, PushTotals, Upload
-from moodline.errors import BusyError, ClientError
+from moodline.errors import BusyError, ClientError, ServiceError, UnreachableError
 
 _CHUNK_BYTES: Final = 256 * 1024
 _LOOKED_AT_S: Final = 300.0
 """The service looks at a file's end before it answers."""
-_BUSY_PAUSE_S: Final = 0.5
+_LOST_PAUSE_S: Final = 0.5
+_PATIENCE_S: Final = 60.0
 
 Frame = bytes | tuple[bytes, datetime]
 """A JPEG, or a JPEG and when it was taken."""
@@ -27,7 +28,7 @@ class LiveMethods:
 
     _link: Link
 
-    def events(  # one for each thing that can be asked for
+    def events(
         self,
         *,
         streams: Names = (),
@@ -64,10 +65,14 @@ class LiveMethods:
     def push_frames(self, stream_id: str, frames: Iterable[Frame]) -> PushTotals:
         """Bring frames as they come, until there are no more. Blocks.
 
-        Live, so the newest counts: frames that the service would leave out are not sent, and what comes while it is too busy
-        is lost.
+        Live, so the newest counts: frames that the service would leave out are not sent, and what comes while it is busy, or not
+        there for a moment, is lost.
+
+        Raises:
+            ApiError: the first frame cannot be brought, none could for a minute, or the stream takes none.
         """
         clock, free_s = self._link.clock, 0.0
+        taken_s: float | None = None
         sent = sampled = spared = lost = 0
         for frame in frames:
             jpeg, captured_at = frame if isinstance(frame, tuple) else (frame, None)
@@ -76,15 +81,17 @@ class LiveMethods:
                 continue
             try:
                 answer = self.push_frame(stream_id, jpeg, captured_at=captured_at)
-            except BusyError as error:
-                lost += 1
-                free_s = clock.monotonic_s() + (error.retry_after_s or _BUSY_PAUSE_S)
+            except (BusyError, ServiceError, UnreachableError) as error:
+                now_s = clock.monotonic_s()
+                if not isinstance(error, BusyError) and (taken_s is None or now_s - taken_s > _PATIENCE_S):
+                    raise
+                lost, free_s = lost + 1, now_s + (error.retry_after_s or _LOST_PAUSE_S)
                 continue
-            sent, sampled = sent + 1, sampled + answer.sampled
-            free_s = clock.monotonic_s() + answer.wait_ms / 1000
+            taken_s = clock.monotonic_s()
+            sent, sampled, free_s = sent + 1, sampled + answer.sampled, taken_s + answer.wait_ms / 1000
         return PushTotals(sent=sent, sampled=sampled, spared=spared, lost=lost)
 
-    def upload(  # what may be said of the stream
+    def upload(
         self,
         path: Path | str,
         *,

@@ -87,7 +87,7 @@ class TimelineMethods:
                 return
             asked["cursor"] = page.next_cursor
 
-    def track_timeline(  # the window
+    def track_timeline(
         self,
         stream_id: str,
         track: int,
@@ -101,7 +101,7 @@ class TimelineMethods:
         asked = query(from_=when(start), to=when(end), resolution=resolution, max_points=max_points)
         return self._link.ask(TrackTimeline, "GET", stream_path(stream_id, "tracks", str(int(track))), params=asked)
 
-    def compare(  # what to compare, and the window
+    def compare(
         self,
         streams: Names = (),
         *,

@@ -134,7 +134,7 @@ class PushTotals(Answer, frozen=True, kw_only=True):
         sent: Frames that the service took.
         sampled: Of these, those that are analysed.
         spared: Frames that were not sent, because they would have been left out.
-        lost: Frames that came while the service was too busy.
+        lost: Frames that came while the service was busy or not there.
     """
 
     sent: int = 0

@@ -283,6 +283,26 @@ def test_frames_that_a_busy_service_does_not_take_are_lost() -> None:
     assert [request.content for request in asked] == [b"1", b"3"]
 
 
+def test_frames_outlive_a_restart_of_the_service() -> None:
+    taken = {"sampled": True, "replaced": False, "time": "2026-05-01T12:00:00Z", "wait_ms": 0}
+    gone, back = httpx.ConnectError("refused"), httpx.Response(202, json=taken)
+    client, asked, clock = client_of(back, gone, refusal(503, "bus_unavailable"), back, *[gone] * 61)
+
+    def frames(count: int) -> Iterator[bytes]:
+        for _ in range(count):
+            yield b"x"
+            clock.now += 1
+
+    totals = client.push_frames("door", frames(4))
+    assert (totals.sent, totals.lost) == (2, 2)
+    with pytest.raises(UnreachableError):
+        client.push_frames("door", frames(1))
+    client, asked, clock = client_of(back, *[gone] * 100)
+    with pytest.raises(UnreachableError):
+        client.push_frames("door", frames(100))
+    assert len(asked) == 62, "a minute's patience"
+
+
 # Uploads
 
 
