@@ -21,7 +21,7 @@ from services.alerts.outbox import Outbox
 from services.alerts.records import ALERTS_LOG, KEEP, STATES, RuleBook, Saved, decode, encode, event_json, state_key
 from services.alerts.rules import Rule
 from shared.clock import Clock
-from shared.errors import RevisionConflictError
+from shared.errors import RevisionConflictError, StoreError, StoreUnavailableError
 from shared.messages import Lane
 from shared.metrics import Metrics
 from shared.store import Progress, Store
@@ -81,7 +81,13 @@ class Judge:
         streams = self._store.list_streams() if rules else []
         watching = {spec.stream_id: found for spec in streams if (found := [rule for rule in rules if rule.watches(spec)])}
         for watched in self._watched([spec for spec in streams if spec.stream_id in watching]):
-            self._judge(watched, watching[watched.spec.stream_id])
+            try:
+                self._judge(watched, watching[watched.spec.stream_id])
+            except (RevisionConflictError, StoreUnavailableError):
+                raise
+            except StoreError as error:
+                # A damaged value of one stream must not silence the others.
+                log.warning("alerts.stream_left_out", extra={"stream": watched.spec.stream_id, "reason": str(error)})
         wanted = {state_key(rule.rule_id, stream) for stream, found in watching.items() for rule in found}
         for key in self._kept.keys() - wanted:
             self._withdraw(key)

@@ -122,6 +122,23 @@ class AlertWorld:
         )
         assert [result.value for result in self.store.apply([update])] == ["applied"]
 
+    def damage(self, stream_id: str) -> None:
+        """Let the present second of a timeline be bytes that nobody can read."""
+        mark = Mark(self.store.claim(stream_id, self.clock.now).session, 0)
+        progress = self.store.load([stream_id])[0]
+        assert progress is not None
+        update = TimelineUpdate(
+            stream_id=stream_id,
+            expected=progress.mark,
+            mark=mark,
+            final=False,
+            position=Position("moodline.emotions.live.v1", 0, 1),
+            state=b"",
+            last_event_time_us=int(self.clock.now * 1_000_000),
+            cells=(Cell("", 1, int(self.clock.now), b"\xff"),),
+        )
+        self.store.apply([update])
+
     def log(self) -> list[tuple[str, str, str]]:
         """Return kind, reason and stream of everything in the log of alerts, oldest first."""
         said = [msgspec.json.decode(value) for _, value in self.store.records(ALERTS_LOG, limit=10_000)]

@@ -307,6 +307,17 @@ def test_what_a_dry_run_says_is_what_was_told(world: AlertWorld) -> None:
     assert begun_s <= START
 
 
+def test_a_damaged_timeline_does_not_silence_the_others(world: AlertWorld) -> None:
+    world.add_stream("yard", {"site": "berlin"})
+    world.add_rule(msgspec.structs.replace(GLAD, stream=None, label="site", kind=RuleKind.OFFLINE, emotion=None))
+    process = world.process()
+    process.step()
+    world.damage("hall")
+    world.play(away(20))
+    process.step()
+    assert world.log() == [("firing", "condition", "yard")]
+
+
 def test_a_state_without_news_is_written_only_now_and_then(world: AlertWorld) -> None:
     world.add_rule()
     judge: Judge = world.judge()
