@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
@@ -22,6 +22,7 @@ SESSION_COOKIE: Final = "moodline_session"
 _TRUSTED_S: Final = 2.0
 """A key that was found good is not looked up again for so long; a removed one ends within this time on other machines."""
 _KNOWN_LIMIT: Final = 4096
+_T = TypeVar("_T")
 _FAILURES: Final = 10
 _FAILURES_PER_S: Final = 1 / 6
 """Unknown keys that an address may send: 10 at once, and one more every 6 s."""
@@ -37,7 +38,7 @@ class _Credential:
 
 
 class Guard:
-    """Decides for one application. Its methods that are coroutines belong to the event loop; the others may block."""
+    """Decides for one application. Coroutines belong to the event loop; `forget` may be called from any thread."""
 
     def __init__(self, store: Documents, settings: ApiSettings, clock: Clock) -> None:
         self.keyring: Final = Keyring(store, clock)
@@ -45,6 +46,7 @@ class Guard:
         self._clock = clock
         self._is_loopback = is_loopback(settings.host)
         self._known: OrderedDict[str, tuple[Caller, float]] = OrderedDict()
+        self._refused: OrderedDict[str, None] = OrderedDict()
         self._open: tuple[bool, float] | None = None
         self._requests = Buckets(settings.rate_per_s, settings.rate_burst, clock)
         self._failures = Buckets(_FAILURES_PER_S, _FAILURES, clock)
@@ -83,11 +85,11 @@ class Guard:
         known = self._known.get(digest)
         if known is not None and self._clock.monotonic_s() - known[1] < _TRUSTED_S:
             return known[0]
-        caller = await self._look_up(credential, digest, address_of(connection))
-        self._known[digest] = (caller, self._clock.monotonic_s())
-        self._known.move_to_end(digest)
-        if len(self._known) > _KNOWN_LIMIT:
-            self._known.popitem(last=False)
+        # Should keys be forgotten meanwhile, what was found is too: it goes into the former dictionary.
+        remembered = self._known
+        remembered.pop(digest, None)
+        caller = await self._look_up(credential, address_of(connection))
+        _remember(remembered, digest, (caller, self._clock.monotonic_s()))
         return caller
 
     async def is_open(self) -> bool:
@@ -107,16 +109,22 @@ class Guard:
 
     def forget(self) -> None:
         """Look everything up anew: a key was made or removed, or a session was closed."""
-        self._known.clear()
+        self._known = OrderedDict()
         self._open = None
 
-    async def _look_up(self, credential: _Credential, digest: str, address: str) -> Caller:
-        self._known.pop(digest, None)
+    async def _look_up(self, credential: _Credential, address: str) -> Caller:
         record = await self._holder(credential, address)
         await run_in_threadpool(self.keyring.note_use, record)
         return record.caller()
 
     async def _holder(self, credential: _Credential, address: str) -> KeyRecord:
+        digest = credential.digest()
+        refusal = UnauthorizedError(
+            "the session is over; sign in again" if credential.is_session else "the key is not known here"
+        )
+        if digest in self._refused:
+            # Somebody who repeats what was good once is not guessing, and must not use up the tries of others at this address.
+            raise refusal
         wait_s = self._failures.wait_s(address)
         if wait_s:
             raise RateLimitedError("too many unknown keys came from this address", math.ceil(wait_s))
@@ -124,15 +132,22 @@ class Guard:
         record = await run_in_threadpool(find, credential.secret)
         if record is None:
             self._failures.take(address)
-            raise UnauthorizedError(
-                "the session is over; sign in again" if credential.is_session else "the key is not known here"
-            )
+            # What is not good now never will be: keys are drawn at random, and neither they nor sessions come back.
+            _remember(self._refused, digest, None)
+            raise refusal
         return record
 
     def _count(self, name: str) -> None:
         wait_s = self._requests.take(name)
         if wait_s:
             raise RateLimitedError("too many requests; slow down", math.ceil(wait_s))
+
+
+def _remember(known: OrderedDict[str, _T], digest: str, value: _T) -> None:
+    known[digest] = value
+    known.move_to_end(digest)
+    if len(known) > _KNOWN_LIMIT:
+        known.popitem(last=False)
 
 
 def require_access(store: Documents, settings: ApiSettings, clock: Clock) -> None:

@@ -304,14 +304,20 @@ class TestLimits:
     def test_unknown_keys_are_refused_without_looking_after_ten(self, world: ApiWorld) -> None:
         known = with_key(world, make_key(world, "front", Role.VIEWER))
         assert status(known) == 200
-        guesses = [with_key(world, f"mdl_{number:012}_{'g' * 43}") for number in range(11)]
-        assert [status(guess) for guess in guesses] == [401] * 10 + [429]
+        guesses = [with_key(world, f"mdl_{number:012}_{'g' * 43}") for number in range(13)]
+        assert [status(guess) for guess in guesses[:11]] == [401] * 10 + [429]
         refused = world.http.post(f"{PREFIX}/session", json={"key": "mdl_x"})
         assert (refused.status_code, code(refused), refused.headers["retry-after"]) == (429, "rate_limited", "6")
         # Who was known before goes on from the same address.
         assert status(known) == 200
         world.clock.now += 6
-        assert [status(guess) for guess in guesses[:2]] == [401, 429]
+        assert [status(guess) for guess in guesses[11:]] == [401, 429]
+
+    def test_who_repeats_a_key_that_was_good_once_does_not_use_up_the_tries_of_others(self, world: ApiWorld) -> None:
+        former = make_key(world, "former", Role.VIEWER)
+        Keyring(world.store, world.clock).remove("former")
+        assert [status(with_key(world, former)) for _ in range(30)] == [401] * 30
+        assert status(with_key(world, make_key(world, "front", Role.VIEWER))) == 200
 
 
 class TestCors:
