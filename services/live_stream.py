@@ -147,7 +147,7 @@ class WatchedStream:
         present = (progress.last_event_time_us or 0) // (level_s * SECOND_US)
         known = self._levels.get(level_s)
         # At the first sight of a stream under way, what is closed already is read by who wants it.
-        start = present if known is None else known.next
+        start = self._newest_index(store, level_s, progress, present) if known is None else known.next
         cells = store.read(self.spec.stream_id, "", level_s, start, present + 1)
         if not cells:
             return start, []
@@ -159,6 +159,11 @@ class WatchedStream:
             is_final = index < present or (progress.final and bucket.final)
             points.append(point_event(self.spec, level_s, index, msgspec.structs.replace(bucket, final=is_final), labels))
         return start, points
+
+    def _newest_index(self, store: TimelineStore, level_s: int, progress: Progress, present: int) -> int:
+        """Return where the newest point is: at the mark, or before it where the end of a file lies in a gap."""
+        bounds = store.bounds(self.spec.stream_id, level_s) if progress.final else None
+        return present if bounds is None else min(present, bounds[1])
 
     def _level_events(self, level_s: int, found: tuple[int, list[FeedEvent]] | None, now_s: float) -> list[FeedEvent]:
         """Return points that are final, and the one that is not where it is time to tell it."""
