@@ -158,7 +158,7 @@ def summary_document(timeline: TimelineDocument) -> SummaryDocument:
         start=timeline.start,
         end=timeline.end,
         summary=timeline.summary,
-        window=window_statistics(timeline.points, timeline.summary, timeline.resolution_s),
+        window=window_statistics((point.empty for point in timeline.points), timeline.summary, timeline.resolution_s),
     )
 
 

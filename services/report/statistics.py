@@ -44,15 +44,15 @@ class WindowStatistics(BaseModel):
     )
 
 
-def window_statistics(points: "Iterable[PointDocument]", whole: "PointDocument", step_s: int) -> WindowStatistics:
+def window_statistics(empty: Iterable[EmptyReason | None], whole: "PointDocument", step_s: int) -> WindowStatistics:
     """Return what a window comes to.
 
     Args:
-        points: All stretches of the window.
+        empty: Of every stretch of the window, why it is empty; None where there are faces.
         whole: The window as one point.
         step_s: Length of each stretch, in s.
     """
-    reasons = [point.empty for point in points]
+    reasons = list(empty)
     count = max(1, len(reasons))
     missing = {reason.value: round(reasons.count(reason) / count, _DIGITS) for reason in _MISSING}
     looked = sum(reason is None or reason is EmptyReason.NO_FACE for reason in reasons)
