@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo camera test lint test-unit system kafka services services-stop chaos bench lock clean
@@ -17,12 +18,19 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --no-index -e .
 	touch $@
 
+# What the service needs to run in one process: no TensorFlow, no test tools.
+$(VENV)/.embedded: requirements-embedded.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-embedded.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --no-index -e .
+	touch $@
+
 install: $(VENV)/.installed ## Make the virtual environment with everything pinned
 
-demo: $(VENV)/.installed ## Run the embedded service on a built-in sample: its timeline as a table and a PNG
+demo: $(VENV)/.embedded ## Run the embedded service on a built-in sample: its timeline as a table and a PNG
 	$(BIN)/moodline demo --plot out/demo.png
 
-camera: $(VENV)/.installed ## Serve a camera to try things out: CLIP=path, or a built-in scene
+camera: $(VENV)/.embedded ## Serve a camera to try things out: CLIP=path, or a built-in scene
 	$(BIN)/moodline camera $(CLIP)
 
 test: $(VENV)/.installed system kafka lint ## Install what tests need (Kafka, Redis, …) and run all of them
@@ -59,7 +67,8 @@ bench: $(VENV)/.installed system kafka ## Measure the pipeline against a hand-wr
 
 lock: ## Resolve the dependencies again and pin them with their hashes
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --extra dev pyproject.toml -o requirements.lock
+	$(COMPILE) --extra dev pyproject.toml -o requirements.lock
+	echo 'setuptools>=77' | $(COMPILE) --extra embedded --constraint requirements.lock pyproject.toml - -o requirements-embedded.lock
 
 clean: ## Remove the virtual environment, caches and local servers' data
 	-deploy/local/services.sh stop

@@ -106,11 +106,15 @@ class UploadsSettings(_Group):
 class DetectorSettings(_Group):
     """Finding faces."""
 
-    model: Path | None = Field(
-        None, description="ONNX file for OpenCV's FaceDetectorYN (YuNet); empty: the Haar cascade of OpenCV."
+    model: str = Field(
+        "haar",
+        description="Name of a detector in `models/`, a path to such a folder, an ONNX file for OpenCV's FaceDetectorYN (YuNet), "
+        "or `haar` for the cascade of OpenCV.",
     )
     side_px: int = Field(320, ge=32, le=4096, description="Longer side of the reduced image that is searched, in px.")
-    threshold: float = Field(0.7, ge=0, le=1, description="Least score of a face (ONNX models).")
+    threshold: float | None = Field(
+        None, ge=0, le=1, description="Least score of a face; empty: the model's own, of an ONNX file 0.7. Haar takes none."
+    )
     min_face_px: int = Field(16, ge=4, description="Least width of a face in the reduced image, in px.")
     max_faces: int = Field(64, ge=1, le=1000, description="At most this many faces per frame, best scores first.")
     threads: int = Field(0, ge=0, le=256, description="Frames searched at the same time; 0: one per core.")
@@ -124,7 +128,7 @@ class DetectorSettings(_Group):
 class ClassifierSettings(_Group):
     """Classifying emotions."""
 
-    model: str = Field("fer-seed", description="Name of a folder in `models/`, or a path to one.")
+    model: str = Field("fer-1", description="Name of a folder in `models/`, or a path to one.")
     models_dir: Path | None = Field(
         None, description="Folder with further models, one folder each; empty: only those that come with Moodline."
     )

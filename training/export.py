@@ -1,8 +1,8 @@
 """Make a served model of a training run: `python -m training.export --run training/runs/shipped --data fer2013 --name fer`.
 
 Batch normalisation and shortcuts are folded into the convolutions and the temperature into the last layer, weights are
-rounded to float16, and the result is measured again on the validation part before it is written: the figures in the
-artefact are those of what is served.
+rounded to float16, and what was written is opened and measured again on the validation part: the figures in `metrics.json`
+and on the model card are those of what is served.
 """
 
 import argparse
@@ -17,19 +17,32 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from services.classifier.artefact import FORMAT, MANIFEST, WEIGHTS, InputContract, Manifest, check_architecture
+from services.classifier.artefact import (
+    FORMAT,
+    MANIFEST,
+    WEIGHTS,
+    InputContract,
+    Manifest,
+    check_architecture,
+    load_artefact,
+)
 from shared.emotions import CROP_SIDE_PX, EMOTIONS
 from shared.errors import ModelError
 from training.architecture import ARCHITECTURES, BASELINE, NORM_EPSILON, OFFSET, SCALE, Block
 from training.backend import import_keras
+from training.card import card
 from training.config import config_dict
-from training.data import Split, load_data
+from training.data import VALIDATION, Split, load_data
+from training.evaluate import Metrics, classification_report, evaluate_model
 from training.measures import accuracy, calibration_error, class_figures, confusion, cross_entropy, macro_f1, wilson
-from training.predictor import open_run
-from training.runs import BEST, load_arrays, load_record, load_result
+from training.predictor import open_run, served_model
+from training.runs import BEST, load_arrays, load_log, load_record, load_result, write_json
 
 Array = npt.NDArray[np.float32]
 
+METRICS, CARD = "metrics.json", "README.md"
+
+_CLEANED: Final = ", without duplicates, conflicting labels and images of the validation part"
 _MAX_DIFFERENCE: Final = 0.02
 """Most that a probability may change by folding and rounding."""
 
@@ -116,13 +129,13 @@ def measured(probabilities: Array, split: Split) -> dict[str, Any]:
     }
 
 
-def export(run: Path, data: Path, folder: Path, name: str) -> dict[str, Any]:
-    """Fold, round, measure and write. Returns the figures.
+def export(run: Path, data: Path, folder: Path, name: str) -> Metrics:
+    """Fold, round, write, measure what was written, and write the figures and the card. Returns the figures.
 
     Raises:
         ModelError: the run is of a kind that cannot be folded, or the serving network does not answer like the trained one.
     """
-    record, result = load_record(run), load_result(run)
+    record = load_record(run)
     kind = record.config.model.kind
     if kind not in ARCHITECTURES:
         raise ModelError(f"{run} is a {kind} network; only {', '.join(ARCHITECTURES)} can be served")
@@ -139,17 +152,28 @@ def export(run: Path, data: Path, folder: Path, name: str) -> dict[str, Any]:
     difference = float(np.abs(served - expected).max())
     if difference > _MAX_DIFFERENCE:
         raise ModelError(f"a probability changed by {difference} when the network was folded and rounded")
-    metrics = {**measured(served, validation), "temperature": temperature}
-    cleaning = ", without duplicates, conflicting labels and images of the validation part" if record.config.data.clean else ""
     training = {
-        "data": f"FER-2013 Training{cleaning}",
-        "images": record.images,
-        "backend": record.backend,
-        "result": msgspec.to_builtins(result),
-        "options": config_dict(record.config),
+        "data": f"FER-2013 Training{_CLEANED if record.config.data.clean else ''}",
+        "runs": _runs(run),
     }
-    write_artefact(folder, network, weights, metrics, training)
-    return {**metrics, "largest_change": round(difference, 5)}
+    write_artefact(folder, network, weights, {**measured(served, validation), "temperature": temperature}, training)
+    artefact = load_artefact(folder)
+    metrics = evaluate_model(served_model(artefact), temperature, validation, VALIDATION).metrics
+    write_json(folder / METRICS, metrics)
+    (folder / CARD).write_text(card(artefact, metrics), "utf-8")
+    return metrics
+
+
+def _runs(run: Path) -> list[dict[str, Any]]:
+    """Return what was done, the first run first: a run may begin with another's weights. Folders shrink to their names."""
+    record, result = load_record(run), load_result(run)
+    options = config_dict(record.config)
+    start, soft = options["model"]["start"], options["distil"]["soft_labels"]
+    options["model"]["start"], options["distil"]["soft_labels"] = Path(start).name, Path(soft).name
+    options["distil"]["teachers"] = [Path(teacher).name for teacher in options["distil"]["teachers"]]
+    epochs = result.epochs if result else len(load_log(run))
+    here = {"images": record.images, "epochs": epochs, "backend": record.backend, "options": options}
+    return [*(_runs(Path(start)) if start else []), here]
 
 
 def main() -> None:
@@ -161,7 +185,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder of the artefact; default models/NAME")
     arguments = parser.parse_args()
     folder = arguments.out or Path(__file__).resolve().parents[1] / "models" / arguments.name
-    print(json.dumps(export(arguments.run, arguments.data, folder, arguments.name), indent=2))
+    print(classification_report(export(arguments.run, arguments.data, folder, arguments.name)))
 
 
 if __name__ == "__main__":

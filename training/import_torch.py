@@ -14,10 +14,8 @@ import numpy.typing as npt
 from shared.errors import ModelError
 from training.architecture import ARCHITECTURES, Block
 from training.config import ModelConfig, TrainConfig
-from training.data import load_data
-from training.measures import accuracy, calibration_error, cross_entropy, fitted_temperature, tempered
-from training.predictor import open_run
-from training.runs import BEST, CONFIG, RESULT, RunRecord, RunResult, write_arrays, write_json
+from training.made_run import write_run
+from training.runs import RunRecord, RunResult
 
 Array = npt.NDArray[np.float32]
 
@@ -58,24 +56,7 @@ def import_state(state: Mapping[str, Array], kind: str, data: Path, out: Path) -
     """Write a run of these weights, measured and calibrated on the validation part."""
     weights = named_weights(state, ARCHITECTURES[kind])
     config = TrainConfig(name=kind, model=ModelConfig(kind=kind))  # type: ignore[arg-type]  # checked by the look-up
-    write_json(out / CONFIG, RunRecord(config, 0, "", "torch"))
-    write_arrays(out / BEST, weights)
-    validation = load_data(data).part("validation")
-    answers, labels = open_run(out)[0].predict(validation.images), validation.labels
-    temperature = fitted_temperature(answers, labels)
-    calm = tempered(answers, temperature)
-    result = RunResult(
-        epochs=0,
-        best_epoch=0,
-        accuracy=round(accuracy(answers, labels), 6),
-        cross_entropy=round(cross_entropy(calm, labels), 4),
-        calibration_error=round(calibration_error(answers, labels), 4),
-        calibration_error_tempered=round(calibration_error(calm, labels), 4),
-        temperature=round(temperature, 4),
-        minutes=0.0,
-    )
-    write_json(out / RESULT, result)
-    return result
+    return write_run(out, RunRecord(config, 0, "", "torch"), weights, data)
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from services.classifier.artefact import Artefact, load_artefact
 from services.classifier.factory import model_folder
 from services.classifier.keras_model import KerasModel
 from services.classifier.model import Crops, Model, Probabilities
+from services.classifier.openvino_model import OpenVinoModel
 from shared.emotions import EMOTIONS
 from shared.errors import ModelError
 from training.average import ordered
@@ -61,7 +62,7 @@ def open_predictor(model: str) -> tuple[Model, float]:
     if (folder / CONFIG).is_file():
         return open_run(folder)
     artefact = load_artefact(model_folder(model))
-    return _served(artefact), float(artefact.manifest.metrics.get("temperature", 1.0))
+    return served_model(artefact), float(artefact.manifest.metrics.get("temperature", 1.0))
 
 
 def open_run(run: Path) -> tuple[Model, float]:
@@ -96,8 +97,10 @@ def untempered(probabilities: Probabilities, temperature: float) -> Probabilitie
     return probabilities if temperature == 1.0 else tempered(probabilities, 1 / temperature).astype(np.float32)
 
 
-def _served(artefact: Artefact) -> Model:
-    """Return the artefact as it is served where TensorFlow is installed and free, else in Keras' present backend."""
+def served_model(artefact: Artefact) -> Model:
+    """Return the artefact in the fastest engine that is installed and computes in float32; else in Keras' present backend."""
+    if importlib.util.find_spec("openvino") is not None:
+        return OpenVinoModel(artefact, _BATCH, 0, "float32")
     other = "keras" in sys.modules and import_keras().config.backend() != "tensorflow"
     if importlib.util.find_spec("tensorflow") is not None and not other:
         return KerasModel(artefact, _BATCH)

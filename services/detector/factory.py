@@ -1,28 +1,49 @@
 """Settings to a detector."""
 
+from pathlib import Path
+from typing import Final
+
+from models import models_dir
 from services.detector.base import FaceDetector
+from shared.errors import ModelError
 from shared.settings import DetectorSettings
+
+HAAR: Final = "haar"
+_YUNET_THRESHOLD: Final = 0.7
 
 
 def open_detector(settings: DetectorSettings) -> FaceDetector:
     """Load the detector that the settings name.
 
-    A folder holds a detector of Moodline's own, whose threshold is the model's unless the settings say one; a file is an ONNX
-    network for OpenCV's FaceDetectorYN; where nothing is named, it is the Haar cascade.
+    `haar` is OpenCV's cascade; the name of a folder in `models/`, or a path to a folder, is a detector of Moodline's own; a path
+    to a file is an ONNX network for OpenCV's FaceDetectorYN.
 
     Raises:
-        ModelError: its file is missing or cannot be used.
+        ModelError: there is none, or its files cannot be used.
     """
-    if settings.model is None:
+    if settings.model == HAAR:
         from services.detector.haar import HaarDetector
 
         return HaarDetector(settings.side_px, settings.min_face_px)
-    path = settings.model.expanduser()
+    path = _path(settings.model)
     if path.is_dir():
         from services.detector.own import OwnDetector
 
-        threshold = settings.threshold if "threshold" in settings.model_fields_set else None
-        return OwnDetector(path, threshold, settings.side_px, settings.min_face_px)
+        return OwnDetector(path, settings.threshold, settings.side_px, settings.min_face_px)
     from services.detector.yunet import YuNetDetector
 
-    return YuNetDetector(path, settings.threshold, settings.side_px, settings.min_face_px)
+    threshold = _YUNET_THRESHOLD if settings.threshold is None else settings.threshold
+    return YuNetDetector(path, threshold, settings.side_px, settings.min_face_px)
+
+
+def _path(name: str) -> Path:
+    from services.detector.own import MANIFEST
+
+    shipped = models_dir() / name
+    if name and Path(name).name == name and (shipped / MANIFEST).is_file():
+        return shipped
+    path = Path(name).expanduser()
+    if not name or not path.exists():
+        known = [HAAR, *sorted(found.parent.name for found in models_dir().glob(f"*/{MANIFEST}"))]
+        raise ModelError(f"there is no detector model {name!r}; installed: {', '.join(known)}; or name a folder or an ONNX file")
+    return path

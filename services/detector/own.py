@@ -19,7 +19,7 @@ from services.detector.crop import tidy
 from services.detector.image import check_image, reduced
 from shared.errors import ModelError
 
-MANIFEST: Final = "model.json"
+MANIFEST: Final = "detector.json"
 FORMAT: Final = "moodline-face-detector/1"
 STRIDES: Final = (8, 16, 32)
 OUTPUTS: Final = tuple(f"level{stride}" for stride in STRIDES)
@@ -33,7 +33,7 @@ Level = npt.NDArray[np.float32]
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """`model.json` of a detector.
+    """`detector.json` of a detector.
 
     Attributes:
         format: Says how to read the rest, and what the network's outputs mean.
@@ -70,7 +70,7 @@ class OwnDetector:
     The picture is brought down to `side_px` (never up) and padded with black to multiples of 32 px at its right and bottom.
 
     Args:
-        folder: Holds `model.json` and the ONNX file it names.
+        folder: Holds `detector.json` and the ONNX file it names.
         threshold: Least score of a face, 0 to 1; nothing: the model's own.
         side_px: Longer side of the searched picture.
         min_face_px: Least width of a face in the searched picture.
@@ -102,7 +102,7 @@ class OwnDetector:
 
 
 def load_manifest(folder: Path) -> Manifest:
-    """Read a detector's `model.json`.
+    """Read a detector's `detector.json`.
 
     Raises:
         ModelError: it is missing, damaged, or of another format.

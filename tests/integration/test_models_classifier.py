@@ -29,7 +29,8 @@ from shared.errors import ModelError
 from shared.settings import ClassifierSettings
 from tests.unit.test_training_export import make_state
 
-SEED_MODEL = models_dir() / "fer-seed"
+SHIPPED = ClassifierSettings().model
+SHIPPED_MODEL = models_dir() / SHIPPED
 BFLOAT16_TOLERANCE = 0.02
 """Most that a probability may differ: bfloat16 has 8 significant bits. Measured on 3,589 faces: 0.0093."""
 
@@ -70,7 +71,7 @@ def test_answers_are_distributions(model: Model) -> None:
     assert answer.shape == (21, 7)
     assert np.abs(answer.sum(1) - 1).max() < 1e-5
     assert (quantised(answer).sum(1) == 65535).all()
-    assert model.name == "fer-seed"
+    assert model.name == SHIPPED
 
 
 def test_no_crops(model: Model) -> None:
@@ -133,8 +134,8 @@ def test_other_processes_and_numbers_of_threads_answer_the_same(model: Model, en
 
 def changed(tmp_path: Path, change: Any = None, weights: list[np.ndarray] | None = None) -> Path:
     """Return a copy of the shipped model with another architecture or other weights, and a hash that fits."""
-    manifest = json.loads((SEED_MODEL / MANIFEST).read_text())
-    data = (SEED_MODEL / WEIGHTS).read_bytes()
+    manifest = json.loads((SHIPPED_MODEL / MANIFEST).read_text())
+    data = (SHIPPED_MODEL / WEIGHTS).read_bytes()
     if weights is not None:
         buffer = io.BytesIO()
         np.savez(buffer, **{f"{index:03d}": value for index, value in enumerate(weights)})
@@ -149,7 +150,7 @@ def changed(tmp_path: Path, change: Any = None, weights: list[np.ndarray] | None
 
 @LOADERS
 def test_weights_that_do_not_fit_are_refused(tmp_path: Path, load: Any) -> None:
-    weights = list(load_artefact(SEED_MODEL).weights)
+    weights = list(load_artefact(SHIPPED_MODEL).weights)
     for wrong in (weights[:-1], [*weights, weights[-1]], [weights[0].transpose(1, 0, 3, 2), *weights[1:]]):
         with pytest.raises(ModelError, match="other shapes"):
             load(load_artefact(changed(tmp_path, weights=wrong)), 4, 1)
@@ -234,12 +235,14 @@ def test_the_exporter_writes_what_the_loaders_read(tmp_path: Path) -> None:
 
 
 def test_the_shipped_model_is_small_and_says_what_it_is() -> None:
-    manifest = load_artefact(SEED_MODEL).manifest
-    card = (SEED_MODEL / "README.md").read_text()
-    assert (SEED_MODEL / WEIGHTS).stat().st_size < 5_000_000
-    assert f"{100 * manifest.metrics['accuracy']:.1f}%" in card
+    metrics = json.loads((SHIPPED_MODEL / "metrics.json").read_text())
+    card = (SHIPPED_MODEL / "README.md").read_text()
+    assert (SHIPPED_MODEL / WEIGHTS).stat().st_size < 5_000_000
+    assert sum(weight.size for weight in load_artefact(SHIPPED_MODEL).weights) <= 1_500_000
+    assert f"**{100 * metrics['accuracy']:.1f}%** right" in card
     for name in EMOTIONS:
-        assert f"| {name} | {100 * manifest.metrics['recall'][name]:.0f}% |" in card
+        row = metrics["classes"][name]
+        assert f"| {name} | {row['precision']:.2f} | {row['recall']:.2f} | {row['f1']:.2f} | {row['support']:,} |" in card
 
 
 def read_faces(material: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -260,13 +263,14 @@ def read_faces(material: Path) -> tuple[np.ndarray, np.ndarray]:
 def test_the_shipped_model_is_as_accurate_as_it_says_in_every_engine_and_engines_agree(material: Path) -> None:
     crops, labels = read_faces(material)
     assert len(labels) == 3589
-    claimed = load_artefact(SEED_MODEL).manifest.metrics["accuracy"]
+    claimed = json.loads((SHIPPED_MODEL / "metrics.json").read_text())["accuracy"]
     answers = {}
     for name, engine in ENGINES.items():
         model = open_model(ClassifierSettings(batch_size=32, **engine))
         answers[name] = model.predict(crops)
         model.close()
-        assert (answers[name].argmax(1) == labels).mean() == pytest.approx(claimed, abs=0.001)
+        tolerance = 0.003 if name == "openvino" else 0.001  # bfloat16, where the processor has it
+        assert (answers[name].argmax(1) == labels).mean() == pytest.approx(claimed, abs=tolerance)
     exact = answers["tensorflow"]
     assert np.abs(quantised(answers["openvino-float32"]) - quantised(exact)).max() <= 2
     assert (answers["openvino-float32"].argmax(1) == exact.argmax(1)).all()
@@ -279,7 +283,7 @@ def test_the_shipped_model_is_as_accurate_as_it_says_in_every_engine_and_engines
 
 @LOADERS
 def test_an_artefact_can_be_opened_twice(load: Any) -> None:
-    artefact, crops = load_artefact(SEED_MODEL), make_crops(4)
+    artefact, crops = load_artefact(SHIPPED_MODEL), make_crops(4)
     assert np.array_equal(load(artefact, 4, 1).predict(crops), load(artefact, 4, 1).predict(crops))
 
 
@@ -307,7 +311,7 @@ print([name for name in sys.modules if name.startswith(("openvino_telemetry", "o
 
 def test_a_precision_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ModelError, match="float16"):
-        OpenVinoModel(load_artefact(SEED_MODEL), 4, 1, "float16")
+        OpenVinoModel(load_artefact(SHIPPED_MODEL), 4, 1, "float16")
 
 
 def test_several_callers_at_the_same_time_get_their_own_answers(model: Model) -> None:

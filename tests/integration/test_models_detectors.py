@@ -25,8 +25,8 @@ pytestmark = pytest.mark.material
 
 @pytest.fixture(scope="module", params=["haar", "yunet"])
 def detector_settings(request: pytest.FixtureRequest, material: Path) -> DetectorSettings:
-    model = material / "models" / "face_detection_yunet_n_640.onnx" if request.param == "yunet" else None
-    return DetectorSettings(model=model)
+    models = {"yunet": str(material / "models" / "face_detection_yunet_n_640.onnx")}
+    return DetectorSettings(model=models.get(request.param, request.param))
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +79,8 @@ def test_detections_are_inside_the_image_and_best_first(detector: FaceDetector, 
 
 
 def test_both_detectors_frame_a_face_alike(clips: Path, material: Path) -> None:
-    haar = open_detector(DetectorSettings())
-    yunet = open_detector(DetectorSettings(model=material / "models" / "face_detection_yunet_n_640.onnx"))
+    haar = open_detector(DetectorSettings(model="haar"))
+    yunet = open_detector(DetectorSettings(model=str(material / "models" / "face_detection_yunet_n_640.onnx")))
     sides = []
     for frame in frames_of(clips / "woman-speaking.mp4", 30, 15):
         pair = [cut_faces(frame, found.detect(frame), found.square_from, 1) for found in (haar, yunet)]

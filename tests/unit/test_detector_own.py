@@ -144,11 +144,11 @@ def test_small_faces_are_left_out_on_request(folder: Path) -> None:
 
 def test_settings_open_a_folder_with_the_models_own_threshold_unless_they_say_one(folder: Path) -> None:
     image = picture(160, 160)
-    own = open_detector(DetectorSettings(model=folder, min_face_px=4))
+    own = open_detector(DetectorSettings(model=str(folder), min_face_px=4))
     assert isinstance(own, OwnDetector)
     assert own.square_from == "longer_side"
     assert own.detect(image).tobytes() == OwnDetector(folder, 0.5, 320, 4).detect(image).tobytes()
-    told = open_detector(DetectorSettings(model=folder, min_face_px=4, threshold=0.9))
+    told = open_detector(DetectorSettings(model=str(folder), min_face_px=4, threshold=0.9))
     assert told.detect(image).tobytes() == OwnDetector(folder, 0.9, 320, 4).detect(image).tobytes()
     assert len(told.detect(image)) < len(own.detect(image))
 

@@ -1,4 +1,4 @@
-"""A served detector's card: what `README.md` beside its `model.json` says."""
+"""A served detector's card: what `README.md` beside its `detector.json` says."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -14,7 +14,7 @@ Finds faces: boxes with scores. It was trained for Moodline from random weights,
 | input | float32 (N, 3, H, W), 0 to 255, blue-green-red; H and W multiples of 32 |
 | output | at strides 8, 16 and 32 float32 (N, 5, h, w): the score's logit, logarithms of the distances to the box's sides |
 | network | {weights:,} weights, convolutions alone (`training/detector/spec.py`) |
-| files | `model.json` (contract, threshold, figures), `{file}` (its SHA-256 in `model.json`) |
+| files | `detector.json` (contract, threshold, figures), `{file}` (its SHA-256 in `detector.json`) |
 | training | `training/detector/`, {epochs} epochs, with YuNet's labels on 5,567 photos of mixed origin, which are no part of it |
 
 ## Figures

@@ -1,7 +1,7 @@
 """Make a served detector of a run: `python -m training.detector.export --run RUN --labelled PHOTOS.tar.gz --name NAME`.
 
 Normalisation and shortcuts are folded into plain convolutions and written as ONNX. The threshold is chosen on
-the labelled photos, through the very detector that is served, and the figures in `model.json` are measured with it there.
+the labelled photos, through the very detector that is served, and the figures in `detector.json` are measured with it there.
 """
 
 import argparse
@@ -38,7 +38,7 @@ _CONTRACT: Final[dict[str, str | int]] = {
 
 
 def export(run: Path, labelled: Sequence[LabelledPhoto], folder: Path, name: str) -> Manifest:
-    """Write the ONNX file, `model.json` and the card, and return what is in the second.
+    """Write the ONNX file, `detector.json` and the card, and return what is in the second.
 
     Raises:
         ModelError: the run has no whole epoch yet, or is damaged.
