@@ -12,7 +12,7 @@ from services.api.context import Context, Ctx
 from services.api.errors import problem_responses
 from services.report.document import SummaryDocument, TimelineDocument, summary_document, timeline_document
 from services.report.export import timeline_csv
-from services.report.timeline_json import timeline_json
+from services.report.quick_json import timeline_json
 from services.report.tracks import TrackPage, TrackTimelineDocument, track_document, track_timeline_document
 from shared.errors import QueryError
 from shared.messages import Lane

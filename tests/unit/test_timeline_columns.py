@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from services.api.timelines import PointsWindow, read_timeline
 from services.callers import LOCAL
 from services.report.document import timeline_document
-from services.report.timeline_json import timeline_json
+from services.report.quick_json import timeline_json
 from shared.errors import StoreError
 from shared.messages import Lane, SkipReason
 from shared.store import Cell
