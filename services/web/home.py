@@ -2,20 +2,23 @@
 
 from typing import Any, Final
 
-from fastapi import Request
+from fastapi import Request, Response
 from nicegui import ui
 
 from services.api.models import NewStream, StreamAnswer
+from services.callers import LOCAL
 from services.sample import SAMPLE_URL
+from services.web.alerts import AlertBanner
 from services.web.cards import Acts, Card
 from services.web.elements import FileDrop
 from services.web.forms import StreamForm, confirm_delete
-from services.web.layout import button, frame, refusals_shown
-from services.web.visit import Visit, visit_of
+from services.web.layout import button, frame, leave_to_sign_in, refusals_shown
+from services.web.visit import Visit, admit
 from services.web.windows import Window
 from services.web.words import id_from_name
-from shared.errors import MoodlineError, StreamNotFoundError
+from shared.errors import MoodlineError, UnauthorizedError
 from shared.messages import Lane
+from shared.streams import PUSH_URL, StreamState
 
 _TICK_S: Final = 1.0
 _MOODS_EVERY: Final = 4
@@ -32,7 +35,11 @@ def register() -> None:
 
 async def show_home(request: Request) -> Any:
     """Build the page for one visitor."""
-    await Home(visit_of(request)).build()
+    visit = await admit(request)
+    if isinstance(visit, Response):
+        return visit
+    await Home(visit).build()
+    return None
 
 
 class Home:
@@ -48,7 +55,9 @@ class Home:
 
     async def build(self) -> None:
         """Lay the page out, and keep it up to date while the visitor is there."""
-        with frame("") as actions:
+        caller = await self._visit.caller()
+        self._may_change = await self._visit.may_change()
+        with frame("", signed_in=caller is not LOCAL) as actions:
             with actions:
                 upload = button("Upload", icon="upload", label="Upload a file")
                 webcam = button("Webcam", icon="photo_camera_front", label="Use my webcam").on_click(self._webcam)
@@ -58,6 +67,7 @@ class Home:
             self._drop.opens_by(upload)
             self._problem = ui.label().classes("alert").props("role=alert")
             self._problem.set_visibility(False)
+            self._alerts = AlertBanner(self._visit)
             self._build_empty()
             with ui.element("section").props('aria-label="Streams"') as self._list:
                 with ui.element("div").classes("head"):
@@ -70,6 +80,10 @@ class Home:
 
     def _build_empty(self) -> None:
         with ui.element("section").classes("empty").props('aria-label="Begin"') as self._empty:
+            if not self._may_change:
+                ui.html("<h1>Nothing to see yet</h1>", sanitize=False)
+                ui.label("There is no stream that your key may see.").classes("soft")
+                return
             ui.html("<h1>Whose mood shall it be?</h1>", sanitize=False)
             ui.label("Nothing is watched yet. Four ways to begin:").classes("soft")
             with ui.element("div").classes("ways"):
@@ -83,6 +97,10 @@ class Home:
     async def _tick(self) -> None:
         try:
             streams = await self._visit.list_streams()
+            await self._alerts.refresh()
+        except UnauthorizedError:
+            leave_to_sign_in()
+            return
         except MoodlineError as error:
             self._problem.set_text(str(error))
             self._problem.set_visibility(True)
@@ -109,14 +127,14 @@ class Home:
         for index, stream_id in enumerate(shown):
             if stream_id not in self._cards:
                 with self._grid:
-                    card = Card(self._streams[stream_id], acts)
+                    card = Card(self._streams[stream_id], acts, may_change=self._may_change)
                 card.element.move(target_index=index)
                 self._cards[stream_id] = card
         some = bool(self._streams)
         self._empty.set_visibility(not some)
         self._list.set_visibility(some)
         for each in self._actions:
-            each.set_visibility(some)
+            each.set_visibility(some and self._may_change)
         self._more.set_visibility(len(self._streams) > self._limit)
         self._count.set_text(f"{len(self._streams)}" if some else "")
 
@@ -128,7 +146,8 @@ class Home:
             covered = await self._visit.extent(stream.id)
             now_us = self._visit.ctx.now_us()
             document = await self._visit.timeline(stream.id, window.parameters(stream.lane, covered, now_us, _STRIP_POINTS))
-        except StreamNotFoundError:
+        except MoodlineError:
+            # Deleted meanwhile, or the store is away: the next turn says so.
             return
         self._drawn[stream.id] = stream.progress.frames
         if stream.id in self._cards:
@@ -162,7 +181,7 @@ class Home:
 
     async def _webcam(self) -> None:
         async with refusals_shown():
-            stream = await self._visit.add(NewStream(id=id_from_name("webcam", set(self._streams)), url="push://"))
+            stream = await self._visit.add(NewStream(id=id_from_name("webcam", set(self._streams)), url=PUSH_URL))
             ui.navigate.to(f"/streams/{stream.id}")
 
     async def _uploaded(self, name: str, answer: dict[str, Any]) -> None:
@@ -175,7 +194,7 @@ class Home:
 
 async def toggle(visit: Visit, stream: StreamAnswer) -> StreamAnswer:
     """Pause a stream that is read, resume a paused one, try a failed one again."""
-    works = not stream.paused and stream.status.state != "failed"
+    works = not stream.paused and stream.status.state is not StreamState.FAILED
     return await (visit.pause(stream.id) if works else visit.resume(stream.id))
 
 

@@ -6,11 +6,12 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from nicegui import Client, context, ui
+from nicegui import ui
 
+from services.api import PREFIX
 from services.report.palette import EMOTION_COLORS
 from services.web.strip import hatch_patterns
-from shared.errors import MoodlineError
+from shared.errors import MoodlineError, UnauthorizedError
 
 _STATIC: Final = Path(__file__).parent / "static"
 
@@ -30,6 +31,9 @@ document.addEventListener("DOMContentLoaded", () => setTimeout(() => {
 </script>"""
 
 
+_SIGN_OUT: Final = f"""() => fetch("{PREFIX}/session", {{ method: "DELETE" }}).then(() => location.assign("/sign-in"))"""
+
+
 @cache
 def _head() -> str:
     emotions = "".join(
@@ -40,7 +44,7 @@ def _head() -> str:
 
 
 @contextmanager
-def frame(title: str) -> Iterator[ui.element]:
+def frame(title: str, *, signed_in: bool = False) -> Iterator[ui.element]:
     """Lay out a page: header with skip link, then the main part, within which the caller builds; yields the header's end."""
     ui.page_title(f"{title} · Moodline" if title else "Moodline")
     ui.add_head_html(_head())
@@ -52,6 +56,8 @@ def frame(title: str) -> Iterator[ui.element]:
         actions = ui.element("div").style("display:flex;gap:8px;align-items:center")
         theme = ui.button(icon="contrast").props('flat aria-label="Light or dark" no-caps color=none').classes("icon")
         theme.on("click", js_handler="() => window.moodlineTheme.toggle()")
+        if signed_in:
+            button(icon="logout", kind="icon", label="Sign out").on("click", js_handler=_SIGN_OUT)
     with ui.element("main").props("id=main tabindex=-1").classes("main"):
         yield actions
 
@@ -71,15 +77,17 @@ async def refusals_shown() -> AsyncIterator[None]:
     """Show what the API refuses within as a message on the page, instead of failing."""
     try:
         yield
+    except UnauthorizedError:
+        leave_to_sign_in()
     except MoodlineError as error:
         say(str(error), bad=True)
+
+
+def leave_to_sign_in() -> None:
+    """Take the visitor, whose session is over, to the sign-in page, and back here afterwards."""
+    ui.run_javascript('location.assign("/sign-in?next=" + encodeURIComponent(location.pathname))')
 
 
 def say(text: str, *, bad: bool = False) -> None:
     """Tell the visitor something, also by screen reader."""
     ui.notify(text, type="negative" if bad else "positive", position="bottom", close_button="OK" if bad else False, timeout=9000)
-
-
-def goes_on(client: Client | None = None) -> bool:
-    """Return whether the visitor is still there, so that something can be shown."""
-    return not (client or context.client).is_deleted

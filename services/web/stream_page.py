@@ -4,28 +4,30 @@ from html import escape
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from fastapi import Request
+from fastapi import Request, Response
 from nicegui import ui
 
 from services.api import PREFIX
 from services.api.models import StreamAnswer
 from services.api.timelines import TrackListParameters
+from services.callers import LOCAL
 from services.report.document import TimelineDocument
 from services.report.moments import iso, length_text, to_datetime, to_us
+from services.web.alerts import AlertBanner
 from services.web.cards import progress_html
 from services.web.chart_data import chart_of
 from services.web.elements import CameraSender, MoodTimeline
 from services.web.eta import Eta
 from services.web.forms import StreamForm, confirm_delete
 from services.web.home import toggle
-from services.web.layout import button, frame, refusals_shown
+from services.web.layout import button, frame, leave_to_sign_in, refusals_shown
 from services.web.panels import faces_html, legend_html, totals_html
-from services.web.visit import Visit, visit_of
+from services.web.visit import Visit, admit
 from services.web.windows import SECOND_US, SPANS, Window
 from services.web.words import STATES, age_text, frame_rate, why_text
-from shared.errors import MoodlineError, StreamNotFoundError
+from shared.errors import MoodlineError, StreamNotFoundError, UnauthorizedError
 from shared.messages import Lane
-from shared.streams import StreamState
+from shared.streams import StreamState, is_pushed
 
 _TICK_S: Final = 1.0
 _LIVE_SPAN_S: Final = 600
@@ -44,15 +46,18 @@ def register() -> None:
 
 async def show_stream(request: Request, stream_id: str) -> Any:
     """Build the page for one visitor."""
-    visit = visit_of(request)
+    visit = await admit(request)
+    if isinstance(visit, Response):
+        return visit
     try:
         stream = await visit.stream(stream_id)
     except StreamNotFoundError:
         with frame("Not found"):
             ui.html("<h1>There is no such stream</h1>", sanitize=False)
             ui.link("All streams", "/")
-        return
+        return None
     await StreamPage(visit, stream).build()
+    return None
 
 
 class StreamPage:
@@ -68,7 +73,9 @@ class StreamPage:
     async def build(self) -> None:
         """Lay the page out, and keep it up to date while the visitor is there."""
         name = escape(self._stream.id)
-        with frame(self._stream.id):
+        caller = await self._visit.caller()
+        self._may_change = await self._visit.may_change()
+        with frame(self._stream.id, signed_in=caller is not LOCAL):
             ui.link("← All streams", "/").classes("soft")
             with ui.element("div").classes("head"):
                 ui.html(f"<h1>{name}</h1>", sanitize=False)
@@ -76,8 +83,10 @@ class StreamPage:
                 self._facts = ui.label().classes("soft nums")
                 ui.element("div").classes("grow")
                 self._toggle = button("Pause", icon="pause").on_click(self._on_toggle)
-                button("Change", icon="edit").on_click(self._on_change)
-                button("Delete", icon="delete_outline").on_click(self._on_delete)
+                if self._may_change:
+                    button("Change", icon="edit").on_click(self._on_change)
+                    button("Delete", icon="delete_outline").on_click(self._on_delete)
+            self._alerts = AlertBanner(self._visit, self._stream.id)
             self._why = ui.label().classes("why").style("margin-bottom:12px")
             self._progress = ui.html("", sanitize=False).style("margin-bottom:12px")
             with ui.element("div").classes("columns"):
@@ -114,7 +123,7 @@ class StreamPage:
             self._resolution = ui.label().classes("soft nums").style("margin-top:6px")
 
     def _build_side(self) -> None:
-        if self._stream.url.startswith("push:"):
+        if self._may_change and is_pushed(self._stream.url):
             with ui.element("section").classes("panel").props('aria-label="Camera"'):
                 ui.html("<h2>Your camera</h2>", sanitize=False).style("margin-bottom:8px")
                 CameraSender(self._stream.id, fps=_CAMERA_FPS, side_px=_CAMERA_SIDE_PX)
@@ -126,6 +135,10 @@ class StreamPage:
         try:
             self._stream = await self._visit.stream(self._stream.id)
             await self._refresh()
+            await self._alerts.refresh()
+        except UnauthorizedError:
+            leave_to_sign_in()
+            return
         except StreamNotFoundError:
             ui.navigate.to("/")
             return
@@ -199,7 +212,7 @@ class StreamPage:
             act, icon = "Try again", "refresh"
         self._toggle.set_text(act)
         self._toggle.set_icon(icon)
-        self._toggle.set_visibility(stream.status.state is not StreamState.ENDED)
+        self._toggle.set_visibility(self._may_change and stream.status.state is not StreamState.ENDED)
 
     def _mark_span(self) -> None:
         for span_s, chosen in self._spans.items():

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from fastapi import Request, Response
+from starlette.responses import PlainTextResponse, RedirectResponse
 
-from services.api import streams, timelines
+from services.api import alerts, streams, timelines
 from services.api.access import identify, require_role
+from services.api.alert_models import FiringAnswer
 from services.api.context import Context, context_of
 from services.api.models import NewStream, StreamAnswer, StreamChange
 from services.api.timelines import PointsWindow, TimelineParameters, TrackListParameters
@@ -16,6 +18,8 @@ from services.callers import Caller, Role
 from services.report.document import TimelineDocument
 from services.report.moments import iso, to_datetime
 from services.report.tracks import TrackDocument
+from services.web.words import sign_in_path
+from shared.errors import MoodlineError, UnauthorizedError
 from shared.timeline.levels import Extent
 from shared.timeline.query import extent
 
@@ -82,6 +86,11 @@ class Visit:
         newest = next((point for point in reversed(answer.points) if point.smoothed is not None), None)
         return track if newest is None else track.model_copy(update={"smoothed": newest.smoothed, "dominant": newest.dominant})
 
+    async def firing(self) -> list[FiringAnswer]:
+        """Return the alerts that are on."""
+        page = await self._ask(alerts.list_firing)
+        return page.firing
+
     async def extent(self, stream_id: str) -> Extent | None:
         """Return what the timeline of a stream covers; None where nothing is in it yet."""
         await self.stream(stream_id)
@@ -106,6 +115,13 @@ class Visit:
         return await asyncio.to_thread(handler, self.ctx, caller, *arguments)
 
 
-def visit_of(request: Request) -> Visit:
-    """Return who asks for a page."""
-    return Visit(context_of(request), request)
+async def admit(request: Request) -> Visit | Response:
+    """Return who asks for a page; or, where the page cannot be shown, what to answer instead: the way to the sign-in page."""
+    visit = Visit(context_of(request), request)
+    try:
+        await visit.caller()
+    except UnauthorizedError:
+        return RedirectResponse(sign_in_path(request.url.path), 303)
+    except MoodlineError as error:
+        return PlainTextResponse(f"{error}\n", 503)
+    return visit

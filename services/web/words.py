@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from pydantic import ValidationError
 
@@ -91,6 +92,17 @@ def problems_of(error: ValidationError | MoodlineError) -> dict[str, str]:
         return {str(item["loc"][0]) if item["loc"] else "": _sentence(item) for item in error.errors()}
     field = getattr(error, "field", None) or ""
     return {"id" if field == "stream_id" else field: str(error)}
+
+
+def sign_in_path(asked: str) -> str:
+    """Return the address of the sign-in page that leads on to a page of our own."""
+    return "/sign-in?" + urlencode({"next": asked})
+
+
+def own_path(path: str) -> str:
+    """Return the path if it is one of this site, else that of the first page: a link must not lead visitors elsewhere."""
+    is_own = path.startswith("/") and not path.startswith("//") and "\\" not in path and path.isprintable()
+    return path if is_own else "/"
 
 
 def _sentence(item: Any) -> str:

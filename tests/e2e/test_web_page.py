@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
@@ -16,6 +17,7 @@ from tests.support.service import Service
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 SAMPLE = "synthetic://astronaut?seconds=30&fps=25&faces=2&seed=1"
+NOON = "2026-05-01T12:00:00Z"
 CLIP = "man-expressions.mp4"
 SOON_MS = 20_000
 
@@ -72,7 +74,7 @@ def points_text(page: Page) -> Locator:
 
 
 def play_sample(service: Service, stream_id: str = "sample") -> None:
-    service.add(stream_id, SAMPLE, recorded_at="2026-05-01T12:00:00Z")
+    service.add(stream_id, SAMPLE, recorded_at=NOON)
     service.wait_for_state(stream_id, StreamState.ENDED)
 
 
@@ -159,7 +161,7 @@ def test_a_failing_camera_says_why(service: Service, visitor: Visitor) -> None:
 
 
 def test_zoom_lets_the_server_pick_the_resolution(service: Service, visitor: Visitor) -> None:
-    service.add("long", "synthetic://astronaut?seconds=7200&fps=1&faces=1&seed=1", sample_fps="0.05")
+    service.add("long", "synthetic://astronaut?seconds=7200&fps=1&faces=1&seed=1", sample_fps="0.05", recorded_at=NOON)
     service.wait_for_state("long", StreamState.ENDED, timeout_s=120)
     page = visitor.page
     page.goto(f"{service.url}/streams/long")
@@ -313,3 +315,177 @@ def test_names_and_paths_that_are_not_there(service: Service, visitor: Visitor) 
     page = visitor.page
     page.goto(f"{service.url}/streams/nobody")
     expect(page.get_by_role("heading", name="There is no such stream")).to_be_visible()
+
+
+def test_an_uploaded_file_becomes_a_timeline(service: Service, visitor: Visitor, clips: Path) -> None:
+    page = visitor.page
+    page.goto(service.url)
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Drop a file").click()
+    chooser.value.set_files(clips / CLIP)
+    page.wait_for_url("**/streams/man-expressions")
+    expect(page.locator(".chip")).to_have_text("complete", timeout=60_000)
+    expect(points_text(page)).to_have_text("20 points of 1 s")
+    assert "/uploads/" in service.client.get_stream("man-expressions").url
+
+
+def test_a_dropped_file_that_is_no_video_is_refused_in_words(service: Service, visitor: Visitor) -> None:
+    page = visitor.page
+    page.goto(service.url)
+    expect(page.get_by_role("button", name="Drop a file")).to_be_visible()
+    drop = """name => {
+      const transfer = new DataTransfer();
+      transfer.items.add(new File(["no video at all"], name, { type: "video/mp4" }));
+      for (const type of ["dragenter", "dragover"]) window.dispatchEvent(new DragEvent(type, { dataTransfer: transfer }));
+      const hint = new Promise((resolve) => setTimeout(() => resolve(Boolean(document.querySelector(".drop-all"))), 50));
+      return hint.then((shown) => {
+        window.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, cancelable: true }));
+        return shown;
+      });
+    }"""
+    assert page.evaluate(drop, "letter.mp4"), "the page says that a file may be dropped"
+    expect(page.get_by_role("alert").filter(has_text="video")).to_be_visible(timeout=SOON_MS)
+    assert list(service.client.list_streams()) == []
+    # The browser itself notes the refused request.
+    assert all("422" in text for text in visitor.complaints)
+    visitor.complaints.clear()
+
+
+def test_progress_and_time_left_while_a_file_is_read(service: Service, visitor: Visitor) -> None:
+    service.add("film", "synthetic://astronaut?seconds=600&fps=25&faces=2&seed=1", sample_fps="15")
+    page = visitor.page
+    page.goto(service.url)
+    bar = card(page, "film").get_by_role("progressbar")
+    expect(bar).to_be_visible(timeout=SOON_MS)
+    expect(card(page, "film")).to_contain_text(re.compile(r"\d+% read, about \d+ (s|min) left"), timeout=SOON_MS)
+    before = int(bar.get_attribute("aria-valuenow") or 0)
+    page.goto(f"{service.url}/streams/film")
+    expect(page.get_by_role("progressbar")).not_to_have_attribute("aria-valuenow", str(before), timeout=SOON_MS)
+
+
+def test_the_webcam_is_sent_after_consent_and_stops_when_asked(service: Service, visitor: Visitor) -> None:
+    page = visitor.page
+    page.goto(service.url)
+    page.get_by_role("button", name="Use my webcam").click()
+    page.wait_for_url("**/streams/webcam")
+    expect(page.get_by_label("Camera", exact=True)).to_contain_text("are not kept")
+    assert service.client.get_stream("webcam").progress.frames == 0, "nothing is sent before the visitor starts it"
+    page.get_by_role("button", name="Start the camera").click()
+    expect(page.locator(".chip")).to_have_text("live", timeout=SOON_MS)
+    expect(page.get_by_label("Faces")).to_contain_text("Face 1", timeout=SOON_MS)
+    expect(page.get_by_text(re.compile(r"\d+ pictures sent"))).to_be_visible()
+    expect(page.get_by_role("heading", name="Faces now")).to_be_visible()
+    visitor.picture("webcam")
+    page.get_by_role("button", name="Stop the camera").click()
+    expect(page.get_by_role("button", name="Start the camera")).to_be_visible()
+    service.wait(lambda: service.state("webcam") is not StreamState.LIVE, 30, "the stream to notice that nothing comes")
+
+
+def test_alerts_that_fire_are_shown(service: Service, visitor: Visitor, camera: CameraSimulator) -> None:
+    service.add("lobby", camera.url("cam0"))
+    rule = {"id": "not-neutral", "stream": "lobby", "kind": "share", "emotion": "neutral", "direction": "under", "threshold": 0.9}
+    times = {"for_s": 2, "window_s": 2, "min_faces": 2}
+    with httpx.Client(base_url=service.url) as http:
+        made = http.post("/api/v1/alerts/rules", json=rule | times)
+        assert made.status_code == 201, made.text
+        try:
+            page = visitor.page
+            page.goto(service.url)
+            expect(page.get_by_label("Alerts")).to_contain_text("not-neutral", timeout=30_000)
+            page.get_by_label("Alerts").get_by_role("link", name="lobby").click()
+            page.wait_for_url("**/streams/lobby")
+            expect(page.get_by_label("Alerts")).to_contain_text("not-neutral")
+        finally:
+            http.delete("/api/v1/alerts/rules/not-neutral")
+        expect(page.get_by_label("Alerts")).not_to_contain_text("not-neutral", timeout=SOON_MS)
+
+
+@pytest.fixture
+def keys(service: Service) -> Iterator[dict[str, str]]:
+    """Keys of an admin and of a viewer who may see one label; the service is open again afterwards."""
+    service.add("hall", SAMPLE, labels={"site": "berlin"})
+    service.add("vault", SAMPLE, labels={"site": "zurich"})
+    with httpx.Client(base_url=service.url) as http:
+        made = {}
+        for name, body in {"chief": {"role": "admin"}, "guest": {"role": "viewer", "labels": ["site=berlin"]}}.items():
+            answer = http.post("/api/v1/keys", json={"name": name} | body, headers=_bearer(made.get("chief")))
+            assert answer.status_code == 201, answer.text
+            made[name] = answer.json()["key"]
+        yield made
+        for name in ("guest", "chief"):
+            assert http.delete(f"/api/v1/keys/{name}", headers=_bearer(made["chief"])).status_code == 204
+
+
+def _bearer(key: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def test_who_has_a_key_signs_in_and_sees_what_it_may_see(service: Service, browser: Browser, keys: dict[str, str]) -> None:
+    with visit(browser) as visitor:
+        page = visitor.page
+        page.goto(f"{service.url}/streams/hall")
+        page.wait_for_url("**/sign-in?next=%2Fstreams%2Fhall")
+        page.get_by_label("Key", exact=True).fill("mdl_wrong")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("alert").filter(has_text="not known")).to_be_visible()
+        visitor.picture("sign-in")
+        page.get_by_label("Key", exact=True).fill(keys["guest"])
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/streams/hall")
+        expect(page.get_by_role("heading", name="hall")).to_be_visible()
+        for act in ("Pause", "Change", "Delete"):
+            expect(page.get_by_role("button", name=act)).to_be_hidden()
+        page.goto(f"{service.url}/streams/vault")
+        expect(page.get_by_role("heading", name="There is no such stream")).to_be_visible()
+        page.goto(service.url)
+        expect(card(page, "hall")).to_be_visible()
+        expect(card(page, "vault")).to_have_count(0)
+        expect(page.get_by_role("button", name="Delete hall")).to_have_count(0)
+        page.get_by_role("button", name="Sign out").click()
+        page.wait_for_url("**/sign-in")
+        page.goto(service.url)
+        page.wait_for_url("**/sign-in?next=%2F")
+        page.goto(f"{service.url}/sign-in?next=//elsewhere.example")
+        page.get_by_label("Key", exact=True).fill(keys["chief"])
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"{service.url}/")
+        expect(card(page, "vault")).to_be_visible()
+        assert visitor.foreign() == []
+
+
+def test_a_page_that_is_open_ends_with_its_key(service: Service, browser: Browser, keys: dict[str, str]) -> None:
+    headers = _bearer(keys["chief"])
+    with visit(browser) as visitor, httpx.Client(base_url=service.url, headers=headers) as http:
+        page = visitor.page
+        made = http.post("/api/v1/keys", json={"name": "brief", "role": "viewer"}).json()["key"]
+        page.goto(f"{service.url}/sign-in")
+        page.get_by_label("Key", exact=True).fill(made)
+        page.keyboard.press("Enter")
+        expect(card(page, "hall")).to_be_visible()
+        assert http.delete("/api/v1/keys/brief").status_code == 204
+        page.wait_for_url("**/sign-in?next=%2F")
+
+
+def test_web_sockets_of_other_sites_are_refused(service: Service) -> None:
+    ask = {
+        "Connection": "Upgrade",
+        "Upgrade": "websocket",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+    }
+    path = "/_nicegui_ws/socket.io/?EIO=4&transport=websocket"
+    with httpx.Client(base_url=service.url) as http:
+        assert http.get(path, headers=ask | {"Origin": "https://elsewhere.example"}).status_code == 403
+        assert http.get(path, headers=ask | {"Origin": service.url}).status_code == 101
+
+
+def test_the_api_keeps_its_errors_and_assets_may_be_cached(service: Service, browser: Browser) -> None:
+    with httpx.Client(base_url=service.url) as http:
+        assert http.get("/api/v1/nothing").json()["error"]["code"] == "not_found"
+        assert http.put("/api/v1/streams").json()["error"]["code"] == "method_not_allowed"
+        assert http.get("/api/v1/streams").headers["cache-control"] == "no-store"
+        assert http.get("/").headers["cache-control"] == "no-store"
+        with visit(browser) as visitor:
+            visitor.page.goto(service.url)
+            asset = next(url for url in visitor.asked if "quasar" in url)
+        assert "immutable" in http.get(asset).headers["cache-control"]

@@ -1,5 +1,8 @@
 // Sends this device's camera as JPEG over a web socket, after the visitor has asked for it and the browser's own question.
-// Never stale: a frame is taken only when the one before it has left.
+// Never stale: a picture is taken only when the one before it has been answered, and no sooner than the answer asks for.
+const REFUSED = 1008; // trying again is of no use
+const LEAST_PAUSE_MS = 1000;
+
 export default {
   template: `
     <div>
@@ -33,54 +36,48 @@ export default {
       await this.$refs.video.play();
       this.on = true;
       this.sent = 0;
+      this.pause = LEAST_PAUSE_MS;
       this.connect();
     },
     connect() {
       if (!this.on) return;
       this.text = "Connecting …";
       const socket = (this.socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${this.path}`));
-      socket.onopen = () => {
-        this.pause = 1000;
-        this.timer = setInterval(this.shoot, 1000 / this.fps);
-      };
-      socket.onmessage = (event) => {
-        this.refused = this.messageOf(event.data) ?? this.refused;
-      };
+      socket.onmessage = (event) => this.hear(socket, JSON.parse(event.data));
       socket.onclose = (event) => {
-        clearInterval(this.timer);
+        clearTimeout(this.timer);
         if (!this.on || this.socket !== socket) return;
-        const reason = this.refused || event.reason;
-        if ([1008, 4400, 4401, 4403, 4404].includes(event.code)) return this.stop(reason || "The service refused the pictures.");
-        this.text = `${reason || "The connection broke"}. Trying again …`;
-        setTimeout(this.connect, (this.pause = Math.min(15_000, (this.pause ?? 1000) * 2)));
+        const reason = this.problem || "The connection broke";
+        if (event.code === REFUSED) return this.stop(`${reason}.`);
+        this.text = `${reason}. Trying again …`;
+        this.timer = setTimeout(this.connect, this.pause);
+        this.pause = Math.min(15_000, this.pause * 2);
       };
     },
-    messageOf(data) {
-      try {
-        return JSON.parse(data).error?.message;
-      } catch {
-        return undefined;
+    hear(socket, answer) {
+      if (this.socket !== socket || !this.on) return;
+      if (answer.type === "error") this.problem = answer.error.message;
+      if (answer.type === "error" && answer.number === null) return; // it closes now
+      if (answer.type === "frame") {
+        this.problem = "";
+        this.pause = LEAST_PAUSE_MS;
+        this.text = `${++this.sent} pictures sent`;
       }
+      this.timer = setTimeout(this.shoot, Math.max(answer.wait_ms ?? 0, 1000 / this.fps));
     },
     shoot() {
       const [video, socket] = [this.$refs.video, this.socket];
-      if (this.busy || socket.readyState !== WebSocket.OPEN || socket.bufferedAmount || !video.videoWidth) return;
-      this.busy = true;
-      this.canvas ??= document.createElement("canvas");
+      if (!this.on || socket.readyState !== WebSocket.OPEN) return;
       const scale = Math.min(1, this.side / Math.max(video.videoWidth, video.videoHeight));
+      this.canvas ??= document.createElement("canvas");
       this.canvas.width = Math.round(video.videoWidth * scale);
       this.canvas.height = Math.round(video.videoHeight * scale);
       this.canvas.getContext("2d").drawImage(video, 0, 0, this.canvas.width, this.canvas.height);
-      this.canvas.toBlob((blob) => {
-        this.busy = false;
-        if (!blob || socket.readyState !== WebSocket.OPEN) return;
-        socket.send(blob);
-        this.text = `${++this.sent} pictures sent`;
-      }, "image/jpeg", 0.85);
+      this.canvas.toBlob((blob) => blob && socket.readyState === WebSocket.OPEN && socket.send(blob), "image/jpeg", 0.85);
     },
     stop(text) {
       this.on = false;
-      clearInterval(this.timer);
+      clearTimeout(this.timer);
       this.socket?.close();
       for (const track of this.stream?.getTracks() ?? []) track.stop();
       if (this.$refs.video) this.$refs.video.srcObject = null;

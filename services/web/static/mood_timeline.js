@@ -3,6 +3,7 @@
 import { echarts } from "nicegui-echart";
 
 const LEAST_MS = 10_000;
+const [LEFT, RIGHT] = [46, 14];
 const HATCHES = {
   no_face: "M-2 10 10 -2M-2 2 2 -2M6 10 10 6",
   overloaded: "M0 0 8 8M0 8 8 0",
@@ -93,10 +94,11 @@ export default {
         name: "faces", type: "line", step: "end", symbol: "none", xAxisIndex: 1, yAxisIndex: 1, data: edges, silent: true, animation: false,
         lineStyle: { width: 1, color: ink("--soft") }, areaStyle: { color: ink("--soft"), opacity: 0.35 },
       });
+      const sides = { left: LEFT, right: RIGHT, outerBoundsMode: "none" };
       const value = { type: "value", min: 0, axisLine: { show: false }, axisTick: { show: false } };
       return {
         animation: false, textStyle: font, backgroundColor: "transparent",
-        grid: [{ left: 46, right: 14, top: 12, bottom: 104 }, { left: 46, right: 14, height: 44, bottom: 28 }],
+        grid: [{ ...sides, top: 12, bottom: 104 }, { ...sides, height: 44, bottom: 28 }],
         xAxis: [{ ...axis, gridIndex: 0, axisLabel: { show: false } }, { ...axis, gridIndex: 1 }],
         yAxis: [
           { ...value, max: 1, interval: 0.25, axisLabel: { color: ink("--soft"), formatter: percent }, splitLine: { lineStyle: { color: ink("--line") } } },
@@ -184,7 +186,7 @@ export default {
     },
     place(event) {
       const box = this.$refs.chart.getBoundingClientRect();
-      return (event.clientX - box.left - 46) / (box.width - 60);
+      return (event.clientX - box.left - LEFT) / (box.width - LEFT - RIGHT);
     },
     wheel(event) {
       if (!event.ctrlKey) return; // without it the wheel scrolls the page
@@ -241,7 +243,7 @@ export default {
       const chart = echarts.init(place, null, { renderer: "canvas", width: 1200, height: 600 });
       const ink = this.ink();
       const option = this.option();
-      option.title = { text: name, subtext: this.describeWindow(), left: 46, top: 10, textStyle: { color: ink("--ink"), fontSize: 20 }, subtextStyle: { color: ink("--soft") } };
+      option.title = { text: name, subtext: this.describeWindow(), left: LEFT, top: 10, textStyle: { color: ink("--ink"), fontSize: 20 }, subtextStyle: { color: ink("--soft") } };
       option.legend = { top: 66, left: 40, icon: "roundRect", textStyle: { color: ink("--ink") }, data: [...this.stack].reverse() };
       option.grid[0].top = 104;
       chart.setOption(option);
