@@ -160,7 +160,8 @@ class StreamPage:
         self._chart.show(chart_of(document))
         self._totals.set_content(totals_html(document.summary))
         points = len(document.points)
-        self._resolution.set_text(f"{points:,} points of {length_text(document.resolution_s)}" if points else "nothing here yet")
+        unit = "point" if points == 1 else "points"
+        self._resolution.set_text(f"{points:,} {unit} of {length_text(document.resolution_s)}" if points else "nothing here yet")
         self._csv.props["href"] = self._csv_link(document)
         self._csv.update()
         await self._show_faces(document)

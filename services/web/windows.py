@@ -21,7 +21,8 @@ SPANS: Final[tuple[tuple[str, int | None], ...]] = (
 """What the buttons offer: name, and length in s; None is all there is."""
 
 LEAST_S: Final = 10
-MOST_POINTS: Final = 360
+MOST_POINTS: Final = 361
+"""An hour in steps of 10 s, and one more, since a window may begin within a point."""
 _ON_ITS_WAY_S: Final = 5
 """What a live stream's newest points may lack; as in `services.api.timelines`."""
 

@@ -48,12 +48,14 @@ class Visitor:
         return found
 
     def picture(self, name: str, *, full: bool = False) -> None:
-        """Take a picture for the docs, where MOODLINE_TEST_PICTURES asks for it."""
+        """Take a picture for the docs, where MOODLINE_TEST_PICTURES asks for it. Nobody who is on a video is on it."""
         if not os.environ.get("MOODLINE_TEST_PICTURES"):
             return
         PICTURES.mkdir(exist_ok=True)
         path = PICTURES / f"{name}.png"
-        self.page.screenshot(path=path, full_page=full, animations="disabled")
+        self.page.screenshot(
+            path=path, full_page=full, animations="disabled", mask=[self.page.locator("video")], mask_color="#5b6770"
+        )
         assert path.stat().st_size < _PICTURE_LIMIT_BYTES, f"{name} is too large for the repository"
 
     def _note_request(self, request: Request) -> None:

@@ -3,7 +3,7 @@
 import { echarts } from "nicegui-echart";
 
 const LEAST_MS = 10_000;
-const [LEFT, RIGHT] = [46, 14];
+const [LEFT, RIGHT] = [46, 16];
 const HATCHES = {
   no_face: "M-2 10 10 -2M-2 2 2 -2M6 10 10 6",
   overloaded: "M0 0 8 8M0 8 8 0",
@@ -70,7 +70,7 @@ export default {
       const [min, max] = this.span();
       const axis = {
         type: "time", min, max, axisLine: { lineStyle: { color: ink("--line") } }, axisTick: { show: false }, splitLine: { show: false },
-        axisLabel: { color: ink("--soft"), hideOverlap: true, formatter: (at) => this.clock(at, false) },
+        axisLabel: { color: ink("--soft"), hideOverlap: true, alignMinLabel: "left", alignMaxLabel: "right", formatter: (at) => this.clock(at, false) },
       };
       const font = { fontFamily: "system-ui, sans-serif", fontSize: 12 };
       const series = this.stack.map((emotion) => ({
