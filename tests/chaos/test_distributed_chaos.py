@@ -118,7 +118,10 @@ def test_timelines_survive_everything(tmp_path: Path, private_kafka: KafkaServer
                 time.sleep(0.1)
             act()
         monkey.wake_all()
-        keep_playing(cluster, specs)
+        deadline = time.monotonic() + PATIENCE_S * 5
+        while not keep_playing(cluster, specs):  # Redis may still load what it has; what it lost must be registered again
+            assert time.monotonic() < deadline, "Redis did not come back"
+            time.sleep(0.1)
         cluster.wait_until_final([spec for _, spec in specs], timeout_s=600)
         assert [late_write(cluster, spec) for _, spec in specs] == [ApplyResult.STALE] * len(specs), "a zombie's write got in"
         differing = [spec.stream_id for seed, spec in specs if cluster.dump(spec) != contents[seed]]
@@ -172,8 +175,12 @@ def frames_done(cluster: Cluster, specs: list[tuple[int, StreamSpec]]) -> int:
     return sum(item.mark.seq for item in progress if item and item.mark)
 
 
-def keep_playing(cluster: Cluster, specs: list[tuple[int, StreamSpec]]) -> None:
-    """Register a new stream for every one that has ended, so that the monkey never acts on an idle system."""
+def keep_playing(cluster: Cluster, specs: list[tuple[int, StreamSpec]]) -> bool:
+    """Register a new stream for every one that has ended, so that the monkey never acts on an idle system.
+
+    Returns:
+        Whether the store answered all the way: only then is every stream of ``specs`` registered.
+    """
     try:
         progress = cluster.store.load([spec.stream_id for _, spec in specs])
         for (_, spec), item in zip(specs, progress, strict=True):
@@ -186,7 +193,8 @@ def keep_playing(cluster: Cluster, specs: list[tuple[int, StreamSpec]]) -> None:
             register(cluster, specs[-1][1])
             unfinished += 1
     except StoreUnavailableError:
-        return
+        return False
+    return True
 
 
 def register(cluster: Cluster, spec: StreamSpec) -> None:

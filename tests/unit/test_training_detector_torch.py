@@ -234,3 +234,14 @@ def test_faces_that_are_easy_are_learnt(tmp_path: Path) -> None:
 def test_only_running_statistics_are_not_learnt() -> None:
     state = new_state(SPECS["tiny"], 1)
     assert {name.rsplit(".", 1)[1] for name in state if not is_learnt(name)} == {"mean", "variance"}
+
+
+def test_a_run_begins_with_anothers_averaged_weights(tmp_path: Path) -> None:
+    first = Run(CONFIG, made_photos(8), tmp_path / "first", 0)
+    first.end_epoch(1.0, first.train_epoch(), {})
+    second = Run(msgspec.structs.replace(CONFIG, start=str(tmp_path / "first")), made_photos(8), tmp_path / "second", 0)
+    assert second.epoch == 0
+    assert all(torch.equal(second.average[name], first.average[name]) for name in first.average)
+    other = msgspec.structs.replace(CONFIG, network="small", start=str(tmp_path / "first"))
+    with pytest.raises(ModelError, match="does not fit this network"):
+        Run(other, made_photos(8), tmp_path / "third", 0)

@@ -18,6 +18,7 @@ class DetectorTraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
     Attributes:
         network: A name in `training.detector.spec.SPECS`.
+        start: Folder of a finished or unfinished run of the same network: its averaged weights are where this one begins.
         epochs: Of `pictures` pictures each.
         pictures: An epoch.
         batch: Pictures a step.
@@ -35,6 +36,7 @@ class DetectorTraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """
 
     network: str = "small"
+    start: str = ""
     epochs: Positive = 100
     pictures: Positive = 6000
     batch: Positive = 32

@@ -24,6 +24,8 @@ class SamplingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     Attributes:
         side_px: Of the square picture.
         mosaic: Share that is put together of four photos.
+        crowding: A photo with faces is drawn with a weight of their number to this power: 0 draws all alike, and most of
+            them show one or two; 1 draws all faces alike, and most of those are in crowds.
         least_face_px, most_face_px: Range of face sizes (longer side); smaller ones are ignored.
         enlarging: A photo is enlarged at most so much.
         rotation_deg: Standard deviation; a tenth are turned by up to 45 degrees.
@@ -33,6 +35,7 @@ class SamplingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
     side_px: int = 320
     mosaic: float = 0.5
+    crowding: float = 0.0
     least_face_px: float = 8.0
     most_face_px: float = 320.0
     enlarging: float = 5.0
@@ -78,7 +81,10 @@ class Sampler:
     def __init__(self, photos: list[Photo], rules: Rules, config: SamplingConfig, seed: int) -> None:
         self._photos, self._config, self._seed = photos, config, seed
         self._taught = [rules.taught(photo.boxes) for photo in photos]
-        self._with_faces = np.flatnonzero([taught.any() for taught in self._taught])
+        counts = np.array([taught.sum() for taught in self._taught])
+        self._with_faces = np.flatnonzero(counts)
+        weights = counts[self._with_faces] ** config.crowding
+        self._chances = weights / weights.sum() if len(weights) else weights
 
     def sample(self, epoch: int, number: int) -> Sample:
         """Return a picture of an epoch."""
@@ -106,7 +112,7 @@ class Sampler:
     def _part(self, rng: np.random.Generator, wide: int, high: int, most_px: float) -> Sample:
         """Cut a `wide` by `high` picture out of a photo, which is scaled to a drawn size of a drawn face."""
         with_face = len(self._with_faces) > 0 and rng.random() < 0.8
-        index = int(rng.choice(self._with_faces)) if with_face else int(rng.integers(len(self._photos)))
+        index = int(rng.choice(self._with_faces, p=self._chances) if with_face else rng.integers(len(self._photos)))
         photo, taught = self._photos[index], self._taught[index]
         height, width = photo.image.shape[:2]
         whole = min(wide / width, high / height)

@@ -119,6 +119,8 @@ class Run:
         self.average = {name: value.detach().clone() for name, value in self._state.items()}
         self.epoch, self._step = 0, 0
         self._log: list[EpochLine] = []
+        if config.start and not (out / CHECKPOINT).is_file():
+            self._begin_with(Path(config.start) / CHECKPOINT)
         self._resume()
 
     def train_epoch(self) -> dict[str, float]:
@@ -175,6 +177,16 @@ class Run:
             for name, value in self._state.items():
                 self.average[name].lerp_(value, 1 - keep)
         return np.array([float(value.detach()) for value in lost], np.float64)
+
+    def _begin_with(self, checkpoint: Path) -> None:
+        arrays = load_arrays(checkpoint)
+        try:
+            for name, value in self._state.items():
+                with self._torch.no_grad():
+                    value.copy_(self._torch.from_numpy(arrays[f"average/{name}"]))
+                self.average[name].copy_(value.detach())
+        except (KeyError, RuntimeError) as error:
+            raise ModelError(f"{checkpoint} does not fit this network: {error}") from None
 
     def _resume(self) -> None:
         path, told = self._out / CONFIG, msgspec.to_builtins(self._config)
