@@ -169,6 +169,9 @@ class ApiSettings(_Group):
     url: str = Field("", description="Where the command line finds the API; empty: `http://HOST:PORT`.")
     key: SecretStr = Field(SecretStr(""), description="API key that the command line asks with; the service does not use it.")
     max_points: int = Field(5000, ge=1, description="Most points in one timeline answer.")
+    timeline_cache_mb: int = Field(
+        128, ge=0, description="Memory that written parts of timelines may take, in MB, for those who ask again; 0: none."
+    )
     access: Literal["auto", "keys", "open"] = Field(
         "auto",
         description="Who needs a key. `auto`: nobody, as long as the API listens on loopback and no key was made, else everybody; "
@@ -187,7 +190,9 @@ class ApiSettings(_Group):
 class AlertsSettings(_Group):
     """Alert rules and their webhooks; they are judged wherever the API runs."""
 
-    enabled: bool = Field(True, description="Whether this process judges rules and sends webhooks; the API for rules is always on.")
+    enabled: bool = Field(
+        True, description="Whether this process judges rules and sends webhooks; the API for rules is always on."
+    )
     interval_s: float = Field(1.0, gt=0, le=60, description="How often rules are judged and webhooks sent, in s.")
     webhook_allow_loopback: bool = Field(False, description="Whether webhooks may go to a loopback address.")
     webhook_allow_networks: str = Field(

@@ -12,6 +12,7 @@ from services.api.guard import Guard
 from services.api.middleware import Cors, LimitBody, Measure, SameSite
 from services.api.origins import origins_of
 from services.live_feed import LiveFeed
+from services.report.quick_json import StretchCache
 from shared.clock import Clock
 from shared.metrics import Metrics
 from shared.model_choice import Catalogue
@@ -60,8 +61,9 @@ def create_app(
     feed = LiveFeed(store, clock)
     guard = Guard(store, settings.api, clock)
     app.state.context = Context(
-        store, settings, metrics, clock, open_sealer(settings), policy, feed, guard, readiness, catalogue, intake or Intake()
-    )
+        store, settings, metrics, clock, open_sealer(settings), policy, feed, guard, readiness, catalogue, intake or Intake(),
+        stretches=StretchCache(settings.api.timeline_cache_mb * 1_000_000),
+    )  # fmt: skip
     app.state.before_stop = feed.close
     app.include_router(streams.router)
     app.include_router(timelines.router)

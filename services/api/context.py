@@ -10,6 +10,7 @@ from starlette.requests import HTTPConnection
 from services.api.gate import Gate
 from services.api.guard import Guard
 from services.live_feed import LiveFeed
+from services.report.quick_json import StretchCache
 from shared.clock import Clock
 from shared.metrics import Metrics
 from shared.model_choice import Catalogue
@@ -49,6 +50,7 @@ class Context:
     catalogue: Catalogue | None = None
     intake: Intake = Intake()
     gate: Gate = field(default_factory=Gate)
+    stretches: StretchCache = field(default_factory=lambda: StretchCache(0))
 
     def now_us(self) -> int:
         """Return wall-clock time, microseconds since the Unix epoch, UTC."""

@@ -108,7 +108,14 @@ def get_timeline(
     found = find_cells(ctx.store, stream_id, query, ctx.settings.api.max_points)
     if found is None:
         return _document(ctx, spec, query)
-    body = timeline_json(found, stream=stream_id, lane=spec.lane, recorded_at_us=spec.recorded_at_us, asked_s=query.resolution_s)
+    body = timeline_json(
+        found,
+        stream=stream_id,
+        lane=spec.lane,
+        recorded_at_us=spec.recorded_at_us,
+        asked_s=query.resolution_s,
+        cache=ctx.stretches,
+    )
     return Response(body, media_type="application/json")
 
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from services.api.timelines import PointsWindow, read_timeline
 from services.callers import LOCAL
 from services.report.document import timeline_document
-from services.report.quick_json import timeline_json
+from services.report.quick_json import Stretch, StretchCache, timeline_json
 from shared.errors import StoreError
 from shared.messages import Lane, SkipReason
 from shared.store import Cell
-from shared.timeline.bucket import LEVELS_S, Bucket, merge_all, pack
+from shared.timeline.bucket import LEVELS_S, NOTHING, Bucket, merge_all, pack
 from shared.timeline.columns import Columns, unpack_columns
 from shared.timeline.models import ModelLabels
 from shared.timeline.query import TimelineQuery, find_cells, timeline
@@ -147,3 +147,38 @@ def test_values_are_rounded_alike(world: ApiWorld, counts: list[tuple[int, int, 
     slow = timeline_document(timeline(world.store, "s", lane, query, 100), stream="s", lane=lane, recorded_at_us=NOW_US)
     assert json.loads(quick) == json.loads(slow.model_dump_json())
     assert json.loads(quick)["start"] == NOW
+
+
+def test_what_was_written_before_is_never_out_of_date(world: ApiWorld) -> None:
+    """Asked again and again, through the service's cache, the answer follows what is stored."""
+    world.add("lobby")
+    seen: list[object] = []
+    for count in (1, 2, 300, 301):
+        world.play("lobby", [smiling()] * count, final=False)
+        for _ in range(2):
+            answer = world.get("/streams/lobby/timeline", resolution="1s").json()
+            document = read_timeline(world.app.state.context, LOCAL, "lobby", PointsWindow(resolution="1s"))
+            assert answer == json.loads(document.model_dump_json())
+        seen.append(answer["summary"]["faces"])
+    assert seen == sorted(set(seen))
+
+
+def test_the_cache_forgets_what_was_not_asked_for_longest() -> None:
+    made: list[str] = []
+
+    def get(name: str) -> None:
+        def make() -> Stretch:
+            made.append(name)
+            return Stretch(b"x" * 400, NOTHING)
+
+        assert cache.get((name,), make).points == b"x" * 400
+
+    cache = StretchCache(1100)  # holds two of 400 with their keys
+    for name in "ababcab":
+        get(name)
+    assert "".join(made) == "abcab"
+    cache = StretchCache(0)
+    made.clear()
+    for name in "aa":
+        get(name)
+    assert "".join(made) == "aa"
