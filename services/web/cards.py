@@ -11,7 +11,7 @@ from services.report.document import TimelineDocument
 from services.report.moments import clock_text
 from services.web.chart_data import faces_per_frame
 from services.web.eta import Eta
-from services.web.layout import button
+from services.web.layout import button, relabel
 from services.web.strip import strip_svg
 from services.web.words import STATES, age_text, frame_rate, span_text, why_text
 from shared.messages import Lane
@@ -98,10 +98,9 @@ class Card:
     def _show_toggle(self, stream: StreamAnswer) -> None:
         tries_again = stream.status.state is StreamState.FAILED
         act = "Resume" if stream.paused else "Try again" if tries_again else "Pause"
-        self._toggle.props["icon"] = {"Resume": "play_arrow", "Try again": "refresh", "Pause": "pause"}[act]
-        self._toggle.props["aria-label"] = f"{act} {stream.id}"
         self._toggle.set_visibility(stream.status.state is not StreamState.ENDED)
-        self._toggle.update()
+        icon = {"Resume": "play_arrow", "Try again": "refresh", "Pause": "pause"}[act]
+        relabel(self._toggle, f"{act} {stream.id}", icon)
 
 
 def progress_html(percent: float, left_s: float | None) -> str:

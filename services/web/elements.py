@@ -51,14 +51,15 @@ class MoodTimeline(Element, component="static/mood_timeline.js"):
 class FileDrop(Element, component="static/file_drop.js"):
     """Takes files dropped anywhere on the page and uploads them through the API."""
 
-    def __init__(self, on_uploaded: Callable[[str, dict[str, Any]], Awaitable[None]]) -> None:
+    def __init__(self, on_uploaded: Callable[[str, dict[str, Any], bool], Awaitable[None]]) -> None:
+        """`on_uploaded` gets a file's name, the API's answer, and whether it was the only one that was sent."""
         super().__init__()
         self._props["target"] = f"{PREFIX}/uploads"
 
         async def uploaded(event: GenericEventArguments) -> None:
             name, answer = event.args.get("name"), event.args.get("answer")
             if isinstance(name, str) and isinstance(answer, dict):
-                await on_uploaded(name, answer)
+                await on_uploaded(name, answer, event.args.get("alone") is True)
 
         self.on("uploaded", uploaded)
 

@@ -63,8 +63,9 @@ class Home:
                 webcam = button("Webcam", icon="photo_camera_front", label="Use my webcam").on_click(self._webcam)
                 add = button("Add stream", icon="add", kind="act", label="Add stream").on_click(self._add)
                 self._actions = (upload, webcam, add)
-            self._drop = FileDrop(self._uploaded)
-            self._drop.opens_by(upload)
+            if self._may_change:
+                self._drop = FileDrop(self._uploaded)
+                self._drop.opens_by(upload)
             self._problem = ui.label().classes("alert").props("role=alert")
             self._problem.set_visibility(False)
             self._alerts = AlertBanner(self._visit)
@@ -115,7 +116,10 @@ class Home:
         due = list(self._cards) if self._ticks % _MOODS_EVERY == 0 else fresh
         self._ticks += 1
         for stream_id in due:
-            await self._draw_mood(self._streams[stream_id])
+            # Another turn, as after a deletion, may have come between.
+            stream = self._streams.get(stream_id)
+            if stream is not None:
+                await self._draw_mood(stream)
 
     def _arrange(self) -> None:
         """Let there be one card for each stream in sight, in order; what stays is not built anew, so focus stays too."""
@@ -184,12 +188,15 @@ class Home:
             stream = await self._visit.add(NewStream(id=id_from_name("webcam", set(self._streams)), url=PUSH_URL))
             ui.navigate.to(f"/streams/{stream.id}")
 
-    async def _uploaded(self, name: str, answer: dict[str, Any]) -> None:
+    async def _uploaded(self, name: str, answer: dict[str, Any], alone: bool) -> None:
         async with refusals_shown():
             url = answer.get("url")
             if isinstance(url, str):
                 stream = await self._visit.add(NewStream(id=id_from_name(name, set(self._streams)), url=url))
-                ui.navigate.to(f"/streams/{stream.id}")
+                if alone:
+                    ui.navigate.to(f"/streams/{stream.id}")
+                else:
+                    await self._tick()
 
 
 async def toggle(visit: Visit, stream: StreamAnswer) -> StreamAnswer:

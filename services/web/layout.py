@@ -72,6 +72,17 @@ def button(text: str = "", *, icon: str | None = None, kind: str = "quiet", labe
     return made
 
 
+def relabel(made: ui.button, label: str, icon: str) -> None:
+    """Give a button of `kind` icon another meaning; nothing is sent where it has it already."""
+    if made.props["aria-label"] == label:
+        return
+    made.props.update({"aria-label": label, "icon": icon})
+    for tooltip in made:
+        if isinstance(tooltip, ui.tooltip):
+            tooltip.set_text(label)
+    made.update()
+
+
 @asynccontextmanager
 async def refusals_shown() -> AsyncIterator[None]:
     """Show what the API refuses within as a message on the page, instead of failing."""

@@ -66,7 +66,7 @@ class StreamPage:
     def __init__(self, visit: Visit, stream: StreamAnswer) -> None:
         self._visit, self._stream = visit, stream
         self._window = Window(_LIVE_SPAN_S if stream.lane is Lane.LIVE else None)
-        self._document: TimelineDocument | None = None
+        self._seen: tuple[TimelineDocument, StreamState] | None = None
         self._eta = Eta()
         self._chart: MoodTimeline
 
@@ -151,12 +151,16 @@ class StreamPage:
     async def _refresh(self) -> None:
         """Read the window again; draw where something is new."""
         covered = await self._visit.extent(self._stream.id)
-        parameters = self._window.parameters(self._stream.lane, covered, self._visit.ctx.now_us())
+        window = self._window
+        parameters = window.parameters(self._stream.lane, covered, self._visit.ctx.now_us())
         document = await self._visit.timeline(self._stream.id, parameters)
+        if window is not self._window:
+            return  # the visitor turned meanwhile, and that is answered by itself
         self._mark_span()
-        if document == self._document:
+        seen = (document, self._stream.status.state)
+        if seen == self._seen:
             return
-        self._document = document
+        self._seen = seen
         self._chart.show(chart_of(document))
         self._totals.set_content(totals_html(document.summary))
         points = len(document.points)
@@ -218,8 +222,10 @@ class StreamPage:
     def _mark_span(self) -> None:
         for span_s, chosen in self._spans.items():
             is_chosen = self._window.follows and self._window.span_s == span_s
-            chosen.props["aria-pressed"] = "true" if is_chosen else "false"
-            chosen.update()
+            pressed = "true" if is_chosen else "false"
+            if chosen.props.get("aria-pressed") != pressed:
+                chosen.props["aria-pressed"] = pressed
+                chosen.update()
         self._follow.set_visibility(not self._window.follows)
 
     async def _turn(self, window: Window) -> None:

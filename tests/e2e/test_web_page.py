@@ -1,9 +1,11 @@
 """The web page as people use it: a real Chromium on the real embedded service."""
 
+import base64
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -19,6 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 SAMPLE = "synthetic://astronaut?seconds=30&fps=25&faces=2&seed=1"
 NOON = "2026-05-01T12:00:00Z"
 CLIP = "man-expressions.mp4"
+SHORT_CLIP = "classroom.mp4"
 SOON_MS = 20_000
 
 
@@ -336,21 +339,46 @@ def test_an_uploaded_file_becomes_a_timeline(service: Service, visitor: Visitor,
     assert "/uploads/" in service.client.get_stream("man-expressions").url
 
 
+def drop(page: Page, **files: bytes) -> None:
+    """Drag files over the page, see that it says so, and drop them; by name without its ending."""
+    transfer = page.evaluate_handle(
+        """files => {
+          const transfer = new DataTransfer();
+          for (const [name, base64] of Object.entries(files)) {
+            const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+            transfer.items.add(new File([bytes], `${name}.mp4`, { type: "video/mp4" }));
+          }
+          return transfer;
+        }""",
+        {name: base64.b64encode(data).decode() for name, data in files.items()},
+    )
+    fire = "([type, dataTransfer]) => window.dispatchEvent(new DragEvent(type, { dataTransfer, cancelable: true }))"
+    page.evaluate(fire, ["dragenter", transfer])
+    page.evaluate(fire, ["dragover", transfer])
+    expect(page.locator(".drop-all")).to_be_visible()
+    page.evaluate(fire, ["drop", transfer])
+    expect(page.locator(".drop-all")).to_be_hidden()
+
+
+def test_files_that_are_dropped_become_streams(service: Service, visitor: Visitor, clips: Path) -> None:
+    page = visitor.page
+    page.goto(service.url)
+    expect(page.get_by_role("button", name="Drop a file")).to_be_visible()
+    drop(page, first=(clips / SHORT_CLIP).read_bytes(), second=(clips / SHORT_CLIP).read_bytes())
+    for stream_id in ("first", "second"):
+        expect(card(page, stream_id)).to_be_visible(timeout=SOON_MS)
+    assert urlsplit(page.url).path == "/", "nobody is led away while files are still being sent"
+    for stream_id in ("first", "second"):
+        expect(card(page, stream_id).locator(".chip")).to_have_text("complete", timeout=60_000)
+    drop(page, third=(clips / SHORT_CLIP).read_bytes())
+    page.wait_for_url("**/streams/third")
+
+
 def test_a_dropped_file_that_is_no_video_is_refused_in_words(service: Service, visitor: Visitor) -> None:
     page = visitor.page
     page.goto(service.url)
     expect(page.get_by_role("button", name="Drop a file")).to_be_visible()
-    drop = """name => {
-      const transfer = new DataTransfer();
-      transfer.items.add(new File(["no video at all"], name, { type: "video/mp4" }));
-      for (const type of ["dragenter", "dragover"]) window.dispatchEvent(new DragEvent(type, { dataTransfer: transfer }));
-      const hint = new Promise((resolve) => setTimeout(() => resolve(Boolean(document.querySelector(".drop-all"))), 50));
-      return hint.then((shown) => {
-        window.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, cancelable: true }));
-        return shown;
-      });
-    }"""
-    assert page.evaluate(drop, "letter.mp4"), "the page says that a file may be dropped"
+    drop(page, letter=b"no video at all")
     expect(page.get_by_role("alert").filter(has_text="video")).to_be_visible(timeout=SOON_MS)
     assert list(service.client.list_streams()) == []
     # The browser itself notes the refused request.

@@ -13,7 +13,6 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, WebSocket, sync_playwright
 
 CHROMIUM = Path("/usr/bin/chromium")
-PICTURES = Path(__file__).resolve().parents[2] / "docs" / "img"
 _PICTURE_LIMIT_BYTES = 200_000
 _SHOWN = {"file", "data", "blob", "about"}
 
@@ -48,11 +47,11 @@ class Visitor:
         return found
 
     def picture(self, name: str, *, full: bool = False) -> None:
-        """Take a picture for the docs, where MOODLINE_TEST_PICTURES asks for it. Nobody who is on a video is on it."""
-        if not os.environ.get("MOODLINE_TEST_PICTURES"):
+        """Take a picture for the docs, where MOODLINE_SCREENSHOTS names a folder. Nobody who is on a video is on it."""
+        folder = os.environ.get("MOODLINE_SCREENSHOTS")
+        if not folder:
             return
-        PICTURES.mkdir(exist_ok=True)
-        path = PICTURES / f"{name}.png"
+        path = Path(folder) / f"{name}.png"
         self.page.screenshot(
             path=path, full_page=full, animations="disabled", mask=[self.page.locator("video")], mask_color="#5b6770"
         )

@@ -49,9 +49,9 @@ export default {
     async take(files) {
       const chosen = [...files];
       this.$refs.file.value = "";
-      for (const file of chosen) await this.send(file);
+      for (const file of chosen) await this.send(file, chosen.length === 1);
     },
-    send(file) {
+    send(file, alone) {
       this.sending.push({ key: crypto.randomUUID?.() ?? String(Math.random()), name: file.name, share: 0, text: "", problem: "" });
       const one = this.sending.at(-1);
       const began = performance.now();
@@ -66,7 +66,8 @@ export default {
           const answer = this.read(request);
           if (request.status < 300) {
             this.sending = this.sending.filter((each) => each.key !== one.key);
-            this.$emit("uploaded", { name: file.name, answer });
+            // Who leads the visitor on to the new stream must not cut off what is still being sent.
+            this.$emit("uploaded", { name: file.name, answer, alone: alone && !this.sending.length });
           } else one.problem = answer?.error?.message ?? `The service answered ${request.status}.`;
           resolve();
         };

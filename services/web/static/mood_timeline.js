@@ -127,9 +127,10 @@ export default {
     },
     clock(ms, exact) {
       if (this.payload.origin !== null) {
-        const seconds = Math.round((ms - this.payload.origin) / 1000);
+        const position = Math.round((ms - this.payload.origin) / 1000);
+        const [sign, seconds] = [position < 0 ? "−" : "", Math.abs(position)]; // zoomed out, the axis begins before the file
         const [hours, minutes] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60];
-        return hours ? `${hours}:${two(minutes)}:${two(seconds % 60)}` : `${minutes}:${two(((seconds % 60) + 60) % 60)}`;
+        return sign + (hours ? `${hours}:${two(minutes)}:${two(seconds % 60)}` : `${minutes}:${two(seconds % 60)}`);
       }
       const at = new Date(ms);
       const [min, max] = this.span();

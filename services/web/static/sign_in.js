@@ -8,7 +8,7 @@ export default {
       <label style="display:grid;gap:6px">Key
         <input ref="key" type="password" name="key" autocomplete="current-password" required class="plain"
           :aria-invalid="Boolean(problem)" aria-describedby="sign-problem"></label>
-      <p id="sign-problem" role="alert" style="margin:0;color:var(--bad)">{{ problem }}</p>
+      <p id="sign-problem" class="sentence" role="alert" style="margin:0;color:var(--bad)">{{ problem }}</p>
       <button class="q-btn q-btn-item q-btn--actionable act" style="padding:9px 18px" :disabled="busy">Sign in</button>
     </form>`,
   props: { target: String, next: String },
