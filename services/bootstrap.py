@@ -8,8 +8,9 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from types import TracebackType
-from typing import NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from shared.admission import LIVE_BATCH
 from shared.bus import Bus, ConsumerSettings, Producer, open_bus
@@ -17,10 +18,14 @@ from shared.clock import Clock, SystemClock
 from shared.errors import SettingsError
 from shared.messages import ALL_TOPICS, STREAMS_TOPIC, Hop, Lane, topic
 from shared.metrics import Metrics
+from shared.probe import Prober
 from shared.settings import Settings
 from shared.stage import Stage
 from shared.store import Retention, Store, open_store
 from shared.worker import ProducerSink, Sink, Worker, WorkerOptions
+
+if TYPE_CHECKING:
+    from services.push.bus_on_demand import BusOnDemand
 
 log = logging.getLogger("moodline.bootstrap")
 
@@ -157,7 +162,26 @@ def _ingest(resources: Resources) -> Runnable:
         resources.clock,
         shards=resources.bus.partitions(STREAMS_TOPIC),
         cameras=Cameras(open_sealer(resources.settings)),
+        pushed_silence_s=resources.settings.push.silence_s,
     )
+
+
+def open_prober(settings: Settings) -> Prober | None:
+    """Return what looks at uploaded files; None where the packages that decode are not installed."""
+    if find_spec("av") is None:
+        return None
+    from services.ingest.probe import probe_file
+
+    return lambda path: probe_file(path, settings.ingest, settings.uploads.probe_timeout_s)
+
+
+def open_bus_on_demand(settings: Settings, clock: Clock) -> "BusOnDemand | None":
+    """Return the bus of an API process, which connects when the first frame is pushed; None where there is none to share."""
+    from services.push.bus_on_demand import BusOnDemand
+
+    if settings.bus_url().startswith("memory:"):
+        return None
+    return BusOnDemand(lambda: open_bus(settings.bus_url(), partitions=settings.bus.partitions), clock)
 
 
 def _detector(resources: Resources) -> Runnable:

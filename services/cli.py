@@ -6,12 +6,17 @@ from typing import Annotated
 
 import typer
 
+from services.commands.alerts import app as alerts_app
 from services.commands.analyze import analyze
+from services.commands.audit import audit
 from services.commands.camera import camera
+from services.commands.connection import API_KEY_HELP, API_URL_HELP, note_place
 from services.commands.demo import demo
 from services.commands.evaluate import evaluate
 from services.commands.key import key
+from services.commands.keys import app as keys_app
 from services.commands.models import app as models_app
+from services.commands.push import push
 from services.commands.streams import app as streams_app
 from services.commands.timeline import timeline
 from services.commands.train import train
@@ -28,13 +33,27 @@ app = typer.Typer(
 )
 app.add_typer(streams_app, name="streams")
 app.add_typer(models_app, name="models")
+app.add_typer(alerts_app, name="alerts")
+app.add_typer(keys_app, name="keys")
 app.command()(timeline)
+app.command()(push)
 app.command()(key)
+app.command()(audit)
 app.command()(analyze)
 app.command()(demo)
 app.command()(camera)
 app.command()(train)
 app.command()(evaluate)
+
+
+@app.callback()
+def moodline(
+    context: typer.Context,
+    api_url: Annotated[str | None, typer.Option(help=API_URL_HELP)] = None,
+    api_key: Annotated[str | None, typer.Option(help=API_KEY_HELP)] = None,
+) -> None:
+    """Say which API the commands below ask."""
+    note_place(context, api_url, api_key)
 
 
 def _start(**overrides: object) -> Settings:

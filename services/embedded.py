@@ -9,11 +9,13 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from services.bootstrap import WORKERS, Resources, Runnable, build, open_resources
+from services.push.hub import PushHub
 from shared.clock import Clock
 from shared.errors import SettingsError, StoreError
 from shared.settings import Settings
@@ -54,6 +56,9 @@ class EmbeddedService:
         self.failed = threading.Event()
         self.failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
+        parts = self.resources
+        self.pushes = PushHub(parts.store, settings, parts.metrics, parts.clock, cache(parts.open_producer))
+        """Takes pushed frames; closed with the service."""
 
     @property
     def stop(self) -> threading.Event:
@@ -69,6 +74,7 @@ class EmbeddedService:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.pushes.close()
         self.stop.set()
         for thread in self._threads:
             thread.join(_JOIN_S)

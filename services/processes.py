@@ -3,14 +3,20 @@
 import logging
 import signal
 import threading
+from contextlib import ExitStack, closing
 from types import FrameType
 
 from prometheus_client import start_http_server
 
-from services.bootstrap import build, open_resources, require_shared_bus
+from services.alerts.service import AlertService
+from services.bootstrap import build, open_bus_on_demand, open_prober, open_resources, require_shared_bus
 from services.classifier.catalogue import ModelCatalogue
 from services.embedded import EmbeddedService, own_data_dir
+from shared.clock import Clock, SystemClock
+from shared.metrics import Metrics
+from shared.push import Pushes
 from shared.settings import Settings
+from shared.store import Store
 
 log = logging.getLogger("moodline.process")
 
@@ -44,16 +50,27 @@ def run_worker(kind: str, settings: Settings) -> None:
 def run_embedded(settings: Settings) -> None:
     """Run every worker and the API in this process until a signal comes. Blocks."""
     from services.api.app import create_app
+    from services.api.context import Intake
     from services.api.server import ApiServer
+    from services.web import mount_page
 
+    _check_access(settings)
     with own_data_dir(settings.data_path()), EmbeddedService(settings) as service:
         stop_on_signal(service.stop)
         resources = service.resources
         catalogue = ModelCatalogue(settings.classifier)
+        alerts = AlertService(resources.store, settings, resources.metrics, resources.clock)
         app = create_app(
-            resources.store, settings, resources.metrics, resources.clock, readiness=service.alive, catalogue=catalogue
+            resources.store,
+            settings,
+            resources.metrics,
+            resources.clock,
+            readiness=lambda: service.alive() | alerts.alive(),
+            catalogue=catalogue,
+            intake=Intake(service.pushes, open_prober(settings)),
         )
-        with ApiServer(app, settings.api.host, settings.api.port) as server:
+        mount_page(app)
+        with ApiServer(app, settings.api.host, settings.api.port) as server, alerts:
             log.info("service.ready", extra={"url": server.url})
             service.stop.wait()
         service.check()
@@ -62,19 +79,44 @@ def run_embedded(settings: Settings) -> None:
 def run_api(settings: Settings) -> None:
     """Run the API alone until a signal comes. Blocks."""
     from services.api.app import create_app
+    from services.api.context import Intake
     from services.api.server import ApiServer
     from services.bootstrap import retention
-    from shared.clock import SystemClock
-    from shared.metrics import Metrics
+    from services.web import mount_page
     from shared.store import open_store
 
+    _check_access(settings)
     stop = threading.Event()
     stop_on_signal(stop)
-    store = open_store(settings.store_url(), retention(settings))
-    try:
-        app = create_app(store, settings, Metrics(), SystemClock(), catalogue=ModelCatalogue(settings.classifier))
-        with ApiServer(app, settings.api.host, settings.api.port) as server:
+    with ExitStack() as stack:
+        store = stack.enter_context(closing(open_store(settings.store_url(), retention(settings))))
+        metrics, clock = Metrics(), SystemClock()
+        intake = Intake(_pushes(stack, store, settings, metrics, clock), open_prober(settings))
+        alerts = AlertService(store, settings, metrics, clock)
+        catalogue = ModelCatalogue(settings.classifier)
+        app = create_app(store, settings, metrics, clock, readiness=alerts.alive, catalogue=catalogue, intake=intake)
+        mount_page(app)
+        with ApiServer(app, settings.api.host, settings.api.port) as server, alerts:
             log.info("service.ready", extra={"url": server.url})
             stop.wait()
-    finally:
-        store.close()
+
+
+def _check_access(settings: Settings) -> None:
+    """Refuse to serve others than this machine without keys, before anything is started."""
+    from services.api.guard import require_access
+    from services.bootstrap import retention
+    from shared.store import open_store
+
+    with closing(open_store(settings.store_url(), retention(settings))) as store:
+        require_access(store, settings.api, SystemClock())
+
+
+def _pushes(stack: ExitStack, store: Store, settings: Settings, metrics: Metrics, clock: Clock) -> Pushes | None:
+    """Return what takes pushed frames in an API process, closed with `stack`; None where no worker could get them."""
+    from services.push.hub import PushHub
+
+    bus = open_bus_on_demand(settings, clock)
+    if bus is None:
+        return None
+    stack.callback(bus.close)
+    return stack.enter_context(PushHub(store, settings, metrics, clock, bus.producer))

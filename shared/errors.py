@@ -121,6 +121,104 @@ class InvalidStreamError(MoodlineError):
         self.field = field
 
 
+class FrameError(MoodlineError):
+    """A pushed frame cannot be used: no JPEG, cut off, damaged, or of too many px."""
+
+    code = "invalid_frame"
+
+
+class FrameTooLargeError(FrameError):
+    """A pushed frame has more bytes than are taken."""
+
+    code = "frame_too_large"
+
+
+class NotPushedError(MoodlineError):
+    """Frames were pushed to a stream that is read from elsewhere."""
+
+    code = "not_pushed"
+
+
+class StreamPausedError(MoodlineError):
+    """Frames were pushed to a paused stream."""
+
+    code = "stream_paused"
+
+
+class StreamTakenError(MoodlineError):
+    """Another process has just begun to take this stream's frames."""
+
+    code = "stream_taken"
+
+
+class TooBusyError(MoodlineError):
+    """More is asked for at the same time than is allowed; nothing was taken."""
+
+    code = "too_busy"
+
+
+class TooSlowError(MoodlineError):
+    """A body did not arrive in time."""
+
+    code = "too_slow"
+
+
+class NotReadyError(MoodlineError):
+    """This process cannot do what was asked as it was started; the message says what is missing."""
+
+    code = "not_ready"
+
+
+class UploadError(MoodlineError):
+    """An uploaded file cannot be used: it holds no video that can be read."""
+
+    code = "not_video"
+
+
+class UploadTooLargeError(UploadError):
+    """An uploaded file is larger than is taken."""
+
+    code = "upload_too_large"
+
+
+class DiskFullError(UploadError):
+    """An upload cannot be kept: the disk is full, or the media root cannot be written."""
+
+    code = "disk_full"
+
+
+class InvalidRuleError(MoodlineError):
+    """An alert rule cannot be used; `field` names the part that is wrong."""
+
+    code = "invalid_rule"
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class RuleExistsError(StoreError):
+    """There is an alert rule with this id already."""
+
+    code = "rule_exists"
+
+
+class RuleNotFoundError(StoreError):
+    """There is no alert rule with this id."""
+
+    code = "rule_not_found"
+
+
+class WebhookError(MoodlineError):
+    """A webhook was not delivered; `reason` is a short, fixed word."""
+
+    code = "webhook"
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class SourceError(MoodlineError):
     """A source cannot be opened or read; `reason` is one of `shared.streams.FailureReason`."""
 
@@ -165,6 +263,50 @@ class OutputError(MoodlineError):
     """A file cannot be written as asked."""
 
     code = "output"
+
+
+class UnauthorizedError(MoodlineError):
+    """A key is needed, or the one given is unknown, removed or expired."""
+
+    code = "unauthorized"
+
+
+class NotAllowedError(MoodlineError):
+    """The caller's role or scope does not allow this."""
+
+    code = "not_allowed"
+
+
+class InvalidKeyError(MoodlineError):
+    """A key cannot be made as asked; `field` names the part that is wrong."""
+
+    code = "invalid_key"
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class KeyExistsError(MoodlineError):
+    """There is a key of this name already."""
+
+    code = "key_exists"
+
+
+class KeyNotFoundError(MoodlineError):
+    """There is no key of this name."""
+
+    code = "key_not_found"
+
+
+class RateLimitedError(MoodlineError):
+    """Too many requests; `retry_after_s` is when to try again, in s."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class QueryError(MoodlineError):

@@ -141,10 +141,33 @@ class Metrics:
         self.camera_packets_lost: Final = Counter(
             "moodline_camera_packets_lost_total", "Network packets of cameras that never came.", registry=r
         )
+        self.pushed_streams: Final = Gauge(
+            "moodline_pushed_streams", "Streams that this process takes pushed frames of.", registry=r
+        )
+        self.pushed_frames_refused: Final = Counter(
+            "moodline_pushed_frames_refused_total", "Pushed frames that were refused, by error code.", ["code"], registry=r
+        )
+        self.upload_bytes: Final = Counter("moodline_upload_bytes_total", "Bytes of uploads that arrived.", registry=r)
+        self.uploads: Final = Counter(
+            "moodline_uploads_total", "Uploads, by `taken` or the error code of what was refused.", ["result"], registry=r
+        )
         self.credit_wait_seconds: Final = Counter(
             "moodline_credit_wait_seconds_total", "Time readers waited for their timelines to catch up, in s.", registry=r
         )
         self.worker_up: Final = Gauge("moodline_worker_up", "1 while the worker's loop runs.", ["worker"], registry=r)
+        self.alerts: Final = Counter(
+            "moodline_alerts_total",
+            "Alerts that began (`firing`) or ended (`resolved`), by kind of event and reason.",
+            ["kind", "reason"],
+            registry=r,
+        )
+        self.webhooks: Final = Counter(
+            "moodline_webhooks_total",
+            "Attempts to deliver a webhook, by outcome: `delivered`, `retry` (failed, tried again later), `failed` (given up).",
+            ["outcome"],
+            registry=r,
+        )
+        self.alerts_judging: Final = Gauge("moodline_alerts_judging", "1 while this process judges alert rules.", registry=r)
         self.http_seconds: Final = Histogram(
             "moodline_http_request_seconds",
             "Time to answer an API request, in s, by route template, method and status class.",

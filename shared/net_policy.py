@@ -53,8 +53,10 @@ class NetPolicy:
         return None
 
 
-def net_policy_of(schemes: str, allow_loopback: bool, allow_networks: str, deny_networks: str) -> NetPolicy:
-    """Build the policy from the settings of the same names in `IngestSettings`.
+def net_policy_of(
+    schemes: str, allow_loopback: bool, allow_networks: str, deny_networks: str, *, variable: str = "MOODLINE_INGEST"
+) -> NetPolicy:
+    """Build the policy from the settings of the same names in `IngestSettings`; `variable` is how theirs begin.
 
     Raises:
         SettingsError: names the variable that cannot be used.
@@ -62,8 +64,8 @@ def net_policy_of(schemes: str, allow_loopback: bool, allow_networks: str, deny_
     return NetPolicy(
         frozenset(part.strip().lower() for part in schemes.split(",") if part.strip()),
         allow_loopback,
-        _networks(allow_networks, "MOODLINE_INGEST_ALLOW_NETWORKS"),
-        _networks(deny_networks, "MOODLINE_INGEST_DENY_NETWORKS"),
+        _networks(allow_networks, f"{variable}_ALLOW_NETWORKS"),
+        _networks(deny_networks, f"{variable}_DENY_NETWORKS"),
     )
 
 

@@ -59,7 +59,7 @@ class IngestSettings(_Group):
     )
     reconcile_s: float = Field(0.5, gt=0, description="How often the registry is compared with the running readers, in s.")
     schemes: str = Field(
-        "file,synthetic,rtsp,rtsps,http,https,device", description="Schemes that may be registered and read, with commas."
+        "file,synthetic,rtsp,rtsps,http,https,device,push", description="Schemes that may be registered and read, with commas."
     )
     allow_loopback: bool = Field(
         True, description="Whether cameras may have a loopback address. A redirect to one is refused in any case."
@@ -79,6 +79,28 @@ class IngestSettings(_Group):
     camera_memory_bytes: int = Field(
         1024 * _MiB, ge=128 * _MiB, description="Most memory that the reading of one camera may take, in bytes."
     )
+
+
+class PushSettings(_Group):
+    """Frames that devices and browsers bring to the API."""
+
+    max_bytes: int = Field(8 * _MiB, ge=64 * 1024, le=16 * _MiB, description="Largest JPEG that is taken, in bytes.")
+    max_streams: int = Field(64, ge=1, le=10_000, description="Most streams that one API process takes frames of at a time.")
+    body_timeout_s: float = Field(10.0, gt=0, le=300, description="Longest time in which a pushed frame must have arrived, in s.")
+    silence_s: float = Field(
+        60.0, gt=0, le=86_400, description="A pushed stream without a frame for this long is `pending` again, in s."
+    )
+
+
+class UploadsSettings(_Group):
+    """Files that are uploaded to the media root."""
+
+    max_bytes: int = Field(2048 * _MiB, ge=1, description="Largest file that may be uploaded, in bytes.")
+    keep_free_bytes: int = Field(1024 * _MiB, ge=0, description="What an upload must leave free on the disk, in bytes.")
+    max_at_once: int = Field(4, ge=1, le=1000, description="Most uploads that one API process takes at the same time.")
+    idle_timeout_s: float = Field(30.0, gt=0, le=3600, description="Longest time without a byte of an upload, in s.")
+    probe_timeout_s: float = Field(20.0, gt=0, le=600, description="Longest time to find out whether an upload is a video, in s.")
+    keep_s: float = Field(86_400.0, ge=60, description="How long an upload that no stream names is kept, in s.")
 
 
 class DetectorSettings(_Group):
@@ -145,7 +167,44 @@ class ApiSettings(_Group):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0: any free one.")
     url: str = Field("", description="Where the command line finds the API; empty: `http://HOST:PORT`.")
+    key: SecretStr = Field(SecretStr(""), description="API key that the command line asks with; the service does not use it.")
     max_points: int = Field(5000, ge=1, description="Most points in one timeline answer.")
+    timeline_cache_mb: int = Field(
+        128, ge=0, description="Memory that written parts of timelines may take, in MB, for those who ask again; 0: none."
+    )
+    access: Literal["auto", "keys", "open"] = Field(
+        "auto",
+        description="Who needs a key. `auto`: nobody, as long as the API listens on loopback and no key was made, else everybody; "
+        "`keys`: everybody; `open`: nobody, so everybody who reaches the port may do everything.",
+    )
+    session_s: int = Field(7 * 86_400, ge=60, description="How long a browser stays signed in, in s.")
+    rate_per_s: float = Field(
+        200.0, ge=0, description="Requests per second of one key (where none is needed: address), on average; 0: any number."
+    )
+    rate_burst: int = Field(1000, ge=1, description="Requests of one key or address that may come at once.")
+    cors_origins: str = Field(
+        "", description="Origins (`https://host`, with commas) whose pages may use the API with a key of their own; empty: none."
+    )
+
+
+class AlertsSettings(_Group):
+    """Alert rules and their webhooks; they are judged wherever the API runs."""
+
+    enabled: bool = Field(
+        True, description="Whether this process judges rules and sends webhooks; the API for rules is always on."
+    )
+    interval_s: float = Field(1.0, gt=0, le=60, description="How often rules are judged and webhooks sent, in s.")
+    webhook_allow_loopback: bool = Field(False, description="Whether webhooks may go to a loopback address.")
+    webhook_allow_networks: str = Field(
+        "", description="Networks (CIDR, with commas) outside of which no webhook goes; empty: no such limit."
+    )
+    webhook_deny_networks: str = Field(
+        "", description="Networks (CIDR, with commas) to which no webhook goes. Link-local is never reached."
+    )
+    webhook_timeout_s: float = Field(10.0, gt=0, le=60, description="Longest time for one delivery of a webhook, in s.")
+    webhook_attempts: int = Field(12, ge=1, le=100, description="Attempts to deliver before a webhook is given up.")
+    webhook_backoff_min_s: float = Field(2.0, gt=0, description="First pause before a webhook is tried again, in s.")
+    webhook_backoff_max_s: float = Field(3600.0, gt=0, description="Longest pause before a webhook is tried again, in s.")
 
 
 class WorkerSettings(_Group):
@@ -192,10 +251,13 @@ class Settings(BaseSettings):
     bus: BusSettings = BusSettings()
     store: StoreSettings = StoreSettings()
     ingest: IngestSettings = IngestSettings()
+    push: PushSettings = PushSettings()
+    uploads: UploadsSettings = UploadsSettings()
     detector: DetectorSettings = DetectorSettings()
     classifier: ClassifierSettings = ClassifierSettings()
     aggregator: AggregatorSettings = AggregatorSettings()
     api: ApiSettings = ApiSettings()
+    alerts: AlertsSettings = AlertsSettings()
     worker: WorkerSettings = WorkerSettings()
     secrets: SecretsSettings = SecretsSettings()
     log: LogSettings = LogSettings()

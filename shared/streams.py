@@ -56,11 +56,21 @@ class Transport(StrEnum):
 
 
 LIVE_SCHEMES: Final = ("rtsp", "rtsps", "http", "https", "device")
+"""Cameras that ingest reads."""
+
+PUSH_SCHEME: Final = "push"
+PUSH_URL: Final = f"{PUSH_SCHEME}://"
+"""Of a live stream whose frames are brought to the API; nobody reads it."""
 
 
 def lane_of_url(url: str) -> Lane:
     """Return the lane of what a URL names, by its scheme."""
-    return Lane.LIVE if url.partition("://")[0].lower() in LIVE_SCHEMES else Lane.FILE
+    return Lane.LIVE if url.partition("://")[0].lower() in (*LIVE_SCHEMES, PUSH_SCHEME) else Lane.FILE
+
+
+def is_pushed(url: str) -> bool:
+    """Return whether a stream's frames are brought to the API instead of read by ingest."""
+    return url.partition("://")[0].lower() == PUSH_SCHEME
 
 
 class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +79,8 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         stream_id: Lower-case letters, digits, `.`, `_`, `-`; at most 63 characters; starts with a letter or digit.
         url: `file:///absolute/path`, `synthetic://name?options`, or a camera's: `rtsp://`, `rtsps://`, `http://`, `https://`,
-            `device://0`. No credentials: what is secret in a camera's URL is in `sealed`, and masked here.
+            `device://0`; `push://` for frames that are brought. No credentials: what is secret in a camera's URL is in
+            `sealed`, and masked here.
         sealed: What was secret in the URL, sealed by `shared.seal`; empty when nothing was.
         transport: For RTSP.
         tls_verify: For `rtsps` and `https`: whether the camera's certificate must be valid for its name.

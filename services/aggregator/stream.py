@@ -5,15 +5,14 @@ its value is these and the open finer one together. When event time leaves a buc
 merged into the next level, and never touched again, because event time never goes back. Tracks work alike: their closed
 seconds, and an open one. Which model answered is written where it changes.
 
-The saved state is one version byte and MessagePack arrays; it holds integers only and everything that later cells depend on.
+The saved state (`shared.timeline.state`) holds everything that later cells depend on.
 """
 
 from typing import Final
 
 import msgspec
 
-from services.aggregator.tracker import StreamTracker, TrackedFace, TrackerState
-from shared.errors import StoreError
+from services.aggregator.tracker import StreamTracker, TrackedFace
 from shared.messages import Emotions, FaceEmotion, SkipReason
 from shared.settings import AggregatorSettings
 from shared.store.base import Cell
@@ -27,7 +26,6 @@ from shared.timeline import (
     TRACKS_LEVEL_S,
     TRACKS_SERIES,
     Bucket,
-    ModelDay,
     TrackBucket,
     TrackSummary,
     merge,
@@ -40,39 +38,9 @@ from shared.timeline import (
     track_series,
 )
 from shared.timeline.bucket import NO_SKIPS, SKIP_REASONS, Seven, Skips
-
-STATE_VERSION: Final = 2
-_READABLE: Final = (1, 2)
-"""Version 1 did not know of models; its arrays are shorter, and what is missing has a default."""
+from shared.timeline.state import OpenTrack, SavedState, TrackerState, load_state, save_state
 
 _SPANS_US: Final = tuple(level_s * SECOND_US for level_s in LEVELS_S)
-
-
-class _OpenTrack(msgspec.Struct, array_like=True):
-    """What is summed up of an active track: its closed seconds, and the open one with its index."""
-
-    first_us: int
-    last_us: int
-    second: int
-    closed: TrackBucket
-    open: TrackBucket
-
-
-class _Saved(msgspec.Struct, array_like=True):
-    """The state as stored. `indexes` and `parts` are those of the open buckets, by level; empty before the first frame.
-
-    New fields come last, with a default.
-    """
-
-    tracker: TrackerState
-    tracks: dict[int, _OpenTrack] = {}
-    indexes: list[int] = []
-    parts: list[Bucket] = []
-    models: ModelDay | None = None
-
-
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(_Saved)
 
 
 class StreamTimeline:
@@ -84,7 +52,7 @@ class StreamTimeline:
         Raises:
             StoreError: the state is damaged or of another version.
         """
-        self._saved = _load(state) if state else _Saved(TrackerState())
+        self._saved = load_state(state) if state else SavedState(TrackerState())
         self._tracker = StreamTracker(settings, self._saved.tracker)
         self._changed: dict[tuple[str, int, int], bytes] = {}
         self._moved: set[int] = set()
@@ -146,7 +114,7 @@ class StreamTimeline:
 
     def save(self) -> bytes:
         """Return the state, from which another process continues exactly here."""
-        return bytes((STATE_VERSION,)) + _encoder.encode(self._saved)
+        return save_state(self._saved)
 
     def _pass_time(self, event_time_us: int) -> None:
         self._tracker.advance_time(event_time_us)
@@ -193,7 +161,7 @@ class StreamTimeline:
         seen = TrackBucket(1, face.smoothed, _leading(face.smoothed))
         known = self._saved.tracks.get(face.track_id)
         if known is None:
-            self._saved.tracks[face.track_id] = _OpenTrack(now_us, now_us, second, TrackBucket(), seen)
+            self._saved.tracks[face.track_id] = OpenTrack(now_us, now_us, second, TrackBucket(), seen)
         else:
             if known.second != second:
                 self._write_track_second(face.track_id, known)
@@ -218,22 +186,8 @@ class StreamTimeline:
         summary = TrackSummary(track.first_us, track.last_us, seen, is_ended)
         self._changed[TRACKS_SERIES, TRACKS_LEVEL_S, track_id] = pack_track_summary(summary)
 
-    def _write_track_second(self, track_id: int, track: _OpenTrack) -> None:
+    def _write_track_second(self, track_id: int, track: OpenTrack) -> None:
         self._changed[track_series(track_id), TRACK_LEVEL_S, track.second] = pack_track_bucket(track.open)
-
-
-def _load(state: bytes) -> _Saved:
-    if state[0] not in _READABLE:
-        raise StoreError(
-            f"a stored aggregator state has version {state[0]}, this worker reads {STATE_VERSION}; upgrade the older side"
-        )
-    try:
-        saved = _decoder.decode(memoryview(state)[1:])
-    except msgspec.MsgspecError as error:
-        raise StoreError(f"a stored aggregator state is damaged: {error}") from None
-    if len(saved.indexes) != len(saved.parts) or len(saved.indexes) not in (0, len(LEVELS_S)):
-        raise StoreError("a stored aggregator state is damaged: it has other levels")
-    return saved
 
 
 def _skips(reason: SkipReason, frames: int) -> Skips:

@@ -11,45 +11,12 @@ Time is event time. A track that was not seen for longer than `track_lost_ms` en
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-import msgspec
-
 from services.aggregator.smoothing import advance, quantise, start
 from shared.messages import Emotions
 from shared.settings import AggregatorSettings
-
-Box = tuple[int, int, int, int]
+from shared.timeline.state import ActiveTrack, Box, TrackerState
 
 _IOU_BITS: Final = 20
-
-
-class ActiveTrack(msgspec.Struct, array_like=True):
-    """A face that may be seen again.
-
-    Attributes:
-        track_id: Counts from 1 in each stream.
-        box: Where it was last seen.
-        last_us: Event time when it was last seen.
-        smooth: State of its smoothing.
-    """
-
-    track_id: int
-    box: Box
-    last_us: int
-    smooth: tuple[int, ...]
-
-
-class TrackerState(msgspec.Struct, array_like=True):
-    """All that a tracker remembers. Integers only.
-
-    Attributes:
-        next_id: Id of the next new track.
-        now_us: Event time of the last frame, or None before the first.
-        tracks: Active tracks, oldest first.
-    """
-
-    next_id: int = 1
-    now_us: int | None = None
-    tracks: list[ActiveTrack] = []
 
 
 class TrackedFace(NamedTuple):

@@ -4,10 +4,15 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from services.api import classifiers, health, streams, timelines
-from services.api.context import Context, Readiness
+from services.api import alerts, audit, classifiers, compare, events, health, keys, push, streams, timelines, uploads
+from services.api.access import describe_access
+from services.api.context import Context, Intake, Readiness
 from services.api.errors import install_error_handlers, problem_responses
-from services.api.middleware import LimitBody, Measure, SameSite
+from services.api.guard import Guard
+from services.api.middleware import Cors, LimitBody, Measure, SameSite
+from services.api.origins import origins_of
+from services.live_feed import LiveFeed
+from services.report.quick_json import StretchCache
 from shared.clock import Clock
 from shared.metrics import Metrics
 from shared.model_choice import Catalogue
@@ -25,6 +30,7 @@ def create_app(
     *,
     readiness: Readiness | None = None,
     catalogue: Catalogue | None = None,
+    intake: Intake | None = None,
 ) -> FastAPI:
     """Return the ASGI application. It owns nothing: the caller closes the store.
 
@@ -35,6 +41,7 @@ def create_app(
         clock: For registration times and times relative to now.
         readiness: Tells for `/readyz`, per worker in this process, whether it runs.
         catalogue: The models that can be chosen; without it, there are none.
+        intake: What takes pushed frames and looks at uploads; without it, frames are refused and uploads taken as they are.
 
     Raises:
         SettingsError: the networks of cameras are not written as such.
@@ -46,18 +53,36 @@ def create_app(
         docs_url=None,  # the page would load its scripts from a foreign host
         redoc_url=None,
         redirect_slashes=False,
-        responses=problem_responses("invalid_request", "forbidden", "internal", "store_unavailable"),
+        responses=problem_responses(
+            "invalid_request", "unauthorized", "not_allowed", "forbidden", "rate_limited", "internal", "store_unavailable"
+        ),
     )
     policy = _policy(settings.ingest)
-    app.state.context = Context(store, settings, metrics, clock, open_sealer(settings), policy, readiness, catalogue)
+    feed = LiveFeed(store, clock)
+    guard = Guard(store, settings.api, clock)
+    app.state.context = Context(
+        store, settings, metrics, clock, open_sealer(settings), policy, feed, guard, readiness, catalogue, intake or Intake(),
+        stretches=StretchCache(settings.api.timeline_cache_mb * 1_000_000),
+    )  # fmt: skip
+    app.state.before_stop = feed.close
     app.include_router(streams.router)
     app.include_router(timelines.router)
+    app.include_router(events.router)
+    app.include_router(push.router)
+    app.include_router(uploads.router)
+    app.include_router(compare.router)
+    app.include_router(alerts.router)
     app.include_router(classifiers.router)
+    app.include_router(keys.router)
+    app.include_router(audit.router)
     app.include_router(health.router)
     install_error_handlers(app)
+    describe_access(app)
     # The last one added is the outermost.
     app.add_middleware(LimitBody)
     app.add_middleware(SameSite, settings=settings.api)
+    if origins := origins_of(settings.api.cors_origins):
+        app.add_middleware(Cors, origins=origins)
     app.add_middleware(Measure, metrics=metrics, clock=clock)
     return app
 

@@ -11,7 +11,7 @@ from services.api.models import NewStream, StreamChange
 from shared.camera_url import MASK, CameraSecret, checked_credentials, endpoint_of, register_url
 from shared.errors import InvalidStreamError
 from shared.messages import Lane
-from shared.streams import StreamSpec, lane_of_url
+from shared.streams import PUSH_SCHEME, PUSH_URL, StreamSpec, is_pushed, lane_of_url
 
 _OF_CAMERAS: Final = ("username", "password", "transport", "tls_verify")
 
@@ -24,9 +24,11 @@ def address_fields(ctx: Context, body: NewStream) -> dict[str, Any]:
         SealError: there are secrets, but they cannot be sealed.
     """
     lane = lane_of_url(body.url)
-    _require_fields_of(lane, body)
+    _require_fields_of(body.url, body)
     if lane is Lane.FILE:
         return {"url": _checked_file(ctx, body.url), "lane": lane}
+    if is_pushed(body.url):
+        return {"url": _checked_push(ctx, body), "lane": lane}
     registered = register_url(body.url, username=_plain(body.username), password=_plain(body.password))
     _require_allowed(ctx, registered.url)
     sealed = ctx.sealer.seal(body.id, registered.secret) if registered.secret else ""
@@ -35,9 +37,13 @@ def address_fields(ctx: Context, body: NewStream) -> dict[str, Any]:
 
 def changed_address_fields(ctx: Context, spec: StreamSpec, body: StreamChange) -> dict[str, Any]:
     """Return what changes of a stream's address. Raises as `address_fields` does."""
-    _require_fields_of(spec.lane, body)
+    _require_fields_of(spec.url, body)
     if body.url is not None and body.url != spec.url and lane_of_url(body.url) is not spec.lane:
         raise InvalidStreamError("url", "a file cannot become a camera, nor a camera a file; delete the stream and add it again")
+    if body.url is not None and is_pushed(body.url) is not is_pushed(spec.url):
+        raise InvalidStreamError("url", f"only a stream that was added as {PUSH_URL} has that url; add another stream")
+    if is_pushed(spec.url):
+        return {"url": spec.url if body.url is None else _checked_push(ctx, body)}
     if spec.lane is Lane.FILE:
         return {} if body.url is None else {"url": _checked_file(ctx, body.url)}
     changes = _given(body, "transport", "tls_verify")
@@ -80,11 +86,13 @@ def _relocated(ctx: Context, spec: StreamSpec, url: str | None, username: str | 
     return {"url": shown, "sealed": "" if secret == CameraSecret() else ctx.sealer.seal(spec.stream_id, secret)}
 
 
-def _require_fields_of(lane: Lane, body: NewStream | StreamChange) -> None:
+def _require_fields_of(url: str, body: NewStream | StreamChange) -> None:
+    lane = lane_of_url(url)
     if lane is Lane.LIVE:
         if body.recorded_at is not None:
             raise InvalidStreamError("recorded_at", "a camera's timeline is in the present; recorded_at is for files")
-        return
+        if not is_pushed(url):
+            return
     for name in _OF_CAMERAS:
         if getattr(body, name) is not None:
             raise InvalidStreamError(name, f"{name} is for cameras; leave it out")
@@ -112,6 +120,13 @@ def _checked_file(ctx: Context, given: str) -> str:
     url = checked_url(given, ctx.settings.ingest.media_root)
     _require_scheme(ctx, url.partition(":")[0])
     return url
+
+
+def _checked_push(ctx: Context, body: NewStream | StreamChange) -> str:
+    if body.url != PUSH_URL:
+        raise InvalidStreamError("url", f"a stream whose frames are pushed has the url {PUSH_URL}")
+    _require_scheme(ctx, PUSH_SCHEME)
+    return PUSH_URL
 
 
 def _given(body: NewStream | StreamChange, *names: str) -> dict[str, Any]:

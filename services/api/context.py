@@ -1,18 +1,34 @@
 """What every handler works with."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, Final
 
-from fastapi import Depends, Request
+from fastapi import Depends
+from starlette.requests import HTTPConnection
 
+from services.api.gate import Gate
+from services.api.guard import Guard
+from services.live_feed import LiveFeed
+from services.report.quick_json import StretchCache
 from shared.clock import Clock
 from shared.metrics import Metrics
 from shared.model_choice import Catalogue
 from shared.net_policy import NetPolicy
+from shared.probe import Prober
+from shared.push import Pushes
 from shared.seal import Sealer
 from shared.settings import Settings
 from shared.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """What takes in frames and files from senders. `pushes` is None where there is no bus, `prober` where nothing decodes."""
+
+    pushes: Pushes | None = None
+    prober: Prober | None = None
+
 
 Readiness = Callable[[], dict[str, bool]]
 """Tells, per part of the process besides the store, whether it can work."""
@@ -28,18 +44,28 @@ class Context:
     clock: Clock
     sealer: Sealer
     policy: NetPolicy
+    feed: LiveFeed
+    guard: Guard
     readiness: Readiness | None = None
     catalogue: Catalogue | None = None
+    intake: Intake = Intake()
+    gate: Gate = field(default_factory=Gate)
+    stretches: StretchCache = field(default_factory=lambda: StretchCache(0))
 
     def now_us(self) -> int:
         """Return wall-clock time, microseconds since the Unix epoch, UTC."""
         return int(self.clock.now_s() * 1_000_000)
 
 
-def _context(request: Request) -> Context:
-    context: Context = request.app.state.context
+CONTEXT_KEY: Final = "moodline.context"
+"""Where in a connection's scope the context is, for applications that are mounted in the API's."""
+
+
+def context_of(connection: HTTPConnection) -> Context:
+    """Return the context that a request, an event stream or a web socket is to be answered with."""
+    context: Context = connection.scope.get(CONTEXT_KEY) or connection.app.state.context
     return context
 
 
-Ctx = Annotated[Context, Depends(_context)]
+Ctx = Annotated[Context, Depends(context_of)]
 """Parameter type by which a handler gets the context."""

@@ -6,18 +6,19 @@ from services.api.models import ProgressAnswer, Status, StreamAnswer, Video
 from services.report.moments import to_datetime
 from shared.messages import Lane
 from shared.store import Progress
-from shared.streams import StreamSpec, StreamState, StreamStatus
+from shared.streams import StreamSpec, StreamState, StreamStatus, is_pushed
 
 
 def describe(spec: StreamSpec, status: StreamStatus, progress: Progress) -> StreamAnswer:
     """Put definition, state and progress of one stream together."""
     is_live = spec.lane is Lane.LIVE
+    is_camera = is_live and not is_pushed(spec.url)
     return StreamAnswer(
         id=spec.stream_id,
         url=spec.url,
         lane=spec.lane,
-        transport=spec.transport if is_live else None,
-        tls_verify=spec.tls_verify if is_live else None,
+        transport=spec.transport if is_camera else None,
+        tls_verify=spec.tls_verify if is_camera else None,
         has_credentials=bool(spec.sealed),
         sample_fps=spec.sample_fps,
         max_side_px=spec.max_side_px,

@@ -7,10 +7,12 @@ from typing import Any, Final
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
+from starlette.websockets import WebSocket, WebSocketState
 
 from services.api.problems import PROBLEMS, ErrorAnswer, ErrorDetail
-from shared.errors import InvalidStreamError, MoodlineError, QueryError
+from shared.errors import InvalidKeyError, InvalidRuleError, InvalidStreamError, MoodlineError, QueryError, RateLimitedError
 
 log = logging.getLogger("moodline.api")
 
@@ -48,12 +50,14 @@ def problem_responses(*codes: str) -> dict[int | str, dict[str, Any]]:
     return described
 
 
-def error_response(code: str, message: str, field: str | None = None) -> JSONResponse:
+def error_response(code: str, message: str, field: str | None = None, *, retry_after_s: int = RETRY_AFTER_S) -> JSONResponse:
     """Return an error answer. `code` must be in `PROBLEMS`."""
     status = PROBLEMS[code].status
     headers = {"cache-control": "no-store"}
-    if status == 503:
-        headers["retry-after"] = str(RETRY_AFTER_S)
+    if status in (429, 503):
+        headers["retry-after"] = str(retry_after_s)
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
     content = ErrorAnswer(error=ErrorDetail(code=code, message=message, field=field)).model_dump()
     return JSONResponse(content, status, headers)
 
@@ -67,13 +71,37 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected_error)
 
 
-async def _moodline_error(request: Request, error: Exception) -> JSONResponse:
+async def _moodline_error(connection: HTTPConnection, error: Exception) -> JSONResponse:
     assert isinstance(error, MoodlineError)
+    answer = _answer_to(connection, error)
+    if isinstance(connection, WebSocket):
+        await _refuse(connection, answer, error.code)
+    return answer
+
+
+async def _refuse(socket: WebSocket, answer: JSONResponse, code: str) -> None:
+    """End a web socket whose handler raised: nobody else would, and the client would wait."""
+    if socket.client_state is WebSocketState.CONNECTING and "websocket.http.response" in socket.scope.get("extensions", {}):
+        await socket.send_denial_response(answer)
+    elif socket.application_state is not WebSocketState.DISCONNECTED:
+        await socket.close(1008, code)
+
+
+def _answer_to(connection: HTTPConnection, error: MoodlineError) -> JSONResponse:
     if error.code not in PROBLEMS:
-        log.error("request.failed", exc_info=error, extra={"method": request.method, "code": error.code})
+        log.error("request.failed", exc_info=error, extra={"method": connection.scope.get("method"), "code": error.code})
         return _internal()
-    field = error.field if isinstance(error, InvalidStreamError | QueryError) else None
-    return error_response(error.code, str(error), _FIELD_NAMES.get(field, field) if field else None)
+    detail = error_detail(error)
+    retry_after_s = error.retry_after_s if isinstance(error, RateLimitedError) else RETRY_AFTER_S
+    return error_response(detail.code, detail.message, detail.field, retry_after_s=retry_after_s)
+
+
+def error_detail(error: MoodlineError) -> ErrorDetail:
+    """Return what a client is told about an error whose code is in `PROBLEMS`; of others, that something went wrong."""
+    if error.code not in PROBLEMS:
+        return ErrorDetail(code="internal", message=_INTERNAL, field=None)
+    field = error.field if isinstance(error, InvalidStreamError | QueryError | InvalidKeyError | InvalidRuleError) else None
+    return ErrorDetail(code=error.code, message=str(error), field=_FIELD_NAMES.get(field, field) if field else None)
 
 
 async def _validation_error(_request: Request, error: Exception) -> JSONResponse:

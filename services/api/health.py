@@ -4,6 +4,7 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict
 
+from services.api.access import Viewer, require_all_streams
 from services.api.context import Ctx
 from services.api.errors import error_response, problem_responses
 from shared.errors import StoreUnavailableError
@@ -60,6 +61,7 @@ def readyz(ctx: Ctx) -> Ready | Response:
         200: {"content": {"text/plain": {"example": 'moodline_worker_up{worker="ingest"} 1.0\n'}}, "description": "Metrics"}
     },
 )
-def metrics(ctx: Ctx) -> Response:
-    """Return the metrics of this process in Prometheus' text format."""
+def metrics(ctx: Ctx, caller: Viewer) -> Response:
+    """Return the metrics of this process in Prometheus' text format. Needs a key that may see all streams."""
+    require_all_streams(caller)
     return Response(ctx.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)

@@ -38,7 +38,7 @@ def checked_url(given: str, media_root: Path) -> str:
         return given
     raise _refuse(
         "url has a scheme that is not supported; give a path, file:///absolute/path, synthetic://name, "
-        "or rtsp://, rtsps://, http://, https:// or device://0"
+        "rtsp://, rtsps://, http://, https://, device://0, or push://"
     )
 
 

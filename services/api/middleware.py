@@ -1,25 +1,32 @@
 """What happens around every request: measuring, refusing other sites' pages, and limiting bodies."""
 
-import ipaddress
+import re
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
 from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.api import PREFIX
 from services.api.errors import error_response
+from services.api.origins import host_name, is_address, is_loopback, is_own_page, origins_of
 from shared.clock import Clock
 from shared.metrics import Metrics
 from shared.settings import ApiSettings
 
 BODY_LIMIT_BYTES: Final = 1024 * 1024
+_OWN_LIMITS: Final = re.compile(rf"{PREFIX}/(uploads|streams/[^/]+/frames)")
+"""Routes that read their bodies piece by piece, with limits of their own."""
 _READING_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _METHODS: Final = frozenset({*_READING_METHODS, "POST", "PUT", "PATCH", "DELETE"})
 
 
 class Measure:
-    """Times every request by route template, and marks every answer as not to be stored by caches."""
+    """Times every request by route template, and marks answers as not to be stored by caches unless they say otherwise."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, clock: Clock) -> None:
         self._app = app
@@ -36,7 +43,7 @@ class Measure:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["cache-control"] = "no-store"
+                MutableHeaders(scope=message).setdefault("cache-control", "no-store")
             await send(message)
 
         try:
@@ -53,62 +60,61 @@ def _route_template(scope: Scope) -> str:
 
 
 class SameSite:
-    """Keeps web pages of other sites from using a browser on this machine to reach the API, which asks for no password.
+    """Keeps web pages of other sites from using a visitor's browser to reach the API, which may ask for no key.
 
-    A change that a page of another origin sends is refused. While the API listens on loopback only, so is a request under a
-    host name that is not this machine's, which is how DNS rebinding looks. Address literals cannot be rebound.
+    A change that a page of another origin sends is refused, unless that origin is allowed by a setting. While the API listens
+    on loopback only, so is a request under a host name that is not this machine's, which is how DNS rebinding looks. Address
+    literals cannot be rebound.
     """
 
     def __init__(self, app: ASGIApp, settings: ApiSettings) -> None:
         self._app = app
-        self._loopback_only = _is_loopback(settings.host)
+        self._loopback_only = is_loopback(settings.host)
         self._names = {"localhost", urlsplit(settings.url).hostname}
+        self._origins = origins_of(settings.cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        problem = self._problem(scope) if scope["type"] == "http" else None
+        problem = self._problem(scope) if scope["type"] in ("http", "websocket") else None
         if problem is None:
             await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            # Closed before it is accepted, the handshake is answered with 403.
+            await send({"type": "websocket.close", "code": 1008, "reason": problem})
         else:
             await error_response("forbidden", problem)(scope, receive, send)
 
     def _problem(self, scope: Scope) -> str | None:
         headers = Headers(scope=scope)
-        host, origin = headers.get("host", ""), headers.get("origin")
-        if self._loopback_only and not self._is_ours(_split_host(host)):
+        if self._loopback_only and not self._is_ours(host_name(headers.get("host", ""))):
             return "the API listens on this machine only and does not answer under this host name; see MOODLINE_API_URL"
-        if origin is not None and scope["method"] not in _READING_METHODS and _netloc(origin) != host:
+        # Browsers let a page of any site open a web socket and read it, so for these every origin counts.
+        reads = scope["type"] == "http" and scope["method"] in _READING_METHODS
+        if not reads and not is_own_page(headers) and not self._is_allowed(headers["origin"]):
             return "a page of another site may not change anything here"
         return None
 
+    def _is_allowed(self, origin: str) -> bool:
+        return origin in self._origins or "*" in self._origins
+
     def _is_ours(self, name: str) -> bool:
-        return not name or name in self._names or _is_address(name)
+        return not name or name in self._names or is_address(name)
 
 
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+class Cors(CORSMiddleware):
+    """Lets pages of the origins that are set use the API with a key of their own; cookies do not count for them."""
 
+    def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
+        super().__init__(
+            app,
+            allow_origins=origins,
+            allow_methods=sorted(_METHODS - {"HEAD", "OPTIONS"}),
+            allow_headers=["authorization", "captured-at", "content-type", "if-match", "last-event-id"],
+            expose_headers=["etag", "location", "retry-after"],
+        )
 
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _split_host(header: str) -> str:
-    """Return the host of a `Host` header without port and brackets, or the header itself where it is none."""
-    try:
-        return urlsplit(f"//{header}").hostname or header
-    except ValueError:
-        return header
-
-
-def _netloc(origin: str) -> str:
-    try:
-        return urlsplit(origin).netloc
-    except ValueError:
-        return ""
+    def preflight_response(self, request_headers: Headers) -> Response:
+        answer = super().preflight_response(request_headers)
+        return answer if answer.status_code < 400 else error_response("forbidden", "pages of this site may not use the API so")
 
 
 class LimitBody:
@@ -120,6 +126,9 @@ class LimitBody:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if _OWN_LIMITS.fullmatch(scope.get("path", "")):
             await self._app(scope, receive, send)
             return
         announced = Headers(scope=scope).get("content-length", "0")

@@ -147,7 +147,7 @@ class NewStream(_Body):
         min_length=1,
         max_length=URL_LIMIT,
         description="A path (a relative one counts from the media root), `file:///absolute/path`, `synthetic://name?options`, "
-        "or a camera: `rtsp://`, `rtsps://`, `http://`, `https://` or `device://0`. "
+        "a camera: `rtsp://`, `rtsps://`, `http://`, `https://` or `device://0`; or `push://` for frames that are brought. "
         "Files must lie below the media root, also after links are resolved.",
     )
     username: Username | None = None

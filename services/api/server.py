@@ -2,8 +2,9 @@
 
 import socket
 import threading
+from importlib.util import find_spec
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 import uvicorn
 from fastapi import FastAPI
@@ -14,6 +15,8 @@ _START_TIMEOUT_S: Final = 30.0
 _STOP_TIMEOUT_S: Final = 15.0
 _GRACE_S: Final = 5
 _BACKLOG: Final = 512
+_WS_MESSAGE_BYTES: Final = 16 * 1024 * 1024
+"""What one web socket message may hold before a route sees it; routes set narrower limits."""
 
 
 class ApiServer:
@@ -45,15 +48,16 @@ class ApiServer:
         """Listen, and serve in a thread. Returns when the API answers.
 
         Raises:
-            SettingsError: the address cannot be listened on.
+            SettingsError: the address cannot be listened on, or the application refused to start.
         """
         self._socket = self._listen()
         config = uvicorn.Config(
             self._app,
-            lifespan="off",
+            lifespan="on",
             loop="asyncio",
             http="h11",
-            ws="none",
+            ws=_web_sockets(),
+            ws_max_size=_WS_MESSAGE_BYTES,
             log_config=None,
             log_level="warning",
             access_log=False,
@@ -69,11 +73,16 @@ class ApiServer:
         while not self._server.started and self._thread.is_alive() and waited_s < _START_TIMEOUT_S:
             pause.wait(0.005)
             waited_s += 0.005
+        if not self._server.started:
+            self.stop()
+            raise SettingsError("the API did not start; the log says why")
 
     def stop(self) -> None:
         """Stop listening, let running requests end, and free the port. Safe to call twice."""
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True
+            # Answers that go on until somebody leaves, such as events, end here.
+            getattr(self._app.state, "before_stop", lambda: None)()
             self._thread.join(_STOP_TIMEOUT_S)
         if self._socket is not None:
             self._socket.close()
@@ -106,3 +115,8 @@ class ApiServer:
                 f"the API cannot listen on {self._host} port {self._port}: {reason}; set MOODLINE_API_HOST or MOODLINE_API_PORT"
             ) from None
         return listening
+
+
+def _web_sockets() -> Literal["websockets-sansio", "none"]:
+    """Return what answers web sockets: the page and pushed frames need them; without the package the rest works."""
+    return "websockets-sansio" if find_spec("websockets") else "none"

@@ -8,11 +8,14 @@ import msgspec
 from fastapi import APIRouter, Header, Query, Response
 
 from services.api import PREFIX
+from services.api.access import Caller, Operator, Viewer, require_scope, visible, visible_streams
+from services.api.audit import audited
 from services.api.cameras import address_fields, changed_address_fields
 from services.api.context import Context, Ctx
 from services.api.describe import describe, state_of
 from services.api.errors import problem_responses
 from services.api.models import NewStream, StreamAnswer, StreamChange, StreamPage
+from services.api.upload_folder import UploadFolder
 from services.report.moments import to_us
 from shared.errors import InvalidStreamError, RevisionConflictError, StreamNotFoundError, StreamStartedError
 from shared.messages import Lane
@@ -42,7 +45,8 @@ _CHANGE = problem_responses(
         **problem_responses("stream_exists", "body_too_large", "invalid_stream", "invalid_request", "seal"),
     },
 )
-def add_stream(ctx: Ctx, body: NewStream, response: Response) -> StreamAnswer:
+@audited("POST /streams", "body.id")
+def add_stream(ctx: Ctx, caller: Operator, body: NewStream, response: Response) -> StreamAnswer:
     """Register a stream. Unless `paused`, a worker starts to read it within a second or so."""
     settings, now_us = ctx.settings.ingest, ctx.now_us()
     spec = StreamSpec(
@@ -57,14 +61,16 @@ def add_stream(ctx: Ctx, body: NewStream, response: Response) -> StreamAnswer:
     if spec.lane is Lane.FILE:
         recorded_at_us = _whole_second(now_us) if body.recorded_at is None else to_us(body.recorded_at)
         spec = msgspec.structs.replace(spec, recorded_at_us=recorded_at_us)
+    require_scope(caller, spec)
     ctx.store.add(spec)
     response.headers["location"] = f"{PREFIX}/streams/{spec.stream_id}"
-    return _answer(ctx, spec.stream_id, response)
+    return _answer(ctx, caller, spec.stream_id, response)
 
 
 @router.get("/streams", summary="List streams", responses=problem_responses("invalid_request"))
 def list_streams(
     ctx: Ctx,
+    caller: Viewer,
     label: Annotated[list[str] | None, Query(description="`key=value`, or `key` for any value; all given must match.")] = None,
     state: Annotated[StreamState | None, Query(description="Only streams in this state.")] = None,
     limit: Annotated[int, Query(ge=1, le=500, description="Most streams in the answer.")] = 100,
@@ -72,7 +78,7 @@ def list_streams(
 ) -> StreamPage:
     """Return streams ordered by id."""
     page: list[StreamAnswer] = []
-    for spec, status, progress in _found(ctx, cursor or "", label or []):
+    for spec, status, progress in _found(ctx, caller, cursor or "", label or []):
         if state is not None and state_of(spec, status, progress) is not state:
             continue
         if len(page) == limit:
@@ -82,21 +88,23 @@ def list_streams(
 
 
 @router.get("/streams/{stream_id}", summary="Read a stream", responses=_GONE)
-def get_stream(ctx: Ctx, stream_id: str, response: Response) -> StreamAnswer:
+def get_stream(ctx: Ctx, caller: Viewer, stream_id: str, response: Response) -> StreamAnswer:
     """Return a stream's definition, what it does now, and how far its timeline is."""
-    return _answer(ctx, stream_id, response)
+    return _answer(ctx, caller, stream_id, response)
 
 
 @router.patch("/streams/{stream_id}", summary="Change a stream", responses=_CHANGE)
+@audited("PATCH /streams/{stream_id}")
 def change_stream(
     ctx: Ctx,
+    caller: Operator,
     stream_id: str,
     body: StreamChange,
     response: Response,
     if_match: Annotated[str | None, Header(description='The revision that the change is based on, as in `ETag`: `"3"`.')] = None,
 ) -> StreamAnswer:
     """Change a camera, labels or pause at any time; what decides the timeline of a file only before the first frame."""
-    bases = {revision for revision in (body.revision, _revision(if_match)) if revision is not None}
+    bases = {revision for revision in (body.revision, revision_of(if_match)) if revision is not None}
 
     def change(found: _Found) -> StreamSpec:
         spec = found[0]
@@ -109,24 +117,27 @@ def change_stream(
             if spec.lane is Lane.FILE:
                 _require_not_started(found)
             changed = _retried(found, changed)
+        require_scope(caller, changed)
         return changed
 
-    _update(ctx, stream_id, change)
-    return _answer(ctx, stream_id, response)
+    _update(ctx, caller, stream_id, change)
+    return _answer(ctx, caller, stream_id, response)
 
 
 @router.post("/streams/{stream_id}/pause", summary="Stop reading a stream", responses=_GONE)
-def pause_stream(ctx: Ctx, stream_id: str, response: Response) -> StreamAnswer:
+@audited("POST /streams/{stream_id}/pause")
+def pause_stream(ctx: Ctx, caller: Operator, stream_id: str, response: Response) -> StreamAnswer:
     """Stop reading; the timeline stays. Frames already on their way still come in."""
-    _update(ctx, stream_id, lambda found: msgspec.structs.replace(found[0], paused=True))
-    return _answer(ctx, stream_id, response)
+    _update(ctx, caller, stream_id, lambda found: msgspec.structs.replace(found[0], paused=True))
+    return _answer(ctx, caller, stream_id, response)
 
 
 @router.post("/streams/{stream_id}/resume", summary="Go on reading a stream", responses=_GONE)
-def resume_stream(ctx: Ctx, stream_id: str, response: Response) -> StreamAnswer:
+@audited("POST /streams/{stream_id}/resume")
+def resume_stream(ctx: Ctx, caller: Operator, stream_id: str, response: Response) -> StreamAnswer:
     """Go on where the timeline stands; a failed stream is tried again."""
-    _update(ctx, stream_id, lambda found: _retried(found, msgspec.structs.replace(found[0], paused=False)))
-    return _answer(ctx, stream_id, response)
+    _update(ctx, caller, stream_id, lambda found: _retried(found, msgspec.structs.replace(found[0], paused=False)))
+    return _answer(ctx, caller, stream_id, response)
 
 
 @router.delete(
@@ -136,22 +147,27 @@ def resume_stream(ctx: Ctx, stream_id: str, response: Response) -> StreamAnswer:
     summary="Delete a stream and all of its data",
     responses=_GONE,
 )
-def delete_stream(ctx: Ctx, stream_id: str) -> None:
-    """Remove the stream and purge its timeline and tracks. This cannot be undone."""
+@audited("DELETE /streams/{stream_id}")
+def delete_stream(ctx: Ctx, caller: Operator, stream_id: str) -> None:
+    """Remove the stream, its timeline and tracks, and its file if that was uploaded. This cannot be undone."""
+    spec = visible(ctx, caller, stream_id)
     ctx.store.remove(stream_id)
+    folder = UploadFolder(ctx.settings)
+    if folder.is_upload(spec.url):
+        folder.remove(spec.url, {other.url for other in ctx.store.list_streams()})
 
 
-def find(ctx: Context, stream_id: str) -> _Found:
+def find(ctx: Context, caller: Caller, stream_id: str) -> _Found:
     """Return definition, status and progress of one stream. Raises `StreamNotFoundError`."""
-    spec = ctx.store.get(stream_id)
+    spec = visible(ctx, caller, stream_id)
     progress = ctx.store.load([stream_id])[0]
     if progress is None:
-        raise StreamNotFoundError(f"no stream with the id {stream_id!r} is registered")
+        raise StreamNotFoundError(f"no stream {stream_id!r} is registered")
     return spec, ctx.store.statuses([stream_id])[0], progress
 
 
-def _found(ctx: Context, after: str, labels: list[str]) -> Iterator[_Found]:
-    specs = [spec for spec in ctx.store.list_streams() if spec.stream_id > after and _matches(spec, labels)]
+def _found(ctx: Context, caller: Caller, after: str, labels: list[str]) -> Iterator[_Found]:
+    specs = [spec for spec in visible_streams(ctx, caller, labels) if spec.stream_id > after]
     for start in range(0, len(specs), _CHUNK):
         chunk = specs[start : start + _CHUNK]
         ids = [spec.stream_id for spec in chunk]
@@ -160,23 +176,15 @@ def _found(ctx: Context, after: str, labels: list[str]) -> Iterator[_Found]:
                 yield spec, status, progress
 
 
-def _matches(spec: StreamSpec, labels: list[str]) -> bool:
-    for label in labels:
-        key, has_value, value = label.partition("=")
-        if key not in spec.labels or (has_value and spec.labels[key] != value):
-            return False
-    return True
-
-
-def _answer(ctx: Context, stream_id: str, response: Response) -> StreamAnswer:
-    answer = describe(*find(ctx, stream_id))
+def _answer(ctx: Context, caller: Caller, stream_id: str, response: Response) -> StreamAnswer:
+    answer = describe(*find(ctx, caller, stream_id))
     response.headers["etag"] = f'"{answer.revision}"'
     return answer
 
 
-def _update(ctx: Context, stream_id: str, change: Callable[[_Found], StreamSpec]) -> None:
+def _update(ctx: Context, caller: Caller, stream_id: str, change: Callable[[_Found], StreamSpec]) -> None:
     for attempt in range(_ATTEMPTS):
-        found = find(ctx, stream_id)
+        found = find(ctx, caller, stream_id)
         changed = change(found)
         if changed == found[0]:
             return
@@ -233,7 +241,8 @@ def _retried(found: _Found, changed: StreamSpec) -> StreamSpec:
     return msgspec.structs.replace(changed, attempt=spec.attempt + 1) if has_failed else changed
 
 
-def _revision(if_match: str | None) -> int | None:
+def revision_of(if_match: str | None) -> int | None:
+    """Return the revision that a header `If-Match` names; None where it names none."""
     if if_match is None or if_match.strip() == "*":
         return None
     match = _IF_MATCH.fullmatch(if_match.strip())

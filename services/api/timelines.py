@@ -7,16 +7,18 @@ from fastapi import APIRouter, Header, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.api import PREFIX
+from services.api.access import Caller, Viewer, visible
 from services.api.context import Context, Ctx
 from services.api.errors import problem_responses
 from services.report.document import SummaryDocument, TimelineDocument, summary_document, timeline_document
 from services.report.export import timeline_csv
+from services.report.quick_json import timeline_json
 from services.report.tracks import TrackPage, TrackTimelineDocument, track_document, track_timeline_document
 from shared.errors import QueryError
 from shared.messages import Lane
 from shared.streams import StreamSpec
 from shared.timeline.levels import Extent
-from shared.timeline.query import TimelineQuery, extent, timeline
+from shared.timeline.query import TimelineQuery, extent, find_cells, timeline
 from shared.timeline.times import parse_resolution, parse_time
 from shared.timeline.track_query import track_list, track_timeline
 
@@ -91,32 +93,51 @@ class TrackListParameters(Window):
 )
 def get_timeline(
     ctx: Ctx,
+    caller: Viewer,
     stream_id: str,
     parameters: Annotated[TimelineParameters, Query()],
     accept: Annotated[str, Header(description="`text/csv` asks for CSV.")] = "",
 ) -> TimelineDocument | Response:
     """Return a window of a stream's timeline, empty stretches included, each with the reason why it is empty."""
-    spec = ctx.store.get(stream_id)
-    document = _document(ctx, spec, _query(ctx, spec, parameters))
+    spec = visible(ctx, caller, stream_id)
+    query = _query(ctx, spec, parameters)
     if parameters.format is Format.CSV or (parameters.format is None and "text/csv" in accept.lower()):
         headers = {"content-disposition": f'attachment; filename="{stream_id}.csv"'}
-        return Response(timeline_csv(document), media_type="text/csv; charset=utf-8; header=present", headers=headers)
-    return document
+        text = timeline_csv(_document(ctx, spec, query))
+        return Response(text, media_type="text/csv; charset=utf-8; header=present", headers=headers)
+    found = find_cells(ctx.store, stream_id, query, ctx.settings.api.max_points)
+    if found is None:
+        return _document(ctx, spec, query)
+    body = timeline_json(
+        found,
+        stream=stream_id,
+        lane=spec.lane,
+        recorded_at_us=spec.recorded_at_us,
+        asked_s=query.resolution_s,
+        cache=ctx.stretches,
+    )
+    return Response(body, media_type="application/json")
+
+
+def read_timeline(ctx: Context, caller: Caller, stream_id: str, parameters: PointsWindow) -> TimelineDocument:
+    """Return a window of a stream's timeline. Raises as the route does."""
+    spec = visible(ctx, caller, stream_id)
+    return _document(ctx, spec, _query(ctx, spec, parameters))
 
 
 @router.get("/streams/{stream_id}/summary", summary="Summarise a timeline", responses=_QUERY)
-def get_summary(ctx: Ctx, stream_id: str, window: Annotated[Window, Query()]) -> SummaryDocument:
+def get_summary(ctx: Ctx, caller: Viewer, stream_id: str, window: Annotated[Window, Query()]) -> SummaryDocument:
     """Return a window of a stream's timeline as one point, from the finest buckets that are kept of it."""
-    spec = ctx.store.get(stream_id)
+    spec = visible(ctx, caller, stream_id)
     start_us, end_us = _edges(ctx, spec, window)
     query = TimelineQuery(from_us=start_us, to_us=end_us, max_points=ctx.settings.api.max_points)
     return summary_document(_document(ctx, spec, query))
 
 
 @router.get("/streams/{stream_id}/tracks", summary="List tracked faces", responses=_QUERY)
-def list_tracks(ctx: Ctx, stream_id: str, parameters: Annotated[TrackListParameters, Query()]) -> TrackPage:
+def list_tracks(ctx: Ctx, caller: Viewer, stream_id: str, parameters: Annotated[TrackListParameters, Query()]) -> TrackPage:
     """Return the faces that were followed from frame to frame, in the order in which they came."""
-    spec = ctx.store.get(stream_id)
+    spec = visible(ctx, caller, stream_id)
     limit = parameters.limit
     found = track_list(ctx.store, stream_id, _extent(ctx, spec, parameters), parameters.cursor, limit + 1)
     return TrackPage(
@@ -128,10 +149,10 @@ def list_tracks(ctx: Ctx, stream_id: str, parameters: Annotated[TrackListParamet
 
 @router.get("/streams/{stream_id}/tracks/{track}", summary="Read one face's timeline", responses=_TRACK_QUERY)
 def get_track(
-    ctx: Ctx, stream_id: str, track: TrackNumber, parameters: Annotated[PointsWindow, Query()]
+    ctx: Ctx, caller: Viewer, stream_id: str, track: TrackNumber, parameters: Annotated[PointsWindow, Query()]
 ) -> TrackTimelineDocument:
     """Return a window of one face's timeline. Kept as long as points of 1 s are."""
-    spec = ctx.store.get(stream_id)
+    spec = visible(ctx, caller, stream_id)
     answer = track_timeline(ctx.store, stream_id, track, _query(ctx, spec, parameters), ctx.settings.api.max_points)
     return track_timeline_document(answer, stream=stream_id, origin_us=_origin_us(spec))
 
@@ -154,7 +175,7 @@ def _query(ctx: Context, spec: StreamSpec, parameters: PointsWindow) -> Timeline
 def _edges(ctx: Context, spec: StreamSpec, window: Window) -> tuple[int | None, int | None]:
     if window.start is None and window.end is None:
         return None, None
-    now_us = _now_us(ctx, spec)
+    now_us = present_us(ctx, spec)
     start_us = None if window.start is None else parse_time(window.start, now_us, "from")
     end_us = None if window.end is None else parse_time(window.end, now_us, "to")
     if spec.lane is Lane.LIVE and end_us is None and start_us is not None:
@@ -172,7 +193,7 @@ def _live_end_us(ctx: Context, spec: StreamSpec, start_us: int) -> int | None:
     return reached_us if reached_us > start_us else None
 
 
-def _now_us(ctx: Context, spec: StreamSpec) -> int:
+def present_us(ctx: Context, spec: StreamSpec) -> int:
     """Return what relative times count from: a file's own end, since the hour of its reading means nothing to it."""
     if spec.lane is Lane.LIVE:
         return ctx.now_us()

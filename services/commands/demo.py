@@ -6,30 +6,18 @@ from typing import Annotated
 
 import typer
 
+from moodline import Client
 from services.api.app import create_app
-from services.api.client import Client
 from services.api.server import ApiServer
 from services.commands.streams import wait_until_ended
-from services.commands.timeline import Format, print_timeline
+from services.commands.timeline import Format, document_of, print_timeline
 from services.embedded import EmbeddedService
 from services.report import plot_timeline
-from shared.clock import SystemClock
+from services.sample import SAMPLE_URL
 from shared.log import configure_logging
 from shared.settings import load_settings
 
-SAMPLE_URL = "synthetic://astronaut?seconds=30&fps=25&faces=2&seed=1"
 _TABLE_POINTS = 30
-
-
-class _WatchfulClock(SystemClock):
-    """Raises, instead of waiting on, when a worker of the service has failed."""
-
-    def __init__(self, service: EmbeddedService) -> None:
-        self._service = service
-
-    def sleep(self, seconds: float) -> None:
-        self._service.check()
-        super().sleep(seconds)
 
 
 def demo(
@@ -45,20 +33,21 @@ def demo(
                 "data_dir": Path(directory),
                 "bus": type(settings.bus)(),
                 "store": type(settings.store)(),
+                "api": type(settings.api)(),
             }
         )
         typer.echo("starting the service: ingest, detector, classifier, aggregator, API; no Kafka, no Redis …")
         with EmbeddedService(settings) as service:
             resources = service.resources
             app = create_app(resources.store, settings, resources.metrics, resources.clock, readiness=service.alive)
-            with ApiServer(app, "127.0.0.1", 0) as server, Client(server.url) as client:
+            with ApiServer(app, "127.0.0.1", 0) as server, Client(server.url, "") as client:
                 typer.echo(f"POST {server.url}/api/v1/streams  {url}")
-                client.add_stream({"id": "sample", "url": url})
-                wait_until_ended(client, "sample", _WatchfulClock(service))
+                client.add_stream("sample", url)
+                wait_until_ended(client, "sample", service.check)
                 typer.echo(f"GET  {server.url}/api/v1/streams/sample/timeline")
-                print_timeline(client.timeline("sample", {"max_points": _TABLE_POINTS}), Format.TABLE)
+                print_timeline(document_of(client.timeline("sample", max_points=_TABLE_POINTS)), Format.TABLE)
                 plot.parent.mkdir(parents=True, exist_ok=True)
-                plot_timeline(client.timeline("sample", {"max_points": 600}), plot)
+                plot_timeline(document_of(client.timeline("sample", max_points=600)), plot)
         service.check()
     typer.echo(f"drawn into {plot}")
     typer.echo("next: `moodline analyze YOUR_CLIP.mp4 --plot t.png --annotate out.mp4`, or keep a service up with `moodline run`")

@@ -7,8 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from services.api.models import ModelAnswer, ModelPage
-from services.commands.streams import AsJson, open_client
+from moodline import Model, Models
+from services.commands.connection import open_client
+from services.commands.streams import AsJson
 
 app = typer.Typer(name="models", help="See and change the classifier's model.", no_args_is_help=True)
 
@@ -17,9 +18,9 @@ app = typer.Typer(name="models", help="See and change the classifier's model.", 
 def list_models(as_json: AsJson = False) -> None:
     """List the installed models."""
     with open_client() as client:
-        page = client.models()
+        page = client.list_models()
     if as_json:
-        typer.echo(page.model_dump_json(indent=2))
+        typer.echo(page.to_json())
         return
     Console().print(_table(page.models))
     _say_refusal(page)
@@ -35,7 +36,7 @@ def activate(
     typer.echo(f"{page.active} is active; classifiers load it within seconds")
 
 
-def _table(models: list[ModelAnswer]) -> Table:
+def _table(models: list[Model]) -> Table:
     table = Table(box=None, pad_edge=False)
     for title in ("name", "active", "parameters", "accuracy", "from"):
         table.add_column(title, justify="right" if title in ("parameters", "accuracy") else "left", overflow="fold")
@@ -47,6 +48,6 @@ def _table(models: list[ModelAnswer]) -> Table:
     return table
 
 
-def _say_refusal(page: ModelPage) -> None:
+def _say_refusal(page: Models) -> None:
     if page.refused is not None:
         typer.echo(f"a classifier could not load {page.refused.name} and uses the one before: {page.refused.reason}", err=True)

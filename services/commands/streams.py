@@ -1,9 +1,10 @@
 """`moodline streams`: register streams and see what they do. Asks the API."""
 
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 import typer
 from rich.console import Console
@@ -11,13 +12,12 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 from rich.text import Text
 
-from services.api.client import Client
-from services.api.models import StreamAnswer, StreamPage
+from moodline import Client, Stream, StreamOptions
+from moodline.answers import StreamPage
+from services.commands.connection import open_client
 from services.report.moments import clock_text, iso
-from shared.clock import Clock, SystemClock
-from shared.errors import SourceError
+from shared.clock import SystemClock
 from shared.messages import Lane
-from shared.settings import load_settings
 from shared.streams import StreamState, Transport, lane_of_url
 
 app = typer.Typer(name="streams", help="Register streams and see what they do.", no_args_is_help=True)
@@ -25,8 +25,7 @@ app = typer.Typer(name="streams", help="Register streams and see what they do.",
 StreamId = Annotated[str, typer.Argument(metavar="ID", help="The stream's id.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
-_POLL_S: Final = 0.25
-_STATE_STYLES: Final = {
+_STATE_STYLES: Final[dict[str, str]] = {
     StreamState.PLAYING: "green",
     StreamState.LIVE: "green",
     StreamState.ENDED: "bold",
@@ -35,11 +34,6 @@ _STATE_STYLES: Final = {
     StreamState.STALLED: "yellow",
     StreamState.BACKING_OFF: "red",
 }
-
-
-def open_client() -> Client:
-    """Return a client of the API that the settings name."""
-    return Client(load_settings().api_url())
 
 
 @app.command()
@@ -74,14 +68,13 @@ def add(  # noqa: PLR0913  # one for each option
         raise typer.BadParameter("a camera comes to no end", param_hint="--wait")
     if password_stdin and username is None:
         raise typer.BadParameter("give --username too", param_hint="--password-stdin")
-    definition: dict[str, Any] = {"id": stream_id, "url": _absolute(url), "labels": _labels(label or []), "paused": paused}
-    options: dict[str, Any] = {"sample_fps": sample_fps, "max_side_px": max_side_px, "recorded_at": recorded_at}
-    options |= {"username": username, "transport": transport, "tls_verify": False if no_tls_verify else None}
-    options["password"] = _read_password() if password_stdin else None
-    definition |= {name: value for name, value in options.items() if value is not None}
+    given: dict[str, Any] = {"sample_fps": sample_fps, "max_side_px": max_side_px, "recorded_at": recorded_at}
+    given |= {"username": username, "transport": transport, "tls_verify": False if no_tls_verify else None}
+    given |= {"labels": _labels(label or []), "paused": paused, "password": _read_password() if password_stdin else None}
+    options = cast(StreamOptions, {name: value for name, value in given.items() if value is not None})
     _warn_of_password(url)
     with open_client() as client:
-        stream = client.add_stream(definition)
+        stream = client.add_stream(stream_id, _absolute(url), **options)
         typer.echo(f"{stream.id} is registered")
         if wait:
             stream = wait_until_ended(client, stream.id)
@@ -92,9 +85,9 @@ def add(  # noqa: PLR0913  # one for each option
 def list_all(*, as_json: AsJson = False) -> None:
     """List streams."""
     with open_client() as client:
-        streams = client.list_streams()
+        streams = list(client.list_streams())
     if as_json:
-        typer.echo(StreamPage(streams=streams).model_dump_json(indent=2))
+        typer.echo(StreamPage(streams=streams).to_json())
     elif streams:
         Console().print(_table(streams))
     else:
@@ -107,7 +100,7 @@ def show(stream_id: StreamId, *, as_json: AsJson = False) -> None:
     with open_client() as client:
         stream = client.get_stream(stream_id)
     if as_json:
-        typer.echo(stream.model_dump_json(indent=2))
+        typer.echo(stream.to_json())
     else:
         Console(soft_wrap=True).print(_card(stream))
 
@@ -116,7 +109,7 @@ def show(stream_id: StreamId, *, as_json: AsJson = False) -> None:
 def pause(stream_id: StreamId) -> None:
     """Stop reading a stream; its timeline stays."""
     with open_client() as client:
-        stream = client.pause(stream_id)
+        stream = client.pause_stream(stream_id)
     typer.echo(f"{stream.id} is {stream.status.state}")
 
 
@@ -124,7 +117,7 @@ def pause(stream_id: StreamId) -> None:
 def resume(stream_id: StreamId) -> None:
     """Go on reading a stream, or try a failed one again."""
     with open_client() as client:
-        stream = client.resume(stream_id)
+        stream = client.resume_stream(stream_id)
     typer.echo(f"{stream.id} is {stream.status.state}")
 
 
@@ -134,32 +127,34 @@ def remove(stream_id: StreamId, *, yes: Annotated[bool, typer.Option("--yes", "-
     if not yes:
         typer.confirm(f"Delete {stream_id} and its whole timeline?", abort=True)
     with open_client() as client:
-        client.remove(stream_id)
+        client.delete_stream(stream_id)
     typer.echo(f"{stream_id} and its data are deleted")
 
 
-def wait_until_ended(client: Client, stream_id: str, clock: Clock | None = None) -> StreamAnswer:
+def wait_until_ended(client: Client, stream_id: str, tell: Callable[[], None] = lambda: None) -> Stream:
     """Return the stream when its whole content is in the timeline; shows the progress on standard error. Blocks.
+
+    Args:
+        client: Asks the API.
+        stream_id: A file's stream.
+        tell: Called each time before the progress is shown.
 
     Raises:
         SourceError: the stream failed.
         ApiError: the API went away, or the stream was deleted.
     """
-    clock = clock or SystemClock()
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[detail]}"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(stream_id, total=None, detail="")
-        while True:
-            stream = client.get_stream(stream_id)
+
+        def show_progress(stream: Stream) -> None:
+            tell()
             _show_progress(bar, task, stream)
-            if stream.progress.complete:
-                return stream
-            if stream.status.state is StreamState.FAILED:
-                raise SourceError(stream.status.reason or "failed", f"{stream_id} failed: {_why(stream)}")
-            clock.sleep(_POLL_S)
+
+        return client.wait_until_ended(stream_id, tell=show_progress)
 
 
-def _show_progress(bar: Progress, task: TaskID, stream: StreamAnswer) -> None:
+def _show_progress(bar: Progress, task: TaskID, stream: Stream) -> None:
     known = stream.progress.percent
     detail = f"{stream.status.state}, {_progress_text(stream)}"
     bar.update(task, total=None if known is None else 100, completed=known or 0, detail=detail)
@@ -195,7 +190,7 @@ def _labels(given: list[str]) -> dict[str, str]:
     return labels
 
 
-def _table(streams: list[StreamAnswer]) -> Table:
+def _table(streams: list[Stream]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("id", "state", "progress", "frames", "labels", "url"):
         is_short = name in ("id", "progress", "frames")
@@ -212,7 +207,7 @@ def _table(streams: list[StreamAnswer]) -> Table:
     return table
 
 
-def _card(stream: StreamAnswer) -> Table:
+def _card(stream: Stream) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
@@ -236,19 +231,19 @@ def _card(stream: StreamAnswer) -> Table:
     return table
 
 
-def _state_text(stream: StreamAnswer) -> Text:
+def _state_text(stream: Stream) -> Text:
     text = Text(stream.status.state, style=_STATE_STYLES.get(stream.status.state, ""))
-    if stream.status.state is StreamState.FAILED or stream.status.reason:
+    if stream.status.state == StreamState.FAILED or stream.status.reason:
         text.append(f" ({_why(stream)})", style="dim")
     return text
 
 
-def _why(stream: StreamAnswer) -> str:
+def _why(stream: Stream) -> str:
     return ": ".join(part for part in (stream.status.reason, stream.status.detail) if part) or "no reason is known"
 
 
-def _live_rows(stream: StreamAnswer) -> list[tuple[str, str | Text]]:
-    if stream.lane is not Lane.LIVE:
+def _live_rows(stream: Stream) -> list[tuple[str, str | Text]]:
+    if stream.lane != Lane.LIVE:
         return []
     status = stream.status
     offset_ms = status.clock_offset_ms
@@ -275,7 +270,7 @@ def _now_s() -> float:
     return SystemClock().now_s()
 
 
-def _live_text(stream: StreamAnswer) -> str:
+def _live_text(stream: Stream) -> str:
     status = stream.status
     parts = ["" if status.fps is None else f"{status.fps:.1f} fps", _ago(status.last_frame)]
     if status.attempts:
@@ -285,7 +280,7 @@ def _live_text(stream: StreamAnswer) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _position_text(stream: StreamAnswer) -> str:
+def _position_text(stream: Stream) -> str:
     progress = stream.progress
     if progress.position_s is None:
         return _live_text(stream)
@@ -295,9 +290,9 @@ def _position_text(stream: StreamAnswer) -> str:
     return text if progress.percent is None else f"{text} ({progress.percent:.0f}%)"
 
 
-def _progress_text(stream: StreamAnswer) -> str:
+def _progress_text(stream: Stream) -> str:
     return ", ".join(part for part in (_position_text(stream), f"{stream.progress.frames:,} frames") if part)
 
 
-def _label_text(stream: StreamAnswer) -> str:
+def _label_text(stream: Stream) -> str:
     return " ".join(f"{key}={value}" for key, value in sorted(stream.labels.items()))

@@ -8,9 +8,11 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
-from services.commands.streams import open_client
-from services.report import plot_timeline, timeline_csv, timeline_json, timeline_table
+from moodline import Timeline
+from services.commands.connection import open_client
+from services.report import plot_timeline, timeline_csv, timeline_table
 from services.report.document import TimelineDocument
+from services.report.export import timeline_json
 
 TABLE_POINTS: Final = 60
 """Rows that a terminal can be scrolled through, where the user asks for no other number."""
@@ -38,13 +40,18 @@ def timeline(
         raise typer.BadParameter("give --resolution or --max-points, not both", param_hint="--max-points")
     if max_points is None and resolution is None and output is Format.TABLE and plot is None:
         max_points = TABLE_POINTS
-    given = {"from": start, "to": end, "resolution": resolution, "max_points": max_points}
     with open_client() as client:
-        document = client.timeline(stream_id, {name: value for name, value in given.items() if value is not None})
+        answer = client.timeline(stream_id, start=start, end=end, resolution=resolution, max_points=max_points)
+    document = document_of(answer)
     print_timeline(document, output)
     if plot is not None:
         plot_timeline(document, plot)
         typer.echo(f"drawn into {plot}", err=True)
+
+
+def document_of(timeline: Timeline) -> TimelineDocument:
+    """Return a timeline that the API answered in the form from which reports are made."""
+    return TimelineDocument.model_validate_json(timeline.to_json())
 
 
 def print_timeline(document: TimelineDocument, output: Format) -> None:

@@ -29,3 +29,7 @@ class Sampler:
             return False
         self._slot = slot
         return True
+
+    def next_s(self) -> Fraction | None:
+        """Return from which time on a frame would be sampled next, in s; None where every frame is, or before the first."""
+        return None if self._rate is None or self._slot < 0 else (self._slot + 1) / self._rate

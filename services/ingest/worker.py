@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from services.ingest.abandoned import settle_abandoned
 from services.ingest.live.camera_reader import CameraParts, CameraThread, Link
 from services.ingest.live.records import Job
 from services.ingest.plan import Wish, content_of, wish_for
@@ -33,7 +34,7 @@ from shared.messages import STREAMS_TOPIC, Lane
 from shared.metrics import Metrics
 from shared.settings import IngestSettings
 from shared.store import Store
-from shared.streams import StreamSpec, StreamState, StreamStatus
+from shared.streams import StreamSpec, StreamState, StreamStatus, is_pushed
 
 log = logging.getLogger("moodline.ingest")
 
@@ -75,6 +76,7 @@ class IngestWorker:
         shards: int,
         source_opener: SourceOpener = open_source,
         cameras: CameraOpener | None = None,
+        pushed_silence_s: float = 60.0,
     ) -> None:
         """Build the worker; nothing runs yet.
 
@@ -88,6 +90,7 @@ class IngestWorker:
             shards: Number of partitions of `STREAMS_TOPIC`.
             source_opener: Opens the source that a file's URL names.
             cameras: Opens cameras; closed at the end of `run`. Without it live streams are left alone.
+            pushed_silence_s: A pushed stream without a frame for longer, whose process has died, is made `pending`.
         """
         self._consumer = consumer
         self._producer = producer
@@ -99,6 +102,7 @@ class IngestWorker:
         self._watch = ProgressWatch(store, metrics, clock)
         self._parts = ReaderParts(producer, store, settings, metrics, clock, self._watch, source_opener)
         self._cameras = cameras
+        self._pushed_silence_s = pushed_silence_s
         self._camera_parts: CameraParts | None = None
         if cameras is not None:
             self._camera_parts = CameraParts(producer, store, settings, metrics, clock, cameras.open, cameras.address_of)
@@ -178,7 +182,10 @@ class IngestWorker:
         version = self._store.version()
         if full or version != self._version or self._passes % _FULL_EVERY == 0:
             mine = sorted(self._mine(), key=lambda spec: (spec.created_at_us, spec.stream_id))
-            self._specs = {spec.stream_id: spec for spec in mine}
+            # Whoever gets the frames of a pushed stream claims it.
+            self._specs = {spec.stream_id: spec for spec in mine if not is_pushed(spec.url)}
+            pushed = [spec for spec in mine if is_pushed(spec.url)]
+            settle_abandoned(self._store, pushed, self._clock.now_s(), self._pushed_silence_s)
             self._left.clear()
             self._version = version
         self._passes += 1

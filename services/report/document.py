@@ -5,11 +5,12 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.report.moments import Time, to_datetime
+from services.report.statistics import STATISTICS_EXAMPLE, WindowStatistics, window_statistics
 from shared.emotions import EMOTIONS
 from shared.messages import Lane
 from shared.timeline.points import EmptyReason, Shares, TimelineAnswer, TimelinePoint
 
-_DIGITS: Final = 6
+DIGITS: Final = 6
 
 
 ByEmotion = dict[str, float]
@@ -114,12 +115,14 @@ class SummaryDocument(_Window):
                     "start": "2026-05-01T12:00:00Z",
                     "end": "2026-05-01T12:00:10Z",
                     "summary": _POINT_EXAMPLE,
+                    "window": STATISTICS_EXAMPLE,
                 }
             ]
         }
     )
 
     summary: PointDocument
+    window: WindowStatistics = Field(description="What the window comes to: entropy, and how much of the time is covered.")
 
 
 def timeline_document(answer: TimelineAnswer, *, stream: str, lane: Lane, recorded_at_us: int) -> TimelineDocument:
@@ -141,8 +144,8 @@ def timeline_document(answer: TimelineAnswer, *, stream: str, lane: Lane, record
         resolution_s=answer.resolution_s,
         level_s=answer.level_s,
         coarser_than_asked=answer.coarser_than_asked,
-        points=[_point(point, origin_us) for point in answer.points],
-        summary=_point(answer.summary, origin_us),
+        points=[point_document(point, origin_us) for point in answer.points],
+        summary=point_document(answer.summary, origin_us),
     )
 
 
@@ -155,15 +158,17 @@ def summary_document(timeline: TimelineDocument) -> SummaryDocument:
         start=timeline.start,
         end=timeline.end,
         summary=timeline.summary,
+        window=window_statistics((point.empty for point in timeline.points), timeline.summary, timeline.resolution_s),
     )
 
 
 def by_emotion(values: Shares) -> ByEmotion:
     """Return seven values by name, rounded to what their quantisation carries."""
-    return {name: round(value, _DIGITS) for name, value in zip(EMOTIONS, values, strict=True)}
+    return {name: round(value, DIGITS) for name, value in zip(EMOTIONS, values, strict=True)}
 
 
-def _point(point: TimelinePoint, origin_us: int | None) -> PointDocument:
+def point_document(point: TimelinePoint, origin_us: int | None) -> PointDocument:
+    """Return one point as a document; `origin_us` is the time of a file's first instant, None for live streams."""
     reading = point.reading
     return PointDocument(
         start=to_datetime(point.start_us),
@@ -171,7 +176,7 @@ def _point(point: TimelinePoint, origin_us: int | None) -> PointDocument:
         sampled=point.sampled,
         classified=point.classified,
         skipped=point.skipped,
-        coverage=round(point.coverage, _DIGITS),
+        coverage=round(point.coverage, DIGITS),
         frames_with_faces=point.frames_with_faces,
         faces=point.faces,
         tracks_begun=point.tracks_begun,

@@ -28,3 +28,6 @@ GAP_NAMES: Final[dict[EmptyReason, str]] = {
     EmptyReason.NOT_SAMPLED: "not sampled",
     EmptyReason.OFFLINE: "offline",
 }
+
+STACK: Final = ("neutral", "sad", "fear", "disgust", "angry", "surprise", "happy")
+"""From the bottom up: neutral as the ground, then unpleasant ones, with the pleasant ones on top."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from services.report.document import PointDocument, TimelineDocument
 from services.report.export import write_output
 from services.report.moments import clock_text, length_text, to_datetime, to_us
-from services.report.palette import EMOTION_COLORS, GAP_HATCHES, GAP_NAMES
+from services.report.palette import EMOTION_COLORS, GAP_HATCHES, GAP_NAMES, STACK
 from shared.emotions import EMOTIONS
 from shared.errors import OutputError
 from shared.timeline.points import EmptyReason
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS: Final = ("png", "svg", "pdf")
-
-_STACK: Final = ("neutral", "sad", "fear", "disgust", "angry", "surprise", "happy")
-"""From the bottom up: neutral as the ground, then unpleasant ones, with the pleasant ones on top."""
 
 _INK, _FAINT, _PAPER = "#222222", "#767676", "#F6F6F4"
 _TICK_STEPS_S: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
@@ -119,7 +116,7 @@ def _draw_emotions(axes: Axes, document: TimelineDocument, run: Sequence[PointDo
     # The first and last value reach to the edges of their buckets, so that a run is as wide as the time it stands for.
     x = [centres[0] - half_s, *centres, centres[-1] + half_s]
     lower = [0.0] * len(x)
-    for emotion in _STACK:
+    for emotion in STACK:
         values = [point.smoothed[emotion] for point in run if point.smoothed is not None]
         upper = [base + value for base, value in zip(lower, [values[0], *values, values[-1]], strict=True)]
         axes.fill_between(x, lower, upper, facecolor=EMOTION_COLORS[emotion], edgecolor="white", linewidth=0.6)
@@ -199,8 +196,8 @@ def _draw_title(axes: Axes, document: TimelineDocument) -> None:
 def _draw_legend(axes: Axes, document: TimelineDocument) -> None:
     from matplotlib.patches import Patch
 
-    assert set(_STACK) == set(EMOTIONS)
-    handles = [Patch(facecolor=EMOTION_COLORS[emotion], label=emotion) for emotion in reversed(_STACK)]
+    assert set(STACK) == set(EMOTIONS)
+    handles = [Patch(facecolor=EMOTION_COLORS[emotion], label=emotion) for emotion in reversed(STACK)]
     reasons = {point.empty for point in document.points if point.empty is not None}
     for reason in sorted(reasons):
         handles.append(

@@ -4,7 +4,10 @@ from shared.errors import SettingsError
 from shared.store.base import (
     ApplyResult,
     Cell,
+    CellRange,
     Claim,
+    Document,
+    Documents,
     Mark,
     Notes,
     Progress,
@@ -20,7 +23,10 @@ from shared.store.base import (
 __all__ = [
     "ApplyResult",
     "Cell",
+    "CellRange",
     "Claim",
+    "Document",
+    "Documents",
     "Mark",
     "Notes",
     "Progress",

@@ -1,6 +1,6 @@
-"""The store seam: registry of streams, progress of each, timelines, and a few notes that all processes share.
+"""The store seam: registry of streams, progress of each, timelines, and small things that all processes share.
 
-Four small protocols that one adapter implements; each worker asks only for the one it needs. Semantics, the same for
+Five small protocols that one adapter implements; each worker asks only for the one it needs. Semantics, the same for
 every adapter and proved by one contract suite:
 
 - **Registry.** A change names the revision it is based on; a lost race raises `RevisionConflictError`. Removing a stream
@@ -13,6 +13,8 @@ every adapter and proved by one contract suite:
   "track/<n>" one tracked face; series "tracks" one cell per track summary; series "models" one cell per day of event time.
   Reading never sees half an update.
 - **Notes.** Small values by name, such as which model is active. The last writer wins.
+- **Documents.** Opaque values by kind and key, such as API keys or alert rules, changed by compare-and-set; and bounded logs of
+  numbered records, such as the audit log. Kinds and names of logs are fixed words of the code: letters, digits, `-`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -73,6 +75,16 @@ class Cell(NamedTuple):
     level_s: int
     index: int  # type: ignore[assignment]  # the field's standard name; tuple.index is not wanted here
     value: bytes
+
+
+class CellRange(NamedTuple):
+    """Cells of one series and level with `start` <= index < `stop`."""
+
+    stream_id: str
+    series: str
+    level_s: int
+    start: int
+    stop: int
 
 
 class TimelineUpdate(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,8 +187,16 @@ class TimelineStore(Protocol):
         """Return `(index, value)` of stored cells with start <= index < stop, ordered. Empty for unknown streams."""
         ...
 
+    def read_many(self, ranges: Sequence[CellRange]) -> list[list[tuple[int, bytes]]]:
+        """Return what `read` does for each range, in one round trip. Each is as of one moment, and none before the one before."""
+        ...
+
     def bounds(self, stream_id: str, level_s: int) -> tuple[int, int] | None:
         """Return first and last stored index of the stream's own series at a level, or None."""
+        ...
+
+    def bounds_many(self, stream_id: str, levels_s: Sequence[int]) -> list[tuple[int, int] | None]:
+        """Return what `bounds` does for each level, in one round trip."""
         ...
 
     def prune(self, now_s: float) -> int:
@@ -199,7 +219,54 @@ class Notes(Protocol):
         ...
 
 
-class Store(Registry, ProgressStore, TimelineStore, Notes, Protocol):
+class Document(NamedTuple):
+    """A stored value. `revision` grows with every write of its kind, so that no two values of a key ever share one."""
+
+    key: str
+    revision: int
+    value: bytes
+
+
+class Documents(Protocol):
+    """Values that several writers may change, and bounded logs."""
+
+    def put_document(self, kind: str, key: str, value: bytes, expected: int | None) -> int:
+        """Write a value if the stored one has the revision `expected` (None: there is none), and return the new revision.
+
+        Raises `RevisionConflictError` when the stored one has another revision, is there, or is not there.
+        """
+        ...
+
+    def document(self, kind: str, key: str) -> Document | None:
+        """Return a value, or None."""
+        ...
+
+    def documents(self, kind: str) -> list[Document]:
+        """Return all values of a kind as of one moment, ordered by key."""
+        ...
+
+    def remove_document(self, kind: str, key: str, expected: int | None = None) -> bool:
+        """Remove a value; False when there is none.
+
+        Raises `RevisionConflictError` when `expected` is given and the stored one has another revision.
+        """
+        ...
+
+    def append_record(self, log: str, value: bytes, keep: int) -> int:
+        """Append to a log, drop all but its newest `keep` records (at least 1), and return the record's number.
+
+        Numbers grow by one from 1 and are never given twice.
+        """
+        ...
+
+    def records(
+        self, log: str, after: int = 0, limit: int = 100, *, before: int | None = None, newest_first: bool = False
+    ) -> list[tuple[int, bytes]]:
+        """Return at most `limit` kept records with `after` < number < `before`, by number; from the newest down if asked."""
+        ...
+
+
+class Store(Registry, ProgressStore, TimelineStore, Notes, Documents, Protocol):
     """Everything above, as one adapter."""
 
     def ping(self) -> None:

@@ -1,8 +1,8 @@
-"""How stream definitions and statuses are written in a store: JSON, so that an operator can read them."""
+"""How stream definitions and statuses are written in a store: JSON, so that an operator can read them. Errors of adapters."""
 
 import msgspec
 
-from shared.errors import StoreError
+from shared.errors import RevisionConflictError, StoreError
 from shared.streams import StreamSpec, StreamStatus
 
 _encoder = msgspec.json.Encoder()
@@ -29,3 +29,8 @@ def decode_status(value: bytes) -> StreamStatus:
         return _statuses.decode(value)
     except msgspec.MsgspecError as error:
         raise StoreError(f"a stored status cannot be read by this version: {error}") from error
+
+
+def document_conflict(kind: str, key: str) -> RevisionConflictError:
+    """Return the error of a change of a document that was based on another revision."""
+    return RevisionConflictError(f"{key!r} of {kind} was changed by somebody else since it was read")

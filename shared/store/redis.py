@@ -10,9 +10,10 @@ import msgspec
 from shared.bus.base import Position
 from shared.clock import Clock, SystemClock
 from shared.errors import RevisionConflictError, StoreError, StoreUnavailableError, StreamExistsError, StreamNotFoundError
-from shared.store.base import BLOCK_CELLS, ApplyResult, Claim, Mark, Progress, Retention, TimelineUpdate
+from shared.store.base import BLOCK_CELLS, ApplyResult, CellRange, Claim, Mark, Progress, Retention, TimelineUpdate
 from shared.store.cells import SESSION_LIMIT, clamp, kept_s, session_floor_ms
 from shared.store.records import decode_spec, decode_status, encode_record
+from shared.store.redis_documents import RedisDocuments
 from shared.store.redis_layout import (
     NOTES_KEY,
     SHARED_KEYS,
@@ -43,7 +44,7 @@ _read = Script("read")
 _bounds = Script("bounds")
 
 
-class RedisStore:
+class RedisStore(RedisDocuments):
     """The `Store` protocol on plain Redis, 7.0 or later, alone or as a cluster.
 
     Thread-safe. Connects at the first use. While Redis is out of reach, starting, or out of memory, a call is repeated for
@@ -64,7 +65,7 @@ class RedisStore:
             SettingsError: the URL cannot be used.
         """
         self._kept_s = cache(partial(kept_s, retention))
-        self._link = RedisLink(url, clock or SystemClock(), retry_s)
+        super().__init__(RedisLink(url, clock or SystemClock(), retry_s))
         self._index_kept_s = max(kept_s(retention, 0), *retention.levels.values())
 
     def __repr__(self) -> str:
@@ -205,20 +206,21 @@ class RedisStore:
     # Timeline
 
     def read(self, stream_id: str, series: str, level_s: int, start: int, stop: int) -> list[tuple[int, bytes]]:
-        start, stop = clamp(start), clamp(stop)
-        if start >= stop:
-            return []
-        first, last = (block_name(series, level_s, index // BLOCK_CELLS) for index in (start, stop - 1))
-        flat = self._one(_read.call(stream_keys(stream_id), (first, last)))
-        cells = [cell for name, fields in zip(flat[::2], flat[1::2], strict=True) for cell in unpack_cells(name, fields)]
-        return [cell for cell in cells if start <= cell[0] < stop]
+        return self.read_many([CellRange(stream_id, series, level_s, start, stop)])[0]
+
+    def read_many(self, ranges: Sequence[CellRange]) -> list[list[tuple[int, bytes]]]:
+        clamped = [each._replace(start=clamp(each.start), stop=clamp(each.stop)) for each in ranges]
+        asked = [each for each in clamped if each.start < each.stop]
+        answers = iter(self._link.run([_read_call(each) for each in asked]) if asked else [])
+        return [_cells(next(answers), each) if each.start < each.stop else [] for each in clamped]
 
     def bounds(self, stream_id: str, level_s: int) -> tuple[int, int] | None:
-        found = self._one(_bounds.call(stream_keys(stream_id), (block_prefix("", level_s),)))
-        if not found:
-            return None
-        first, first_fields, last, last_fields = found
-        return first_index(first) + min(_places(first_fields)), first_index(last) + max(_places(last_fields))
+        return self.bounds_many(stream_id, (level_s,))[0]
+
+    def bounds_many(self, stream_id: str, levels_s: Sequence[int]) -> list[tuple[int, int] | None]:
+        keys = stream_keys(stream_id)
+        calls = [_bounds.call(keys, (block_prefix("", level_s),)) for level_s in levels_s]
+        return [_bounds_of(found) for found in self._link.run(calls)] if calls else []
 
     def prune(self, now_s: float) -> int:  # noqa: ARG002 - Redis expires blocks by itself
         return 0
@@ -263,6 +265,23 @@ def _exists(stream_id: str) -> StreamExistsError:
 
 def _pairs(reply: dict[bytes, bytes]) -> dict[str, bytes]:
     return {name.decode(): value for name, value in reply.items()}
+
+
+def _read_call(asked: CellRange) -> Call:
+    blocks = (block_name(asked.series, asked.level_s, index // BLOCK_CELLS) for index in (asked.start, asked.stop - 1))
+    return _read.call(stream_keys(asked.stream_id), tuple(blocks))
+
+
+def _cells(flat: Sequence[Any], asked: CellRange) -> list[tuple[int, bytes]]:
+    cells = [cell for name, fields in zip(flat[::2], flat[1::2], strict=True) for cell in unpack_cells(name, fields)]
+    return [cell for cell in cells if asked.start <= cell[0] < asked.stop]
+
+
+def _bounds_of(found: Sequence[Any]) -> tuple[int, int] | None:
+    if not found:
+        return None
+    first, first_fields, last, last_fields = found
+    return first_index(first) + min(_places(first_fields)), first_index(last) + max(_places(last_fields))
 
 
 def _places(fields: Sequence[bytes]) -> list[int]:

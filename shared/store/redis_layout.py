@@ -1,7 +1,8 @@
 """How streams and cells are laid out in Redis: names of keys, and cells packed into blocks.
 
 All keys of a stream have its id as their hash tag, so a cluster keeps them on one node and one script can change them in
-one atomic step. What streams share has the tag `_`, which no stream id can be.
+one atomic step. What streams share has the tag `_`, which no stream id can be; each kind of documents and each log has a tag
+of its own, which begins with `_` too.
 
 | key | type | holds |
 | --- | --- | --- |
@@ -12,6 +13,10 @@ one atomic step. What streams share has the tag `_`, which no stream id can be.
 | `moodline:{_}:ids` | hash | id of every stream, with the number of its registration |
 | `moodline:{_}:changes` | hash | changes of the registry that are under way |
 | `moodline:{_}:notes` | hash | small values by name, such as which model is active |
+| `moodline:{_keys}:documents` | hash | documents of a kind by key: revision, change and value, with spaces between |
+| `moodline:{_keys}:revision` | string | newest revision given to a document of the kind |
+| `moodline:{_audit}:log` | stream | records of a log; the record with the number 7 has the id `7-0` |
+| `moodline:{_audit}:log:5c3f…` | string | number that one change got, for as long as it may be repeated |
 
 A block stays in Redis' compact encoding (listpack): at most 128 fields of at most 64 bytes. So the field of a cell is its
 place in the block, 0 to 59, and a value of 65 to 128 bytes goes on in field 60 to 119. A longer value is kept in one piece;
@@ -32,6 +37,16 @@ _NUMBER_ZERO: Final = 2**48
 
 SHARED_KEYS: Final = ("moodline:{_}", "moodline:{_}:ids", "moodline:{_}:changes")
 NOTES_KEY: Final = "moodline:{_}:notes"
+
+
+def document_keys(kind: str) -> tuple[str, str]:
+    """Return the keys of a kind's documents and of its newest revision."""
+    return f"moodline:{{_{kind}}}:documents", f"moodline:{{_{kind}}}:revision"
+
+
+def log_keys(log: str, change: str = "") -> tuple[str, str]:
+    """Return the keys of a log and of the number that a change of it got."""
+    return f"moodline:{{_{log}}}:log", f"moodline:{{_{log}}}:log:{change}"
 
 
 def stream_keys(stream_id: str) -> tuple[str, str]:

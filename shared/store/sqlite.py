@@ -12,9 +12,10 @@ import msgspec
 from shared.bus.base import Position
 from shared.clock import Clock, SystemClock
 from shared.errors import RevisionConflictError, SettingsError, StreamExistsError, StreamNotFoundError
-from shared.store.base import BLOCK_CELLS, ApplyResult, Claim, Mark, Progress, Retention, TimelineUpdate
+from shared.store.base import BLOCK_CELLS, ApplyResult, CellRange, Claim, Mark, Progress, Retention, TimelineUpdate
 from shared.store.cells import block_of, clamp, kept_s, session_floor_ms
 from shared.store.records import decode_spec, decode_status, encode_record
+from shared.store.sqlite_documents import SqliteDocuments
 from shared.store.sqlite_file import SqliteFile
 from shared.streams import StreamSpec, StreamStatus
 
@@ -44,7 +45,7 @@ _DROP_CELLS: Final = "DELETE FROM cell WHERE stream = ? AND series = ? AND level
 _DROP_BLOCK: Final = "DELETE FROM block WHERE stream = ? AND series = ? AND level_s = ? AND number = ?"
 
 
-class SqliteStore:
+class SqliteStore(SqliteDocuments):
     """The `Store` protocol on one SQLite file.
 
     Thread-safe, and several processes may have the same file open. A committed update survives `kill -9`; a power failure
@@ -72,7 +73,7 @@ class SqliteStore:
             raise SettingsError("the store URL names no file; use sqlite:///relative.db or sqlite:////absolute.db")
         self._kept_s = cache(partial(kept_s, retention))
         self._clock = clock or SystemClock()
-        self._file = SqliteFile(Path(path), self._clock, busy_timeout_s)
+        super().__init__(SqliteFile(Path(path), self._clock, busy_timeout_s))
 
     def __repr__(self) -> str:
         return f"SqliteStore({str(self._file.path)!r})"
@@ -199,15 +200,24 @@ class SqliteStore:
     # Timeline
 
     def read(self, stream_id: str, series: str, level_s: int, start: int, stop: int) -> list[tuple[int, bytes]]:
+        return self.read_many([CellRange(stream_id, series, level_s, start, stop)])[0]
+
+    def read_many(self, ranges: Sequence[CellRange]) -> list[list[tuple[int, bytes]]]:
         with self._file.read() as db:
-            return db.execute(_READ, (_key(db, stream_id), series, level_s, clamp(start), clamp(stop))).fetchall()
+            return [
+                db.execute(_READ, (_key(db, each.stream_id), *each[1:3], clamp(each.start), clamp(each.stop))).fetchall()
+                for each in ranges
+            ]
 
     def bounds(self, stream_id: str, level_s: int) -> tuple[int, int] | None:
+        return self.bounds_many(stream_id, (level_s,))[0]
+
+    def bounds_many(self, stream_id: str, levels_s: Sequence[int]) -> list[tuple[int, int] | None]:
         with self._file.read() as db:
-            place = (_key(db, stream_id), level_s)
-            first = db.execute(_FIRST, place).fetchone()
-            last = db.execute(_LAST, place).fetchone()
-        return None if first is None else (first[0], last[0])
+            key = _key(db, stream_id)
+            places = [(key, level_s) for level_s in levels_s]
+            found = [(db.execute(_FIRST, place).fetchone(), db.execute(_LAST, place).fetchone()) for place in places]
+        return [None if first is None else (first[0], last[0]) for first, last in found]
 
     def prune(self, now_s: float) -> int:
         dropped = 0

@@ -45,7 +45,7 @@ NO_SEVEN: Final[Seven] = (0,) * len(EMOTIONS)
 NO_SKIPS: Final[Skips] = (0,) * len(SKIP_REASONS)
 
 FORMAT_VERSION: Final = 1
-_FINAL, _SKIPS, _FACES, _TRACKS = 1, 2, 4, 8
+_FINAL, SKIPS, FACES, TRACKS = 1, 2, 4, 8
 
 
 class Bucket(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -108,14 +108,14 @@ def pack(bucket: Bucket) -> bytes:
     flags = _FINAL if bucket.final else 0
     values = [0, bucket.sampled]
     if any(bucket.skipped):
-        flags |= _SKIPS
+        flags |= SKIPS
         values += sparse_varints(bucket.skipped)
     if bucket.faces:
-        flags |= _FACES
+        flags |= FACES
         values += (bucket.frames_with_faces, bucket.faces, *bucket.raw, *bucket.smoothed)
         values += sparse_varints(bucket.leading)
     if bucket.tracks_begun:
-        flags |= _TRACKS
+        flags |= TRACKS
         values.append(bucket.tracks_begun)
     values[0] = FORMAT_VERSION << 4 | flags
     return encode_varints(values)
@@ -130,14 +130,14 @@ def unpack(data: bytes) -> Bucket:
     numbers = Numbers(data)
     flags = read_header(numbers)
     sampled = numbers.one()
-    skipped = numbers.sparse(len(SKIP_REASONS)) if flags & _SKIPS else NO_SKIPS
+    skipped = numbers.sparse(len(SKIP_REASONS)) if flags & SKIPS else NO_SKIPS
     frames_with_faces = faces = tracks_begun = 0
     raw = smoothed = leading = NO_SEVEN
-    if flags & _FACES:
+    if flags & FACES:
         frames_with_faces, faces = numbers.many(2)
         raw, smoothed = numbers.many(7), numbers.many(7)
         leading = numbers.sparse(7)
-    if flags & _TRACKS:
+    if flags & TRACKS:
         tracks_begun = numbers.one()
     numbers.done()
     return Bucket(sampled, skipped, frames_with_faces, faces, raw, smoothed, leading, tracks_begun, final=bool(flags & _FINAL))

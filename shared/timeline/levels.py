@@ -23,11 +23,8 @@ class Levels:
     """What is stored of one stream's own series, level by level."""
 
     def __init__(self, store: TimelineStore, stream_id: str) -> None:
-        self._bounds: dict[int, tuple[int, int]] = {}
-        for level_s in LEVELS_S:
-            found = store.bounds(stream_id, level_s)
-            if found is not None:
-                self._bounds[level_s] = found
+        found = zip(LEVELS_S, store.bounds_many(stream_id, LEVELS_S), strict=True)
+        self._bounds = {level_s: bounds for level_s, bounds in found if bounds is not None}
 
     @property
     def extent(self) -> Extent | None:

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from shared.errors import StoreError
-from shared.store.base import TimelineStore
+from shared.store.base import CellRange, TimelineStore
 
 MODELS_SERIES: Final = "models"
 MODELS_LEVEL_S: Final = 86_400
@@ -88,6 +88,18 @@ class ModelLabels:
         self._changes = changes
         self._seconds = [change[0] for change in changes]
 
+    def each(self, start_s: int, step_s: int, count: int) -> list[tuple[str, ...]]:
+        """Return what `between` returns for each of `count` stretches of `step_s`, the first of which begins at `start_s`."""
+        first, end = bisect_left(self._seconds, start_s), bisect_left(self._seconds, start_s + count * step_s)
+        found: list[tuple[str, ...]] = []
+        for changed in (*dict.fromkeys((second - start_s) // step_s for second in self._seconds[first:end]), count):
+            # Between two changes all stretches are alike.
+            begin_s = start_s + len(found) * step_s
+            found += [self.between(begin_s, begin_s + step_s)] * (changed - len(found))
+            if changed < count:
+                found.append(self.between(start_s + changed * step_s, start_s + (changed + 1) * step_s))
+        return found
+
     def between(self, start_s: int, stop_s: int) -> tuple[str, ...]:
         """Return the models that classified frames from `start_s` until before `stop_s`, in order; at least one frame was."""
         first, end = bisect_left(self._seconds, start_s), bisect_left(self._seconds, stop_s)
@@ -103,6 +115,14 @@ def read_models(store: TimelineStore, stream_id: str, start_s: int, stop_s: int)
     Raises:
         StoreError: a stored value cannot be read.
     """
-    days = start_s // MODELS_LEVEL_S, -(-stop_s // MODELS_LEVEL_S)
-    cells = store.read(stream_id, MODELS_SERIES, MODELS_LEVEL_S, *days)
-    return ModelLabels([change for _, value in cells for change in unpack_models(value)])
+    return model_labels(store.read(*models_range(stream_id, start_s, stop_s)))
+
+
+def models_range(stream_id: str, start_s: int, stop_s: int) -> CellRange:
+    """Return where the models of a window are stored."""
+    return CellRange(stream_id, MODELS_SERIES, MODELS_LEVEL_S, start_s // MODELS_LEVEL_S, -(-stop_s // MODELS_LEVEL_S))
+
+
+def model_labels(days: list[tuple[int, bytes]]) -> ModelLabels:
+    """Return what the stored days of a window say. Raises `StoreError` when one cannot be read."""
+    return ModelLabels([change for _, value in days for change in unpack_models(value)])

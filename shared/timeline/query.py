@@ -11,10 +11,10 @@ import msgspec
 
 from shared.errors import QueryError
 from shared.messages import Lane
-from shared.store.base import TimelineStore
+from shared.store.base import CellRange, TimelineStore
 from shared.timeline.bucket import LEVELS_S, NOTHING, SECOND_US, Bucket, merge, merge_all, unpack
 from shared.timeline.levels import Extent, Levels
-from shared.timeline.models import read_models
+from shared.timeline.models import ModelLabels, model_labels, models_range
 from shared.timeline.points import TimelineAnswer, make_point
 
 MAX_CELLS: Final = 100_000
@@ -45,12 +45,30 @@ class TimelineQuery(msgspec.Struct, frozen=True, kw_only=True):
     max_points: int | None = None
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
+    """Which points an answer has: multiples `start` to before `stop` of `resolution_s`, made of buckets of `level_s`."""
+
     start: int
     """First point, in units of `resolution_s`."""
     stop: int
     resolution_s: int
     level_s: int
+
+
+class FoundCells(NamedTuple):
+    """What an answer is made of.
+
+    Attributes:
+        plan: Its points.
+        cells: Stored `(index, value)` of the plan's level, ordered.
+        closed_to_us: Up to where nothing can be added any more; None when the timeline is closed for good.
+        labels: Which models made which part.
+    """
+
+    plan: Plan
+    cells: list[tuple[int, bytes]]
+    closed_to_us: int | None
+    labels: ModelLabels
 
 
 def extent(store: TimelineStore, stream_id: str) -> Extent | None:
@@ -70,16 +88,13 @@ def timeline(
         QueryError: the window is empty, the resolution cannot be had, or the answer would be too large.
         StoreError: a stored value cannot be read.
     """
-    levels = Levels(store, stream_id)
-    window = check_window(query, levels.extent)
-    check_points(query, limit)
-    if window is None:
+    found = find_cells(store, stream_id, query, limit)
+    if found is None:
         return _nothing(query, lane)
-    plan = _plan(query, window, levels, limit)
-    buckets = _collect(store, stream_id, plan, levels)
+    plan, labels = found.plan, found.labels
+    buckets = merged_buckets(found)
     step_s, step_us = plan.resolution_s, plan.resolution_s * SECOND_US
     whole = plan.start * step_s, plan.stop * step_s
-    labels = read_models(store, stream_id, *whole)
     points = []
     for start_us, bucket in buckets:
         start_s = start_us // SECOND_US
@@ -135,7 +150,7 @@ def check_count(window: Extent, resolution_s: int, limit: int) -> None:
         )
 
 
-def _plan(query: TimelineQuery, window: Extent, levels: Levels, limit: int) -> _Plan:
+def _plan(query: TimelineQuery, window: Extent, levels: Levels, limit: int) -> Plan:
     if query.resolution_s is None:
         resolution_s = _resolution_for(window, levels, max(LEAST_POINTS, query.max_points or limit))
     else:
@@ -145,7 +160,7 @@ def _plan(query: TimelineQuery, window: Extent, levels: Levels, limit: int) -> _
     if level_s is None:
         resolution_s, level_s = _fallback(resolution_s, window, levels)
     step_us = resolution_s * SECOND_US
-    plan = _Plan(window.start_us // step_us, -(-window.end_us // step_us), resolution_s, level_s)
+    plan = Plan(window.start_us // step_us, -(-window.end_us // step_us), resolution_s, level_s)
     if _cells(plan, levels) > MAX_CELLS:
         raise QueryError(
             "resolution", f"a resolution of {resolution_s} s over this window reads too much; ask for 10s, 1min or 1h"
@@ -185,7 +200,7 @@ def _fallback(resolution_s: int, window: Extent, levels: Levels) -> tuple[int, i
     return -(-resolution_s // coarsest) * coarsest, coarsest
 
 
-def _cell_range(plan: _Plan, levels: Levels) -> tuple[int, int]:
+def _cell_range(plan: Plan, levels: Levels) -> tuple[int, int]:
     """Return the stored cells of a plan, clipped to what exists."""
     found = levels.bounds(plan.level_s)
     if found is None:
@@ -194,17 +209,41 @@ def _cell_range(plan: _Plan, levels: Levels) -> tuple[int, int]:
     return max(plan.start * each, found[0]), min(plan.stop * each, found[1] + 1)
 
 
-def _cells(plan: _Plan, levels: Levels) -> int:
+def _cells(plan: Plan, levels: Levels) -> int:
     start, stop = _cell_range(plan, levels)
     return stop - start
 
 
-def _collect(store: TimelineStore, stream_id: str, plan: _Plan, levels: Levels) -> list[tuple[int, Bucket]]:
-    # Before the cells are read: what is closed now is complete then.
-    closed_to_us = _closed_to_us(store, stream_id, plan.level_s, levels)
-    start, stop = _cell_range(plan, levels)
-    cells = store.read(stream_id, "", plan.level_s, start, stop) if start < stop else []
-    merged = _merge_cells(((index, unpack(value)) for index, value in cells), plan.resolution_s // plan.level_s)
+def find_cells(store: TimelineStore, stream_id: str, query: TimelineQuery, limit: int) -> FoundCells | None:
+    """Read what answers a question; None when there is nothing in the window. Blocks on the store, twice.
+
+    Raises:
+        QueryError: as `timeline` does.
+        StoreError: a stored value cannot be read.
+    """
+    levels = Levels(store, stream_id)
+    window = check_window(query, levels.extent)
+    check_points(query, limit)
+    if window is None:
+        return None
+    plan = _plan(query, window, levels, limit)
+    bounds = levels.bounds(plan.level_s)
+    # The newest cell is read before the others: what is closed then is complete in these.
+    newest, cells, days = store.read_many(
+        (
+            CellRange(stream_id, "", plan.level_s, *((bounds[1], _LAST_INDEX) if bounds else (0, 0))),
+            CellRange(stream_id, "", plan.level_s, *_cell_range(plan, levels)),
+            models_range(stream_id, plan.start * plan.resolution_s, plan.stop * plan.resolution_s),
+        )
+    )
+    closed_to_us = _closed_to_us(bounds, newest, plan.level_s)
+    return FoundCells(plan, cells, closed_to_us, model_labels(days))
+
+
+def merged_buckets(found: FoundCells) -> list[tuple[int, Bucket]]:
+    """Return start, in microseconds since the Unix epoch, and bucket of every point of the plan, empty ones included."""
+    plan, closed_to_us = found.plan, found.closed_to_us
+    merged = _merge_cells(((index, unpack(value)) for index, value in found.cells), plan.resolution_s // plan.level_s)
     step_us = plan.resolution_s * SECOND_US
     answer = []
     for point in range(plan.start, plan.stop):
@@ -223,19 +262,17 @@ def _merge_cells(cells: Iterable[tuple[int, Bucket]], each: int) -> dict[int, Bu
     return merged
 
 
-def _closed_to_us(store: TimelineStore, stream_id: str, level_s: int, levels: Levels) -> int | None:
+def _closed_to_us(bounds: tuple[int, int] | None, newest: list[tuple[int, bytes]], level_s: int) -> int | None:
     """Return up to where nothing can be added any more; None when the timeline is closed for good.
 
     Event time never goes back, so all before the newest bucket that was known is closed; and when that one is closed too
     and still the newest, the stream has ended, because otherwise only a newer frame closes a bucket.
     """
-    found = levels.bounds(level_s)
-    if found is None:
+    if bounds is None:
         return -(2**63)
-    newest = store.read(stream_id, "", level_s, found[1], _LAST_INDEX)
-    if newest and newest[-1][0] == found[1] and unpack(newest[-1][1]).final:
+    if newest and newest[-1][0] == bounds[1] and unpack(newest[-1][1]).final:
         return None
-    return found[1] * level_s * SECOND_US
+    return bounds[1] * level_s * SECOND_US
 
 
 def _nothing(query: TimelineQuery, lane: Lane) -> TimelineAnswer:

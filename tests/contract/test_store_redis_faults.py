@@ -78,6 +78,26 @@ class TestLostAnswers:
         assert store.read("lobby", "", 1, 0, EVERYWHERE) == [(1, b"one")]
         shaky.close()
 
+    def test_documents_and_records(self, redis_backend: RedisBackend, store: Store, proxy: LossyProxy) -> None:
+        shaky = through(proxy, redis_backend)
+        shaky.ping()
+        # The server knows the script, so that what gets lost is the answer of a step that was done.
+        store.append_record("other", b"line", 10)
+        steps: list[tuple[Callable[[], object], object]] = [
+            (lambda: shaky.put_document("rules", "a", b"one", None), 1),
+            (lambda: shaky.put_document("rules", "a", b"two", 1), 2),
+            (lambda: shaky.remove_document("rules", "a", 2), True),
+            (lambda: shaky.append_record("log", b"line", 10), 1),
+            (lambda: shaky.append_record("log", b"line", 10), 2),
+        ]
+        for step, wanted in steps:
+            proxy.lose(0)
+            assert step() == wanted
+            assert proxy.lost == 1
+        assert store.documents("rules") == []
+        assert store.records("log") == [(1, b"line"), (2, b"line")]
+        shaky.close()
+
     def test_a_batch_whose_answers_were_lost_is_applied_once(
         self, redis_backend: RedisBackend, store: Store, proxy: LossyProxy
     ) -> None:

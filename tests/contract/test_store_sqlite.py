@@ -241,13 +241,16 @@ def test_the_log_of_writes_does_not_grow_for_ever(backend: SqliteBackend, store:
     wait_until(lambda: Path(f"{backend.path}-wal").stat().st_size < 16 * 1024 * 1024, 5, "a short log")
 
 
-def test_a_file_of_the_version_before_gets_its_place_for_notes_and_can_still_be_read_by_it(tmp_path: Path) -> None:
+def test_a_file_of_the_version_before_gets_what_was_added_and_can_still_be_read_by_it(tmp_path: Path) -> None:
     backend = SqliteBackend(tmp_path / "moodline.db")
     backend.open().close()
     version = backend.query("PRAGMA user_version")
-    backend.query("DROP TABLE note")
+    for table in ("note", "document", "record"):
+        backend.query(f"DROP TABLE {table}")
     store = backend.open()
     store.set_note("model", b"new")
     assert store.note("model") == b"new"
+    assert store.put_document("keys", "one", b"value", None) == 1
+    assert store.append_record("audit", b"line", 10) == 1
     assert backend.query("PRAGMA user_version") == version
     store.close()

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared.errors import StoreError
-from shared.store import ApplyResult, Cell, Retention, Store, dump
+from shared.store import ApplyResult, Cell, CellRange, Retention, Store, dump
 from tests.support.stores import LEVELS_S, NOW_S, Backend, RedisBackend, SqliteBackend, SteppedClock, Writer
 
 EVERYWHERE = 2**53
@@ -50,8 +50,13 @@ def test_both_stores_keep_what_a_dictionary_keeps(tmp_path: Path, redis_backend:
             writer.write(*cells)
     wanted = {place: sorted(cells.items()) for place, cells in kept.items()}
     own = {level_s: sorted(kept["", level_s]) for level_s in LEVELS_S}
+    ranges = [CellRange("lobby", *place, -EVERYWHERE, EVERYWHERE) for place in wanted]
+    ranges += [CellRange("lobby", "", 1, 5, 5), CellRange("nobody", "", 1, 0, 9)]
     for store in stores:
         assert everything(store) == wanted
+        assert store.read_many(ranges) == [*wanted.values(), [], []]
+        assert store.bounds_many("lobby", LEVELS_S) == [store.bounds("lobby", level_s) for level_s in LEVELS_S]
+        assert (store.read_many([]), store.bounds_many("lobby", [])) == ([], [])
         for level_s, indices in own.items():
             assert store.bounds("lobby", level_s) == ((indices[0], indices[-1]) if indices else None)
     assert dump(stores[0], "lobby", LEVELS_S) == dump(stores[1], "lobby", LEVELS_S)

@@ -11,6 +11,7 @@ import httpx
 from fastapi import FastAPI
 
 from services.api.app import create_app
+from services.api.context import Intake
 from shared.bus import Position
 from shared.errors import ModelError, ModelNotFoundError
 from shared.messages import SkipReason
@@ -115,6 +116,9 @@ class ApiWorld:
     readiness: Callable[[], dict[str, bool]] | None = None
     clock: StubClock = field(default_factory=StubClock)
     metrics: Metrics = field(default_factory=Metrics)
+    intake: Intake | None = None
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Further groups of settings."""
 
     def __enter__(self) -> Self:
         self.media = self.directory / "media"
@@ -124,10 +128,16 @@ class ApiWorld:
         retention = Retention(dict.fromkeys(LEVELS_S, 10**9))
         self.store = SqliteStore(f"sqlite:///{self.directory / 'store.db'}", retention, clock=self.clock)
         self.settings: Settings = load_settings(
-            data_dir=self.directory / "data", ingest=IngestSettings(media_root=self.media), api=self.api
+            data_dir=self.directory / "data", ingest=IngestSettings(media_root=self.media), api=self.api, **self.overrides
         )
         self.app = create_app(
-            self.store, self.settings, self.metrics, self.clock, readiness=self.readiness, catalogue=StubCatalogue()
+            self.store,
+            self.settings,
+            self.metrics,
+            self.clock,
+            readiness=self.readiness,
+            catalogue=StubCatalogue(),
+            intake=self.intake,
         )
         self.http = httpx.Client(transport=AsgiTransport(self.app), base_url="http://localhost")
         return self

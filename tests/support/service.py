@@ -13,8 +13,7 @@ from typing import Any, Self
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from services.api.client import ApiError, Client
-from services.api.models import StreamAnswer
+from moodline import ApiError, Client, Stream
 from shared.streams import StreamState
 from tests.support.servers import die_with_parent, free_port
 
@@ -51,7 +50,7 @@ class Service:
                 [*die_with_parent(), MOODLINE, "run"], env=environment, cwd=self.directory, stdout=log, stderr=log
             )
         self.url = f"http://127.0.0.1:{port}"
-        self.client = Client(self.url)
+        self.client = Client(self.url, "")
         self.wait(self._answers, _START_S, "the service to answer")
         return self
 
@@ -65,22 +64,22 @@ class Service:
                 self._process.kill()
                 self._process.wait(10)
 
-    def add(self, stream_id: str, url: str, **fields: Any) -> StreamAnswer:
+    def add(self, stream_id: str, url: str, **fields: Any) -> Stream:
         """Register a stream."""
-        return self.client.add_stream({"id": stream_id, "url": url, **fields})
+        return self.client.add_stream(stream_id, url, **fields)
 
     def state(self, stream_id: str) -> StreamState:
         """Return what a stream does now."""
-        return self.client.get_stream(stream_id).status.state
+        return StreamState(self.client.get_stream(stream_id).status.state)
 
-    def wait_for_state(self, stream_id: str, *states: StreamState, timeout_s: float = 60.0) -> StreamAnswer:
+    def wait_for_state(self, stream_id: str, *states: StreamState, timeout_s: float = 60.0) -> Stream:
         """Wait until a stream is in one of these states."""
         self.wait(lambda: self.state(stream_id) in states, timeout_s, f"{stream_id} to be {' or '.join(states)}")
         return self.client.get_stream(stream_id)
 
-    def frames(self, stream_id: str, **window: str | int) -> tuple[int, dict[str, int]]:
+    def frames(self, stream_id: str, **window: Any) -> tuple[int, dict[str, int]]:
         """Return how many frames are in a stream's timeline, and how many of them were skipped, by reason."""
-        summary = self.client.timeline(stream_id, {"resolution": "1h", **window}).summary
+        summary = self.client.timeline(stream_id, resolution="1h", **window).summary
         return summary.sampled, dict(summary.skipped)
 
     def metric(self, name: str, **labels: str) -> float:
@@ -110,7 +109,7 @@ class Service:
 
     def _answers(self) -> bool:
         try:
-            self.client.list_streams()
+            self.client.health()
         except ApiError:
             return False
         return True

@@ -96,7 +96,9 @@ def test_every_parameter_is_explained_with_its_route(world: ApiWorld, page: str)
     for path, verbs in world.http.get("/openapi.json").json()["paths"].items():
         for verb, operation in verbs.items():
             for parameter in operation.get("parameters", []):
-                name = {"if-match": "If-Match", "accept": "Accept"}.get(parameter["name"], parameter["name"])
+                name = {"if-match": "If-Match", "accept": "Accept", "last-event-id": "Last-Event-ID"}.get(
+                    parameter["name"], parameter["name"]
+                )
                 said = [section for section in sections if f"`{verb.upper()} {path}`" in section]
                 wanted = f"{{{name}}}" if parameter["in"] == "path" else f"`{name}`"
                 assert any(wanted in section for section in said), (verb, path, name)

@@ -8,7 +8,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from services.api.client import ApiError, Client
+from moodline import ApiError, Client
 from services.api.server import ApiServer
 from services.cli import app as main_app
 from services.commands.streams import app, wait_until_ended
@@ -202,28 +202,28 @@ class Steps(StubClock):
 
 
 def test_wait_until_ended(tmp_path: Path) -> None:
-    with ApiWorld(tmp_path) as world, Client("http://localhost", transport=AsgiTransport(world.app)) as client:
+    clock = Steps(
+        lambda: world.say("lobby", state=StreamState.PLAYING, duration_us=2_000_000),
+        lambda: world.play("lobby", [smiling()], final=False),
+        lambda: world.play("lobby", [smiling(), smiling()]),
+    )
+    with ApiWorld(tmp_path) as world, Client("http://localhost", clock=clock, transport=AsgiTransport(world.app)) as client:
         world.add("lobby")
-        clock = Steps(
-            lambda: world.say("lobby", state=StreamState.PLAYING, duration_us=2_000_000),
-            lambda: world.play("lobby", [smiling()], final=False),
-            lambda: world.play("lobby", [smiling(), smiling()]),
-        )
-        stream = wait_until_ended(client, "lobby", clock)
+        stream = wait_until_ended(client, "lobby")
         assert (stream.status.state, stream.progress.frames) == (StreamState.ENDED, 10)
         assert clock._steps == []
 
 
 def test_waiting_for_a_stream_that_fails(tmp_path: Path) -> None:
-    with ApiWorld(tmp_path) as world, Client("http://localhost", transport=AsgiTransport(world.app)) as client:
+    clock = Steps(lambda: world.say("lobby", state=StreamState.FAILED, reason=FailureReason.NO_VIDEO, detail="audio only"))
+    with ApiWorld(tmp_path) as world, Client("http://localhost", clock=clock, transport=AsgiTransport(world.app)) as client:
         world.add("lobby")
-        clock = Steps(lambda: world.say("lobby", state=StreamState.FAILED, reason=FailureReason.NO_VIDEO, detail="audio only"))
         with pytest.raises(SourceError, match="lobby failed: no_video: audio only"):
-            wait_until_ended(client, "lobby", clock)
+            wait_until_ended(client, "lobby")
 
 
 def test_add_and_wait(world: ApiWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    import services.commands.streams as commands
+    import services.commands.connection as commands
 
     clock = Steps(lambda: world.play("lobby", [smiling()] * 3))
     monkeypatch.setattr(commands, "SystemClock", lambda: clock)

@@ -13,7 +13,7 @@ import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
-from services.api.client import ApiError
+from moodline import ApiError
 from services.api.server import ApiServer
 from services.commands.timeline import TABLE_POINTS, timeline
 from shared.errors import OutputError

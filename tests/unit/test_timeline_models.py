@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.aggregator.stream import STATE_VERSION, StreamTimeline
+from services.aggregator.stream import StreamTimeline
 from shared.bus.base import Position
 from shared.errors import StoreError
 from shared.messages import Emotions, Lane, SkipReason
@@ -17,6 +17,7 @@ from shared.store.cells import kept_s
 from shared.store.sqlite import SqliteStore
 from shared.timeline import LEVELS_S, MODELS_LEVEL_S, MODELS_SERIES, ModelLabels, TimelineQuery, timeline, unpack_models
 from shared.timeline.models import CHANGES_LIMIT, ModelDay, note_model, pack_models
+from shared.timeline.state import STATE_VERSION
 from tests.support.stores import RETENTION, spec
 
 S = 1_000_000

@@ -1,11 +1,14 @@
 """Questions to a timeline: levels, windows, merging, emptiness, finality."""
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.errors import QueryError, TrackNotFoundError
 from shared.messages import Lane
+from shared.store import CellRange
 from shared.timeline import (
     LEVELS_S,
     NOTHING,
@@ -44,6 +47,12 @@ class StubTimelineStore:
     def bounds(self, stream_id: str, level_s: int) -> tuple[int, int] | None:
         found = self.cells.get(("", level_s)) if stream_id == "s" else None
         return (min(found), max(found)) if found else None
+
+    def read_many(self, ranges: Sequence[CellRange]) -> list[list[tuple[int, bytes]]]:
+        return [self.read(*each) for each in ranges]
+
+    def bounds_many(self, stream_id: str, levels_s: Sequence[int]) -> list[tuple[int, int] | None]:
+        return [self.bounds(stream_id, level_s) for level_s in levels_s]
 
     def prune(self, now_s: float) -> int:
         return 0

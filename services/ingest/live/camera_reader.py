@@ -8,31 +8,20 @@ becomes a skip that is counted in the stream's own timeline.
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-import msgspec
-
 from services.ingest.live.back_off import BackOff
 from services.ingest.live.camera_status import CameraStatus
+from services.ingest.live.publisher import LivePublisher, PublisherParts
 from services.ingest.live.records import Failed, Job, Opened, Record, Sample, Stats
 from services.ingest.reader import WORKER, Outcome
 from services.ingest.stream_thread import StreamThread
 from shared.bus import Producer
 from shared.camera import CameraAddress
 from shared.clock import Clock
-from shared.errors import (
-    BusFullError,
-    DeliveryError,
-    InvalidStreamError,
-    SealError,
-    SourceError,
-    StoreError,
-    StreamNotFoundError,
-)
-from shared.messages import Frame, Hop, Lane, SkipReason, encode, topic
+from shared.errors import InvalidStreamError, SealError, SourceError, StoreError, StreamNotFoundError
 from shared.metrics import Metrics
 from shared.settings import IngestSettings
 from shared.store import ProgressStore
@@ -40,10 +29,8 @@ from shared.streams import FailureReason, StreamSpec, StreamState
 
 log = logging.getLogger("moodline.ingest.camera")
 
-_TOPIC: Final = topic(Hop.FRAMES, Lane.LIVE)
 _MARGIN_S: Final = 2.0
 """The camera's process keeps the time-outs itself; after this much more it is taken to hang, and is killed."""
-_OWED_LIMIT: Final = 1000
 _WITHOUT_STORE_S: Final = 3.0
 """Pause after a failure that is not the camera's: the store is out of reach."""
 
@@ -175,41 +162,26 @@ class CameraThread(StreamThread):
 
 
 class _Connection:
-    """One connection: its sessions, its numbers, and the time it was live."""
+    """One connection: its publisher, and the time it was live."""
 
     def __init__(self, spec: StreamSpec, parts: CameraParts, status: CameraStatus, stop: threading.Event) -> None:
         self._spec = spec
-        self._key = spec.stream_id.encode()
         self._parts = parts
         self._status = status
         self._stop = stop
-        self._session = 0
-        self._segment = 0
-        self._seq = 0
-        self.last_event_us = 0
-        self._totals = Stats(
-            decoded=0,
-            damaged=0,
-            packets=0,
-            lost_packets=0,
-            last_frame_us=0,
-            fps=0.0,
-            width=0,
-            height=0,
-            clock_offset_ms=None,
-        )
-        self._owed: deque[Frame] = deque(maxlen=_OWED_LIMIT)
+        self._publisher = LivePublisher(spec, PublisherParts(parts.producer, parts.store, parts.metrics, parts.clock), status)
+        self._last_frame_us = 0
         self._opened_s: float | None = None
         self._frame_seen_s = 0.0
 
+    @property
+    def last_event_us(self) -> int:
+        """Event time of the last frame that is in the timeline or was sent, in us since the Unix epoch."""
+        return self._publisher.last_event_us
+
     def claim(self, sent_until_us: int) -> None:
         """Take the stream under a new session; it goes on after `sent_until_us` and its timeline. Raises `StoreError`."""
-        store, stream_id = self._parts.store, self._spec.stream_id
-        self._session = store.claim(stream_id, self._parts.clock.now_s()).session
-        progress = store.load([stream_id])[0]
-        stands_us = 0 if progress is None else progress.last_event_time_us or 0
-        self.last_event_us = max(sent_until_us, stands_us)
-        self._status.claimed(self._session)
+        self._publisher.claim(sent_until_us)
 
     def job(self) -> Job:
         """Return what the camera's process is to do. Raises `SealError`, `InvalidStreamError`."""
@@ -274,15 +246,9 @@ class _Connection:
         raise SourceError(FailureReason.CORRUPT, "the camera's process sent something out of order")
 
     def _measure(self, stats: Stats) -> bool:
-        metrics, before = self._parts.metrics, self._totals
-        metrics.frames_decoded.inc(max(0, stats.decoded - before.decoded))
-        metrics.decode_errors.inc(max(0, stats.damaged - before.damaged))
-        metrics.camera_packets.inc(max(0, stats.packets - before.packets))
-        metrics.camera_packets_lost.inc(max(0, stats.lost_packets - before.lost_packets))
-        if stats.last_frame_us > before.last_frame_us:
-            self._frame_seen_s = self._parts.clock.monotonic_s()
-        self._totals = stats
-        return self._note_stall() and self._status.measured(stats, stats.lost_packets)
+        if stats.last_frame_us > self._last_frame_us:
+            self._last_frame_us, self._frame_seen_s = stats.last_frame_us, self._parts.clock.monotonic_s()
+        return self._note_stall() and self._publisher.measure(stats)
 
     def _note_stall(self) -> bool:
         """Say `stalled` when no frame has come for half of the read time-out, and `live` when they come again."""
@@ -297,76 +263,5 @@ class _Connection:
         return True
 
     def _publish(self, sample: Sample) -> bool:
-        if sample.segment != self._segment and self._begin_session():
-            self._segment = sample.segment
         self._frame_seen_s = self._parts.clock.monotonic_s()
-        self.last_event_us = sample.event_time_us
-        metrics = self._parts.metrics
-        # A hole in the numbers: the aggregator counts it as `lost`.
-        self._seq += sample.missed
-        metrics.frames.labels(WORKER, Lane.LIVE).inc(sample.missed)
-        frame = self._frame(sample)
-        self._seq += 1
-        metrics.frames.labels(WORKER, Lane.LIVE).inc()
-        sent = self._send_owed() and self._send(frame)
-        skip = frame.skip if sent else SkipReason.OVERLOADED
-        if not sent:
-            self._owe(msgspec.structs.replace(frame, jpeg=b"", width=0, height=0, skip=skip))
-        if skip is not None:
-            metrics.frames_skipped.labels(WORKER, Lane.LIVE, skip).inc()
-        return self._status.count_frame()
-
-    def _frame(self, sample: Sample) -> Frame:
-        return Frame(
-            stream_id=self._spec.stream_id,
-            session=self._session,
-            seq=self._seq,
-            event_time_us=sample.event_time_us,
-            captured_at_us=sample.captured_at_us,
-            lane=Lane.LIVE,
-            width=sample.width,
-            height=sample.height,
-            jpeg=sample.jpeg,
-            skip=sample.skip,
-        )
-
-    def _begin_session(self) -> bool:
-        """Take a new session for a new segment. Without the store the old one goes on; the next frame tries again."""
-        try:
-            session = self._parts.store.claim(self._spec.stream_id, self._parts.clock.now_s()).session
-        except StreamNotFoundError:
-            raise _GaveUp(Outcome.GONE) from None
-        except StoreError:
-            return False
-        log.info("camera.new_segment", extra={"stream_id": self._spec.stream_id})
-        self._session, self._seq = session, 0
-        self._status.claimed(session)
-        # What is owed belongs to the former session, and would come after it.
-        self._owed.clear()
-        return True
-
-    def _owe(self, frame: Frame) -> None:
-        """Keep the note that a frame was skipped until the bus takes it; beyond the limit the aggregator counts it `lost`."""
-        self._owed.append(frame)
-
-    def _send_owed(self) -> bool:
-        while self._owed:
-            if not self._send(self._owed[0]):
-                return False
-            self._owed.popleft()
-        return True
-
-    def _send(self, frame: Frame) -> bool:
-        """Send one message; False when the bus is full. A frame that is too large goes without its picture."""
-        producer = self._parts.producer
-        try:
-            producer.send(_TOPIC, self._key, encode(frame))
-        except BusFullError:
-            self._parts.metrics.retries.labels(WORKER, "bus").inc()
-            return False
-        except DeliveryError:
-            log.warning("frame.too_large", extra={"stream_id": self._spec.stream_id, "bytes": len(frame.jpeg)})
-            self._parts.metrics.frames_skipped.labels(WORKER, Lane.LIVE, SkipReason.CORRUPT).inc()
-            return self._send(msgspec.structs.replace(frame, jpeg=b"", width=0, height=0, skip=SkipReason.CORRUPT))
-        self._parts.metrics.messages_sent.labels(WORKER, _TOPIC).inc()
-        return True
+        return self._publisher.publish(sample)

@@ -61,6 +61,10 @@ class CameraStatus:
         self._change(state=state, reason=reason, detail=detail, since_us=since_us, **fields)
         return self._write()
 
+    def is_ours(self) -> bool:
+        """Write what is known now; False when a newer session has the stream."""
+        return self._write()
+
     def _change(self, **fields: object) -> None:
         self._status = msgspec.structs.replace(self._status, **fields)
 

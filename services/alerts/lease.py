@@ -1,0 +1,87 @@
+"""Who judges alerts: one process of all that share a store."""
+
+from contextlib import suppress
+from typing import Final
+
+import msgspec
+
+from services.alerts.records import LEASES, decode, encode
+from shared.clock import Clock
+from shared.errors import RevisionConflictError
+from shared.store.base import Documents
+
+TERM_S: Final = 15.0
+_RENEW_S: Final = TERM_S / 3
+_TRUST_S: Final = TERM_S * 2 / 3
+_KEY: Final = "judge"
+
+
+class _Held(msgspec.Struct, frozen=True):
+    owner: str
+
+
+class Lease:
+    """Held by at most one owner at a time, as far as each can tell from its own monotonic clock.
+
+    The holder renews the document; others take it over once it has not changed for `TERM_S` of their own time. So clocks need
+    not agree. A holder that was frozen may still believe in its lease for a moment: everything it writes is therefore also
+    a compare-and-set, which fails.
+    """
+
+    def __init__(self, store: Documents, clock: Clock, owner: str) -> None:
+        """Prepare; `owner` is another word for each process."""
+        self._store = store
+        self._clock = clock
+        self._owner = owner
+        self._revision: int | None = None
+        self._renewed_s = 0.0
+        self._seen: tuple[int, float] | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it is held, without asking the store."""
+        return self._revision is not None and self._clock.monotonic_s() - self._renewed_s < _TRUST_S
+
+    def hold(self) -> bool:
+        """Take, keep or look out for the lease, and return whether it is held. Blocks on the store."""
+        now_s = self._clock.monotonic_s()
+        if self._revision is not None and now_s - self._renewed_s < _RENEW_S:
+            return True
+        expected = self._revision if self._revision is not None else self._free_revision(now_s)
+        if expected == _TAKEN:
+            return False
+        try:
+            value = encode(_Held(self._owner))
+            self._revision = self._store.put_document(LEASES, _KEY, value, None if expected == _NONE else expected)
+        except RevisionConflictError:
+            self.forget()
+            return False
+        self._renewed_s = now_s
+        return True
+
+    def forget(self) -> None:
+        """Take the lease as lost."""
+        self._revision = self._seen = None
+
+    def release(self) -> None:
+        """Give it back, so that another need not wait. Blocks on the store."""
+        if self._revision is not None:
+            with suppress(RevisionConflictError):
+                self._store.remove_document(LEASES, _KEY, self._revision)
+            self.forget()
+
+    def _free_revision(self, now_s: float) -> int:
+        """Return the revision to replace, `_NONE` where there is no document, or `_TAKEN`."""
+        found = self._store.document(LEASES, _KEY)
+        if found is None:
+            return _NONE
+        if decode(found.value, _Held).owner == self._owner:
+            # Our own, from before the store was out of reach.
+            return found.revision
+        if self._seen is None or self._seen[0] != found.revision:
+            self._seen = found.revision, now_s
+        return found.revision if now_s - self._seen[1] >= TERM_S else _TAKEN
+
+
+_NONE: Final = -1
+_TAKEN: Final = -2

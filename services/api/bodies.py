@@ -1,0 +1,52 @@
+"""Reading bodies piece by piece, within limits of size and time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from shared.errors import MoodlineError, TooSlowError
+
+
+async def chunks_of(request: Request, timeout_s: float) -> AsyncIterator[bytes]:
+    """Yield a body as it comes.
+
+    Raises:
+        TooSlowError: nothing came for `timeout_s`, or the sender went away.
+    """
+    stream = aiter(request.stream())
+    while True:
+        try:
+            async with asyncio.timeout(timeout_s):
+                chunk = await anext(stream)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise TooSlowError(f"nothing of the body came for {timeout_s:g} s") from None
+        except ClientDisconnect:
+            raise TooSlowError("the sender went away before the body's end") from None
+        if chunk:
+            yield chunk
+
+
+async def whole_body(request: Request, limit_bytes: int, timeout_s: float, too_large: MoodlineError) -> bytes:
+    """Return a body that is held in memory.
+
+    Raises:
+        TooSlowError: it had not come within `timeout_s`, or the sender went away.
+        MoodlineError: `too_large`, as soon as more than `limit_bytes` are announced or have come.
+    """
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limit_bytes:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for chunk in chunks_of(request, timeout_s):
+                body += chunk
+                if len(body) > limit_bytes:
+                    raise too_large
+    except TimeoutError:
+        raise TooSlowError(f"the body had not come within {timeout_s:g} s") from None
+    return bytes(body)

@@ -1,0 +1,42 @@
+"""Hosts and origins: which are this machine's, and which belong together."""
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach what listens on a host."""
+    return host == "localhost" or (is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def is_address(name: str) -> bool:
+    """Return whether a host is an address, which cannot be rebound as a name can."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def host_name(header: str) -> str:
+    """Return the host of a `Host` header without port and brackets, or the header itself where it is none."""
+    try:
+        return urlsplit(f"//{header}").hostname or header
+    except ValueError:
+        return header
+
+
+def is_own_page(headers: Headers) -> bool:
+    """Return whether a request comes from a page of this very service, or from no page that says where it is from."""
+    origin = headers.get("origin")
+    try:
+        return origin is None or urlsplit(origin).netloc == headers.get("host", "")
+    except ValueError:
+        return False
+
+
+def origins_of(text: str) -> tuple[str, ...]:
+    """Return the origins in a setting that lists them with commas."""
+    return tuple(origin.strip().rstrip("/") for origin in text.split(",") if origin.strip())

@@ -1,0 +1,158 @@
+"""What a live stream's frames go through, wherever they come from: sessions, numbers, the bus, and counts that add up.
+
+A frame that the bus does not take becomes a skip that is counted in the stream's own timeline.
+"""
+
+import logging
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from services.ingest.live.camera_status import CameraStatus
+from services.ingest.live.records import Sample, Stats
+from services.ingest.reader import WORKER
+from shared.bus import Producer
+from shared.clock import Clock
+from shared.errors import BusFullError, DeliveryError, StoreError, StreamNotFoundError
+from shared.messages import Frame, Hop, Lane, SkipReason, encode, topic
+from shared.metrics import Metrics
+from shared.store import ProgressStore
+from shared.streams import StreamSpec
+
+log = logging.getLogger("moodline.ingest.camera")
+
+_TOPIC: Final = topic(Hop.FRAMES, Lane.LIVE)
+_OWED_LIMIT: Final = 1000
+_NOTHING: Final = Stats(
+    decoded=0, damaged=0, packets=0, lost_packets=0, last_frame_us=0, fps=0.0, width=0, height=0, clock_offset_ms=None
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherParts:
+    """What the publishers of one process share."""
+
+    producer: Producer
+    store: ProgressStore
+    metrics: Metrics
+    clock: Clock
+
+
+class LivePublisher:
+    """Sends the frames of one connection to one live stream. Used by one thread.
+
+    `publish` and `measure` return False when a newer session has the stream.
+    """
+
+    def __init__(self, spec: StreamSpec, parts: PublisherParts, status: CameraStatus) -> None:
+        self._spec = spec
+        self._key = spec.stream_id.encode()
+        self._parts = parts
+        self._status = status
+        self._session = 0
+        self._segment = 0
+        self._seq = 0
+        self._totals = _NOTHING
+        self._owed: deque[Frame] = deque(maxlen=_OWED_LIMIT)
+        self.last_event_us = 0
+
+    def claim(self, sent_until_us: int) -> None:
+        """Take the stream under a new session; it goes on after `sent_until_us` and its timeline. Raises `StoreError`."""
+        store, stream_id = self._parts.store, self._spec.stream_id
+        self._session = store.claim(stream_id, self._parts.clock.now_s()).session
+        progress = store.load([stream_id])[0]
+        stands_us = 0 if progress is None else progress.last_event_time_us or 0
+        self.last_event_us = max(sent_until_us, stands_us)
+        self._status.claimed(self._session)
+
+    def measure(self, stats: Stats) -> bool:
+        """Count what came since the last statistics, and say it."""
+        metrics, before = self._parts.metrics, self._totals
+        metrics.frames_decoded.inc(max(0, stats.decoded - before.decoded))
+        metrics.decode_errors.inc(max(0, stats.damaged - before.damaged))
+        metrics.camera_packets.inc(max(0, stats.packets - before.packets))
+        metrics.camera_packets_lost.inc(max(0, stats.lost_packets - before.lost_packets))
+        self._totals = stats
+        return self._status.measured(stats, stats.lost_packets)
+
+    def publish(self, sample: Sample) -> bool:
+        """Send one sampled frame, in order. Raises `StreamNotFoundError` when that shows."""
+        if sample.segment != self._segment:
+            # A claim takes the stream from whoever has it: one that has lost it must not take it back.
+            if not self._status.is_ours():
+                return False
+            if self._begin_session():
+                self._segment = sample.segment
+        self.last_event_us = sample.event_time_us
+        metrics = self._parts.metrics
+        # A hole in the numbers: the aggregator counts it as `lost`.
+        self._seq += sample.missed
+        metrics.frames.labels(WORKER, Lane.LIVE).inc(sample.missed)
+        frame = self._frame(sample)
+        self._seq += 1
+        metrics.frames.labels(WORKER, Lane.LIVE).inc()
+        sent = self.send_owed() and self._send(frame)
+        skip = frame.skip if sent else SkipReason.OVERLOADED
+        if not sent:
+            self._owe(msgspec.structs.replace(frame, jpeg=b"", width=0, height=0, skip=skip))
+        if skip is not None:
+            metrics.frames_skipped.labels(WORKER, Lane.LIVE, skip).inc()
+        return self._status.count_frame()
+
+    def send_owed(self) -> bool:
+        """Send the notes of frames that the bus did not take; False while it is full."""
+        while self._owed:
+            if not self._send(self._owed[0]):
+                return False
+            self._owed.popleft()
+        return True
+
+    def _frame(self, sample: Sample) -> Frame:
+        return Frame(
+            stream_id=self._spec.stream_id,
+            session=self._session,
+            seq=self._seq,
+            event_time_us=sample.event_time_us,
+            captured_at_us=sample.captured_at_us,
+            lane=Lane.LIVE,
+            width=sample.width,
+            height=sample.height,
+            jpeg=sample.jpeg,
+            skip=sample.skip,
+        )
+
+    def _begin_session(self) -> bool:
+        """Take a new session for a new segment. Without the store the old one goes on; the next frame tries again."""
+        try:
+            session = self._parts.store.claim(self._spec.stream_id, self._parts.clock.now_s()).session
+        except StreamNotFoundError:
+            raise
+        except StoreError:
+            return False
+        log.info("camera.new_segment", extra={"stream_id": self._spec.stream_id})
+        self._session, self._seq = session, 0
+        self._status.claimed(session)
+        # What is owed belongs to the former session, and would come after it.
+        self._owed.clear()
+        return True
+
+    def _owe(self, frame: Frame) -> None:
+        """Keep the note that a frame was skipped until the bus takes it; beyond the limit the aggregator counts it `lost`."""
+        self._owed.append(frame)
+
+    def _send(self, frame: Frame) -> bool:
+        """Send one message; False when the bus is full. A frame that is too large goes without its picture."""
+        producer = self._parts.producer
+        try:
+            producer.send(_TOPIC, self._key, encode(frame))
+        except BusFullError:
+            self._parts.metrics.retries.labels(WORKER, "bus").inc()
+            return False
+        except DeliveryError:
+            log.warning("frame.too_large", extra={"stream_id": self._spec.stream_id, "bytes": len(frame.jpeg)})
+            self._parts.metrics.frames_skipped.labels(WORKER, Lane.LIVE, SkipReason.CORRUPT).inc()
+            return self._send(msgspec.structs.replace(frame, jpeg=b"", width=0, height=0, skip=SkipReason.CORRUPT))
+        self._parts.metrics.messages_sent.labels(WORKER, _TOPIC).inc()
+        return True

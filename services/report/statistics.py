@@ -1,0 +1,78 @@
+"""What a window comes to: shares, entropy, and how much of the time is covered."""
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from shared.emotions import EMOTIONS
+from shared.timeline.points import EmptyReason
+
+if TYPE_CHECKING:
+    from services.report.document import PointDocument
+
+_DIGITS: Final = 6
+STATISTICS_EXAMPLE: Final[dict[str, Any]] = {
+    "step_s": 10,
+    "shares": {**dict.fromkeys(EMOTIONS, 0.0), "happy": 0.9, "neutral": 0.1},
+    "dominant": "happy",
+    "entropy_bits": 0.468996,
+    "entropy": 0.167057,
+    "faces": 41,
+    "coverage": 0.9,
+    "with_faces": 0.8,
+    "missing": {"overloaded": 0.0, "not_sampled": 0.0, "offline": 0.1},
+}
+
+
+class WindowStatistics(BaseModel):
+    """What a window comes to."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [STATISTICS_EXAMPLE]})
+
+    step_s: int = Field(description="Length of the stretches that `coverage`, `with_faces` and `missing` count, in s.")
+    shares: dict[str, float] | None = Field(description="Of all faces, the share that each emotion leads; null without faces.")
+    dominant: str | None = Field(description="The emotion that leads most faces; null without faces.")
+    entropy_bits: float | None = Field(description="Entropy of `shares`, in bits: 0 (one emotion alone) to log2 7 = 2.807.")
+    entropy: float | None = Field(description="The same as a part of the largest possible, 0 to 1.")
+    faces: int = Field(description="Faces over all frames.")
+    coverage: float = Field(description="Share of the stretches in which frames were looked at.")
+    with_faces: float = Field(description="Share of the stretches with faces.")
+    missing: dict[str, float] = Field(
+        description="Why the rest is missing: shares of `overloaded`, `not_sampled`, `offline`; with `coverage` they make 1."
+    )
+
+
+def window_statistics(empty: Iterable[EmptyReason | None], whole: "PointDocument", step_s: int) -> WindowStatistics:
+    """Return what a window comes to.
+
+    Args:
+        empty: Of every stretch of the window, why it is empty; None where there are faces.
+        whole: The window as one point.
+        step_s: Length of each stretch, in s.
+    """
+    reasons = list(empty)
+    count = max(1, len(reasons))
+    missing = {reason.value: round(reasons.count(reason) / count, _DIGITS) for reason in _MISSING}
+    looked = sum(reason is None or reason is EmptyReason.NO_FACE for reason in reasons)
+    bits = None if whole.shares is None else entropy_bits(whole.shares)
+    return WindowStatistics(
+        step_s=step_s,
+        shares=whole.shares,
+        dominant=whole.dominant,
+        entropy_bits=None if bits is None else round(bits, _DIGITS),
+        entropy=None if bits is None else round(bits / math.log2(len(EMOTIONS)), _DIGITS),
+        faces=whole.faces,
+        coverage=round(looked / count, _DIGITS),
+        with_faces=round(reasons.count(None) / count, _DIGITS),
+        missing=missing,
+    )
+
+
+def entropy_bits(shares: dict[str, float]) -> float:
+    """Return the entropy of shares that add up to 1, in bits."""
+    return sum(-share * math.log2(share) for share in shares.values() if share > 0)
+
+
+_MISSING: Final = (EmptyReason.OVERLOADED, EmptyReason.NOT_SAMPLED, EmptyReason.OFFLINE)

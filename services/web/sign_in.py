@@ -1,0 +1,20 @@
+"""Where a visitor gives a key, when the service asks for one."""
+
+from typing import Any
+
+from nicegui import ui
+
+from services.web.elements import SignIn
+from services.web.layout import frame
+from services.web.words import own_path
+
+
+def register() -> None:
+    """Register the page at `/sign-in`."""
+    ui.page("/sign-in")(show_sign_in)
+
+
+def show_sign_in(next: str = "/") -> Any:
+    """Build the page; `next` is where to go afterwards."""
+    with frame("Sign in"):
+        SignIn(own_path(next))

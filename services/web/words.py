@@ -1,0 +1,113 @@
+"""How the page says things: states, ages, lengths of time, and what was wrong with a form. Pure."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from pydantic import ValidationError
+
+from services.api.models import StreamAnswer
+from shared.errors import InvalidStreamError, MoodlineError
+from shared.messages import Lane
+from shared.streams import StreamState
+
+STATES: Final[dict[StreamState, tuple[str, str]]] = {
+    StreamState.PENDING: ("waiting", "idle"),
+    StreamState.CONNECTING: ("connecting", "warn"),
+    StreamState.LIVE: ("live", "good"),
+    StreamState.STALLED: ("stalled", "warn"),
+    StreamState.BACKING_OFF: ("trying again", "warn"),
+    StreamState.PAUSED: ("paused", "idle"),
+    StreamState.PLAYING: ("reading", "good"),
+    StreamState.ENDED: ("complete", "idle"),
+    StreamState.FAILED: ("failed", "bad"),
+}
+"""What a state is called, and the kind of its chip; each kind has a shape of its own besides its colour."""
+
+_NOT_IN_AN_ID = re.compile(r"[^a-z0-9._-]+")
+
+
+def age_text(seconds: float | None) -> str:
+    """Return e.g. `0.4 s ago`, `12 s ago`, `3 min ago`; a dash where nothing came yet."""
+    if seconds is None:
+        return "—"
+    return f"{max(0.0, seconds):.1f} s ago" if seconds < 9.95 else f"{span_text(seconds)} ago"
+
+
+def span_text(seconds: float) -> str:
+    """Return a length of time in its largest unit, rounded."""
+    for unit_s, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= unit_s:
+            return f"{seconds / unit_s:.0f} {name}"
+    return f"{seconds:.0f} s"
+
+
+def why_text(stream: StreamAnswer) -> str:
+    """Return why a stream is not simply working; empty where it is."""
+    status = stream.status
+    if status.state in (StreamState.LIVE, StreamState.PLAYING, StreamState.ENDED):
+        return ""
+    reason = "" if status.reason is None else str(status.reason).replace("_", " ")
+    return ": ".join(part for part in (reason, status.detail) if part)
+
+
+def frame_rate(stream: StreamAnswer) -> str:
+    """Return the frames per second that come in from a camera, or that are looked at of a file."""
+    if stream.lane is Lane.LIVE:
+        return "—" if stream.status.fps is None else f"{stream.status.fps:.1f}"
+    return stream.sample_fps
+
+
+def id_from_name(name: str, taken: set[str]) -> str:
+    """Return an id for a stream made from a file's name, with a number where it is taken."""
+    stem = name.rpartition("/")[2].rpartition(".")[0] or name
+    base = _NOT_IN_AN_ID.sub("-", stem.lower()).strip("-._")[:56] or "upload"
+    number = 1
+    while (found := base if number == 1 else f"{base}-{number}") in taken:
+        number += 1
+    return found
+
+
+def labels_from(text: str) -> dict[str, str]:
+    """Return labels from `key=value, key=value`. Raises `InvalidStreamError` for what has no key."""
+    labels: dict[str, str] = {}
+    for part in (each.strip() for each in text.split(",")):
+        if part:
+            key, has_value, value = part.partition("=")
+            if not key.strip() or not has_value:
+                raise InvalidStreamError("labels", "write labels as key=value, with commas between them")
+            labels[key.strip()] = value.strip()
+    return labels
+
+
+def labels_text(labels: Mapping[str, str]) -> str:
+    """Return labels as `labels_from` reads them."""
+    return ", ".join(f"{key}={value}" for key, value in labels.items())
+
+
+def problems_of(error: ValidationError | MoodlineError) -> dict[str, str]:
+    """Return what was wrong by field, "" for what belongs to none. Never a value that was given: it may be a secret."""
+    if isinstance(error, ValidationError):
+        return {str(item["loc"][0]) if item["loc"] else "": _sentence(item) for item in error.errors()}
+    field = getattr(error, "field", None) or ""
+    return {"id" if field == "stream_id" else field: str(error)}
+
+
+def sign_in_path(asked: str) -> str:
+    """Return the address of the sign-in page that leads on to a page of our own."""
+    return "/sign-in?" + urlencode({"next": asked})
+
+
+def own_path(path: str) -> str:
+    """Return the path if it is one of this site, else that of the first page: a link must not lead visitors elsewhere."""
+    is_own = path.startswith("/") and not path.startswith("//") and "\\" not in path and path.isprintable()
+    return path if is_own else "/"
+
+
+def _sentence(item: Any) -> str:
+    if item["type"] == "string_pattern_mismatch" and item["loc"] == ("id",):
+        return "1 to 63 lower-case letters, digits, '.', '_' or '-', beginning with a letter or digit"
+    if item["type"] in ("missing", "string_too_short"):
+        return "this is required"
+    return str(item["msg"]).removeprefix("Value error, ")

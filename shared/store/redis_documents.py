@@ -1,0 +1,63 @@
+"""Documents and logs in Redis. All of a kind, or of a log, is on one node of a cluster."""
+
+import secrets
+from typing import Any, Final
+
+from shared.store.base import Document
+from shared.store.records import document_conflict
+from shared.store.redis_layout import document_keys, log_keys
+from shared.store.redis_link import Argument, RedisLink, Script
+
+_REMEMBERED_S: Final = 60
+"""How long a record's change is remembered; a call is repeated for some seconds at most."""
+
+_documents = Script("documents")
+
+
+class RedisDocuments:
+    """The `Documents` protocol. Every step carries a random mark, so that repeating one whose answer was lost changes nothing."""
+
+    def __init__(self, link: RedisLink) -> None:
+        self._link = link
+
+    def put_document(self, kind: str, key: str, value: bytes, expected: int | None) -> int:
+        base = "" if expected is None else expected
+        answer = self._run(document_keys(kind), "put", key, secrets.token_hex(8), base, value)
+        if answer == b"conflict":
+            raise document_conflict(kind, key)
+        return int(answer)
+
+    def document(self, kind: str, key: str) -> Document | None:
+        stored = self._link.run([("HGET", document_keys(kind)[0], key)])[0]
+        return None if stored is None else _document(key.encode(), stored)
+
+    def documents(self, kind: str) -> list[Document]:
+        stored: dict[bytes, bytes] = self._link.run([("HGETALL", document_keys(kind)[0])])[0]
+        return [_document(key, stored[key]) for key in sorted(stored)]
+
+    def remove_document(self, kind: str, key: str, expected: int | None = None) -> bool:
+        call = _documents.call(document_keys(kind), ("remove", key, "" if expected is None else expected))
+        replies = self._link.run([call])
+        if replies[0] == b"conflict":
+            raise document_conflict(kind, key)
+        # When the answer to an earlier attempt was lost, that attempt may have removed it.
+        return bool(replies[0]) or replies.repeated
+
+    def append_record(self, log: str, value: bytes, keep: int) -> int:
+        return int(self._run(log_keys(log, secrets.token_hex(8)), "append", value, keep, _REMEMBERED_S))
+
+    def records(
+        self, log: str, after: int = 0, limit: int = 100, *, before: int | None = None, newest_first: bool = False
+    ) -> list[tuple[int, bytes]]:
+        low, high = f"{after + 1}-0", "+" if before is None else f"{max(0, before - 1)}-0"
+        ends = ("XREVRANGE", log_keys(log)[0], high, low) if newest_first else ("XRANGE", log_keys(log)[0], low, high)
+        found = self._link.run([(*ends, "COUNT", limit)])[0]
+        return [(int(number.partition(b"-")[0]), fields[b"v"]) for number, fields in found]
+
+    def _run(self, keys: tuple[str, str], operation: str, *arguments: Argument) -> Any:
+        return self._link.run([_documents.call(keys, (operation, *arguments))])[0]
+
+
+def _document(key: bytes, stored: bytes) -> Document:
+    revision, _, value = stored.split(b" ", 2)
+    return Document(key.decode(), int(revision), value)

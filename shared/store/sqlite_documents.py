@@ -1,0 +1,71 @@
+"""Documents and logs in the SQLite file."""
+
+import sqlite3
+from typing import Final
+
+from shared.store.base import Document
+from shared.store.records import document_conflict
+from shared.store.sqlite_file import SqliteFile
+
+_NUMBER: Final = """
+    INSERT INTO meta VALUES (?, 1) ON CONFLICT DO UPDATE SET value = value + 1 RETURNING value"""
+_RECORDS: Final = "SELECT number, value FROM record WHERE log = ? AND number > ? AND number < ? ORDER BY number"
+_NO_END: Final = 2**63 - 1
+
+
+class SqliteDocuments:
+    """The `Documents` protocol."""
+
+    def __init__(self, file: SqliteFile) -> None:
+        self._file = file
+
+    def put_document(self, kind: str, key: str, value: bytes, expected: int | None) -> int:
+        with self._file.write() as db:
+            if _revision(db, kind, key) != expected:
+                raise document_conflict(kind, key)
+            revision = _draw(db, f"revision of {kind}")
+            db.execute("INSERT OR REPLACE INTO document VALUES (?, ?, ?, ?)", (kind, key, revision, value))
+        return revision
+
+    def document(self, kind: str, key: str) -> Document | None:
+        with self._file.read() as db:
+            row = db.execute("SELECT revision, value FROM document WHERE kind = ? AND key = ?", (kind, key)).fetchone()
+        return None if row is None else Document(key, *row)
+
+    def documents(self, kind: str) -> list[Document]:
+        with self._file.read() as db:
+            rows = db.execute("SELECT key, revision, value FROM document WHERE kind = ? ORDER BY key", (kind,)).fetchall()
+        return [Document(*row) for row in rows]
+
+    def remove_document(self, kind: str, key: str, expected: int | None = None) -> bool:
+        with self._file.write() as db:
+            revision = _revision(db, kind, key)
+            if revision is None:
+                return False
+            if expected not in (None, revision):
+                raise document_conflict(kind, key)
+            db.execute("DELETE FROM document WHERE kind = ? AND key = ?", (kind, key))
+        return True
+
+    def append_record(self, log: str, value: bytes, keep: int) -> int:
+        with self._file.write() as db:
+            number = _draw(db, f"log {log}")
+            db.execute("INSERT INTO record VALUES (?, ?, ?)", (log, number, value))
+            db.execute("DELETE FROM record WHERE log = ? AND number <= ?", (log, number - keep))
+        return number
+
+    def records(
+        self, log: str, after: int = 0, limit: int = 100, *, before: int | None = None, newest_first: bool = False
+    ) -> list[tuple[int, bytes]]:
+        query = f"{_RECORDS} {'DESC' if newest_first else 'ASC'} LIMIT ?"
+        with self._file.read() as db:
+            return db.execute(query, (log, after, _NO_END if before is None else before, limit)).fetchall()
+
+
+def _revision(db: sqlite3.Connection, kind: str, key: str) -> int | None:
+    row = db.execute("SELECT revision FROM document WHERE kind = ? AND key = ?", (kind, key)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def _draw(db: sqlite3.Connection, name: str) -> int:
+    return int(db.execute(_NUMBER, (name,)).fetchall()[0][0])

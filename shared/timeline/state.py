@@ -1,0 +1,171 @@
+"""The aggregator's saved state: what a stream's timeline needs in order to go on, and what is in the picture right now.
+
+One version byte and MessagePack arrays; integers only. The store keeps it with the stream's mark without looking into it. Only
+the aggregator writes it; whoever shows a stream live reads from it which faces are there, and where.
+"""
+
+from typing import Final, NamedTuple, TypeVar
+
+import msgspec
+
+from shared.errors import StoreError
+from shared.timeline.bucket import LEVELS_S, Bucket
+from shared.timeline.models import ModelDay
+from shared.timeline.points import Shares
+from shared.timeline.tracks import TrackBucket
+
+STATE_VERSION: Final = 2
+_READABLE: Final = (1, 2)
+"""Version 1 did not know of models; its arrays are shorter, and what is missing has a default."""
+
+BOX_SCALE: Final = 65_536
+"""Boxes are in this many parts of the image's width and height."""
+
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom."""
+
+
+class ActiveTrack(msgspec.Struct, array_like=True):
+    """A face that may be seen again.
+
+    Attributes:
+        track_id: Counts from 1 in each stream.
+        box: Where it was last seen.
+        last_us: Event time when it was last seen.
+        smooth: State of its smoothing.
+    """
+
+    track_id: int
+    box: Box
+    last_us: int
+    smooth: tuple[int, ...]
+
+
+class TrackerState(msgspec.Struct, array_like=True):
+    """All that a tracker remembers. Integers only.
+
+    Attributes:
+        next_id: Id of the next new track.
+        now_us: Event time of the last frame, or None before the first.
+        tracks: Active tracks, oldest first.
+    """
+
+    next_id: int = 1
+    now_us: int | None = None
+    tracks: list[ActiveTrack] = []
+
+
+class OpenTrack(msgspec.Struct, array_like=True):
+    """What is summed up of an active track: its closed seconds, and the open one with its index."""
+
+    first_us: int
+    last_us: int
+    second: int
+    closed: TrackBucket
+    open: TrackBucket
+
+
+class SavedState(msgspec.Struct, array_like=True):
+    """The state as stored. `indexes` and `parts` are those of the open buckets, by level; empty before the first frame.
+
+    New fields come last, with a default.
+    """
+
+    tracker: TrackerState
+    tracks: dict[int, OpenTrack] = {}
+    indexes: list[int] = []
+    parts: list[Bucket] = []
+    models: ModelDay | None = None
+
+
+class _Present(msgspec.Struct, array_like=True):
+    """The part of the state that tells what is there now; the rest is not decoded."""
+
+    tracker: TrackerState
+    tracks: msgspec.Raw = msgspec.Raw()
+    indexes: msgspec.Raw = msgspec.Raw()
+    parts: msgspec.Raw = msgspec.Raw()
+    models: ModelDay | None = None
+
+
+class PresentFace(NamedTuple):
+    """A face that is in the picture, or was a moment ago.
+
+    Attributes:
+        track_id: Counts from 1 in each stream.
+        box: Left, top, right and bottom, each 0 to 1, of the whole image.
+        last_us: Event time when it was last seen, microseconds since the Unix epoch.
+        smoothed: Its smoothed probabilities.
+    """
+
+    track_id: int
+    box: tuple[float, float, float, float]
+    last_us: int
+    smoothed: Shares
+
+
+class Present(NamedTuple):
+    """What a stream shows as of its mark.
+
+    Attributes:
+        now_us: Event time of the last frame, or None where that is not known.
+        faces: Who is there, by track.
+        models: Which models looked at the frames of the day of `now_us`, or None where none did.
+    """
+
+    now_us: int | None = None
+    faces: tuple[PresentFace, ...] = ()
+    models: ModelDay | None = None
+
+
+_State = TypeVar("_State", bound=msgspec.Struct)
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(SavedState)
+_present_decoder = msgspec.msgpack.Decoder(_Present)
+
+
+def save_state(saved: SavedState) -> bytes:
+    """Return the stored form."""
+    return bytes((STATE_VERSION,)) + _encoder.encode(saved)
+
+
+def load_state(state: bytes) -> SavedState:
+    """Return what was stored.
+
+    Raises:
+        StoreError: the state is damaged or of another version.
+    """
+    saved = _decode(_decoder, state)
+    if len(saved.indexes) != len(saved.parts) or len(saved.indexes) not in (0, len(LEVELS_S)):
+        raise StoreError("a stored aggregator state is damaged: it has other levels")
+    return saved
+
+
+def present_of(state: bytes) -> Present:
+    """Return what a stored state tells of the present; nothing for the empty state of a stream that has not begun or has ended.
+
+    Raises:
+        StoreError: the state is damaged or of another version.
+    """
+    if not state:
+        return Present()
+    saved = _decode(_present_decoder, state)
+    return Present(saved.tracker.now_us, tuple(map(_face, saved.tracker.tracks)), saved.models)
+
+
+def _face(track: ActiveTrack) -> PresentFace:
+    left, top, right, bottom = (edge / BOX_SCALE for edge in track.box)
+    total = sum(track.smooth) or 1
+    return PresentFace(track.track_id, (left, top, right, bottom), track.last_us, tuple(part / total for part in track.smooth))
+
+
+def _decode(decoder: "msgspec.msgpack.Decoder[_State]", state: bytes) -> _State:
+    if state[0] not in _READABLE:
+        raise StoreError(
+            f"a stored aggregator state has version {state[0]}, this worker reads {STATE_VERSION}; upgrade the older side"
+        )
+    try:
+        return decoder.decode(memoryview(state)[1:])
+    except msgspec.MsgspecError as error:
+        raise StoreError(f"a stored aggregator state is damaged: {error}") from None

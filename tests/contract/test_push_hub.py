@@ -1,0 +1,59 @@
+"""The hub of pushed frames on every bus: what comes out at the other end is what was pushed, in order, and each frame once."""
+
+import time
+import uuid
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from services.push.hub import PushHub
+from shared.bus import Record
+from shared.clock import SystemClock
+from shared.messages import ALL_TOPICS, Frame, Hop, Lane, decode, topic
+from shared.metrics import Metrics
+from shared.settings import load_settings
+from shared.streams import StreamSpec, StreamState
+from tests.contract.bus_bench import DEADLINE_S, Bench
+from tests.support.ingest_doubles import open_store
+
+TOPIC = topic(Hop.FRAMES, Lane.LIVE)
+COUNT = 30
+
+
+def picture(shade: int) -> bytes:
+    return bytes(cv2.imencode(".jpg", np.full((48, 64, 3), shade, np.uint8))[1])
+
+
+def test_pushed_frames_of_several_streams_arrive_each_in_order(bench: Bench, tmp_path: Path) -> None:
+    bench.bus.ensure_topics(ALL_TOPICS)
+    consumer, store, clock = bench.consumer(TOPIC), open_store(tmp_path), SystemClock()
+    names = [f"door-{uuid.uuid4().hex[:8]}" for _ in range(3)]
+    producer = bench.bus.open_producer()
+    with PushHub(store, load_settings(), Metrics(), clock, lambda: producer) as hub:
+        specs = [store.add(StreamSpec(stream_id=name, url="push://", lane=Lane.LIVE, sample_fps="all")) for name in names]
+        for number in range(COUNT):
+            for spec in specs:
+                assert hub.push(spec, picture(number)).sampled
+            time.sleep(0.005)
+        assert [status.state for status in store.statuses(names)] == [StreamState.LIVE] * 3
+    producer.flush()
+    producer.close()
+    arrived: dict[str, list[Frame]] = {name: [] for name in names}
+    deadline_s = time.monotonic() + DEADLINE_S
+    while sum(map(len, arrived.values())) < 3 * COUNT:
+        assert time.monotonic() < deadline_s, {name: len(frames) for name, frames in arrived.items()}
+        records: list[Record] = consumer.poll(100, 0.5)
+        for record in records:
+            message = decode(record.value)
+            # A shared broker keeps what other tests have sent.
+            if message.stream_id in arrived:
+                assert isinstance(message, Frame)
+                assert record.key == message.stream_id.encode()
+                arrived[message.stream_id].append(message)
+    for frames in arrived.values():
+        assert [frame.seq for frame in frames] == list(range(COUNT))
+        assert len({frame.session for frame in frames}) == 1
+        assert all(frame.jpeg == (b"" if frame.skip else picture(number)) for number, frame in enumerate(frames))
+        assert frames[-1].skip is None, "the newest is never the one that is left out"
+    store.close()
