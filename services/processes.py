@@ -11,7 +11,6 @@ from prometheus_client import start_http_server
 from services.alerts.service import AlertService
 from services.bootstrap import build, open_bus_on_demand, open_prober, open_resources, require_shared_bus
 from services.classifier.catalogue import ModelCatalogue
-from services.embedded import EmbeddedService, own_data_dir
 from shared.clock import Clock, SystemClock
 from shared.metrics import Metrics
 from shared.push import Pushes
@@ -52,6 +51,7 @@ def run_embedded(settings: Settings) -> None:
     from services.api.app import create_app
     from services.api.context import Intake
     from services.api.server import ApiServer
+    from services.embedded import EmbeddedService, own_data_dir
     from services.web import mount_page
 
     _check_access(settings)
