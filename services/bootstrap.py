@@ -91,9 +91,15 @@ def open_resources(settings: Settings, *, clock: Clock | None = None) -> Resourc
     """
     store = open_store(settings.store_url(), retention(settings))
     store.ping()
-    bus = open_bus(settings.bus_url(), partitions=settings.bus.partitions, max_bytes=settings.bus.memory_bytes)
+    metrics = Metrics(settings.worker.stream_metrics)
+    bus = open_bus(
+        settings.bus_url(),
+        partitions=settings.bus.partitions,
+        max_bytes=settings.bus.memory_bytes,
+        on_trouble=metrics.bus_errors.inc,
+    )
     bus.ensure_topics(ALL_TOPICS)
-    return Resources(settings, bus, store, Metrics(), clock or SystemClock())
+    return Resources(settings, bus, store, metrics, clock or SystemClock())
 
 
 def require_shared_bus(settings: Settings) -> None:

@@ -187,7 +187,9 @@ class ApiSettings(_Group):
 class AlertsSettings(_Group):
     """Alert rules and their webhooks; they are judged wherever the API runs."""
 
-    enabled: bool = Field(True, description="Whether this process judges rules and sends webhooks; the API for rules is always on.")
+    enabled: bool = Field(
+        True, description="Whether this process judges rules and sends webhooks; the API for rules is always on."
+    )
     interval_s: float = Field(1.0, gt=0, le=60, description="How often rules are judged and webhooks sent, in s.")
     webhook_allow_loopback: bool = Field(False, description="Whether webhooks may go to a loopback address.")
     webhook_allow_networks: str = Field(
@@ -206,6 +208,9 @@ class WorkerSettings(_Group):
     """What all workers share."""
 
     poison_limit: int = Field(100, ge=1, description="Undecodable messages in a row after which a worker stops.")
+    stream_metrics: int = Field(
+        100, ge=0, le=10_000, description="Most streams of which a process has metrics of their own; 0: none has."
+    )
     metrics_host: str = Field("127.0.0.1", description="Address of the metrics and health server of a distributed worker.")
     metrics_port: int = Field(
         0, ge=0, le=65_535, description="Port of the metrics and health server of a distributed worker; 0: none."

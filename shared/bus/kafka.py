@@ -12,7 +12,7 @@ It keeps the contract of `shared.bus.base`, with these particulars:
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -52,13 +52,22 @@ class KafkaBus:
         partitions: Partitions of the topics that `ensure_topics` creates.
         send_timeout_s: How long `send` waits for room in the producer's queue before `BusFullError`.
         startup_timeout_s: How long `ensure_topics` and `partitions` try to reach a cluster that is still coming up.
+        on_trouble: Called, from any thread, for every error that a client itself tries to get over.
 
     Raises:
         SettingsError: the URL cannot be used. Nothing is connected to yet.
     """
 
-    def __init__(self, url: str, partitions: int, *, send_timeout_s: float = 30.0, startup_timeout_s: float = 30.0) -> None:
-        self._address = parse_url(url)
+    def __init__(
+        self,
+        url: str,
+        partitions: int,
+        *,
+        send_timeout_s: float = 30.0,
+        startup_timeout_s: float = 30.0,
+        on_trouble: Callable[[], None] | None = None,
+    ) -> None:
+        self._address = parse_url(url)._replace(on_trouble=on_trouble)
         self._partitions = partitions
         self._send_timeout_s = send_timeout_s
         self._startup_timeout_s = startup_timeout_s
