@@ -16,6 +16,7 @@ from shared.admission import LIVE_BATCH
 from shared.bus import Bus, ConsumerSettings, Producer, open_bus
 from shared.clock import Clock, SystemClock
 from shared.errors import SettingsError
+from shared.gpu import watch_gpus
 from shared.messages import ALL_TOPICS, STREAMS_TOPIC, Hop, Lane, topic
 from shared.metrics import Metrics
 from shared.probe import Prober
@@ -207,6 +208,7 @@ def _classifier(resources: Resources) -> Runnable:
 
     settings = resources.settings.classifier
     switch = ModelSwitch(resources.store, lambda name: open_model(settings, name), resources.metrics, resources.clock)
+    watch_gpus(resources.metrics)
     # The model is warm before the worker joins its group.
     stage = ClassifierStage(switch.open_first(), settings, resources.metrics, successor=switch)
     switch.start()

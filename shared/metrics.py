@@ -8,7 +8,11 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from shared.emotions import EMOTIONS
+from shared.messages import Lane, SkipReason
 from shared.stream_metrics import StreamMetrics
+
+DEAD_LETTER_REASONS: Final = ("malformed", "version", "invalid", "stage_error")
 
 _LATENCY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -75,6 +79,15 @@ class Metrics:
         self.model_refusals: Final = Counter(
             "moodline_model_refusals_total",
             "Models that were chosen but could not be loaded; the classifier went on with the one it had.",
+            registry=r,
+        )
+        self.gpu_busy: Final = Gauge(
+            "moodline_gpu_busy_ratio", "Share of time in which a GPU of a classifier computed, by GPU.", ["gpu"], registry=r
+        )
+        self.gpu_memory_bytes: Final = Gauge(
+            "moodline_gpu_memory_bytes",
+            "Memory of a classifier's GPU that is used, by whomever, in bytes, by GPU.",
+            ["gpu"],
             registry=r,
         )
         self.stage_seconds: Final = Histogram(
@@ -224,6 +237,23 @@ class Metrics:
 
         self.of_streams: Final = StreamMetrics(r, stream_limit)
         ProcessCollector(registry=r)
+
+    def begin_at_zero(self, worker: str) -> None:
+        """Show a worker's counters before they count: a rate needs a value before the first event."""
+        for lane in Lane:
+            self.frames.labels(worker, lane)
+            for reason in SkipReason:
+                self.frames_skipped.labels(worker, lane, reason)
+        for target in ("bus", "store"):
+            self.retries.labels(worker, target)
+        for reason in DEAD_LETTER_REASONS:
+            self.dead_letters.labels(worker, reason)
+        if worker == "aggregator":
+            for result in ("applied", "stale", "gone"):
+                self.updates.labels(result)
+            for lane in Lane:
+                for emotion in EMOTIONS:
+                    self.emotions.labels(lane, emotion)
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

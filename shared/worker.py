@@ -137,6 +137,7 @@ class Worker:
         self._lag = Lag()
         self._lag_gauges = LagGauges(options.name, metrics, clock)
         self._topics: dict[str, None] = {}
+        metrics.begin_at_zero(options.name)
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set. Blocks; closes the stage and leaves the group at the end.

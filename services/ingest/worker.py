@@ -115,6 +115,7 @@ class IngestWorker:
         self._resting: dict[str, float] = {}
         self._left: set[str] = set()
         self._gauges = StreamGauges(metrics, clock)
+        metrics.begin_at_zero(WORKER)
         self._version: int | None = None
         self._passes = 0
         self._due_s = 0.0

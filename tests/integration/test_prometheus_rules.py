@@ -13,6 +13,7 @@ import yaml
 REPO = Path(__file__).resolve().parents[2]
 RULES = REPO / "deploy" / "prometheus" / "rules" / "moodline.yml"
 LIVE = 'worker="ingest",lane="live"'
+FILE_FRAMES = 'moodline_frames_total{worker="ingest",lane="file"}'
 BUCKETS = ("1.0", "2.0", "2.5", "+Inf")
 
 
@@ -22,7 +23,7 @@ class Case(NamedTuple):
     at: str
     fires: dict[str, str]
     below: dict[str, str]
-    labels: dict[str, str] = {}
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 def every_worker_but(*missing: str) -> dict[str, str]:
@@ -51,13 +52,13 @@ CASES = {
         "3m",
         {'moodline_lag_seconds{worker="classifier",lane="live"}': "2.1+0x30"},
         {'moodline_lag_seconds{worker="classifier",lane="live"}': "2+0x30"},
-        {"worker": "classifier"},
+        (("worker", "classifier"),),
     ),
     "MoodlineFileBacklog": Case(
         "12m",
         {'moodline_lag_seconds{worker="detector",lane="file"}': "61+0x30"},
         {'moodline_lag_seconds{worker="detector",lane="file"}': "60+0x30"},
-        {"worker": "detector"},
+        (("worker", "detector"),),
     ),
     "MoodlineFramesSkipped": Case(
         "15m",
@@ -89,7 +90,7 @@ CASES = {
         "5m",
         {'moodline_dead_letters_total{worker="detector",reason="version"}': "0 0 1 1 1 1"},
         {'moodline_dead_letters_total{worker="detector",reason="version"}': "1 1 1 1 1 1"},
-        {"worker": "detector", "reason": "version"},
+        (("worker", "detector"), ("reason", "version")),
     ),
     "MoodlineModelRefused": Case(
         "5m", {"moodline_model_refusals_total": "0 0 1 1 1 1"}, {"moodline_model_refusals_total": "1 1 1 1 1 1"}
@@ -98,19 +99,19 @@ CASES = {
         "6m",
         {'moodline_retries_total{worker="aggregator",target="store"}': "0+1x30"},
         {'moodline_retries_total{worker="aggregator",target="store"}': "5+0x30"},
-        {"worker": "aggregator"},
+        (("worker", "aggregator"),),
     ),
     "MoodlineBusTrouble": Case(
         "6m",
         {"moodline_bus_errors_total": "0+2x30", 'moodline_retries_total{worker="ingest",target="bus"}': "0+0x30"},
         {"moodline_bus_errors_total": "0+1.5x30", 'moodline_retries_total{worker="ingest",target="bus"}': "0+0x30"},
     ),
-    "MoodlineWorkerDown": Case("3m", every_worker_but("detector"), every_worker_but(), {"worker": "detector"}),
+    "MoodlineWorkerDown": Case("3m", every_worker_but("detector"), every_worker_but(), (("worker", "detector"),)),
     "MoodlineTargetDown": Case(
         "3m",
         {'up{job="moodline",instance="a:9100"}': "0+0x30"},
         {'up{job="moodline",instance="a:9100"}': "1+0x30"},
-        {"job": "moodline", "instance": "a:9100"},
+        (("job", "moodline"), ("instance", "a:9100")),
     ),
 }
 
@@ -148,7 +149,7 @@ def fired(alert: str, case: Case, series: dict[str, str], folder: Path) -> bool:
     if answer.returncode == 0:
         return False
     assert "got:[" in answer.stdout + answer.stderr, answer.stdout + answer.stderr
-    for name, value in case.labels.items():
+    for name, value in case.labels:
         assert f'{name}="{value}"' in answer.stdout + answer.stderr
     return True
 
