@@ -15,9 +15,9 @@ from typing import NoReturn, Protocol, TypeVar
 import pytest
 
 from tests.support.containers import engine_answers, has_image, image_of, kafka_container, redis_container, start_engine
-from tests.support.servers import KafkaServer, RedisServer, ServerError
+from tests.support.servers import KafkaServer, RedisServer, ServerError, ServerProcess
 
-AnyServer = TypeVar("AnyServer", KafkaServer, RedisServer)
+AnyServer = TypeVar("AnyServer", bound=ServerProcess)
 
 
 class Server(Protocol):
@@ -48,13 +48,13 @@ def redis_server() -> Iterator[Server]:
 
 @pytest.fixture
 def private_kafka() -> Iterator[KafkaServer]:
-    with _private(KafkaServer) as server:
+    with local_server(KafkaServer) as server:
         yield server
 
 
 @pytest.fixture
 def private_redis() -> Iterator[RedisServer]:
-    with _private(RedisServer) as server:
+    with local_server(RedisServer) as server:
         yield server
 
 
@@ -89,7 +89,8 @@ def _shared(
 
 
 @contextmanager
-def _private(local: Callable[[], AnyServer]) -> Iterator[AnyServer]:
+def local_server(local: Callable[[], AnyServer]) -> Iterator[AnyServer]:
+    """A local server of its own, where there is one: else the test is skipped, or fails in CI."""
     try:
         server = local()
     except ServerError as error:
