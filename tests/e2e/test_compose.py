@@ -7,6 +7,7 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,11 +51,11 @@ def start(stack: Compose, stream_id: str, url: str) -> None:
         client.add_stream(stream_id, url, sample_fps=SAMPLE_FPS, recorded_at=RECORDED_AT)
 
 
-def query(stack: Compose, expression: str) -> list[dict[str, object]]:
+def query(stack: Compose, expression: str) -> list[dict[str, Any]]:
     """Ask Prometheus."""
     url = f"{stack.prometheus_url}/api/v1/query?{urllib.parse.urlencode({'query': expression})}"
     with urllib.request.urlopen(url, timeout=10) as answer:
-        found: list[dict[str, object]] = json.load(answer)["data"]["result"]
+        found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
     return found
 
 
@@ -169,6 +170,16 @@ def test_whatever_is_killed_the_timeline_is_the_same(stack: Compose, clip_url: s
     stack.wait_until_complete(stream_id)
     assert stack.dump(stream_id) == reference
     stack.wait_until_all_work()
+
+
+def test_prometheus_scrapes_every_process(stack: Compose) -> None:
+    wanted = {*WORKERS, "api"}
+    wait_until(lambda: {item["metric"]["kind"] for item in query(stack, "up == 1")} >= wanted, 30.0, "all kinds in Prometheus")
+    rules = f"{stack.prometheus_url}/api/v1/rules"
+    with urllib.request.urlopen(rules, timeout=10) as answer:
+        groups = json.load(answer)["data"]["groups"]
+    assert {rule["health"] for group in groups for rule in group["rules"]} <= {"ok", "unknown"}
+    assert groups, "the rules of deploy/prometheus are not loaded"
 
 
 def test_more_classifiers_share_the_work(stack: Compose, clip_url: str, reference: bytes) -> None:
