@@ -63,16 +63,17 @@ class WaitingModel:
 
 def run_worker(wait_s: float) -> None:
     """Be one classifier worker: load, say so, wait for the word on standard input, work until SIGTERM."""
-    if wait_s:
-        from services.classifier import factory
+    from services.classifier import factory
 
-        factory.open_model = lambda *_: WaitingModel(wait_s)
-    with open_resources(load_settings()) as resources:
+    settings = load_settings()
+    model = WaitingModel(wait_s) if wait_s else factory.open_model(settings.classifier, settings.classifier.model)
+    # Kafka's client joins its group in the background as soon as it is opened, so that must wait for the word too.
+    factory.open_model = lambda *_: model
+    print("ready", flush=True)
+    sys.stdin.readline()
+    with open_resources(settings) as resources:
         stop_on_signal(resources.stop)
-        worker = build("classifier", resources)
-        print("ready", flush=True)
-        sys.stdin.readline()
-        worker.run(resources.stop)
+        build("classifier", resources).run(resources.stop)
 
 
 @dataclass
@@ -96,6 +97,7 @@ class Run:
     last_s: float
     cpu_s: float
     timelines: str
+    aggregator_cpu_s: float
     written_at_s: list[float]
     scaled_out_s: float = 0.0
 
@@ -189,13 +191,15 @@ def open_worker(cluster: Cluster, wait_s: float, log: Path) -> Iterator[Worker]:
         process.wait(30)
 
 
-def drain(start: int, end: int, messages: int, wait_s: float) -> Run:
+def drain(start: int, end: int, options: argparse.Namespace) -> Run:
     """Drain a backlog with `start` workers; with `end` from a quarter of it on."""
+    wait_s = options.wait_ms / 1000
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         kafka, redis = stack.enter_context(KafkaServer()), stack.enter_context(RedisServer())
-        cluster = stack.enter_context(Cluster(kafka.url, redis.url, folder, folder, partitions=PARTITIONS))
-        total = fill(cluster, messages)
+        url = kafka.url + (f"?heartbeat.interval.ms={options.heartbeat_ms}" if options.heartbeat_ms else "")
+        cluster = stack.enter_context(Cluster(url, redis.url, folder, folder, partitions=PARTITIONS))
+        total = fill(cluster, options.messages)
         workers = [stack.enter_context(open_worker(cluster, wait_s, folder / f"worker-{n}.log")) for n in range(end)]
         written = Written(kafka.url)
         stack.callback(written.close)
@@ -209,12 +213,15 @@ def drain(start: int, end: int, messages: int, wait_s: float) -> Run:
                 worker.go()
         written.until(total)
         cpu_s += sum(cpu_of_s(worker.process.pid) for worker in workers)
-        cluster.spawn("aggregator")
+        aggregator = cluster.spawn("aggregator").process.pid
+        cluster.wait_until_up()
+        aggregator_cpu_s = -cpu_of_s(aggregator)
         cluster.wait_until_final(specs(), 300)
+        aggregator_cpu_s += cpu_of_s(aggregator)
         dumps = hashlib.sha256(b"".join(cluster.dump(spec) for spec in specs())).hexdigest()[:16]
         at_s = sorted(second - went_s for second in written.at_s)
         name = f"{start}" if start == end else f"{start}, then {end}"
-        return Run(name, total, len(at_s), at_s[0], at_s[-1], cpu_s, dumps, at_s, scaled_out_s)
+        return Run(name, total, len(at_s), at_s[0], at_s[-1], cpu_s, dumps, aggregator_cpu_s, at_s, scaled_out_s)
 
 
 def rate(run: Run, since_s: float, until_s: float) -> float:
@@ -253,6 +260,8 @@ def show(runs: list[Run], wait_s: float) -> None:
     for run in runs:
         seconds = range(int(run.last_s) + 1)
         print(f"{run.workers}, messages in each second: {' '.join(f'{rate(run, second, second + 1):.0f}' for second in seconds)}")
+    aggregated = sum(run.messages for run in runs) / sum(run.aggregator_cpu_s for run in runs)
+    print(f"aggregator: {aggregated:.0f} messages per CPU-second")
     same = len({run.timelines for run in runs}) == 1
     print(f"\ntimelines of all runs {'are equal' if same else 'DIFFER'}: {', '.join(run.timelines for run in runs)}", flush=True)
 
@@ -262,6 +271,9 @@ def main() -> None:
     parser.add_argument("--workers", default="1,2,4", help="how many, with commas")
     parser.add_argument("--scale-out", default="1,4", help="from how many to how many; empty: not tried")
     parser.add_argument("--wait-ms", type=float, default=0.0, help="replace the model by one that waits so long for each batch")
+    parser.add_argument(
+        "--heartbeat-ms", type=int, default=0, help="how soon members hear of a rebalance; 0: as Moodline sets it"
+    )
     parser.add_argument("--messages", type=int, default=12_800)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -274,7 +286,7 @@ def main() -> None:
         counts.append((start, end))
     runs = []
     for start, end in counts:
-        runs.append(drain(start, end, options.messages, options.wait_ms / 1000))
+        runs.append(drain(start, end, options))
         print(f"{runs[-1].workers}: drained in {runs[-1].last_s:.1f} s", file=sys.stderr, flush=True)
     show(runs, options.wait_ms / 1000)
     if len({run.timelines for run in runs}) > 1:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 
 from shared.admission import LIVE_BATCH
 from shared.bus import Bus, ConsumerSettings, Producer, open_bus
@@ -32,6 +32,9 @@ log = logging.getLogger("moodline.bootstrap")
 
 WORKERS = ("ingest", "detector", "classifier", "aggregator")
 """The worker kinds, in the order in which a frame visits them."""
+
+_HEARTBEAT_MS: Final = 500
+"""Members hear of a rebalance at their next heartbeat, and commits wait for all of them: with 2 s, cameras' frames expire."""
 
 
 class Runnable(Protocol):
@@ -141,6 +144,7 @@ def _worker(resources: Resources, name: str, hop: Hop, batch: _Batch, stage: Sta
             max_prefetch_bytes=resources.settings.bus.prefetch_bytes,
             on_revoked=stage.on_revoked,
             batch_limit=batch.limit,
+            heartbeat_ms=_HEARTBEAT_MS,
         )
     )
     return Worker(
@@ -159,7 +163,9 @@ def _ingest(resources: Resources) -> Runnable:
     from services.ingest.worker import IngestWorker
     from shared.seal import open_sealer
 
-    consumer = resources.bus.open_consumer(ConsumerSettings(group="moodline.ingest", topics=(STREAMS_TOPIC,), heartbeat_ms=500))
+    consumer = resources.bus.open_consumer(
+        ConsumerSettings(group="moodline.ingest", topics=(STREAMS_TOPIC,), heartbeat_ms=_HEARTBEAT_MS)
+    )
     return IngestWorker(
         consumer,
         resources.open_producer(),
