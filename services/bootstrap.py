@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 
 from shared.admission import LIVE_BATCH
 from shared.bus import Bus, ConsumerSettings, Producer, open_bus
+from shared.bus.traced import TracedBus
 from shared.clock import Clock, SystemClock
 from shared.errors import SettingsError
 from shared.gpu import watch_gpus
@@ -23,6 +24,7 @@ from shared.probe import Prober
 from shared.settings import Settings
 from shared.stage import Stage
 from shared.store import Retention, Store, open_store
+from shared.tracing import open_tracing
 from shared.worker import ProducerSink, Sink, Worker, WorkerOptions
 
 if TYPE_CHECKING:
@@ -96,14 +98,21 @@ def open_resources(settings: Settings, *, clock: Clock | None = None) -> Resourc
     store = open_store(settings.store_url(), retention(settings))
     store.ping()
     metrics = Metrics(settings.worker.stream_metrics)
+    bus = _open_bus(settings, metrics)
+    bus.ensure_topics(ALL_TOPICS)
+    return Resources(settings, bus, store, metrics, clock or SystemClock())
+
+
+def _open_bus(settings: Settings, metrics: Metrics) -> Bus:
+    """Open the bus that the settings name, traced where they say so."""
+    tracing = open_tracing(settings.tracing)
     bus = open_bus(
         settings.bus_url(),
         partitions=settings.bus.partitions,
         max_bytes=settings.bus.memory_bytes,
         on_trouble=metrics.bus_errors.inc,
     )
-    bus.ensure_topics(ALL_TOPICS)
-    return Resources(settings, bus, store, metrics, clock or SystemClock())
+    return bus if tracing is None else TracedBus(bus, tracing)
 
 
 def require_shared_bus(settings: Settings) -> None:
@@ -188,13 +197,13 @@ def open_prober(settings: Settings) -> Prober | None:
     return lambda path: probe_file(path, settings.ingest, settings.uploads.probe_timeout_s)
 
 
-def open_bus_on_demand(settings: Settings, clock: Clock) -> "BusOnDemand | None":
+def open_bus_on_demand(settings: Settings, metrics: Metrics, clock: Clock) -> "BusOnDemand | None":
     """Return the bus of an API process, which connects when the first frame is pushed; None where there is none to share."""
     from services.push.bus_on_demand import BusOnDemand
 
     if settings.bus_url().startswith("memory:"):
         return None
-    return BusOnDemand(lambda: open_bus(settings.bus_url(), partitions=settings.bus.partitions), clock)
+    return BusOnDemand(lambda: _open_bus(settings, metrics), clock)
 
 
 def _detector(resources: Resources) -> Runnable:

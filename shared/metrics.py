@@ -242,8 +242,8 @@ class Metrics:
         """Show a worker's counters before they count: a rate needs a value before the first event."""
         for lane in Lane:
             self.frames.labels(worker, lane)
-            for reason in SkipReason:
-                self.frames_skipped.labels(worker, lane, reason)
+            for skip in SkipReason:
+                self.frames_skipped.labels(worker, lane, skip)
         for target in ("bus", "store"):
             self.retries.labels(worker, target)
         for reason in DEAD_LETTER_REASONS:

@@ -227,6 +227,21 @@ class SecretsSettings(_Group):
     )
 
 
+class TracingSettings(_Group):
+    """Traces of single frames, by OpenTelemetry; needs the extra `tracing`."""
+
+    endpoint: str = Field(
+        "", description="Where spans are sent, by OTLP over HTTP, such as `http://collector:4318/v1/traces`; empty: no tracing."
+    )
+    ratio: float = Field(
+        0.001, ge=0, le=1, description="Share of frames that are traced; decided once, where they are published."
+    )
+    headers: SecretStr = Field(
+        SecretStr(""),
+        description="Headers of each request to the endpoint, `name=value` with commas, such as a collector's token.",
+    )
+
+
 class LogSettings(_Group):
     """Logs go to standard error."""
 
@@ -260,6 +275,7 @@ class Settings(BaseSettings):
     alerts: AlertsSettings = AlertsSettings()
     worker: WorkerSettings = WorkerSettings()
     secrets: SecretsSettings = SecretsSettings()
+    tracing: TracingSettings = TracingSettings()
     log: LogSettings = LogSettings()
 
     def bus_url(self) -> str:

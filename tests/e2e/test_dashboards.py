@@ -24,6 +24,7 @@ REPO = Path(__file__).resolve().parents[2]
 RULES = REPO / "deploy" / "prometheus" / "rules" / "moodline.yml"
 DASHBOARDS = REPO / "deploy" / "grafana" / "dashboards"
 CAMERA, FILE = "cam0", "clip"
+FILM = "synthetic://astronaut?seconds=1200&fps=25&faces=2&seed=1"
 FILLED_IN = {"$__rate_interval": "15s", "$__range": "1m", "$worker": ".*", "$stream": CAMERA, "$lane": ".*"}
 WAIT_S = 60.0
 
