@@ -16,12 +16,15 @@ moves takes its lag along, because its new owner reads from what was committed.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from shared.bus.base import Position, Record
 from shared.clock import Clock
 from shared.messages import Lane, lane_of
 from shared.metrics import Metrics
+
+LOOK_S: Final = 0.2
+"""How often a worker looks at the ends of its partitions: with a thousand of them it takes 2 ms."""
 
 Place = tuple[str, int]
 
@@ -119,6 +122,13 @@ class LagGauges:
             self._oldest_ms[topic] = now.oldest_ms
             self._metrics.lag_messages.labels(self._worker, lane_of(topic) or Lane.FILE).set(now.messages)
             self._metrics.partitions.labels(self._worker, topic).set(now.partitions)
+
+    def show_in_hand(self, records: Iterable[Record]) -> None:
+        """Show what a batch makes older, without a whole look: a worker may hang in this very batch."""
+        for record in records:
+            topic = record.position.topic
+            if topic in self._oldest_ms:
+                self._oldest_ms[topic] = min(record.timestamp_ms, self._oldest_ms[topic] or record.timestamp_ms)
 
     def _age_s(self, topic: str) -> float:
         oldest_ms = self._oldest_ms.get(topic)

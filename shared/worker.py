@@ -23,7 +23,7 @@ from typing import Protocol
 from shared.bus.base import Consumer, Position, Producer, Record
 from shared.clock import Clock
 from shared.errors import BusFullError, BusUnavailableError, DeliveryError, MessageError, PoisonLimitError, StoreUnavailableError
-from shared.lag import Lag, LagGauges
+from shared.lag import LOOK_S, Lag, LagGauges
 from shared.messages import (
     DEAD_LETTER_VALUE_LIMIT_BYTES,
     DLQ_TOPIC,
@@ -136,6 +136,7 @@ class Worker:
         self._failures_in_a_row = 0
         self._lag = Lag()
         self._lag_gauges = LagGauges(options.name, metrics, clock)
+        self._look_due_s = float("-inf")
         self._topics: dict[str, None] = {}
         metrics.begin_at_zero(options.name)
 
@@ -180,6 +181,10 @@ class Worker:
     def _show_lag(self, records: Sequence[Record]) -> None:
         """Say how far behind this worker is, the batch that it is about to handle included."""
         self._lag.took(records)
+        if self._clock.monotonic_s() < self._look_due_s:
+            self._lag_gauges.show_in_hand(records)
+            return
+        self._look_due_s = self._clock.monotonic_s() + LOOK_S
         owned = self._consumer.assignment()
         self._topics.update(dict.fromkeys(topic for topic, _ in owned))
         now_ms = self._clock.now_s() * 1000

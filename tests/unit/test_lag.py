@@ -119,7 +119,8 @@ class Rig:
             )
             self.producer.send(TOPIC, b"s", encode(message))
 
-    def step(self) -> None:
+    def step(self, after_s: float = 0.5) -> None:
+        self.clock.time_s += after_s
         self.worker.step(self.stop)
 
     def metric(self, name: str) -> float | None:
@@ -130,11 +131,10 @@ class Rig:
 def test_a_backlog_shows_in_messages_and_seconds_and_goes_as_it_is_worked_off() -> None:
     rig = Rig()
     rig.send(5)
-    rig.clock.time_s += 30
-    rig.step()
+    rig.step(30)
     assert (rig.metric("moodline_lag_messages"), rig.metric("moodline_lag_seconds")) == (5, 30)
-    rig.step()
-    assert (rig.metric("moodline_lag_messages"), rig.metric("moodline_lag_seconds")) == (3, 30)
+    rig.step(1)
+    assert (rig.metric("moodline_lag_messages"), rig.metric("moodline_lag_seconds")) == (3, 31)
     rig.step()
     rig.step()
     assert (rig.metric("moodline_lag_messages"), rig.metric("moodline_lag_seconds")) == (0, 0)
@@ -147,15 +147,27 @@ def test_the_lag_grows_while_the_store_is_away_and_while_the_worker_does_nothing
     rig = Rig()
     rig.stage.store_is_away = True
     rig.send(1)
-    rig.step()
+    rig.step(0)
     rig.clock.time_s += 20
     assert rig.metric("moodline_lag_seconds") == 20, "read between two turns of the loop"
-    rig.step()
-    assert (rig.metric("moodline_lag_messages"), rig.metric("moodline_lag_seconds")) == (1, 20)
+    rig.step(1)
+    assert (rig.metric("moodline_lag_messages"), rig.metric("moodline_lag_seconds")) == (1, 21)
     rig.stage.store_is_away = False
     rig.step()
     rig.step()
     assert rig.metric("moodline_lag_seconds") == 0
+
+
+def test_a_batch_that_comes_right_after_a_look_shows_too() -> None:
+    rig = Rig()
+    rig.step()
+    rig.clock.time_s += 10
+    rig.step(0)
+    rig.send(1)
+    rig.stage.store_is_away = True
+    rig.step(0)
+    rig.clock.time_s += 50
+    assert rig.metric("moodline_lag_seconds") == 50, "it hangs in this batch, and does not look any more"
 
 
 def test_headers_travel_beside_the_value() -> None:
