@@ -15,6 +15,8 @@ from shared.settings import StoreSettings
 
 _LEVELS_S = (1, 10, 60, 600, 3600)
 _KB, _MB, _GB = 1e3, 1e6, 1e9
+_MIB_PER_PARTITION = 1024
+"""Most that a partition of live frames, or of crops, keeps: `shared/bus/retention.py`."""
 
 
 def _given(default: float, meaning: str) -> float:
@@ -32,11 +34,10 @@ class Load:
     frame_kb: float = _given(32, "a frame as JPEG on the bus, in kB")
     decode_core: float = _given(0.026, "cores that reading one camera takes")
     camera_mib: float = _given(13.4, "memory of reading one camera, in MiB")
-    detect_ms: float = _given(8.0, "CPU time of the detector for one frame, in ms: its JPEG, the search, the crops")
-    classify_per_s: float = _given(3000, "faces that one core classifies per second, messages included")
-    aggregate_per_s: float = _given(2500, "frames that one core puts into timelines per second")
+    detect_ms: float = _given(7.0, "CPU time of the detector for one frame, in ms: its JPEG, the search, the crops")
+    classify_per_s: float = _given(3500, "faces that one core classifies per second, messages included")
+    aggregate_per_s: float = _given(5000, "frames that one core puts into timelines per second")
     redis_us: float = _given(78, "Redis' time for one update, in us")
-    updates_per_s: float = _given(2, "timeline updates per second and camera (frames of one batch are one update)")
     broker_mb_s: float = _given(150, "what one broker takes in, replicas included, in MB/s")
     partition_mb_s: float = _given(10, "what one partition carries, in MB/s")
     replicas: float = _given(3, "copies of each record")
@@ -73,7 +74,9 @@ def needs(load: Load, store: StoreSettings) -> list[Need]:
     crops_mb = (frames * 130 + faces * 2344) / _MB
     results_mb = (frames * 150 + faces * 60) / _MB
     bus_mb = frames_mb + crops_mb + results_mb
-    kept_gb = (frames_mb * 600 + (crops_mb + results_mb) * 86_400) * load.replicas * _MB / _GB
+    partitions = _partitions(load, frames_mb)
+    bound_mb = partitions * _MIB_PER_PARTITION * 2**20 / _MB
+    kept_mb = min(frames_mb * 600, bound_mb) + min(crops_mb * 86_400, bound_mb) + results_mb * 86_400
     return [
         Need("frames analysed", frames, "per s", "cameras x fps"),
         Need("network from cameras", load.cameras * load.camera_mbit / 1000, "Gbit/s", "cameras x Mbit/s"),
@@ -87,11 +90,11 @@ def needs(load: Load, store: StoreSettings) -> list[Need]:
         Need(
             "Kafka, brokers", math.ceil(bus_mb * load.replicas / load.broker_mb_s), "", "taken in x replicas / MB/s of a broker"
         ),
-        Need("Kafka, disks", kept_gb, "GB", "(frames x 10 min + the rest x 1 day) x replicas"),
+        Need("Kafka, disks", kept_mb * load.replicas * _MB / _GB, "GB", "what the topics keep x replicas"),
         Need(
             "partitions", _partitions(load, frames_mb), "", "most of: MB/s / 10, detector workers of 2 cores; up to a power of 2"
         ),
-        Need("Redis, CPU", load.cameras * load.updates_per_s * load.redis_us / 1e6 / load.busy, "cores", "updates x us / busy"),
+        Need("Redis, CPU", frames * load.redis_us / 1e6 / load.busy, "nodes", "frames x us / busy; a node is one core"),
         Need("Redis, memory", load.cameras * streams_memory_bytes(load, store) / _GB, "GB", "cameras x buckets kept x bytes"),
     ]
 
@@ -123,7 +126,7 @@ def main() -> None:
     load, store = parse()
     print("| part | needs | | formula |\n| --- | ---: | --- | --- |")
     for need in needs(load, store):
-        amount = f"{need.amount:,.0f}" if need.amount >= 10 else f"{need.amount:.1f}"
+        amount = f"{need.amount:,.0f}" if need.amount >= 10 or isinstance(need.amount, int) else f"{need.amount:.1f}"
         print(f"| {need.part} | {amount} | {need.unit} | {need.formula} |")
 
 

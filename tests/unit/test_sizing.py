@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from bench.sizing import Load, main, needs, parse, streams_memory_bytes
+from shared.bus.retention import RETENTION
+from shared.messages import Hop, Lane, topic
 from shared.settings import StoreSettings
 
 
@@ -32,10 +34,20 @@ def test_bytes_on_the_bus_are_frames_crops_and_results() -> None:
 def test_everything_grows_with_cameras_and_nothing_else_does() -> None:
     one, ten = amounts(Load(cameras=1000)), amounts(Load(cameras=10_000))
     for part in one:
-        if part not in {"partitions", "Kafka, brokers"}:
+        if part not in {"partitions", "Kafka, brokers", "Kafka, disks"}:
             assert ten[part] == pytest.approx(10 * one[part]), part
     assert ten["partitions"] >= one["partitions"]
     assert int(ten["partitions"]).bit_count() == 1, "a power of 2, so that doubling later is even"
+
+
+def test_disks_hold_what_the_topics_keep_and_no_more() -> None:
+    few = Load(cameras=1, fps=1, faces=0, frame_kb=10, replicas=3)
+    bytes_kept = 10_000 * 600 + 130 * 86_400 + 150 * 86_400
+    assert amounts(few)["Kafka, disks"] == pytest.approx(3 * bytes_kept / 1e9)
+    many = amounts(Load(cameras=10_000, replicas=1))
+    topics = 2 * many["partitions"] * RETENTION[topic(Hop.FRAMES, Lane.LIVE)].partition_bytes
+    results = 50_000 * (150 + 60) * 86_400
+    assert many["Kafka, disks"] == pytest.approx((topics + results) / 1e9)
 
 
 def test_a_stream_keeps_the_buckets_that_its_settings_say() -> None:
