@@ -172,6 +172,23 @@ def test_whatever_is_killed_the_timeline_is_the_same(stack: Compose, clip_url: s
     stack.wait_until_all_work()
 
 
+def test_a_camera_is_read_again_when_it_is_back(stack: Compose) -> None:
+    """Also Prometheus, which goes on with what it has stored."""
+    with stack.client() as client:
+        before = client.get_stream("demo").progress.frames
+    for service in ("camera", "prometheus"):
+        stack.kill(stack.containers(service)[0])
+    stack.wait_until_all_work()
+
+    def reads_again() -> bool:
+        with stack.client() as client:
+            stream = client.get_stream("demo")
+        return stream.status.state == "live" and stream.progress.frames > before
+
+    wait_until(reads_again, 60.0, "the camera's stream")
+    assert query(stack, 'count_over_time(moodline_worker_up{worker="ingest"}[10m]) > 1'), "its samples are lost"
+
+
 def test_prometheus_scrapes_every_process(stack: Compose) -> None:
     wanted = {*WORKERS, "api"}
     wait_until(lambda: {item["metric"]["kind"] for item in query(stack, "up == 1")} >= wanted, 30.0, "all kinds in Prometheus")
