@@ -22,6 +22,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -129,7 +130,13 @@ def fill(cluster: Cluster, messages: int) -> int:
     for seq in range(frames + 1):
         for number, (stream_id, session) in enumerate(sessions.items()):
             at_us = START_US + seq * FRAME_US
-            head = {"stream_id": stream_id, "session": session, "seq": seq, "event_time_us": at_us, "captured_at_us": at_us}
+            head: dict[str, Any] = {
+                "stream_id": stream_id,
+                "session": session,
+                "seq": seq,
+                "event_time_us": at_us,
+                "captured_at_us": at_us,
+            }
             if seq == frames:
                 message: Faces | End = End(**head, lane=Lane.FILE)
             else:

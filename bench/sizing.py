@@ -101,7 +101,7 @@ def needs(load: Load, store: StoreSettings) -> list[Need]:
 
 def _partitions(load: Load, frames_mb: float) -> int:
     detectors = load.cameras * load.fps * load.detect_ms / 1000 / load.busy / 2
-    return 2 ** math.ceil(math.log2(max(1.0, frames_mb / load.partition_mb_s, detectors)))
+    return 1 << math.ceil(math.log2(max(1.0, frames_mb / load.partition_mb_s, detectors)))
 
 
 def parse(arguments: list[str] | None = None) -> tuple[Load, StoreSettings]:

@@ -295,7 +295,17 @@ def test_scaling_goes_by_lag_in_seconds_and_by_streams(repo: Path) -> None:
             assert 'namespace="video"' in query
             named = {re.sub("_(sum|count|bucket)$", "", metric) for metric in re.findall(r"moodline_[a-z_]+", query)}
             assert named <= metrics, f"{name}: {named - metrics} is in no documentation"
-    assert "lag_seconds" in scaled["moodline-classifier"]["spec"]["triggers"][0]["metadata"]["query"]
+    triggers = {trigger["name"]: trigger for trigger in scaled["moodline-classifier"]["spec"]["triggers"]}
+    assert triggers.keys() == {"lag-seconds", "file-lag-seconds", "busy-percent"}
+    assert (
+        triggers["lag-seconds"]["metadata"]["query"]
+        == 'max(moodline_lag_seconds{worker="classifier",namespace="video",lane="live"})'
+    )
+    # A backlog of files may be old; cameras' frames may not.
+    assert (
+        float(triggers["lag-seconds"]["metadata"]["threshold"]) < 2 < float(triggers["file-lag-seconds"]["metadata"]["threshold"])
+    )
+    assert {trigger["metricType"] for trigger in triggers.values()} == {"Value"}
     assert scaled["moodline-ingest"]["spec"]["triggers"][0]["metricType"] == "AverageValue"
     assert of_kind(objects, "Deployment")["moodline-aggregator"]["spec"]["replicas"] == 2
 

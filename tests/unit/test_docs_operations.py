@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 import typer
 import yaml
 
 from services.cli import app
 from shared.bus.kafka_settings import parse_url
+from shared.clock import SystemClock
+from shared.store.redis_link import RedisLink
 from tests.conftest import REPO
 
 OPERATED = [REPO / "docs" / name for name in ("operations.md", "kubernetes.md", "scaling.md")]
@@ -143,3 +146,9 @@ def test_the_urls_with_tls_are_taken(repo: Path) -> None:
         address = parse_url(url)
         assert address.properties["security.protocol"] == "SASL_SSL"
         assert address.properties["sasl.mechanism"] == "SCRAM-SHA-512"
+    (store,) = re.findall(r"^MOODLINE_STORE_URL=(\S+\?\S+)$", page, re.MULTILINE)
+    RedisLink(store, SystemClock(), 0.0).close()
+    pool = redis.ConnectionPool.from_url(store)
+    assert pool.connection_class is redis.SSLConnection
+    assert pool.connection_kwargs["ssl_ca_certs"] == "/etc/moodline/tls/redis-ca.crt"
+    pool.close()
