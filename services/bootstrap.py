@@ -10,18 +10,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 
 from shared.admission import LIVE_BATCH
 from shared.bus import Bus, ConsumerSettings, Producer, open_bus
+from shared.bus.traced import TracedBus
 from shared.clock import Clock, SystemClock
 from shared.errors import SettingsError
+from shared.gpu import watch_gpus
 from shared.messages import ALL_TOPICS, STREAMS_TOPIC, Hop, Lane, topic
 from shared.metrics import Metrics
 from shared.probe import Prober
 from shared.settings import Settings
 from shared.stage import Stage
 from shared.store import Retention, Store, open_store
+from shared.tracing import open_tracing
 from shared.worker import ProducerSink, Sink, Worker, WorkerOptions
 
 if TYPE_CHECKING:
@@ -31,6 +34,9 @@ log = logging.getLogger("moodline.bootstrap")
 
 WORKERS = ("ingest", "detector", "classifier", "aggregator")
 """The worker kinds, in the order in which a frame visits them."""
+
+_HEARTBEAT_MS: Final = 500
+"""Members hear of a rebalance at their next heartbeat, and commits wait for all of them: with 2 s, cameras' frames expire."""
 
 
 class Runnable(Protocol):
@@ -91,9 +97,22 @@ def open_resources(settings: Settings, *, clock: Clock | None = None) -> Resourc
     """
     store = open_store(settings.store_url(), retention(settings))
     store.ping()
-    bus = open_bus(settings.bus_url(), partitions=settings.bus.partitions, max_bytes=settings.bus.memory_bytes)
+    metrics = Metrics(settings.worker.stream_metrics)
+    bus = _open_bus(settings, metrics)
     bus.ensure_topics(ALL_TOPICS)
-    return Resources(settings, bus, store, Metrics(), clock or SystemClock())
+    return Resources(settings, bus, store, metrics, clock or SystemClock())
+
+
+def _open_bus(settings: Settings, metrics: Metrics) -> Bus:
+    """Open the bus that the settings name, traced where they say so."""
+    tracing = open_tracing(settings.tracing)
+    bus = open_bus(
+        settings.bus_url(),
+        partitions=settings.bus.partitions,
+        max_bytes=settings.bus.memory_bytes,
+        on_trouble=metrics.bus_errors.inc,
+    )
+    return bus if tracing is None else TracedBus(bus, tracing)
 
 
 def require_shared_bus(settings: Settings) -> None:
@@ -134,6 +153,7 @@ def _worker(resources: Resources, name: str, hop: Hop, batch: _Batch, stage: Sta
             max_prefetch_bytes=resources.settings.bus.prefetch_bytes,
             on_revoked=stage.on_revoked,
             batch_limit=batch.limit,
+            heartbeat_ms=_HEARTBEAT_MS,
         )
     )
     return Worker(
@@ -152,7 +172,9 @@ def _ingest(resources: Resources) -> Runnable:
     from services.ingest.worker import IngestWorker
     from shared.seal import open_sealer
 
-    consumer = resources.bus.open_consumer(ConsumerSettings(group="moodline.ingest", topics=(STREAMS_TOPIC,), heartbeat_ms=500))
+    consumer = resources.bus.open_consumer(
+        ConsumerSettings(group="moodline.ingest", topics=(STREAMS_TOPIC,), heartbeat_ms=_HEARTBEAT_MS)
+    )
     return IngestWorker(
         consumer,
         resources.open_producer(),
@@ -175,13 +197,13 @@ def open_prober(settings: Settings) -> Prober | None:
     return lambda path: probe_file(path, settings.ingest, settings.uploads.probe_timeout_s)
 
 
-def open_bus_on_demand(settings: Settings, clock: Clock) -> "BusOnDemand | None":
+def open_bus_on_demand(settings: Settings, metrics: Metrics, clock: Clock) -> "BusOnDemand | None":
     """Return the bus of an API process, which connects when the first frame is pushed; None where there is none to share."""
     from services.push.bus_on_demand import BusOnDemand
 
     if settings.bus_url().startswith("memory:"):
         return None
-    return BusOnDemand(lambda: open_bus(settings.bus_url(), partitions=settings.bus.partitions), clock)
+    return BusOnDemand(lambda: _open_bus(settings, metrics), clock)
 
 
 def _detector(resources: Resources) -> Runnable:
@@ -201,6 +223,7 @@ def _classifier(resources: Resources) -> Runnable:
 
     settings = resources.settings.classifier
     switch = ModelSwitch(resources.store, lambda name: open_model(settings, name), resources.metrics, resources.clock)
+    watch_gpus(resources.metrics)
     # The model is warm before the worker joins its group.
     stage = ClassifierStage(switch.open_first(), settings, resources.metrics, successor=switch)
     switch.start()

@@ -17,6 +17,7 @@ from services.commands.key import key
 from services.commands.keys import app as keys_app
 from services.commands.models import app as models_app
 from services.commands.push import push
+from services.commands.setup import setup
 from services.commands.streams import app as streams_app
 from services.commands.timeline import timeline
 from services.commands.train import train
@@ -44,6 +45,7 @@ app.command()(demo)
 app.command()(camera)
 app.command()(train)
 app.command()(evaluate)
+app.command()(setup)
 
 
 @app.callback()

@@ -6,12 +6,10 @@ import threading
 from contextlib import ExitStack, closing
 from types import FrameType
 
-from prometheus_client import start_http_server
-
 from services.alerts.service import AlertService
 from services.bootstrap import build, open_bus_on_demand, open_prober, open_resources, require_shared_bus
 from services.classifier.catalogue import ModelCatalogue
-from services.embedded import EmbeddedService, own_data_dir
+from services.worker_server import start_worker_server
 from shared.clock import Clock, SystemClock
 from shared.metrics import Metrics
 from shared.push import Pushes
@@ -43,7 +41,7 @@ def run_worker(kind: str, settings: Settings) -> None:
     with open_resources(settings) as resources:
         stop_on_signal(resources.stop)
         if settings.worker.metrics_port:
-            start_http_server(settings.worker.metrics_port, settings.worker.metrics_host, resources.metrics.registry)
+            start_worker_server(settings.worker.metrics_host, settings.worker.metrics_port, resources.metrics)
         build(kind, resources).run(resources.stop)
 
 
@@ -52,6 +50,7 @@ def run_embedded(settings: Settings) -> None:
     from services.api.app import create_app
     from services.api.context import Intake
     from services.api.server import ApiServer
+    from services.embedded import EmbeddedService, own_data_dir
     from services.web import mount_page
 
     _check_access(settings)
@@ -90,7 +89,7 @@ def run_api(settings: Settings) -> None:
     stop_on_signal(stop)
     with ExitStack() as stack:
         store = stack.enter_context(closing(open_store(settings.store_url(), retention(settings))))
-        metrics, clock = Metrics(), SystemClock()
+        metrics, clock = Metrics(settings.worker.stream_metrics), SystemClock()
         intake = Intake(_pushes(stack, store, settings, metrics, clock), open_prober(settings))
         alerts = AlertService(store, settings, metrics, clock)
         catalogue = ModelCatalogue(settings.classifier)
@@ -115,7 +114,7 @@ def _pushes(stack: ExitStack, store: Store, settings: Settings, metrics: Metrics
     """Return what takes pushed frames in an API process, closed with `stack`; None where no worker could get them."""
     from services.push.hub import PushHub
 
-    bus = open_bus_on_demand(settings, clock)
+    bus = open_bus_on_demand(settings, metrics, clock)
     if bus is None:
         return None
     stack.callback(bus.close)

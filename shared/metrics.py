@@ -1,20 +1,31 @@
 """Every metric of Moodline, named once, with its meaning. `docs/metrics.md` is checked against this module.
 
-No metric has a stream, a user or a URL as a label: cardinality stays bounded however many streams there are.
+No metric has a user or a URL as a label, and those with a stream are for a limited number of streams (`shared.stream_metrics`): the
+number of series stays bounded however many streams there are.
 """
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from shared.emotions import EMOTIONS
+from shared.messages import Lane, SkipReason
+from shared.stream_metrics import StreamMetrics
+
+DEAD_LETTER_REASONS: Final = ("malformed", "version", "invalid", "stage_error")
 
 _LATENCY_BUCKETS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 class Metrics:
-    """The metrics of one process, in a registry of their own, so that tests and embedded services do not share state."""
+    """The metrics of one process, in a registry of their own, so that tests and embedded services do not share state.
 
-    def __init__(self) -> None:
+    Args of the constructor:
+        stream_limit: Most streams that have series of their own.
+    """
+
+    def __init__(self, stream_limit: int = 100) -> None:  # a list, not a procedure
         self.registry: Final = CollectorRegistry()
         r = self.registry
         self.messages_received: Final = Counter(
@@ -70,6 +81,15 @@ class Metrics:
             "Models that were chosen but could not be loaded; the classifier went on with the one it had.",
             registry=r,
         )
+        self.gpu_busy: Final = Gauge(
+            "moodline_gpu_busy_ratio", "Share of time in which a GPU of a classifier computed, by GPU.", ["gpu"], registry=r
+        )
+        self.gpu_memory_bytes: Final = Gauge(
+            "moodline_gpu_memory_bytes",
+            "Memory of a classifier's GPU that is used, by whomever, in bytes, by GPU.",
+            ["gpu"],
+            registry=r,
+        )
         self.stage_seconds: Final = Histogram(
             "moodline_stage_seconds",
             "Time to handle one batch without bus and store, in s, by worker.",
@@ -96,6 +116,26 @@ class Metrics:
             "Time from reading a frame to its result in the timeline, in s, by lane.",
             ["lane"],
             buckets=_LATENCY_BUCKETS_S,
+            registry=r,
+        )
+        self.lag_messages: Final = Gauge(
+            "moodline_lag_messages",
+            "Messages in a worker's own partitions that it has not finished, as far as it knows, by worker and lane.",
+            ["worker", "lane"],
+            registry=r,
+        )
+        self.lag_seconds: Final = Gauge(
+            "moodline_lag_seconds",
+            "Age of the oldest message in a worker's own partitions that it has not finished, in s, by worker and lane; 0 without any.",
+            ["worker", "lane"],
+            registry=r,
+        )
+        self.partitions: Final = Gauge(
+            "moodline_partitions", "Partitions that a worker owns, by worker and topic.", ["worker", "topic"], registry=r
+        )
+        self.bus_errors: Final = Counter(
+            "moodline_bus_errors_total",
+            "Errors that the bus's client reported and tries to get over by itself, such as brokers out of reach.",
             registry=r,
         )
         self.dead_letters: Final = Counter(
@@ -125,7 +165,26 @@ class Metrics:
             ["worker", "target"],
             registry=r,
         )
+        self.emotions: Final = Counter(
+            "moodline_emotions_total",
+            "Faces in timelines, by lane and the emotion that the classifier found likeliest.",
+            ["lane", "emotion"],
+            registry=r,
+        )
         self.streams: Final = Gauge("moodline_streams", "Streams that this ingest worker reads, by state.", ["state"], registry=r)
+        self.cameras: Final = Gauge(
+            "moodline_cameras", "Cameras that this ingest worker is to read; paused ones are not among them.", registry=r
+        )
+        self.cameras_down: Final = Gauge(
+            "moodline_cameras_down",
+            "Cameras that this ingest worker is to read and gets nothing from: backing off, stalled or failed.",
+            registry=r,
+        )
+        self.timeline_behind_seconds: Final = Gauge(
+            "moodline_timeline_behind_seconds",
+            "How far the worst timeline is behind its camera's newest frame, in s, among the live cameras of this ingest worker.",
+            registry=r,
+        )
         self.reader_restarts: Final = Counter(
             "moodline_reader_restarts_total", "Readers started again, by cause.", ["cause"], registry=r
         )
@@ -175,6 +234,26 @@ class Metrics:
             buckets=_LATENCY_BUCKETS_S,
             registry=r,
         )
+
+        self.of_streams: Final = StreamMetrics(r, stream_limit)
+        ProcessCollector(registry=r)
+
+    def begin_at_zero(self, worker: str) -> None:
+        """Show a worker's counters before they count: a rate needs a value before the first event."""
+        for lane in Lane:
+            self.frames.labels(worker, lane)
+            for skip in SkipReason:
+                self.frames_skipped.labels(worker, lane, skip)
+        for target in ("bus", "store"):
+            self.retries.labels(worker, target)
+        for reason in DEAD_LETTER_REASONS:
+            self.dead_letters.labels(worker, reason)
+        if worker == "aggregator":
+            for result in ("applied", "stale", "gone"):
+                self.updates.labels(result)
+            for lane in Lane:
+                for emotion in EMOTIONS:
+                    self.emotions.labels(lane, emotion)
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

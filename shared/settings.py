@@ -211,6 +211,9 @@ class WorkerSettings(_Group):
     """What all workers share."""
 
     poison_limit: int = Field(100, ge=1, description="Undecodable messages in a row after which a worker stops.")
+    stream_metrics: int = Field(
+        100, ge=0, le=10_000, description="Most streams of which a process has metrics of their own; 0: none has."
+    )
     metrics_host: str = Field("127.0.0.1", description="Address of the metrics and health server of a distributed worker.")
     metrics_port: int = Field(
         0, ge=0, le=65_535, description="Port of the metrics and health server of a distributed worker; 0: none."
@@ -224,6 +227,21 @@ class SecretsSettings(_Group):
         SecretStr(""),
         description="Key that seals camera passwords, as `moodline key` prints it; several with commas: the first seals, all "
         "open. Empty: the embedded service makes one in its data directory.",
+    )
+
+
+class TracingSettings(_Group):
+    """Traces of single frames, by OpenTelemetry; needs the extra `tracing`."""
+
+    endpoint: str = Field(
+        "", description="Where spans are sent, by OTLP over HTTP, such as `http://collector:4318/v1/traces`; empty: no tracing."
+    )
+    ratio: float = Field(
+        0.001, ge=0, le=1, description="Share of frames that are traced; decided once, where they are published."
+    )
+    headers: SecretStr = Field(
+        SecretStr(""),
+        description="Headers of each request to the endpoint, `name=value` with commas, such as a collector's token.",
     )
 
 
@@ -260,6 +278,7 @@ class Settings(BaseSettings):
     alerts: AlertsSettings = AlertsSettings()
     worker: WorkerSettings = WorkerSettings()
     secrets: SecretsSettings = SecretsSettings()
+    tracing: TracingSettings = TracingSettings()
     log: LogSettings = LogSettings()
 
     def bus_url(self) -> str:

@@ -23,6 +23,7 @@ from typing import Protocol
 from shared.bus.base import Consumer, Position, Producer, Record
 from shared.clock import Clock
 from shared.errors import BusFullError, BusUnavailableError, DeliveryError, MessageError, PoisonLimitError, StoreUnavailableError
+from shared.lag import LOOK_S, Lag, LagGauges
 from shared.messages import (
     DEAD_LETTER_VALUE_LIMIT_BYTES,
     DLQ_TOPIC,
@@ -133,6 +134,11 @@ class Worker:
         self._clock = clock
         self._poisoned_in_a_row = 0
         self._failures_in_a_row = 0
+        self._lag = Lag()
+        self._lag_gauges = LagGauges(options.name, metrics, clock)
+        self._look_due_s = float("-inf")
+        self._topics: dict[str, None] = {}
+        metrics.begin_at_zero(options.name)
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set. Blocks; closes the stage and leaves the group at the end.
@@ -161,6 +167,7 @@ class Worker:
         """Do one turn of the loop: at most one batch."""
         try:
             records = self._consumer.poll(self._options.max_records, self._options.idle_s, self._options.linger_s)
+            self._show_lag(records)
             self._handle(records)
         except (StoreUnavailableError, BusUnavailableError) as error:
             target = "store" if isinstance(error, StoreUnavailableError) else "bus"
@@ -170,6 +177,18 @@ class Worker:
             self._failures_in_a_row += 1
         else:
             self._failures_in_a_row = 0
+
+    def _show_lag(self, records: Sequence[Record]) -> None:
+        """Say how far behind this worker is, the batch that it is about to handle included."""
+        self._lag.took(records)
+        if self._clock.monotonic_s() < self._look_due_s:
+            self._lag_gauges.show_in_hand(records)
+            return
+        self._look_due_s = self._clock.monotonic_s() + LOOK_S
+        owned = self._consumer.assignment()
+        self._topics.update(dict.fromkeys(topic for topic, _ in owned))
+        now_ms = self._clock.now_s() * 1000
+        self._lag_gauges.show(self._lag.look(self._consumer.ends(), owned, tuple(self._topics), now_ms))
 
     def _handle(self, records: Sequence[Record]) -> None:
         received = self._decode(records)
@@ -260,6 +279,7 @@ class Worker:
         done = [position for place, position in last.items() if place not in first]
         if done:
             self._consumer.commit(done)
+            self._lag.committed(done)
 
     def _read_again(self, records: Iterable[Record]) -> None:
         first: dict[tuple[str, int], Position] = {}

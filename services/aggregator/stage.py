@@ -26,6 +26,7 @@ from typing import Final
 from services.aggregator.gaps import Gaps
 from services.aggregator.stream import StreamTimeline
 from shared.bus.base import Position
+from shared.emotions import EMOTIONS
 from shared.errors import MessageError, StoreError
 from shared.messages import Emotions, End, Lane, SkipReason
 from shared.metrics import Metrics
@@ -118,6 +119,7 @@ class AggregatorStage:
     def on_revoked(self, partitions: frozenset[tuple[str, int]]) -> None:
         for stream_id in [key for key, stream in self._streams.items() if stream.place in partitions]:
             del self._streams[stream_id]
+            self._metrics.of_streams.forget(stream_id)
         self._gaps.forget_partitions(partitions)
 
     def close(self) -> None:
@@ -204,16 +206,32 @@ class AggregatorStage:
         if missing:
             stream.timeline.add_lost(missing, message.event_time_us)
             self._metrics.frames_skipped.labels(WORKER, message.lane, SkipReason.LOST).inc(missing)
+            self._count_in_stream(message.stream_id, SkipReason.LOST, missing)
         if isinstance(message, End):
             stream.timeline.close(message.event_time_us)
             stream.final = True
         else:
             stream.timeline.add(message)
             turn.captured_at_us.append(message.captured_at_us)
-            if message.faces:
-                self._metrics.faces.labels(WORKER).inc(len(message.faces))
+            self._count(message)
         stream.mark = Mark(message.session, message.seq)
         stream.position = position
+
+    def _count(self, message: Emotions) -> None:
+        """Count a frame, its faces, and the likeliest emotion of each."""
+        faces = len(message.faces)
+        if faces:
+            self._metrics.faces.labels(WORKER).inc(faces)
+            for face in message.faces:
+                likeliest = EMOTIONS[face.probabilities.index(max(face.probabilities))]
+                self._metrics.emotions.labels(message.lane, likeliest).inc()
+        result = message.skip or ("faces" if faces else "no_face")
+        self._count_in_stream(message.stream_id, result, 1, faces)
+
+    def _count_in_stream(self, stream_id: str, result: str, frames: int, faces: int = 0) -> None:
+        if self._metrics.of_streams.admits(stream_id):
+            self._metrics.of_streams.frames.labels(stream_id, result).inc(frames)
+            self._metrics.of_streams.faces.labels(stream_id).inc(faces)
 
     def _update(self, stream_id: str, turn: _Turn) -> TimelineUpdate:
         stream = self._streams[stream_id]

@@ -3,13 +3,12 @@
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from services.analysis import STREAM_ID, Analysis, AnalysisProgress, run_analysis
 from services.report import (
     TimelineDocument,
     plot_timeline,
@@ -27,6 +26,9 @@ from shared.settings import Settings, load_settings
 from shared.streams import FailureReason, StreamSpec, parse_sample_fps
 from shared.timeline import TimelineQuery, parse_resolution, timeline
 
+if TYPE_CHECKING:
+    from services.analysis import Analysis, AnalysisProgress
+
 _TABLE_POINTS = 40
 
 
@@ -41,6 +43,8 @@ def analyze(  # noqa: PLR0913, PLR0917  # one for each option
     annotate_path: Annotated[Path | None, typer.Option("--annotate", help="Write a video with boxes and emotions.")] = None,
 ) -> None:
     """Analyse one video file and show its emotion timeline."""
+    from services.analysis import run_analysis
+
     settings = load_settings()
     configure_logging("error" if settings.log.level == "info" else settings.log.level, settings.log.format)
     spec, settings = make_spec(clip, sample_fps, recorded_at, settings)
@@ -66,6 +70,8 @@ def make_spec(clip: str, sample_fps: str, recorded_at: str, settings: Settings) 
     Raises:
         SourceError, InvalidStreamError: what is wrong with the arguments.
     """
+    from services.analysis import STREAM_ID
+
     rate = sample_fps or settings.ingest.sample_fps
     parse_sample_fps(rate)
     if clip.startswith("synthetic:"):
@@ -100,7 +106,7 @@ def progress_bar(console: Console) -> Progress:
     return Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty())
 
 
-def show_progress(bar: Progress, task: TaskID, now: AnalysisProgress) -> None:
+def show_progress(bar: Progress, task: TaskID, now: "AnalysisProgress") -> None:
     """Show how far an analysis is."""
     description = f"{now.frames} frames" if now.frames else "loading models"
     if now.duration_us:
@@ -119,14 +125,14 @@ def _parse_recorded_at(text: str) -> int:
     return to_us(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 
-def _document(analysis: Analysis, name: str, query: TimelineQuery) -> TimelineDocument:
+def _document(analysis: "Analysis", name: str, query: TimelineQuery) -> TimelineDocument:
     spec = analysis.spec
     answer = timeline(analysis.store, spec.stream_id, Lane.FILE, query)
     return timeline_document(answer, stream=name, lane=Lane.FILE, recorded_at_us=spec.recorded_at_us)
 
 
 def _report(
-    analysis: Analysis, name: str, resolution: str, json_path: Path | None, csv_path: Path | None, plot_path: Path | None
+    analysis: "Analysis", name: str, resolution: str, json_path: Path | None, csv_path: Path | None, plot_path: Path | None
 ) -> None:
     asked = parse_resolution(resolution) if resolution else None
     fine = _document(analysis, name, TimelineQuery(resolution_s=asked))
@@ -140,7 +146,7 @@ def _report(
     Console().print(timeline_table(shown))
 
 
-def _annotate(analysis: Analysis, settings: Settings, path: Path) -> None:
+def _annotate(analysis: "Analysis", settings: Settings, path: Path) -> None:
     from services.aggregator.tracker import StreamTracker
     from services.annotate import make_overlays, write_annotated
     from services.ingest.sampling import Sampler

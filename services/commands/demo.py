@@ -7,11 +7,8 @@ from typing import Annotated
 import typer
 
 from moodline import Client
-from services.api.app import create_app
-from services.api.server import ApiServer
 from services.commands.streams import wait_until_ended
 from services.commands.timeline import Format, document_of, print_timeline
-from services.embedded import EmbeddedService
 from services.report import plot_timeline
 from services.sample import SAMPLE_URL
 from shared.log import configure_logging
@@ -25,6 +22,10 @@ def demo(
     url: Annotated[str, typer.Option(help="What to analyse.")] = SAMPLE_URL,
 ) -> None:
     """Start the embedded service, register a built-in sample through its API, show the timeline, and end."""
+    from services.api.app import create_app
+    from services.api.server import ApiServer
+    from services.embedded import EmbeddedService
+
     settings = load_settings()
     configure_logging("warning", settings.log.format)
     with tempfile.TemporaryDirectory(prefix="moodline-demo-") as directory:

@@ -25,6 +25,7 @@ from services.ingest.progress_watch import ProgressWatch
 from services.ingest.reader import WORKER, Outcome, ReaderParts
 from services.ingest.reader_thread import ReaderThread
 from services.ingest.source import SourceOpener, open_source
+from services.ingest.stream_gauges import StreamGauges
 from services.ingest.stream_thread import StreamThread
 from shared.bus import Consumer, Producer, partition_for
 from shared.camera import CameraAddress
@@ -113,7 +114,8 @@ class IngestWorker:
         self._queue: dict[str, StreamSpec] = {}
         self._resting: dict[str, float] = {}
         self._left: set[str] = set()
-        self._states: dict[str, StreamState] = {}
+        self._gauges = StreamGauges(metrics, clock)
+        metrics.begin_at_zero(WORKER)
         self._version: int | None = None
         self._passes = 0
         self._due_s = 0.0
@@ -149,6 +151,7 @@ class IngestWorker:
         if owned == self._owned and self._clock.monotonic_s() < self._due_s:
             return
         moved, self._owned = owned != self._owned, owned
+        self._metrics.partitions.labels(WORKER, STREAMS_TOPIC).set(len(owned))
         try:
             self._reconcile(full=moved)
             self._recovered("store")
@@ -176,7 +179,7 @@ class IngestWorker:
                 self._mark(spec, StreamState.PAUSED, statuses[spec.stream_id])
             elif spec.stream_id in self._queue:
                 self._mark(spec, StreamState.PENDING, statuses[spec.stream_id])
-        self._show({name: status.state for name, status in statuses.items()})
+        self._gauges.show(self._specs, statuses, zip(specs, progress, strict=True))
 
     def _refresh(self, *, full: bool) -> None:
         version = self._store.version()
@@ -254,11 +257,6 @@ class IngestWorker:
         said = msgspec.structs.replace(status, state=state, attempt=spec.attempt, reason=None, detail="", since_us=since_us)
         self._store.set_status(spec.stream_id, session, said)
 
-    def _show(self, states: dict[str, StreamState]) -> None:
-        self._states = {name: state for name, state in (self._states | states).items() if name in self._specs}
-        for state in StreamState:
-            self._metrics.streams.labels(state).set(sum(known is state for known in self._states.values()))
-
     def _trouble(self, target: str, error: Exception, stop: threading.Event) -> None:
         self._metrics.retries.labels(WORKER, target).inc()
         if target not in self._troubles:
@@ -273,6 +271,7 @@ class IngestWorker:
 
     def _shut_down(self) -> None:
         self._stop_readers(list(self._readers.values()))
+        self._gauges.forget_all()
         self._watch.close()
         if self._cameras is not None:
             self._cameras.close()

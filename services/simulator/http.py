@@ -4,17 +4,19 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 
 from services.simulator.auth import Guard
-from services.simulator.camera import Camera
 from services.simulator.faults import Fault, Kind, parse_fault
-from services.simulator.film import Track
 from services.simulator.options import JPEG_SIDE_MAX_PX, Codec, Options, Picture
 from shared.errors import MoodlineError, SettingsError
+
+if TYPE_CHECKING:
+    from services.simulator.camera import Camera
+    from services.simulator.film import Track
 
 _BODY_LIMIT_BYTES: Final = 64 * 1024
 _REQUEST_S: Final = 10.0
@@ -41,7 +43,7 @@ class Controlled(Protocol):
     """What the control server works on."""
 
     @property
-    def cameras(self) -> Mapping[str, Camera]: ...
+    def cameras(self) -> Mapping[str, "Camera"]: ...
 
     async def set_fault(self, path: str, fault: Fault, seconds: float | None = None) -> None: ...
 
@@ -89,13 +91,13 @@ async def _set_fault(server: Controlled, request: _Request, writer: asyncio.Stre
         _answer(writer, HTTPStatus.OK, msgspec.json.encode(_state(server.cameras[name])))
 
 
-def _state(camera: Camera) -> CameraState:
+def _state(camera: "Camera") -> CameraState:
     ends_s = camera.fault_ends_s
     left_s = None if ends_s is None else max(0.0, ends_s - asyncio.get_running_loop().time())
     return CameraState(str(camera.fault), left_s, len(camera.players))
 
 
-async def serve_mjpeg(cameras: Mapping[str, Camera], guard: Guard, options: Options) -> asyncio.Server:
+async def serve_mjpeg(cameras: Mapping[str, "Camera"], guard: Guard, options: Options) -> asyncio.Server:
     """Serve every camera at `/{path}.mjpeg`. Of the faults, those that end, deny or silence a camera work here too."""
 
     async def handle(request: _Request, writer: asyncio.StreamWriter) -> None:
@@ -116,12 +118,12 @@ async def serve_mjpeg(cameras: Mapping[str, Camera], guard: Guard, options: Opti
     return await asyncio.start_server(_with_request(handle), options.host, options.http_port or 0)
 
 
-def _jpeg_picture(track: Track, usual: Picture) -> Picture:
+def _jpeg_picture(track: "Track", usual: Picture) -> Picture:
     size = tuple(min(side, JPEG_SIDE_MAX_PX) // 8 * 8 for side in (track.width, track.height))
     return Picture(size=(size[0], size[1]), fps=str(track.fps), codec=Codec.MJPEG, seconds=usual.seconds)
 
 
-async def _play(camera: Camera, track: Track, writer: asyncio.StreamWriter) -> None:
+async def _play(camera: "Camera", track: "Track", writer: asyncio.StreamWriter) -> None:
     loop = asyncio.get_running_loop()
     if camera.fault.kind is not Kind.HANG:
         kind = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"

@@ -1,6 +1,8 @@
 """The bus: `memory://` inside one process, `kafka://host:port[,host:port]` on Apache Kafka. A URL chooses the adapter."""
 
-from shared.bus.base import OLDEST, Bus, Consumer, ConsumerSettings, Position, Producer, Record
+from collections.abc import Callable
+
+from shared.bus.base import OLDEST, Bus, Consumer, ConsumerSettings, Headers, Position, Producer, Record
 from shared.bus.partition import partition_for
 from shared.errors import SettingsError
 
@@ -9,6 +11,7 @@ __all__ = [
     "Bus",
     "Consumer",
     "ConsumerSettings",
+    "Headers",
     "Position",
     "Producer",
     "Record",
@@ -17,13 +20,20 @@ __all__ = [
 ]
 
 
-def open_bus(url: str, *, partitions: int = 16, max_bytes: int = 256 * 1024 * 1024) -> Bus:
+def open_bus(
+    url: str,
+    *,
+    partitions: int = 16,
+    max_bytes: int = 256 * 1024 * 1024,
+    on_trouble: Callable[[], None] | None = None,
+) -> Bus:
     """Open the bus that the URL names.
 
     Args:
         url: `memory://` or `kafka://host:port[,host:port…]`, optionally with librdkafka properties as the query.
         partitions: Partitions of topics that this call's `ensure_topics` creates.
         max_bytes: Bound of the memory bus, per topic.
+        on_trouble: Called, from any thread, for every error of the bus that a client itself tries to get over.
 
     Raises:
         SettingsError: the URL's scheme is unknown or the adapter's package is not installed.
@@ -38,5 +48,5 @@ def open_bus(url: str, *, partitions: int = 16, max_bytes: int = 256 * 1024 * 10
             from shared.bus.kafka import KafkaBus
         except ModuleNotFoundError as error:
             raise SettingsError(f"kafka:// needs the package {error.name}: pip install 'moodline[kafka]'") from error
-        return KafkaBus(url, partitions=partitions)
+        return KafkaBus(url, partitions=partitions, on_trouble=on_trouble)
     raise SettingsError(f"bus URL scheme {scheme!r} is unknown; use memory:// or kafka://host:port")

@@ -16,12 +16,16 @@ Semantics, the same for every adapter and proved by one contract suite:
 - Memory is bounded in bytes everywhere: a consumer's prefetch, a producer's queue, and the memory bus itself.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 OLDEST: Final = -1
 """Offset that stands for the oldest record that is kept."""
+
+
+Headers = tuple[tuple[str, bytes], ...]
+"""What travels beside a record's value, such as the context of a trace. Nothing that a result depends on."""
 
 
 class Position(NamedTuple):
@@ -40,6 +44,7 @@ class Record:
     key: bytes
     value: bytes
     timestamp_ms: int
+    headers: Headers = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,13 @@ class Consumer(Protocol):
         """Return the `(topic, partition)` pairs owned as of the last `poll`."""
         ...
 
+    def ends(self) -> Mapping[tuple[str, int], int]:
+        """Return, for `(topic, partition)` pairs that are owned, the offset after the newest record that this consumer knows of.
+
+        Asks nobody. Of a partition that was not looked at yet nothing is known, and it is left out.
+        """
+        ...
+
     def close(self) -> None:
         """Leave the group. Does not commit. Safe to call twice."""
         ...
@@ -110,7 +122,7 @@ class Consumer(Protocol):
 class Producer(Protocol):
     """Publishes records. Thread-safe."""
 
-    def send(self, topic: str, key: bytes, value: bytes) -> None:
+    def send(self, topic: str, key: bytes, value: bytes, headers: Headers = ()) -> None:
         """Queue one record. May block for the adapter's send time-out while the bus is full.
 
         Raises:

@@ -12,17 +12,18 @@ It keeps the contract of `shared.bus.base`, with these particulars:
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
 
 from shared.bus.base import ConsumerSettings
 from shared.bus.kafka_consumer import KafkaConsumer
 from shared.bus.kafka_producer import KafkaProducer
-from shared.bus.kafka_settings import admin_config, log, open_client, parse_url, topic_config
-from shared.bus.retention import retention_of
+from shared.bus.kafka_settings import admin_config, log, open_client, parse_url
+from shared.bus.kafka_topics import FoundTopic, declared_config
 from shared.errors import BusClosedError, BusError, BusUnavailableError
 
 _REQUEST_S: Final = 5.0
@@ -51,13 +52,22 @@ class KafkaBus:
         partitions: Partitions of the topics that `ensure_topics` creates.
         send_timeout_s: How long `send` waits for room in the producer's queue before `BusFullError`.
         startup_timeout_s: How long `ensure_topics` and `partitions` try to reach a cluster that is still coming up.
+        on_trouble: Called, from any thread, for every error that a client itself tries to get over.
 
     Raises:
         SettingsError: the URL cannot be used. Nothing is connected to yet.
     """
 
-    def __init__(self, url: str, partitions: int, *, send_timeout_s: float = 30.0, startup_timeout_s: float = 30.0) -> None:
-        self._address = parse_url(url)
+    def __init__(
+        self,
+        url: str,
+        partitions: int,
+        *,
+        send_timeout_s: float = 30.0,
+        startup_timeout_s: float = 30.0,
+        on_trouble: Callable[[], None] | None = None,
+    ) -> None:
+        self._address = parse_url(url)._replace(on_trouble=on_trouble)
         self._partitions = partitions
         self._send_timeout_s = send_timeout_s
         self._startup_timeout_s = startup_timeout_s
@@ -93,8 +103,41 @@ class KafkaBus:
             raise BusError(f"topic {topic!r} does not exist on {self._address!r}; ensure_topics creates it")
         return known[topic]
 
+    def find_topics(self, names: Iterable[str]) -> dict[str, FoundTopic]:
+        """Return those of the topics that exist, with their partitions and settings.
+
+        Raises:
+            BusUnavailableError, BusError: the cluster does not answer, or not to Moodline.
+        """
+        counts = self._counts(time.monotonic() + self._startup_timeout_s)
+        there = [name for name in dict.fromkeys(names) if name in counts]
+        resources = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in there]
+        futures = self._admin.describe_configs(resources, request_timeout=_REQUEST_S) if there else {}
+        configs = {resource.name: self._answer(future, f"show {resource.name!r}") for resource, future in futures.items()}
+        return {
+            name: FoundTopic(counts[name], {key: entry.value for key, entry in configs[name].items() if entry.value is not None})
+            for name in there
+        }
+
+    def change_topic(self, name: str, config: Mapping[str, str]) -> None:
+        """Give a topic these settings, by Kafka's names, and leave its others as they are. Raises as `find_topics` does."""
+        self._check_open()
+        entries = [ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET) for key, value in sorted(config.items())]
+        resource = ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=entries)
+        for future in self._admin.incremental_alter_configs([resource], request_timeout=_REQUEST_S).values():
+            self._answer(future, f"change {name!r}")
+
     def close(self) -> None:
         self._admin = None
+
+    def _answer(self, future: "Future[Any]", what: str) -> Any:
+        try:
+            return future.result()
+        except KafkaException as error:
+            reason = error.args[0]
+            if reason.code() in _REFUSED:
+                raise BusError(f"{self._address!r} does not let Moodline {what}: {reason.str()}") from None
+            raise BusUnavailableError(f"{self._address!r} did not {what}: {reason.name()}") from None
 
     def _missing(self, wanted: list[str], deadline_s: float) -> list[str]:
         known = self._counts(deadline_s)
@@ -126,7 +169,7 @@ class KafkaBus:
 
     def _create(self, names: list[str]) -> str:
         """Ask for topics; return why the last of those that failed did, or an empty text."""
-        topics = [NewTopic(name, self._partitions, -1, config=topic_config(retention_of(name))) for name in names]
+        topics = [NewTopic(name, self._partitions, -1, config=declared_config(name)) for name in names]
         reason = "its metadata does not show them"
         for name, future in self._admin.create_topics(topics, operation_timeout=_REQUEST_S, request_timeout=_REQUEST_S).items():
             try:

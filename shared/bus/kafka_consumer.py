@@ -7,7 +7,7 @@ by the one thread that polls: it blocks on the first lane, in slices, and looks 
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
@@ -90,6 +90,10 @@ class KafkaConsumer:
     def assignment(self) -> frozenset[tuple[str, int]]:
         return frozenset((lane.topic, partition) for lane in self._lanes for partition in lane.owned)
 
+    def ends(self) -> dict[tuple[str, int], int]:
+        """As of the brokers' last answers; while the client's queue is full it fetches nothing, and hears of nothing new."""
+        return {} if self._closed else {(lane.topic, part): end for lane in self._lanes for part, end in lane.ends()}
+
     def close(self) -> None:
         if not self._closed:
             self._closed = True
@@ -159,6 +163,13 @@ class _Lane:
         message = self._client.poll(timeout_s)
         return self._records([] if message is None else [message])
 
+    def ends(self) -> Iterator[tuple[int, int]]:
+        """Yield each owned partition's end, as far as it is known."""
+        for partition in self.owned:
+            bounds = self._client.get_watermark_offsets(TopicPartition(self.topic, partition), cached=True)
+            if bounds is not None and bounds[1] >= 0:
+                yield partition, bounds[1]
+
     def commit(self, offsets: Mapping[int, int]) -> None:
         """Commit the next offset of each partition, except for those that are not owned."""
         pending = [
@@ -207,7 +218,8 @@ class _Lane:
                 self._check(error)
             elif message.partition() in self.owned:
                 position = Position(self.topic, message.partition(), message.offset())
-                records.append(Record(position, message.key() or b"", message.value() or b"", message.timestamp()[1]))
+                headers = tuple(message.headers() or ())
+                records.append(Record(position, message.key() or b"", message.value() or b"", message.timestamp()[1], headers))
         return records
 
     def _check(self, error: KafkaError) -> None:

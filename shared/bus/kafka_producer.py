@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from shared.bus.base import Headers
 from shared.bus.kafka_settings import MAX_RECORD_BYTES, KafkaAddress, open_client, producer_config
 from shared.errors import BusClosedError, BusError, BusFullError, DeliveryError
 
@@ -25,7 +26,7 @@ class KafkaProducer:
         self._deliveries = _Deliveries()
         self._closed = False
 
-    def send(self, topic: str, key: bytes, value: bytes) -> None:
+    def send(self, topic: str, key: bytes, value: bytes, headers: Headers = ()) -> None:
         self._check_open()
         if len(key) + len(value) > MAX_RECORD_BYTES:
             raise DeliveryError(
@@ -34,7 +35,7 @@ class KafkaProducer:
             )
         number = self._deliveries.queued(topic)
         try:
-            self._queue(topic, key, value, partial(self._deliveries.done, number))
+            self._queue(topic, key, value, headers, partial(self._deliveries.done, number))
         except BaseException:
             self._deliveries.not_queued(number, topic)
             raise
@@ -56,11 +57,13 @@ class KafkaProducer:
             self._client.purge()
             self._client.flush(_CLOSE_S)
 
-    def _queue(self, topic: str, key: bytes, value: bytes, done: Callable[[KafkaError | None, Any], None]) -> None:
+    def _queue(
+        self, topic: str, key: bytes, value: bytes, headers: Headers, done: Callable[[KafkaError | None, Any], None]
+    ) -> None:
         deadline_s: float | None = None
         while True:
             try:
-                self._client.produce(topic, value, key, on_delivery=done)
+                self._client.produce(topic, value, key, headers=list(headers) or None, on_delivery=done)
             except BufferError:
                 now_s = time.monotonic()
                 deadline_s = deadline_s or now_s + self._send_timeout_s

@@ -53,6 +53,8 @@ class KafkaAddress(NamedTuple):
 
     servers: str
     properties: Mapping[str, str]
+    on_trouble: Callable[[], None] | None = None
+    """Called for every error that a client reports and itself tries to get over, from any thread."""
 
     def __repr__(self) -> str:
         return f"kafka://{self.servers}"
@@ -161,8 +163,9 @@ def open_client(factory: Callable[[dict[str, Any]], Any], config: dict[str, Any]
 class ClientLog:
     """Takes librdkafka's log lines and errors; repeats of one kind are passed on at most every 30 s."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_trouble: Callable[[], None] | None = None) -> None:
         self._said_s: dict[str, float] = {}
+        self._on_trouble = on_trouble
 
     def log(self, level: int, _format: str, facility: str, client: str, message: str) -> None:
         """Pass on a log line; the signature is the one that the client calls a logger with."""
@@ -172,6 +175,8 @@ class ClientLog:
 
     def error(self, error: KafkaError) -> None:
         """Pass on an error that the client itself retries."""
+        if self._on_trouble is not None:
+            self._on_trouble()
         self._say(error.name(), logging.WARNING, code=error.name(), detail=error.str())
 
     def _say(self, kind: str, level: int, **fields: str) -> None:
@@ -182,7 +187,7 @@ class ClientLog:
 
 
 def _common(address: KafkaAddress) -> dict[str, Any]:
-    client_log = ClientLog()
+    client_log = ClientLog(address.on_trouble)
     return {
         "bootstrap.servers": address.servers,
         "client.id": "moodline",

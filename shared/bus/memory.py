@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-from shared.bus.base import ConsumerSettings, Position, Record
+from shared.bus.base import ConsumerSettings, Headers, Position, Record
 from shared.bus.memory_group import Member, Share
 from shared.bus.memory_log import Topic, size_of
 from shared.bus.retention import retention_of
@@ -126,7 +126,7 @@ class MemoryProducer:
         self._bus = bus
         self._closed = False
 
-    def send(self, topic: str, key: bytes, value: bytes) -> None:
+    def send(self, topic: str, key: bytes, value: bytes, headers: Headers = ()) -> None:
         with self._bus.lock:
             self._check_open()
             target = self._bus.topic(topic)
@@ -135,7 +135,7 @@ class MemoryProducer:
                 raise DeliveryError(f"a record of {size} bytes can never fit into {topic!r}, which holds {target.max_bytes}")
             if not target.has_room(size):
                 self._wait_for_room(target, size)
-            target.append(key, value, int(self._bus.clock.now_s() * 1000))
+            target.append(key, value, int(self._bus.clock.now_s() * 1000), headers)
 
     def flush(self, timeout_s: float = 60.0) -> None:  # noqa: ARG002  # nothing is under way
         with self._bus.lock:
@@ -209,6 +209,10 @@ class MemoryConsumer:
 
     def assignment(self) -> frozenset[tuple[str, int]]:
         return frozenset(self._offsets)
+
+    def ends(self) -> dict[tuple[str, int], int]:
+        with self._bus.lock:
+            return {(topic, partition): self._topics[topic].logs[partition].next_offset for topic, partition in self._offsets}
 
     def close(self) -> None:
         with self._bus.lock:

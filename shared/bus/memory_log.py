@@ -3,7 +3,7 @@
 import threading
 from typing import TYPE_CHECKING, Final
 
-from shared.bus.base import Position, Record
+from shared.bus.base import Headers, Position, Record
 from shared.bus.partition import partition_for
 
 if TYPE_CHECKING:
@@ -79,11 +79,11 @@ class Topic:
                 self.stored_bytes -= log.drop_before(log.oldest_offset + 1)
         return self.stored_bytes + size <= self.max_bytes
 
-    def append(self, key: bytes, value: bytes, timestamp_ms: int) -> None:
+    def append(self, key: bytes, value: bytes, timestamp_ms: int, headers: Headers = ()) -> None:
         """Add a record and wake the consumers that own its partition."""
         partition = partition_for(key, len(self.logs))
         log = self.logs[partition]
-        log.append(Record(Position(self.name, partition, log.next_offset), key, value, timestamp_ms))
+        log.append(Record(Position(self.name, partition, log.next_offset), key, value, timestamp_ms, headers))
         self.stored_bytes += size_of(key, value)
         for share in self.shares.values():
             owner = share.owners[partition]

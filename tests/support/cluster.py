@@ -42,6 +42,7 @@ class WorkerProcess:
     process: subprocess.Popen[bytes]
     metrics_port: int
     paused: bool = False
+    stopped: bool = False
 
     @property
     def alive(self) -> bool:
@@ -117,6 +118,12 @@ class Cluster:
         worker.process.wait(10)
         self.spawn(worker.kind)
 
+    def stop(self, worker: WorkerProcess, timeout_s: float = 20.0) -> int:
+        """Ask a worker to end, as a rolling restart does, and return its exit code."""
+        worker.stopped = True
+        worker.process.terminate()
+        return worker.process.wait(timeout_s)
+
     def pause(self, worker: WorkerProcess) -> None:
         worker.process.send_signal(signal.SIGSTOP)
         worker.paused = True
@@ -128,7 +135,8 @@ class Cluster:
     def supervise(self) -> None:
         """Start again what stopped by itself, and remember it."""
         for worker in list(self.workers):
-            if not worker.paused and not worker.alive and worker.process.returncode not in (-9, None) and worker.kind:
+            expected = worker.paused or worker.stopped
+            if not expected and not worker.alive and worker.process.returncode not in (-9, None) and worker.kind:
                 tail = (self.directory / f"{worker.kind}-{worker.number}.log").read_text(errors="replace")[-2000:]
                 self.crashes.append(f"{worker.kind}-{worker.number} exited {worker.process.returncode}: {tail}")
                 worker.process.returncode = -9
@@ -138,9 +146,10 @@ class Cluster:
         """Wait until every worker's loop runs."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            if all(self._scrape(worker).get("moodline_worker_up", 0.0) > 0 for worker in self.workers if worker.kind != "ingest"):
+            due = [worker for worker in self.workers if not worker.stopped]
+            if all(self._scrape(worker).get("moodline_worker_up", 0.0) > 0 for worker in due if worker.kind != "ingest"):
                 return
-            dead = [worker for worker in self.workers if not worker.alive]
+            dead = [worker for worker in due if not worker.alive]
             if dead:
                 raise AssertionError(f"{dead[0].kind} did not start: {self.log_of(dead[0])}")
             time.sleep(0.2)

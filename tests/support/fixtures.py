@@ -1,8 +1,9 @@
 """Fixtures that hand out real servers.
 
 `kafka_server` and `redis_server` are shared by the whole run and found in this order: the URL in `MOODLINE_TEST_KAFKA_URL` or
-`MOODLINE_TEST_REDIS_URL`; a local process; a container. `private_kafka` and `private_redis` are local processes of one test,
-which may kill and restart them. Where there is no server a test is skipped, but fails in CI (`CI=true`).
+`MOODLINE_TEST_REDIS_URL`; a container, where an engine answers and has the image or gets it; a local process. `private_kafka` and
+`private_redis` are local processes of one test, which may kill and restart them. `engine` is a container engine with Compose.
+Where there is no server a test is skipped, but fails in CI (`CI=true`).
 """
 
 import os
@@ -13,10 +14,10 @@ from typing import NoReturn, Protocol, TypeVar
 
 import pytest
 
-from tests.support.containers import engine_answers, kafka_container, redis_container
-from tests.support.servers import KafkaServer, RedisServer, ServerError
+from tests.support.containers import engine_answers, has_image, image_of, kafka_container, redis_container, start_engine
+from tests.support.servers import KafkaServer, RedisServer, ServerError, ServerProcess
 
-AnyServer = TypeVar("AnyServer", KafkaServer, RedisServer)
+AnyServer = TypeVar("AnyServer", bound=ServerProcess)
 
 
 class Server(Protocol):
@@ -35,51 +36,61 @@ class GivenServer:
 
 @pytest.fixture(scope="session")
 def kafka_server() -> Iterator[Server]:
-    with _shared("MOODLINE_TEST_KAFKA_URL", KafkaServer, kafka_container) as server:
+    with _shared("KAFKA", KafkaServer, kafka_container) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[Server]:
-    with _shared("MOODLINE_TEST_REDIS_URL", RedisServer, redis_container) as server:
+    with _shared("REDIS", RedisServer, redis_container) as server:
         yield server
 
 
 @pytest.fixture
 def private_kafka() -> Iterator[KafkaServer]:
-    with _private(KafkaServer) as server:
+    with local_server(KafkaServer) as server:
         yield server
 
 
 @pytest.fixture
 def private_redis() -> Iterator[RedisServer]:
-    with _private(RedisServer) as server:
+    with local_server(RedisServer) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def engine() -> None:
+    """A container engine with Compose answers."""
+    try:
+        start_engine()
+    except ServerError as error:
+        _unavailable(str(error))
 
 
 @contextmanager
 def _shared(
-    variable: str,
+    name: str,
     local: Callable[[], AbstractContextManager[Server]],
     container: Callable[[], AbstractContextManager[str]],
 ) -> Iterator[Server]:
+    variable = f"MOODLINE_TEST_{name}_URL"
     if url := os.environ.get(variable):
         yield GivenServer(url)
-        return
-    try:
-        server = local()
-    except ServerError as error:
-        if not engine_answers():
-            _unavailable(f"{error}; or set {variable}")
+    elif engine_answers() and has_image(image_of(name)):
         with container() as url:
             yield GivenServer(url)
     else:
+        try:
+            server = local()
+        except ServerError as error:
+            _unavailable(f"{error}; or set {variable}")
         with server as running:
             yield running
 
 
 @contextmanager
-def _private(local: Callable[[], AnyServer]) -> Iterator[AnyServer]:
+def local_server(local: Callable[[], AnyServer]) -> Iterator[AnyServer]:
+    """A local server of its own, where there is one: else the test is skipped, or fails in CI."""
     try:
         server = local()
     except ServerError as error:

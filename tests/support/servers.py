@@ -242,7 +242,12 @@ class KafkaServer(ServerProcess):
         }
 
     def _answers(self) -> bool:
-        admin = AdminClient({"bootstrap.servers": self.servers, "log_level": 0})
+        return self.answers_at(self.servers)
+
+    @staticmethod
+    def answers_at(servers: str) -> bool:
+        """Say whether a broker answers at `host:port`."""
+        admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
         try:
             return bool(admin.list_topics(timeout=1.0).brokers)
         except KafkaException:
@@ -283,7 +288,12 @@ class RedisServer(ServerProcess):
         return ("redis-server", *(part for key, value in options.items() for part in (f"--{key}", str(value))))
 
     def _answers(self) -> bool:
-        client = redis.Redis(host=HOST, port=self.port, socket_timeout=1.0)
+        return self.answers_at(HOST, self.port)
+
+    @staticmethod
+    def answers_at(host: str, port: int) -> bool:
+        """Say whether a Redis answers, and has read its file."""
+        client = redis.Redis(host=host, port=port, socket_timeout=1.0)
         try:
             return bool(client.ping())
         except redis.RedisError:

@@ -67,6 +67,9 @@ class StubConsumer:
     def assignment(self) -> frozenset[tuple[str, int]]:
         return frozenset({(IN_TOPIC, 0)})
 
+    def ends(self) -> dict[tuple[str, int], int]:
+        return {(IN_TOPIC, 0): len(self.values)}
+
     def close(self) -> None:
         self.events.append("close")
 

@@ -182,6 +182,9 @@ class _Connection:
     def claim(self, sent_until_us: int) -> None:
         """Take the stream under a new session; it goes on after `sent_until_us` and its timeline. Raises `StoreError`."""
         self._publisher.claim(sent_until_us)
+        of_streams = self._parts.metrics.of_streams
+        if of_streams.admits(self._spec.stream_id):
+            of_streams.sessions.labels(self._spec.stream_id).inc()
 
     def job(self) -> Job:
         """Return what the camera's process is to do. Raises `SealError`, `InvalidStreamError`."""

@@ -1,0 +1,84 @@
+"""Series of single streams are limited, and go with the stream."""
+
+from services.ingest.stream_gauges import StreamGauges
+from shared.messages import Lane
+from shared.metrics import Metrics
+from shared.store.base import Progress
+from shared.streams import StreamSpec, StreamState, StreamStatus
+
+
+class StubClock:
+    def now_s(self) -> float:
+        return 1000.0
+
+    def monotonic_s(self) -> float:
+        return 1000.0
+
+    def sleep(self, seconds: float) -> None:
+        raise AssertionError("nothing may sleep")
+
+
+def camera(name: str) -> StreamSpec:
+    return StreamSpec(stream_id=name, url="rtsp://camera/1", lane=Lane.LIVE)
+
+
+def status(state: StreamState, last_frame_us: int = 0) -> StreamStatus:
+    return StreamStatus(state=state, fps=25.0, last_frame_us=last_frame_us)
+
+
+def streams_with_series(metrics: Metrics) -> set[str]:
+    return {
+        sample.labels["stream"] for family in metrics.registry.collect() for sample in family.samples if "stream" in sample.labels
+    }
+
+
+def test_no_more_streams_than_the_limit_have_series_and_a_removed_one_frees_its_place() -> None:
+    metrics = Metrics(stream_limit=2)
+    gauges = StreamGauges(metrics, StubClock())
+    mine = {name: camera(name) for name in ("a", "b", "c")}
+    gauges.show(mine, {name: status(StreamState.LIVE) for name in mine}, ())
+    assert streams_with_series(metrics) == {"a", "b"}
+    assert metrics.registry.get_sample_value("moodline_streams", {"state": "live"}) == 3, "the sums are of all"
+    del mine["a"]
+    gauges.show(mine, {name: status(StreamState.LIVE) for name in mine}, ())
+    assert streams_with_series(metrics) == {"b", "c"}
+    gauges.forget_all()
+    assert streams_with_series(metrics) == set()
+    assert metrics.registry.get_sample_value("moodline_streams", {"state": "live"}) == 0
+
+
+def test_a_stream_is_in_one_state_at_a_time() -> None:
+    metrics = Metrics()
+    gauges, mine = StreamGauges(metrics, StubClock()), {"a": camera("a")}
+    for state in (StreamState.LIVE, StreamState.BACKING_OFF):
+        gauges.show(mine, {"a": status(state)}, ())
+    value = metrics.registry.get_sample_value
+    assert value("moodline_stream_state", {"stream": "a", "state": "backing_off"}) == 1
+    assert value("moodline_stream_state", {"stream": "a", "state": "live"}) is None
+    assert value("moodline_stream_fps", {"stream": "a"}) == 0, "what no frame comes from has no rate"
+    assert value("moodline_cameras_down") == 1
+
+
+def test_files_and_paused_cameras_are_not_down() -> None:
+    metrics = Metrics()
+    paused = StreamSpec(stream_id="p", url="rtsp://camera/1", lane=Lane.LIVE, paused=True)
+    file = StreamSpec(stream_id="f", url="file:///f.mp4", lane=Lane.FILE)
+    known = {"p": status(StreamState.FAILED), "f": status(StreamState.FAILED)}
+    StreamGauges(metrics, StubClock()).show({"p": paused, "f": file}, known, ())
+    assert metrics.registry.get_sample_value("moodline_cameras_down") == 0
+    assert metrics.registry.get_sample_value("moodline_cameras") == 0
+
+
+def test_the_timeline_that_is_furthest_behind_shows() -> None:
+    metrics = Metrics()
+    mine = {name: camera(name) for name in ("a", "b", "c")}
+    known = {
+        "a": status(StreamState.LIVE, 50_000_000),
+        "b": status(StreamState.LIVE, 50_000_000),
+        "c": status(StreamState.BACKING_OFF, 50_000_000),
+    }
+    stands = [Progress(last_event_time_us=at_us) for at_us in (49_000_000, 20_000_000, 0)]
+    StreamGauges(metrics, StubClock()).show(mine, known, zip(mine.values(), stands, strict=True))
+    value = metrics.registry.get_sample_value
+    assert value("moodline_timeline_behind_seconds") == 30, "a camera that sends nothing is down, not behind"
+    assert value("moodline_stream_behind_seconds", {"stream": "a"}) == 1
