@@ -7,7 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo camera test lint test-unit system kafka services services-stop chaos bench lock clean
+.PHONY: help install demo camera test lint test-unit system kafka kubernetes-tools services services-stop chaos bench lock clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -33,7 +33,7 @@ demo: $(VENV)/.embedded ## Run the embedded service on a built-in sample: its ti
 camera: $(VENV)/.embedded ## Serve a camera to try things out: CLIP=path, or a built-in scene
 	$(BIN)/moodline camera $(CLIP)
 
-test: $(VENV)/.installed system kafka lint ## Install what tests need (Kafka, Redis, …) and run all of them
+test: $(VENV)/.installed system kafka kubernetes-tools lint ## Install what tests need (Kafka, Redis, …) and run all of them
 	MOODLINE_TEST_KAFKA_LIBS=$(CURDIR)/.local/kafka/libs $(BIN)/python -m pytest
 
 test-unit: $(VENV)/.installed ## Run the tests that need no server, in seconds
@@ -51,6 +51,10 @@ system: ## Install Debian packages that tests need (root only; elsewhere it says
 kafka: system ## Fetch Apache Kafka's artefacts into .local/
 	deploy/local/kafka-setup.sh
 
+# Needs Go; without it, and outside of CI, the tests of the chart are skipped.
+kubernetes-tools: ## Build helm and kubeconform into .local/
+	deploy/local/kubernetes-tools.sh || [ "$$CI" != true ]
+
 services: system kafka ## Start Kafka and Redis as local processes, no Docker
 	deploy/local/services.sh start
 
@@ -64,6 +68,8 @@ bench: $(VENV)/.installed system kafka ## Measure the pipeline against a hand-wr
 	$(BIN)/python -m bench.pipeline
 	$(BIN)/python -m bench.store
 	$(BIN)/python -m bench.cameras
+	$(BIN)/python -m bench.api
+	$(BIN)/python -m bench.scaling
 
 lock: ## Resolve the dependencies again and pin them with their hashes
 	$(BIN)/python -m pip install --quiet uv
