@@ -47,8 +47,8 @@ class Visitor:
         return found
 
     def picture(self, name: str, *, full: bool = False) -> None:
-        """Take a picture for the docs, where MOODLINE_SCREENSHOTS names a folder. Nobody who is on a video is on it."""
-        folder = os.environ.get("MOODLINE_SCREENSHOTS")
+        """Take a picture for the docs, where MOODLINE_TEST_SCREENSHOTS names a folder. Nobody who is on a video is on it."""
+        folder = os.environ.get("MOODLINE_TEST_SCREENSHOTS")
         if not folder:
             return
         path = Path(folder) / f"{name}.png"

@@ -18,7 +18,7 @@ export default {
     <div>
       <div ref="chart" class="chart" tabindex="0" role="group" :class="{dragging: grip}" :aria-label="label"
         aria-describedby="chart-keys" @keydown="press"></div>
-      <p id="chart-keys" class="soft" style="margin:6px 0 0">Drag to move, pinch or Ctrl + wheel to zoom, click a point to read it.
+      <p id="chart-keys" class="soft" style="margin:6px 0 0">Drag to move, pinch <span class="keys">or Ctrl + wheel</span> to zoom, click a point to read it.
         <span class="keys">Keys: + and - zoom, Shift + arrows move, arrows pick a point, End follows the newest.</span></p>
       <p class="picked" aria-live="polite" v-if="told">{{ told }}</p>
     </div>`,
