@@ -241,7 +241,8 @@ class Worker:
             except (StoreUnavailableError, BusUnavailableError, DeliveryError, BusFullError):
                 raise
             except Exception as error:
-                log.exception("stage.message_failed", extra={"worker": self._options.name, "stream_id": item.message.stream_id})
+                place = {"stream_id": item.message.stream_id, "session": item.message.session, "seq": item.message.seq}
+                log.exception("stage.message_failed", extra={"worker": self._options.name, **place})
                 self._stage.on_revoked(self._consumer.assignment())
                 value = encode(item.message)
                 record = Record(item.position, item.message.stream_id.encode(), value, int(now_s * 1000))

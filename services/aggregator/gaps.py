@@ -60,7 +60,8 @@ class Gaps:
             return False
         if not gap.is_confirmed and (seen.offset <= gap.seen.offset or now_s - gap.since_s >= _PATIENCE_S):
             gap.is_confirmed = True
-            log.warning("aggregator.gap", extra={"stream_id": stream_id, "mark": mark, "seen": seen})
+            session = None if mark is None else mark.session
+            log.warning("aggregator.gap", extra={"stream_id": stream_id, "session": session, "mark": mark, "seen": seen})
         return gap.is_confirmed
 
     def take_rewinds(self) -> list[Position]:

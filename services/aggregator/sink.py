@@ -60,7 +60,12 @@ class TimelineSink:
                 continue
             log.warning(
                 "aggregator.stale",
-                extra={"stream_id": update.stream_id, "expected": update.expected, "stored": progress.mark},
+                extra={
+                    "stream_id": update.stream_id,
+                    "session": update.mark.session,
+                    "expected": update.expected,
+                    "stored": progress.mark,
+                },
             )
             stored, read = progress.position, update.position
             if stored is None or stored[:2] != read[:2]:

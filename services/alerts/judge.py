@@ -87,7 +87,7 @@ class Judge:
                 raise
             except StoreError as error:
                 # A damaged value of one stream must not silence the others.
-                log.warning("alerts.stream_left_out", extra={"stream": watched.spec.stream_id, "reason": str(error)})
+                log.warning("alerts.stream_left_out", extra={"stream_id": watched.spec.stream_id, "reason": str(error)})
         wanted = {state_key(rule.rule_id, stream) for stream, found in watching.items() for rule in found}
         for key in self._kept.keys() - wanted:
             self._withdraw(key)
@@ -199,7 +199,7 @@ class Judge:
                 self._outbox.add(event.event_id, rule.webhook, rule.rule_id, body)
             if event.event_id not in known:
                 self._store.append_record(ALERTS_LOG, body, KEEP)
-                log.info("alert", extra={"rule": event.rule, "stream": event.stream, "kind": event.kind.value})
+                log.info("alert", extra={"rule": event.rule, "stream_id": event.stream, "kind": event.kind.value})
         assert self._kept is not None
         saved = msgspec.structs.replace(kept.stored, pending=())
         revision = self._store.put_document(STATES, key, encode(saved), kept.revision)

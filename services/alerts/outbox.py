@@ -104,7 +104,7 @@ class Outbox:
         try:
             self._store.put_document(DELIVERIES, event_id, encode(delivery), None)
         except RevisionConflictError:
-            log.debug("webhook.known", extra={"event": event_id})
+            log.debug("webhook.known", extra={"alert_event": event_id})
 
     def deliver_due(self, may_go_on: Callable[[], bool]) -> int:
         """Try what is due, and return how much that was. Blocks on the receivers; stops early once `may_go_on` says no."""
@@ -178,7 +178,7 @@ class Outbox:
         try:
             self._store.remove_document(DELIVERIES, found.key, found.revision)
         except RevisionConflictError:
-            log.debug("webhook.known", extra={"event": found.key})
+            log.debug("webhook.known", extra={"alert_event": found.key})
 
     def _now_us(self) -> int:
         return int(self._clock.now_s() * 1_000_000)

@@ -32,6 +32,7 @@ from shared.errors import (
     SourceError,
     StreamNotFoundError,
 )
+from shared.log import bind
 from shared.messages import End, Frame, Hop, Lane, SkipReason, encode, lane_of, topic
 from shared.metrics import Metrics
 from shared.settings import IngestSettings
@@ -172,6 +173,7 @@ class FileReader:
         before = store.statuses([spec.stream_id])[0]
         claim = store.claim(spec.stream_id, self._parts.clock.now_s())
         self._session, self._next_seq = claim.session, claim.next_seq
+        bind(session=claim.session)
         self.report = StatusReport(store, self._parts.clock, spec, claim.session, before)
         if claim.final:
             self._say(StreamState.ENDED)

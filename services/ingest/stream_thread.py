@@ -4,6 +4,7 @@ import threading
 from abc import ABC, abstractmethod
 
 from services.ingest.reader import Outcome
+from shared.log import bound
 from shared.streams import StreamSpec
 
 
@@ -14,7 +15,7 @@ class StreamThread(ABC):
         self.spec = spec
         self.outcome: Outcome | None = None
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"{kind}-{spec.stream_id}", daemon=True)
+        self._thread = threading.Thread(target=self._run_bound, name=f"{kind}-{spec.stream_id}", daemon=True)
 
     @property
     @abstractmethod
@@ -38,6 +39,11 @@ class StreamThread(ABC):
         """Wait until it is done; False when it is not in time."""
         self._thread.join(timeout_s)
         return not self.is_alive
+
+    def _run_bound(self) -> None:
+        """Read; every line that this thread logs names the stream."""
+        with bound(stream_id=self.spec.stream_id):
+            self._run()
 
     @abstractmethod
     def _run(self) -> None:

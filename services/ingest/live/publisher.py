@@ -16,6 +16,7 @@ from services.ingest.reader import WORKER
 from shared.bus import Producer
 from shared.clock import Clock
 from shared.errors import BusFullError, DeliveryError, StoreError, StreamNotFoundError
+from shared.log import bind
 from shared.messages import Frame, Hop, Lane, SkipReason, encode, topic
 from shared.metrics import Metrics
 from shared.store import ProgressStore
@@ -66,6 +67,7 @@ class LivePublisher:
         stands_us = 0 if progress is None else progress.last_event_time_us or 0
         self.last_event_us = max(sent_until_us, stands_us)
         self._status.claimed(self._session)
+        bind(session=self._session)
 
     def measure(self, stats: Stats) -> bool:
         """Count what came since the last statistics, and say it."""
@@ -131,9 +133,10 @@ class LivePublisher:
             raise
         except StoreError:
             return False
-        log.info("camera.new_segment", extra={"stream_id": self._spec.stream_id})
         self._session, self._seq = session, 0
         self._status.claimed(session)
+        bind(session=session)
+        log.info("camera.new_segment", extra={"stream_id": self._spec.stream_id})
         # What is owed belongs to the former session, and would come after it.
         self._owed.clear()
         return True

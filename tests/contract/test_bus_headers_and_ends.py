@@ -1,0 +1,36 @@
+"""What travels beside a record, and what a consumer knows of the ends of its partitions, on every bus."""
+
+from shared.bus import Position
+from tests.contract.bus_bench import Bench, last_of_each, poll_until, records_of
+
+
+def test_headers_arrive_as_they_were_sent_and_records_without_have_none(bench: Bench) -> None:
+    topic = bench.topic()
+    consumer = bench.consumer(topic)
+    headers = (("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"), ("bytes", b"\x00\xff"))
+    with bench.sending() as producer:
+        producer.send(topic, b"key", b"with", headers)
+        producer.send(topic, b"key", b"without")
+    assert {record.value: record.headers for record in records_of(consumer, 2)} == {b"with": headers, b"without": ()}
+
+
+def test_the_end_of_a_partition_is_after_its_newest_record(bench: Bench) -> None:
+    topic = bench.topic()
+    bench.send(topic, 7, key=b"key")
+    consumer = bench.consumer(topic)
+    records = records_of(consumer, 7, max_records=3)
+    ((place, newest),) = ((position[:2], position.offset) for position in last_of_each([record.position for record in records]))
+    assert consumer.ends()[place] == newest + 1
+    assert consumer.ends().keys() <= consumer.assignment()
+    bench.send(topic, 5, key=b"key")
+    poll_until([consumer], lambda: consumer.ends()[place] == newest + 6)
+
+
+def test_going_back_does_not_move_the_end(bench: Bench) -> None:
+    topic = bench.topic()
+    bench.send(topic, 4, key=b"key")
+    consumer = bench.consumer(topic)
+    place = records_of(consumer, 4)[0].position[:2]
+    consumer.seek(Position(*place, 1))
+    assert len(records_of(consumer, 3)) == 3
+    assert consumer.ends()[place] == 4
