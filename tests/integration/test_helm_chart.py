@@ -19,7 +19,13 @@ from tests.conftest import REPO
 CHART = REPO / "deploy/kubernetes/moodline"
 VALUES = {path.stem: path for path in sorted((REPO / "deploy/kubernetes/values").glob("*.yaml"))}
 COMPONENTS = (*WORKERS, "api")
-SECRET_VARIABLES = {"MOODLINE_BUS_URL", "MOODLINE_STORE_URL", "MOODLINE_SECRETS_KEY", "MOODLINE_API_KEY"}
+SECRET_VARIABLES = {
+    "MOODLINE_BUS_URL",
+    "MOODLINE_STORE_URL",
+    "MOODLINE_SECRETS_KEY",
+    "MOODLINE_API_KEY",
+    "MOODLINE_TRACING_HEADERS",
+}
 OPERATORS = ("keda.sh/", "monitoring.coreos.com/")
 """API groups of operators: their objects are no part of Kubernetes' schemas and are checked here one by one."""
 
@@ -310,6 +316,20 @@ def test_scaling_goes_by_lag_in_seconds_and_by_streams(repo: Path) -> None:
     assert of_kind(objects, "Deployment")["moodline-aggregator"]["spec"]["replicas"] == 2
 
 
+def test_traces_open_the_network_and_keep_their_token_secret() -> None:
+    off, on = render("minimal"), render("minimal", 'tracing.endpoint="http://collector:4318/v1/traces"', "tracing.ratio=0.01")
+    for objects, expected in ((off, {53, 9092, 6379}), (on, {53, 9092, 6379, 4318})):
+        rules = of_kind(objects, "NetworkPolicy")["moodline-backends"]["spec"]["egress"]
+        assert {port["port"] for rule in rules for port in rule["ports"]} == expected
+    for name, deployment in of_kind(on, "Deployment").items():
+        variables = environment(deployment["spec"]["template"], on)
+        assert variables["MOODLINE_TRACING_ENDPOINT"]["value"] == "http://collector:4318/v1/traces", name
+        assert variables["MOODLINE_TRACING_RATIO"]["value"] == "0.01", name
+        token = variables["MOODLINE_TRACING_HEADERS"]["valueFrom"]["secretKeyRef"]
+        assert token == {"name": "moodline", "key": "MOODLINE_TRACING_HEADERS", "optional": True}, name
+    assert "TRACING" not in json.dumps(of_kind(off, "Deployment"))
+
+
 def test_monitors_find_the_ports() -> None:
     objects = render("production")
     labels = {name: template["metadata"]["labels"] for name, template in pods(objects)}
@@ -370,6 +390,8 @@ def test_a_components_setting_is_above_that_of_all() -> None:
     ("values", "setting", "says"),
     [
         ("minimal", 'settings.MOODLINE_STORE_URL="redis://r"', "MOODLINE_STORE_URL"),
+        ("minimal", 'settings.MOODLINE_TRACING_HEADERS="token=word"', "MOODLINE_TRACING_HEADERS"),
+        ("minimal", 'tracing.endpoint="collector"', "endpoint"),
         ("minimal", 'secrets.busUrl="localhost:9092"', "busUrl"),
         ("minimal", 'secrets.busUrl="kafka://user:word@host"', "busUrl"),
         ("minimal", 'secrets.storeUrl=""', "existingSecret, or give busUrl"),

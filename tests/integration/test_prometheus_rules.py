@@ -96,13 +96,13 @@ CASES = {
         "5m", {"moodline_model_refusals_total": "0 0 1 1 1 1"}, {"moodline_model_refusals_total": "1 1 1 1 1 1"}
     ),
     "MoodlineStoreTrouble": Case(
-        "6m",
+        "8m",
         {'moodline_retries_total{worker="aggregator",target="store"}': "0+1x30"},
         {'moodline_retries_total{worker="aggregator",target="store"}': "5+0x30"},
         (("worker", "aggregator"),),
     ),
     "MoodlineBusTrouble": Case(
-        "6m",
+        "8m",
         {"moodline_bus_errors_total": "0+2x30", 'moodline_retries_total{worker="ingest",target="bus"}': "0+0x30"},
         {"moodline_bus_errors_total": "0+1.5x30", 'moodline_retries_total{worker="ingest",target="bus"}': "0+0x30"},
     ),
@@ -187,3 +187,14 @@ def test_an_alert_has_to_last_before_it_is_told(tmp_path: Path) -> None:
     """A camera that is back within its two minutes wakes nobody."""
     case = CASES["MoodlineCameraDown"]._replace(at="3m")
     assert not fired("MoodlineCameraDown", case, {"moodline_cameras_down": "0 0 1 1 0 0"}, tmp_path)
+
+
+def test_one_restart_of_redis_wakes_nobody(tmp_path: Path) -> None:
+    series = {'moodline_retries_total{worker="aggregator",target="store"}': "0 0 0 9 9 9 9 9 9 9 9"}
+    for minute in range(3, 11):
+        assert not fired("MoodlineStoreTrouble", CASES["MoodlineStoreTrouble"]._replace(at=f"{minute}m"), series, tmp_path)
+
+
+def test_a_worker_whose_loop_has_ended_is_down_too(tmp_path: Path) -> None:
+    series = every_worker_but("detector") | {'moodline_worker_up{worker="detector"}': "0+0x30"}
+    assert fired("MoodlineWorkerDown", CASES["MoodlineWorkerDown"], series, tmp_path)

@@ -47,7 +47,7 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
     secretKeyRef:
       name: {{ $secret }}
       key: {{ . }}
-      {{- if eq . "MOODLINE_SECRETS_KEY" }}
+      {{- if has . (list "MOODLINE_SECRETS_KEY" "MOODLINE_TRACING_HEADERS") }}
       optional: true
       {{- end }}
 {{- end }}
@@ -65,6 +65,10 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- else -}}
 {{- $_ := set $own "MOODLINE_WORKER_METRICS_HOST" "0.0.0.0" -}}
 {{- $_ := set $own "MOODLINE_WORKER_METRICS_PORT" "9100" -}}
+{{- end -}}
+{{- if $root.Values.tracing.endpoint -}}
+{{- $_ := set $own "MOODLINE_TRACING_ENDPOINT" $root.Values.tracing.endpoint -}}
+{{- $_ := set $own "MOODLINE_TRACING_RATIO" $root.Values.tracing.ratio -}}
 {{- end -}}
 {{- if has $component (list "api" "ingest") -}}
 {{- $_ := set $own "MOODLINE_INGEST_MEDIA_ROOT" "/media" -}}
