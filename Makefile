@@ -5,6 +5,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+LOCK_PART = $(COMPILE) --constraint requirements.lock
+# What every distributed worker needs. Each part is locked to the versions that the tests run with.
+WORKER = --extra kafka --extra redis --extra tracing
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo camera test lint test-unit system kafka kubernetes-tools services services-stop chaos bench lock clean
@@ -44,6 +47,7 @@ lint: $(VENV)/.installed ## Check style, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint deploy/Dockerfile
 
 system: ## Install Debian packages that tests need (root only; elsewhere it says what is missing)
 	deploy/local/system-packages.sh
@@ -74,7 +78,15 @@ bench: $(VENV)/.installed system kafka ## Measure the pipeline against a hand-wr
 lock: ## Resolve the dependencies again and pin them with their hashes
 	$(BIN)/python -m pip install --quiet uv
 	$(COMPILE) --extra dev pyproject.toml -o requirements.lock
-	echo 'setuptools>=77' | $(COMPILE) --extra embedded --constraint requirements.lock pyproject.toml - -o requirements-embedded.lock
+	echo 'setuptools>=77' | $(LOCK_PART) --extra embedded pyproject.toml - -o requirements-embedded.lock
+	$(LOCK_PART) $(WORKER) pyproject.toml -o deploy/requirements/aggregator.lock
+	$(LOCK_PART) $(WORKER) --extra detector pyproject.toml -o deploy/requirements/detector.lock
+	$(LOCK_PART) $(WORKER) --extra ingest pyproject.toml -o deploy/requirements/ingest.lock
+	$(LOCK_PART) $(WORKER) --extra classifier pyproject.toml -o deploy/requirements/classifier.lock
+	$(LOCK_PART) $(WORKER) --extra api --extra ui --extra ingest pyproject.toml -o deploy/requirements/api.lock
+	$(LOCK_PART) --extra ingest --extra sample pyproject.toml -o deploy/requirements/demo.lock
+	echo 'setuptools>=77' | $(LOCK_PART) - -o deploy/requirements/build.lock
+	echo 'tensorflow[and-cuda]>=2.20' | $(LOCK_PART) $(WORKER) --extra classifier pyproject.toml - -o deploy/requirements/classifier-gpu.lock
 
 clean: ## Remove the virtual environment, caches and local servers' data
 	-deploy/local/services.sh stop
