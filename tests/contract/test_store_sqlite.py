@@ -1,6 +1,8 @@
 """What is special to SQLite: one file that several processes share, that survives `kill -9`, and that may be damaged."""
 
+import os
 import random
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -109,6 +111,10 @@ class TestProcesses:
         for process in processes:
             assert process.stdout is not None
             steps += [int(process.stdout.readline()) for _ in range(20)]
+        # Mark and cells are read one after the other, so nobody may write in between: writers stand still wherever they are.
+        for process in processes:
+            process.send_signal(signal.SIGSTOP)
+            os.waitpid(process.pid, os.WUNTRACED)
         assert_whole(store)
         for process in processes:
             process.kill()

@@ -310,7 +310,7 @@ def test_settings_of_one_camera_change_without_touching_another(service: Service
     service.wait_for_state("other", LIVE)
     connections = service.metric("moodline_camera_connections_total", result="live")
     since = service.client.get_stream("other").status.since
-    service.client._ask(type(service.client.get_stream("one")), "PATCH", "/streams/one", json={"sample_fps": "10"})
+    service.client.change_stream("one", sample_fps="10")
     service.wait(lambda: service.metric("moodline_camera_connections_total", result="live") == connections + 1, 15, "one")
     began_s, before = time.monotonic(), frame_count(service, "one")
     wait_for_frames(service, "one", 40)
