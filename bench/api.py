@@ -3,8 +3,9 @@
 A redis-server is started in a temporary folder, filled with 100 streams of 24 h (10 s points and coarser, 1 s points of the last
 hour; one face in most frames), and `moodline api` is started on it as a process of its own.
 
-- **Timelines**: 24 h of one stream at 1 min, of a random stream each time, asked at a fixed rate whether or not the answers
-  before have come (open loop). The latency counts from the moment at which a request was due.
+- **Timelines**: 24 h of one stream at 1 min, asked at a fixed rate whether or not the answers before have come (open loop): once
+  of each stream, which nobody has asked for before; then of a random stream each time. The latency counts from the moment at
+  which a request was due.
 - **Listeners**: Server-Sent Events of points of 1 s. Lag counts from the moment at which a point is written to the store to the
   moment at which a listener has all of its event. Once with all listeners on one stream, once spread over all streams, each of
   which gets a point a second.
@@ -43,6 +44,8 @@ DAY_S = 86_400
 END_S = 1_777_636_800
 RETENTION = Retention(dict.fromkeys(LEVELS_S, 10**8))
 _CHUNK = 2_000
+IDLE_S = 3.0
+"""The API closes a connection that was idle for 5 s."""
 
 
 def main() -> None:
@@ -191,34 +194,40 @@ def _update(stream_id: str, before: Mark | None, mark: Mark, cells: Sequence[Cel
 
 async def ask_timelines(apis: Sequence[Api], names: Sequence[str], rate: float, seconds: float) -> None:
     window = f"from={_iso(END_S - DAY_S)}&to={_iso(END_S)}&resolution=1min"
-    rng = random.Random(1)
     pools = [ConnectionPool(each.port) for each in apis]
     for pool in pools:
         for _ in range(20):
-            await pool.get(f"/api/v1/streams/{rng.choice(names)}/timeline?{window}")
+            await pool.get(f"/api/v1/streams/{names[0]}/timeline?{window}")
+    rng = random.Random(1)
+    again = rng.choices(names, k=int(rate * seconds))
+    for title, asked in (("asked for the first time", list(names)), ("of any stream", again)):
+        await ask_at(title, apis, pools, [f"/api/v1/streams/{name}/timeline?{window}" for name in asked], rate)
+
+
+async def ask_at(title: str, apis: Sequence[Api], pools: Sequence["ConnectionPool"], targets: Sequence[str], rate: float) -> None:
     cpu_s, started_s = sum(each.cpu_s() for each in apis), time.perf_counter()
     latencies: list[float] = []
     sizes: list[int] = []
 
     async def ask(due_s: float, number: int) -> None:
-        body = await pools[number % len(pools)].get(f"/api/v1/streams/{rng.choice(names)}/timeline?{window}")
+        body = await pools[number % len(pools)].get(targets[number])
         latencies.append(time.perf_counter() - due_s)
         sizes.append(len(body))
 
     tasks = []
-    for number in range(int(rate * seconds)):
+    for number in range(len(targets)):
         due_s = started_s + number / rate
         await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
         tasks.append(asyncio.create_task(ask(due_s, number)))
     await asyncio.gather(*tasks)
     took_s = time.perf_counter() - started_s
     cpu_s = sum(each.cpu_s() for each in apis) - cpu_s
-    points = len(json.loads(await pools[0].get(f"/api/v1/streams/{names[0]}/timeline?{window}"))["points"])
+    points = len(json.loads(await pools[0].get(targets[0]))["points"])
     assert points == DAY_S // 60, points
     latencies.sort()
     print(
-        f"timelines: {len(latencies)} answers of {points} points, {sum(sizes) / len(sizes) / 1e6:.2f} MB, at {rate:.0f}/s: "
-        f"p50 {_ms(latencies, 0.5)}, p90 {_ms(latencies, 0.9)}, p99 {_ms(latencies, 0.99)}, most {_ms(latencies, 1)}; "
+        f"timelines {title}: {len(latencies)} answers of {points} points, {sum(sizes) / len(sizes) / 1e6:.2f} MB, at "
+        f"{rate:.0f}/s: p50 {_ms(latencies, 0.5)}, p90 {_ms(latencies, 0.9)}, p99 {_ms(latencies, 0.99)}, most {_ms(latencies, 1)}; "
         f"API {cpu_s / len(latencies) * 1e3:.1f} ms CPU each, {cpu_s / took_s:.2f} cores (aim: p99 below 15 ms)"
     )
 
@@ -228,11 +237,13 @@ class ConnectionPool:
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter, float]] = []
 
     async def get(self, target: str) -> bytes:
+        while self._idle and self._idle[0][2] < time.perf_counter() - IDLE_S:
+            self._idle.pop(0)[1].close()
         if self._idle:
-            reader, writer = self._idle.pop()
+            reader, writer, _ = self._idle.pop()
         else:
             reader, writer = await asyncio.open_connection("127.0.0.1", self._port, limit=4 * 1024 * 1024)
         writer.write(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
@@ -240,7 +251,7 @@ class ConnectionPool:
         assert head.startswith(b"http/1.1 200"), head
         length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
         body = await reader.readexactly(length)
-        self._idle.append((reader, writer))
+        self._idle.append((reader, writer, time.perf_counter()))
         return body
 
 
