@@ -225,10 +225,11 @@ async def ask_at(title: str, apis: Sequence[Api], pools: Sequence["ConnectionPoo
     points = len(json.loads(await pools[0].get(targets[0]))["points"])
     assert points == DAY_S // 60, points
     latencies.sort()
+    megabytes = sum(sizes) / len(sizes) / 1e6
     print(
-        f"timelines {title}: {len(latencies)} answers of {points} points, {sum(sizes) / len(sizes) / 1e6:.2f} MB, at "
-        f"{rate:.0f}/s: p50 {_ms(latencies, 0.5)}, p90 {_ms(latencies, 0.9)}, p99 {_ms(latencies, 0.99)}, "
-        f"most {_ms(latencies, 1)}; API {cpu_s / len(latencies) * 1e3:.1f} ms CPU each, {cpu_s / took_s:.2f} cores (aim: p99 below 15 ms)"
+        f"timelines {title}: {len(latencies)} answers of {points} points, {megabytes:.2f} MB, at {rate:.0f}/s: "
+        f"p50 {_ms(latencies, 0.5)}, p90 {_ms(latencies, 0.9)}, p99 {_ms(latencies, 0.99)}, most {_ms(latencies, 1)}; API "
+        f"{cpu_s / len(latencies) * 1e3:.1f} ms CPU each, {cpu_s / took_s:.2f} cores (aim: p99 below 15 ms)"
     )
 
 
