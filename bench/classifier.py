@@ -188,7 +188,7 @@ def open_onnxruntime(model: bytes, threads: int) -> Predict:
 
 
 def open_openvino(model: bytes, threads: int) -> Predict:
-    from services.classifier.openvino_import import open_core
+    from shared.openvino_runtime import open_core
 
     core = open_core()
     options = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}

@@ -107,13 +107,18 @@ class DetectorSettings(_Group):
     """Finding faces."""
 
     model: str = Field(
-        "haar",
+        "face-small",
         description="Name of a detector in `models/`, a path to such a folder, an ONNX file for OpenCV's FaceDetectorYN (YuNet), "
         "or `haar` for the cascade of OpenCV.",
     )
-    side_px: int = Field(320, ge=32, le=4096, description="Longer side of the reduced image that is searched, in px.")
+    side_px: int = Field(640, ge=32, le=4096, description="Longer side of the reduced image that is searched, in px.")
     threshold: float | None = Field(
         None, ge=0, le=1, description="Least score of a face; empty: the model's own, of an ONNX file 0.7. Haar takes none."
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Numbers that Moodline's own detector computes with; auto: bfloat16 where the processor has it, else float32. "
+        "Workers on unlike processors answer more alike with float32.",
     )
     min_face_px: int = Field(16, ge=4, description="Least width of a face in the reduced image, in px.")
     max_faces: int = Field(64, ge=1, le=1000, description="At most this many faces per frame, best scores first.")

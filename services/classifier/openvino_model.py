@@ -9,11 +9,9 @@ import numpy as np
 from services.classifier.artefact import Artefact
 from services.classifier.model import Crops, Probabilities, check_crops
 from services.classifier.openvino_graph import build_network
-from services.classifier.openvino_import import import_openvino, open_core
 from shared.emotions import CROP_SIDE_PX, EMOTIONS
 from shared.errors import ModelError
-
-PRECISIONS = ("auto", "float32", "bfloat16")
+from shared.openvino_runtime import chosen_precision, cpu_options, first_line, import_openvino, open_core
 
 
 class OpenVinoModel:
@@ -40,19 +38,13 @@ class OpenVinoModel:
         self._batch_size = batch_size
         threads = threads or os.cpu_count() or 1
         core = open_core()
-        self.precision = _precision(core, precision)
-        options = {
-            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[self.precision],
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": threads,  # one thread each
-            "ENABLE_CPU_PINNING": False,  # workers that share a machine must not share a core
-        }
+        self.precision = chosen_precision(core, precision)
         network = build_network(openvino, artefact, batch_size)
         try:
-            compiled = core.compile_model(network, "CPU", options)
+            compiled = core.compile_model(network, "CPU", cpu_options(self.precision, threads))
             self._requests = [compiled.create_infer_request() for _ in range(threads)]
         except RuntimeError as error:
-            raise ModelError(f"OpenVINO cannot run the model {self.name}: {_first_line(error)}") from None
+            raise ModelError(f"OpenVINO cannot run the model {self.name}: {first_line(error)}") from None
         self._lock = threading.Lock()
         self._warm_up()
 
@@ -80,7 +72,7 @@ class OpenVinoModel:
         try:
             request.wait()
         except RuntimeError as error:
-            raise ModelError(f"OpenVINO failed on the model {self.name}: {_first_line(error)}") from None
+            raise ModelError(f"OpenVINO failed on the model {self.name}: {first_line(error)}") from None
         answers[at : at + self._batch_size] = request.get_output_tensor(0).data[: len(answers) - at]
 
     def _padded(self, batch: Crops) -> Crops:
@@ -92,18 +84,3 @@ class OpenVinoModel:
         answers = self.predict(np.full((len(self._requests) * self._batch_size, CROP_SIDE_PX, CROP_SIDE_PX), 128, np.uint8))
         if not np.isfinite(answers).all() or (np.abs(answers.sum(1) - 1) > 1e-3).any():
             raise ModelError(f"the model {self.name} does not answer with probabilities")
-
-
-def _precision(core: Any, wanted: str) -> str:
-    if wanted not in PRECISIONS:
-        raise ModelError(f"there is no precision {wanted!r}; there are {', '.join(PRECISIONS)}")
-    # OpenVINO's own choice is bfloat16 exactly where the processor has instructions for it.
-    has_bfloat16 = core.get_property("CPU", "INFERENCE_PRECISION_HINT").to_string() == "bf16"
-    if wanted == "bfloat16" and not has_bfloat16:
-        raise ModelError("this processor has no instructions for bfloat16; set MOODLINE_CLASSIFIER_PRECISION=auto")
-    return wanted if wanted != "auto" else ("bfloat16" if has_bfloat16 else "float32")
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line and not line.startswith("Exception from")]
-    return lines[0][:200] if lines else type(error).__name__

@@ -29,7 +29,7 @@ def open_detector(settings: DetectorSettings) -> FaceDetector:
     if path.is_dir():
         from services.detector.own import OwnDetector
 
-        return OwnDetector(path, settings.threshold, settings.side_px, settings.min_face_px)
+        return OwnDetector(path, settings.threshold, settings.side_px, settings.min_face_px, settings.precision)
     from services.detector.yunet import YuNetDetector
 
     threshold = _YUNET_THRESHOLD if settings.threshold is None else settings.threshold

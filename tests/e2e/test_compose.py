@@ -96,7 +96,7 @@ def test_only_loopback_is_published(stack: Compose) -> None:
     ("service", "needs"),
     [
         ("ingest", {"av", "cv2"}),
-        ("detector", {"cv2"}),
+        ("detector", {"cv2", "openvino"}),
         ("classifier", {"openvino"}),
         ("aggregator", set()),
         ("api", {"av", "cv2", "fastapi", "nicegui"}),

@@ -212,6 +212,13 @@ def test_what_is_found_in_an_ignored_region_counts_neither_way() -> None:
     assert match([Picture(found, known, NOTHING)], 0.5).right.tolist() == [True, False]
 
 
+def test_what_is_smaller_than_the_known_faces_counts_only_where_it_is_right() -> None:
+    known = np.array([[0, 0, 10, 10.0]])
+    found = np.array([[0, 0, 9, 9, 0.9], [50, 50, 59, 59, 0.8], [70, 70, 70 + 9, 80, 0.7]])
+    assert match([Picture(found, known, NOTHING, 10.0)], 0.5).right.tolist() == [True, False]
+    assert match([Picture(found, known, NOTHING)], 0.5).right.tolist() == [True, False, False]
+
+
 def test_recall_is_of_all_pictures_also_of_those_where_nothing_is_found() -> None:
     known = np.array([[0, 0, 10, 10.0]])
     pictures = [Picture(np.array([[0, 0, 10, 10, 0.9]]), known, NOTHING), Picture(np.empty((0, 5)), known, NOTHING)]

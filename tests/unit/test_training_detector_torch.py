@@ -7,8 +7,10 @@ import msgspec
 import numpy as np
 import pytest
 
+from services.detector.own import MANIFEST, OwnDetector, load_manifest
 from shared.errors import ModelError, SettingsError
 from training.detector.config import DetectorTraining
+from training.detector.export import export
 from training.detector.graph import build_graph, places
 from training.detector.network import answers, folded, has_shortcut, is_learnt, new_state
 from training.detector.photos import Photo
@@ -260,3 +262,20 @@ def test_a_deeper_network_goes_on_where_a_shallower_one_stood(tmp_path: Path) ->
     assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(before, after, strict=True))
     deeper.train_epoch()
     assert float(deeper.average["stage8.4.gamma"].abs().max()) > 0, "the new layers learn"
+
+
+def test_what_is_exported_says_all_runs_it_came_from_but_not_where_they_lay(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    first = tmp_path / "first"
+    trained(first)
+    trained(tmp_path / "second", msgspec.structs.replace(CONFIG, start=str(first), epochs=1))
+    labelled = [LabelledPhoto(photo.name, photo.image, photo.boxes[:, :4]) for photo in made_photos(4)]
+    manifest = export(tmp_path / "second", labelled, tmp_path / "model", "tiny")
+    runs = manifest.training["runs"]
+    assert [(run["name"], run["epochs"], run["options"]["start"]) for run in runs] == [("first", 2, ""), ("second", 1, "first")]
+    assert str(tmp_path).encode() not in (tmp_path / "model" / MANIFEST).read_bytes()
+    assert load_manifest(tmp_path / "model") == manifest
+    assert OwnDetector(tmp_path / "model", None, 64).detect(labelled[0].image).shape[1] == 5
+    (first / CHECKPOINT).unlink()
+    with pytest.raises(ModelError, match="first"):
+        export(tmp_path / "second", labelled, tmp_path / "model", "tiny")

@@ -1,6 +1,6 @@
 """A served detector's card: what `README.md` beside its `detector.json` says."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from services.detector.own import Manifest
@@ -15,7 +15,7 @@ Finds faces: boxes with scores. It was trained for Moodline from random weights,
 | output | at strides 8, 16 and 32 float32 (N, 5, h, w): the score's logit, logarithms of the distances to the box's sides |
 | network | {weights:,} weights, convolutions alone (`training/detector/spec.py`) |
 | files | `detector.json` (contract, threshold, figures), `{file}` (its SHA-256 in `detector.json`) |
-| training | `training/detector/`, {epochs} epochs, with YuNet's labels on 5,567 photos of mixed origin, which are no part of it |
+| training | `training/detector/`, {pictures:,} pictures in {runs} runs, with YuNet's labels on 5,567 photos (no part of it) |
 
 ## Figures
 
@@ -26,7 +26,8 @@ chose the threshold of {threshold}, so expect a little less elsewhere:
 | --- | --- | --- |
 | {recall:.3f} | {precision:.3f} | {mean_iou:.3f} |
 
-On held-out photos, measured against the teacher (faces from 12 px; precision at least 0.9; averaged over what is found):
+On held-out photos, measured against the teacher (faces from 12 px; what is smaller counts neither way; precision at
+least 0.9):
 
 | photos | average precision | recall | mean overlap with the teacher's box |
 | --- | --- | --- | --- |
@@ -47,6 +48,7 @@ On held-out photos, measured against the teacher (faces from 12 px; precision at
 def card(manifest: Manifest) -> str:
     """Return the card of a detector, with the figures of its manifest."""
     last: Mapping[str, Any] = manifest.training["last_epoch"]  # type: ignore[assignment]
+    runs: Sequence[Mapping[str, Any]] = manifest.training["runs"]  # type: ignore[assignment]
     metrics: Mapping[str, Any] = manifest.metrics
     of_groups = {
         f"{group}_{key}": last.get(f"{group}_{source}", 0.0)
@@ -57,7 +59,8 @@ def card(manifest: Manifest) -> str:
         name=manifest.name,
         file=manifest.weights,
         weights=manifest.training["weights"],
-        epochs=manifest.training["epochs"],
+        runs=len(runs),
+        pictures=sum(run["epochs"] * run["options"]["pictures"] for run in runs),
         threshold=manifest.threshold,
         photos=metrics["photos"],
         side=metrics["side_px"],

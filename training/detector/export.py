@@ -17,6 +17,7 @@ import numpy as np
 from services.detector.own import FORMAT, MANIFEST, Manifest, OwnDetector
 from shared.errors import ModelError
 from training.detector.card import card
+from training.detector.config import DetectorTraining
 from training.detector.graph import build_graph, weight_count
 from training.detector.measure import Matches, point_at, point_at_precision
 from training.detector.network import folded
@@ -41,14 +42,14 @@ def export(run: Path, labelled: Sequence[LabelledPhoto], folder: Path, name: str
     """Write the ONNX file, `detector.json` and the card, and return what is in the second.
 
     Raises:
-        ModelError: the run has no whole epoch yet, or is damaged.
+        ModelError: the run, or one that it began with, has no whole epoch yet or is damaged.
     """
     told, arrays = _read(run)
-    spec = SPECS[told["network"]]
+    runs = _runs(run)
+    spec = SPECS[told.network]
     average = {key.removeprefix(_AVERAGE): value for key, value in arrays.items() if key.startswith(_AVERAGE)}
     data = build_graph(spec, folded(spec, average), name)
     write_file(folder / WEIGHTS, data)
-    epochs = msgspec.json.decode(arrays["log"].tobytes(), type=list[EpochLine])
     manifest = Manifest(
         format=FORMAT,
         name=name,
@@ -59,10 +60,9 @@ def export(run: Path, labelled: Sequence[LabelledPhoto], folder: Path, name: str
         metrics={},
         training={
             "weights": weight_count(spec),
-            "epochs": len(epochs),
-            "hours": round(sum(line.seconds for line in epochs) / 3600, 2),
-            "last_epoch": epochs[-1].measured,
-            "options": told,
+            "epochs": sum(one["epochs"] for one in runs),
+            "last_epoch": _lines(arrays)[-1].measured,
+            "runs": runs,
         },
     )
     write_json(folder / MANIFEST, manifest)
@@ -93,10 +93,23 @@ def figures(matches: Matches, threshold: float, photos: int) -> dict[str, object
     }
 
 
-def _read(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _runs(run: Path) -> list[dict[str, Any]]:
+    """Return what was trained, first run first: each went on from the weights of the one before it."""
+    told, arrays = _read(run)
+    before = Path(told.start) if told.start else None
+    options = msgspec.to_builtins(msgspec.structs.replace(told, start=before.name if before else ""))
+    one = {"name": run.name, "epochs": len(_lines(arrays)), "options": options}
+    return [*(_runs(before) if before else []), one]
+
+
+def _lines(arrays: dict[str, Any]) -> list[EpochLine]:
+    return msgspec.json.decode(arrays["log"].tobytes(), type=list[EpochLine])
+
+
+def _read(run: Path) -> tuple[DetectorTraining, dict[str, Any]]:
     try:
-        told: dict[str, Any] = json.loads((run / CONFIG).read_bytes())
-    except (OSError, ValueError) as error:
+        told = msgspec.json.decode((run / CONFIG).read_bytes(), type=DetectorTraining)
+    except (OSError, msgspec.MsgspecError) as error:
         raise ModelError(f"{run} holds no training run: {error}") from None
     return told, load_arrays(run / CHECKPOINT)
 
@@ -104,7 +117,7 @@ def _read(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def main() -> None:
     """Read the command line and export."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, required=True, help="folder that training wrote")
+    parser.add_argument("--run", type=Path, required=True, help="folder that training wrote; its predecessors are read, too")
     parser.add_argument("--labelled", type=Path, required=True, help="tar.gz of photos with boxes")
     parser.add_argument("--name", required=True, help="name of the model")
     parser.add_argument("--out", type=Path, help="folder of the artefact; default models/NAME")

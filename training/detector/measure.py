@@ -18,11 +18,14 @@ class Picture(NamedTuple):
         found: float (N, 5): x1, y1, x2, y2 in px, score.
         known: float (M, 4), the faces.
         ignored: float (K, 4): what is found there, or would match these, counts neither way.
+        least_px: The known faces are all those of at least so many px (longer side). What is found smaller counts as right
+            if it matches one and else neither way, as with the size ranges of COCO: of such faces nobody said which there are.
     """
 
     found: Rows
     known: Rows
     ignored: Rows
+    least_px: float = 0.0
 
 
 class Matches(NamedTuple):
@@ -58,7 +61,7 @@ def match(pictures: Sequence[Picture], least_iou: float) -> Matches:
     for picture, sides in zip(pictures, known, strict=True):
         found = picture.found[np.argsort(-picture.found[:, 4], kind="stable")]
         shared = overlap(found, picture.known)
-        off = _covered(found, picture.ignored)
+        off = (_covered(found, picture.ignored) >= 0.5) | (longer_side(found) < picture.least_px)
         free = np.ones(len(picture.known), bool)
         for index, row in enumerate(found):
             fit = np.where(free, shared[index], 0.0)
@@ -66,7 +69,7 @@ def match(pictures: Sequence[Picture], least_iou: float) -> Matches:
             if best >= 0 and fit[best] >= least_iou:
                 free[best] = False
                 rows.append((row[4], 1.0, fit[best], sides[best]))
-            elif off[index] < 0.5:
+            elif not off[index]:
                 rows.append((row[4], 0.0, 0.0, 0.0))
     table = np.array(rows, np.float64).reshape(-1, 4)
     table = table[np.argsort(-table[:, 0], kind="stable")]

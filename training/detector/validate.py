@@ -87,7 +87,7 @@ def search_all(
 
 
 def against_teacher(found: Sequence[npt.NDArray[np.float64]], photos: Sequence[Photo], rules: Rules) -> Matches:
-    """Match with the teacher's taught boxes at an overlap of 0.5; its other boxes are ignored."""
+    """Match with the teacher's taught boxes at an overlap of 0.5; its other boxes, and whatever is smaller, are ignored."""
     pictures = []
     for boxes, photo in zip(found, photos, strict=True):
         height, width = photo.image.shape[:2]
@@ -95,7 +95,7 @@ def against_teacher(found: Sequence[npt.NDArray[np.float64]], photos: Sequence[P
         rows, known = boxes.copy(), np.clip(photo.boxes[:, :4], 0, limit)
         rows[:, :4] = np.clip(rows[:, :4], 0, limit)
         taught = rules.taught(photo.boxes)
-        pictures.append(Picture(rows, known[taught], known[~taught]))
+        pictures.append(Picture(rows, known[taught], known[~taught], rules.least_side_px))
     return match(pictures, 0.5)
 
 
