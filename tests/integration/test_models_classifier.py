@@ -314,6 +314,19 @@ def test_a_precision_that_does_not_exist_is_refused() -> None:
         OpenVinoModel(load_artefact(SHIPPED_MODEL), 4, 1, "float16")
 
 
+def test_where_bfloat16_counts_wrongly_float32_is_used_and_the_log_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    artefact, crops = load_artefact(SHIPPED_MODEL), make_crops(12)
+    exact = OpenVinoModel(artefact, 8, 2, "float32").predict(crops)
+    monkeypatch.setattr("services.classifier.openvino_model.chosen_precision", lambda *_: "bfloat16")
+    monkeypatch.setattr("services.classifier.openvino_model._TOLERANCE", -1.0)  # no answer is that near
+    model = OpenVinoModel(artefact, 8, 2)
+    assert model.precision == "float32"
+    assert model.predict(crops).tobytes() == exact.tobytes()
+    assert [record.message for record in caplog.records] == ["model.bfloat16_refused"]
+
+
 def test_several_callers_at_the_same_time_get_their_own_answers(model: Model) -> None:
     crops = make_crops(120)
     expected = [model.predict(crops[at : at + 30]) for at in range(0, 120, 30)]

@@ -11,6 +11,7 @@ import pytest
 from services.detector.factory import open_detector
 from services.detector.own import FORMAT, MANIFEST, Manifest, OwnDetector, faces_of, load_manifest
 from shared.errors import ImageError, ModelError
+from shared.openvino_runtime import bfloat16_agrees
 from shared.settings import DetectorSettings
 from training.detector.graph import build_graph, kernel_shape, places
 from training.detector.spec import SPECS
@@ -151,6 +152,45 @@ def test_settings_open_a_folder_with_the_models_own_threshold_unless_they_say_on
     told = open_detector(DetectorSettings(model=str(folder), min_face_px=4, threshold=0.9))
     assert told.detect(image).tobytes() == OwnDetector(folder, 0.9, 320, 4).detect(image).tobytes()
     assert len(told.detect(image)) < len(own.detect(image))
+
+
+SHAPES = [(1, 1), (8000, 1), (8000, 60), (1, 8000), (160, 90), (90, 160), (160, 160)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_whatever_the_processor_counts_with_the_faces_are_the_same(folder: Path, shape: tuple[int, int]) -> None:
+    image = picture(*shape)
+    exact, auto = (OwnDetector(folder, 0.3, 160, precision=name).detect(image) for name in ("float32", "auto"))
+    # Scores near the threshold, and equal ones that exclude each other, may fall on either side.
+    assert np.abs(len(exact) - len(auto)) <= 0.1 * len(exact) + 1
+    scores = [np.sort(found[:, 4])[-5:] for found in (exact, auto)]
+    assert len(exact) == 0 or scores[1] == pytest.approx(scores[0], abs=0.05)
+
+
+def test_where_bfloat16_counts_wrongly_float32_is_used_and_the_log_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = picture(90, 160)
+    exact = OwnDetector(folder, 0.3, 160, precision="float32").detect(image).tobytes()
+    monkeypatch.setattr("services.detector.own.chosen_precision", lambda *_: "bfloat16")
+    monkeypatch.setattr("services.detector.own._TOLERANCE", -1.0)  # no answer is that near
+    detector = OwnDetector(folder, 0.3, 160)
+    assert detector.detect(image).tobytes() == exact
+    assert detector.detect(image).tobytes() == exact
+    assert [record.message for record in caplog.records] == ["model.bfloat16_refused"], "once for a shape"
+    assert caplog.records[0].shape == "(96, 160, 3)"
+
+
+def test_answers_that_are_no_numbers_agree_with_nothing() -> None:
+    right = np.zeros((2, 2), np.float32)
+    for wrong in (np.nan, np.inf, 0.3):
+        assert not bfloat16_agrees([right, right + wrong], [right, right], 0.2, "made", "")
+    assert bfloat16_agrees([right + 0.1], [right], 0.2, "made", "")
+
+
+def test_a_precision_that_does_not_exist_is_refused(folder: Path) -> None:
+    with pytest.raises(ModelError, match="float16"):
+        OwnDetector(folder, None, 320, precision="float16")
 
 
 def test_what_is_no_model_is_refused(folder: Path, tmp_path: Path) -> None:
