@@ -111,7 +111,7 @@ class DetectorSettings(_Group):
         description="Name of a detector in `models/`, a path to such a folder, an ONNX file for OpenCV's FaceDetectorYN (YuNet), "
         "or `haar` for the cascade of OpenCV.",
     )
-    side_px: int = Field(640, ge=32, le=4096, description="Longer side of the reduced image that is searched, in px.")
+    side_px: int = Field(480, ge=32, le=4096, description="Longer side of the reduced image that is searched, in px.")
     threshold: float | None = Field(
         None, ge=0, le=1, description="Least score of a face; empty: the model's own, of an ONNX file 0.7. Haar takes none."
     )

@@ -46,10 +46,23 @@ def test_scores_below_the_threshold_are_no_faces() -> None:
 def test_of_faces_that_overlap_the_best_is_kept_and_neighbours_stay() -> None:
     levels = empty_levels()
     levels[0][:, 4, 4] = [1.0, 1, 1, 1, 1]
-    levels[0][:, 4, 5] = [3.0, 1, 1, 1, 1]
+    levels[0][:, 4, 6] = [3.0, 1, 1, 1, 1]  # a third of the way over: the other one's, but too far off to have a vote
     levels[0][:, 4, 11] = [2.0, 1, 1, 1, 1]
     found = faces_of(levels, 0.5)
-    assert sorted(found[:, 0].round(1).tolist()) == pytest.approx([44 - 8 * np.e, 92 - 8 * np.e], abs=0.06)
+    assert sorted(found[:, 0].round(1).tolist()) == pytest.approx([52 - 8 * np.e, 92 - 8 * np.e], abs=0.06)
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 0.9])
+def test_boxes_that_nearly_agree_have_a_vote_by_the_square_of_their_scores(threshold: float) -> None:
+    levels = empty_levels()
+    levels[0][:, 4, 4] = [3.0, 1, 1, 1, 1]
+    levels[0][:, 4, 5] = [1.0, 1, 1, 1, 1]  # 8 px to the right
+    levels[0][:, 5, 4] = [-0.5, 1, 1, 1, 1]  # 8 px below, with less than half the score: has none
+    best, second, _ = (1 / (1 + np.exp(-logit)) for logit in (3.0, 1.0, -0.5))
+    right_px = 8 * second**2 / (best**2 + second**2)
+    (row,) = faces_of(levels, threshold)
+    reach = 8 * np.e
+    assert row == pytest.approx([36 - reach + right_px, 36 - reach, 36 + reach + right_px, 36 + reach, best])
 
 
 def test_wild_answers_give_finite_boxes() -> None:
