@@ -1,6 +1,6 @@
 """What a frame costs the detector's worker, in ms of CPU time: its JPEG, the search, the crops. Run from the checkout:
 
-    python -m bench.stage CLIP… [--model face-small --model haar --model YUNET.onnx] [--side 320 --side 640]
+    python -m bench.stage CLIP… [--model face-small --model haar --model YUNET.onnx] [--side 320 --side 480]
 
 Frames are spread over the clips and sent as ingest sends them, with a longer side of 640 px and 1280 px, quality 90. One thread;
 detectors take turns; the median over all frames. The last column is what `bench.sizing --detect-ms` wants.
@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("clips", nargs="+", type=Path)
     parser.add_argument("--model", action="append", help="as MOODLINE_DETECTOR_MODEL; may be given several times")
     parser.add_argument("--side", action="append", type=int, help="as MOODLINE_DETECTOR_SIDE_PX; may be given several times")
+    parser.add_argument("--precision", default="auto", help="as MOODLINE_DETECTOR_PRECISION")
     parser.add_argument("--frames", type=int, default=20, help="of each clip")
     options = parser.parse_args()
     cv2.setNumThreads(1)
@@ -42,9 +43,9 @@ def main() -> None:
     for sent_px in SIDES_PX:
         jpegs = [encoded(frame, sent_px) for frame in frames]
         settings = [
-            DetectorSettings(model=model, side_px=side)
+            DetectorSettings(model=model, side_px=side, precision=options.precision)
             for model in options.model or ["face-small", "haar"]
-            for side in options.side or [320, 640]
+            for side in options.side or [320, 480]
         ]
         for told, (faces, parts) in zip(settings, measured(jpegs, settings), strict=True):
             cells = " | ".join(f"{part:.1f}" for part in (*parts, sum(parts)))
