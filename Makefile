@@ -80,6 +80,7 @@ lock: ## Resolve the dependencies again and pin them with their hashes
 	$(COMPILE) --extra dev pyproject.toml -o requirements.lock
 	echo 'setuptools>=77' | $(LOCK_PART) --extra embedded pyproject.toml - -o requirements-embedded.lock
 	$(LOCK_PART) $(WORKER) pyproject.toml -o deploy/requirements/aggregator.lock
+	$(LOCK_PART) $(WORKER) --extra pictures pyproject.toml -o deploy/requirements/pictures.lock
 	$(LOCK_PART) $(WORKER) --extra detector pyproject.toml -o deploy/requirements/detector.lock
 	$(LOCK_PART) $(WORKER) --extra ingest pyproject.toml -o deploy/requirements/ingest.lock
 	$(LOCK_PART) $(WORKER) --extra classifier pyproject.toml -o deploy/requirements/classifier.lock
