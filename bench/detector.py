@@ -9,7 +9,7 @@ and in its mirror image alike; in crowds what `training.detector.labels` wrote, 
 for nobody said which of those there are. Recall is given at each detector's own threshold and at the one where its precision is
 just 0.93 (in brackets: what it is there). Time is CPU time, one thread each, detectors taking turns on the same pictures. With
 --classifier: how often the crops of two detectors get the same answer. With --out: the table, a plot, and sheets of detections
-on every clip: own green, YuNet blue, Haar red.
+on every clip: own green, YuNet blue, Haar red. What concerns single clips is as Moodline runs: at 480 px, faces from 16 px.
 """
 
 import argparse
@@ -37,6 +37,8 @@ from training.detector.validate import load_labelled
 
 SIZES_PX = (0, 16, 32, 64, 128, 100_000)
 YUNET_THRESHOLD = 0.7
+SERVED_SIDE_PX = 480
+SERVED_LEAST_PX = 16
 EQUAL_PRECISION = 0.93
 LOW = 0.02
 COLOURS = {"own": (0, 220, 0), "YuNet": (255, 120, 0), "Haar": (0, 0, 255)}
@@ -92,7 +94,7 @@ def main() -> None:
     for task in tasks:
         found, ms = search(task, options)
         matches = {name: matched_in(task, rows) for name, rows in found.items()}
-        matched[task.name] = matches
+        matched[f"{task.name}, {task.side_px} px"] = matches
         lines += rows_of(task, matches, ms, load_manifest(options.own).threshold)
     text = table(lines)
     for path, frames in clips.items():
@@ -108,11 +110,11 @@ def main() -> None:
             sheet(frames, options, options.out / f"{path.stem}.png")
 
 
-def opened(options: argparse.Namespace, side_px: int, low: bool) -> dict[str, FaceDetector]:
+def opened(options: argparse.Namespace, side_px: int, low: bool, least_px: int = 1) -> dict[str, FaceDetector]:
     """Open the detectors, with their own thresholds or with a low one."""
-    detectors: dict[str, FaceDetector] = {"own": OwnDetector(options.own, LOW if low else None, side_px)}
+    detectors: dict[str, FaceDetector] = {"own": OwnDetector(options.own, LOW if low else None, side_px, least_px)}
     if options.yunet:
-        detectors["YuNet"] = YuNetDetector(options.yunet, LOW if low else YUNET_THRESHOLD, side_px)
+        detectors["YuNet"] = YuNetDetector(options.yunet, LOW if low else YUNET_THRESHOLD, side_px, least_px)
     detectors["Haar"] = HaarDetector(side_px, 16)
     return detectors
 
@@ -220,7 +222,7 @@ def steadiness(path: Path, frames: list[np.ndarray], options: argparse.Namespace
     parts = []
     with av.open(str(path)) as container:
         run = [frame.to_ndarray(format="bgr24") for frame in itertools.islice(container.decode(video=0), 30)]
-    for name, detector in opened(options, 320, False).items():
+    for name, detector in opened(options, SERVED_SIDE_PX, False, SERVED_LEAST_PX).items():
         count = sum(len(detector.detect(frame)) for frame in frames)
         tremble = trembling([detector.detect(frame)[:1, :4] for frame in run])
         parts.append(f"{name} {count} faces, trembling {100 * tremble:.1f}%")
@@ -239,18 +241,17 @@ def trembling(best: list[np.ndarray]) -> float:
 def agreement(clips: dict[Path, list[np.ndarray]], options: argparse.Namespace) -> str:
     """Say how often the classifier answers alike for the crops of two detectors, on faces that both find.
 
-    How much of it is the detector's and how much the classifier's shows the last line: YuNet beside itself, on pictures that are
-    a tenth larger.
+    How much of it is the detector's and how much the classifier's shows YuNet beside itself on pictures a tenth smaller.
     """
-    yunet, larger = (YuNetDetector(options.yunet, YUNET_THRESHOLD, side) for side in (320, 352))
     lines = []
-    for name, other in (*opened(options, 320, False).items(), ("YuNet at 352 px", larger)):
-        if name != "YuNet":
+    for side in (320, SERVED_SIDE_PX):
+        yunet = YuNetDetector(options.yunet, YUNET_THRESHOLD, side, SERVED_LEAST_PX)
+        others = {f"{name} at {side} px": other for name, other in opened(options, side, False).items() if name != "YuNet"}
+        others[f"YuNet at {side * 9 // 10} px"] = YuNetDetector(options.yunet, YUNET_THRESHOLD, side * 9 // 10)
+        for name, other in others.items():
             alike, total = alike_and_total(itertools.chain(*clips.values()), yunet, other, options.classifier)
             share = 100 * alike / max(1, total)
-            lines.append(
-                f"{options.classifier}: {alike} of {total} faces ({share:.1f}%) that YuNet and {name} find get one answer"
-            )
+            lines.append(f"{options.classifier}: YuNet at {side} px and {name} alike on {alike} of {total} faces ({share:.1f}%)")
     return "\n".join(lines)
 
 
@@ -278,8 +279,11 @@ def plot(matched: dict[str, dict[str, Matches]], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(matched), figsize=(5 * len(matched), 4), squeeze=False)
-    for axis, (task, detectors) in zip(axes[0], matched.items(), strict=True):
+    rows = -(-len(matched) // 3)
+    figure, axes = pyplot.subplots(rows, 3, figsize=(13, 3.8 * rows), squeeze=False)
+    for spare in axes.flat[len(matched) :]:
+        spare.set_axis_off()
+    for axis, (task, detectors) in zip(axes.flat, matched.items(), strict=False):
         for name, found in detectors.items():
             right = np.cumsum(found.right)
             blue, green, red = (value / 255 for value in COLOURS[name])
@@ -294,7 +298,7 @@ def plot(matched: dict[str, dict[str, Matches]], path: Path) -> None:
 
 def sheet(frames: list[np.ndarray], options: argparse.Namespace, path: Path) -> None:
     """Write twelve frames with all detectors' boxes."""
-    detectors, tiles = opened(options, 320, False), []
+    detectors, tiles = opened(options, SERVED_SIDE_PX, False, SERVED_LEAST_PX), []
     for frame in frames[:: max(1, len(frames) // 12)][:12]:
         scale = 400 / frame.shape[1]
         tile = cv2.resize(frame, (400, round(frame.shape[0] * scale)), interpolation=cv2.INTER_AREA)

@@ -67,11 +67,18 @@ def export(run: Path, labelled: Sequence[LabelledPhoto], folder: Path, name: str
     )
     write_json(folder / MANIFEST, manifest)
     matches = search_labelled(folder, labelled)
-    threshold = round(float(np.floor(point_at_precision(matches, PRECISION).threshold * 1000) / 1000), 3)
+    threshold = _threshold(matches)
     manifest = msgspec.structs.replace(manifest, threshold=threshold, metrics=figures(matches, threshold, len(labelled)))
     write_json(folder / MANIFEST, manifest)
     write_file(folder / CARD, card(manifest).encode())
     return manifest
+
+
+def _threshold(matches: Matches) -> float:
+    """Return the least threshold, in thousandths, with which the precision is reached."""
+    exact = point_at_precision(matches, PRECISION).threshold
+    steps = np.arange(np.floor(exact * 1000), 1001) / 1000
+    return float(next((step for step in steps if point_at(matches, step).precision >= PRECISION), 1.0))
 
 
 def search_labelled(folder: Path, labelled: Sequence[LabelledPhoto]) -> Matches:
