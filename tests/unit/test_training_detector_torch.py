@@ -238,15 +238,31 @@ def test_only_running_statistics_are_not_learnt() -> None:
     assert {name.rsplit(".", 1)[1] for name in state if not is_learnt(name)} == {"mean", "variance"}
 
 
-def test_a_run_begins_with_anothers_averaged_weights(tmp_path: Path) -> None:
+def test_a_run_begins_with_anothers_served_weights(tmp_path: Path) -> None:
     first = Run(CONFIG, made_photos(8), tmp_path / "first", 0)
     first.end_epoch(1.0, first.train_epoch(), {})
     second = Run(msgspec.structs.replace(CONFIG, start=str(tmp_path / "first")), made_photos(8), tmp_path / "second", 0)
     assert second.epoch == 0
-    assert all(torch.equal(second.average[name], first.average[name]) for name in first.average)
+    assert all(torch.equal(second.served()[name], value) for name, value in first.served().items())
     other = msgspec.structs.replace(CONFIG, network="small", start=str(tmp_path / "first"))  # lacks most layers
     with pytest.raises(ModelError, match="does not fit this network"):
         Run(other, made_photos(8), tmp_path / "third", 0)
+
+
+def test_a_run_keeps_a_share_of_what_it_began_with_also_when_it_goes_on(tmp_path: Path) -> None:
+    first = Run(CONFIG, made_photos(8), tmp_path / "first", 0)
+    first.end_epoch(1.0, first.train_epoch(), {})
+    began = msgspec.structs.replace(CONFIG, start=str(tmp_path / "first"))
+    for name, keep in (("none", 0.0), ("half", 0.5)):
+        run = Run(msgspec.structs.replace(began, keep_start=keep), made_photos(8), tmp_path / name, 0)
+        run.end_epoch(1.0, run.train_epoch(), {})
+    plain = Run(began, made_photos(8), tmp_path / "none", 0).served()
+    half = Run(msgspec.structs.replace(began, keep_start=0.5), made_photos(8), tmp_path / "half", 0).served()
+    learnt = next(name for name in plain if is_learnt(name))
+    assert not torch.equal(plain[learnt], first.served()[learnt])
+    assert all(torch.allclose(half[name], (value + first.served()[name]) / 2, atol=1e-6) for name, value in plain.items())
+    with pytest.raises(ValueError, match="keep_start needs start"):
+        msgspec.structs.replace(CONFIG, keep_start=0.5)
 
 
 def test_a_deeper_network_goes_on_where_a_shallower_one_stood(tmp_path: Path) -> None:
@@ -257,11 +273,11 @@ def test_a_deeper_network_goes_on_where_a_shallower_one_stood(tmp_path: Path) ->
     )
     images = torch.randint(0, 255, (1, 3, 64, 64), dtype=torch.uint8)
     with torch.no_grad():
-        before = answers(SPECS["small"], first.average, images, training=False)
-        after = answers(SPECS["deep"], deeper.average, images, training=False)
+        before = answers(SPECS["small"], first.served(), images, training=False)
+        after = answers(SPECS["deep"], deeper.served(), images, training=False)
     assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(before, after, strict=True))
     deeper.train_epoch()
-    assert float(deeper.average["stage8.4.gamma"].abs().max()) > 0, "the new layers learn"
+    assert float(deeper.served()["stage8.4.gamma"].abs().max()) > 0, "the new layers learn"
 
 
 def test_what_is_exported_says_all_runs_it_came_from_but_not_where_they_lay(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ class DetectorTraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     Attributes:
         network: A name in `training.detector.spec.SPECS`.
         start: Folder of a finished or unfinished run of the same network, or of one with fewer layers that have a shortcut: its
-            averaged weights are where this one begins, and new layers begin by changing nothing.
+            served weights are where this one begins, and new layers begin by changing nothing.
         epochs: Of `pictures` pictures each.
         pictures: An epoch.
         batch: Pictures a step.
@@ -29,6 +29,8 @@ class DetectorTraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
         fall_from: Share of the run.
         weight_decay: Of kernels.
         average_decay: Of the moving average of the weights, which is what is measured and served (EMA).
+        keep_start: Share of the starting weights in what is measured and served; the rest is the moving average (WiSE-FT:
+            Wortsman et al., "Robust fine-tuning of zero-shot models", 2022). Needs `start`.
         clip: Longest gradient.
         box_weight: Of the boxes' part of the loss.
         seed: Of everything random.
@@ -46,11 +48,16 @@ class DetectorTraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     fall_from: Share = 0.5
     weight_decay: float = 0.02
     average_decay: Share = 0.9985
+    keep_start: Share = 0.0
     clip: float = 5.0
     box_weight: float = 2.0
     seed: int = 7
     rules: Rules = Rules()
     sampling: SamplingConfig = SamplingConfig()
+
+    def __post_init__(self) -> None:
+        if self.keep_start and not self.start:
+            raise ValueError("keep_start needs start: without it there are only random weights to keep")
 
 
 def load_training(path: Path) -> DetectorTraining:

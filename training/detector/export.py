@@ -22,7 +22,7 @@ from training.detector.graph import build_graph, weight_count
 from training.detector.measure import Matches, point_at, point_at_precision
 from training.detector.network import folded
 from training.detector.spec import SPECS
-from training.detector.train import CHECKPOINT, CONFIG, EpochLine
+from training.detector.train import CHECKPOINT, CONFIG, SERVED, EpochLine
 from training.detector.validate import LEAST_SCORE, LabelledPhoto, against_labels, load_labelled
 from training.runs import load_arrays, write_file, write_json
 
@@ -30,7 +30,6 @@ WEIGHTS: Final = "detector.onnx"
 CARD: Final = "README.md"
 PRECISION: Final = 0.93
 _SIDE_PX: Final = 320
-_AVERAGE: Final = "average/"
 _CONTRACT: Final[dict[str, str | int]] = {
     "image": "float32 (N, 3, H, W), 0 to 255, blue-green-red; H and W multiples of 32",
     "level8, level16, level32": "float32 (N, 5, H/stride, W/stride): logit of the score, then logarithms of the distances from "
@@ -47,8 +46,8 @@ def export(run: Path, labelled: Sequence[LabelledPhoto], folder: Path, name: str
     told, arrays = _read(run)
     runs = _runs(run)
     spec = SPECS[told.network]
-    average = {key.removeprefix(_AVERAGE): value for key, value in arrays.items() if key.startswith(_AVERAGE)}
-    data = build_graph(spec, folded(spec, average), name)
+    served = {key.removeprefix(SERVED): value for key, value in arrays.items() if key.startswith(SERVED)}
+    data = build_graph(spec, folded(spec, served), name)
     write_file(folder / WEIGHTS, data)
     manifest = Manifest(
         format=FORMAT,

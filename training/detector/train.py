@@ -31,10 +31,12 @@ from training.runs import load_arrays, write_arrays, write_file, write_json
 CONFIG: Final = "config.json"
 CHECKPOINT: Final = "checkpoint.npz"
 LOG: Final = "log.jsonl"
+SERVED: Final = "served/"
+"""What the names of the served weights begin with in a checkpoint."""
 
 
 class EpochLine(msgspec.Struct, frozen=True):
-    """One line of the log: means over the epoch's pictures, and what is measured afterwards with the averaged weights."""
+    """One line of the log: means over the epoch's pictures, and what is measured afterwards with the weights that are served."""
 
     epoch: int
     seconds: float
@@ -117,12 +119,19 @@ class Run:
         others = [self._state[name] for name in self._learnt if not name.endswith(".kernel")]
         groups = [{"params": kernels, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
         self._optimiser = torch.optim.AdamW(groups, lr=config.learning_rate)
-        self.average = {name: value.detach().clone() for name, value in self._state.items()}
+        self._average = {name: value.detach().clone() for name, value in self._state.items()}
         self.epoch, self._step = 0, 0
         self._log: list[EpochLine] = []
-        if config.start and not (out / CHECKPOINT).is_file():
+        if config.start and (config.keep_start or not (out / CHECKPOINT).is_file()):
             self._begin_with(Path(config.start) / CHECKPOINT)
+        self._begin = {name: value.clone() for name, value in self._average.items()}
         self._resume()
+
+    def served(self) -> dict[str, Any]:
+        """Return the weights that are measured and served: the moving average, and of the starting weights what is kept."""
+        return {
+            name: self._torch.lerp(value, self._begin[name], self._config.keep_start) for name, value in self._average.items()
+        }
 
     def train_epoch(self) -> dict[str, float]:
         """Train for an epoch and return the means of what `Losses` holds."""
@@ -144,7 +153,8 @@ class Run:
         self._log.append(line)
         self.epoch += 1
         arrays = {f"network/{name}": value.detach().numpy() for name, value in self._state.items()}
-        arrays |= {f"average/{name}": value.numpy() for name, value in self.average.items()}
+        arrays |= {f"average/{name}": value.numpy() for name, value in self._average.items()}
+        arrays |= {f"{SERVED}{name}": value.numpy() for name, value in self.served().items()}
         for name in self._learnt:
             moments = self._optimiser.state[self._state[name]]
             arrays |= {f"{part}/{name}": moments[part].numpy() for part in ("exp_avg", "exp_avg_sq")}
@@ -176,12 +186,12 @@ class Run:
         keep = min(self._config.average_decay, (1 + self._step) / (10 + self._step))
         with torch.no_grad():
             for name, value in self._state.items():
-                self.average[name].lerp_(value, 1 - keep)
+                self._average[name].lerp_(value, 1 - keep)
         return np.array([float(value.detach()) for value in lost], np.float64)
 
     def _begin_with(self, checkpoint: Path) -> None:
         arrays = load_arrays(checkpoint)
-        held = {name.removeprefix("average/"): value for name, value in arrays.items() if name.startswith("average/")}
+        held = {name.removeprefix(SERVED): value for name, value in arrays.items() if name.startswith(SERVED)}
         new = {place.name for place in places(self._spec) if f"{place.name}.kernel" not in held}
         if any(place.name in new and not has_shortcut(place) for place in places(self._spec)):
             raise ModelError(f"{checkpoint} does not fit this network: it lacks layers that have no shortcut")
@@ -193,7 +203,7 @@ class Run:
                         value.copy_(self._torch.from_numpy(held[name]))
                     elif part == "gamma":
                         value.zero_()  # only its shortcut speaks at first, so the network still says the same
-                    self.average[name].copy_(value)
+                    self._average[name].copy_(value)
         except (KeyError, RuntimeError) as error:
             raise ModelError(f"{checkpoint} does not fit this network: {error}") from None
 
@@ -211,7 +221,7 @@ class Run:
             with self._torch.no_grad():
                 for name, value in self._state.items():
                     value.copy_(self._torch.from_numpy(arrays[f"network/{name}"]))
-                    self.average[name].copy_(self._torch.from_numpy(arrays[f"average/{name}"]))
+                    self._average[name].copy_(self._torch.from_numpy(arrays[f"average/{name}"]))
             self.epoch, self._step = (int(value) for value in arrays["progress"])
             for name in self._learnt:
                 moments = {part: self._torch.from_numpy(arrays[f"{part}/{name}"].copy()) for part in ("exp_avg", "exp_avg_sq")}
@@ -234,7 +244,7 @@ def run_training(
         began_s = time.monotonic()
         means = run.train_epoch()
         spent_s = time.monotonic() - began_s
-        measured = measure_all(SPECS[config.network], run.average, held_out, labelled, config.rules)
+        measured = measure_all(SPECS[config.network], run.served(), held_out, labelled, config.rules)
         line = run.end_epoch(spent_s, means, measured)
         print(msgspec.json.encode(line).decode(), flush=True)
     return out / CHECKPOINT
