@@ -274,7 +274,7 @@ def test_a_crashed_or_frozen_decoder_is_one_cameras_trouble(service: Service, ca
 
 def test_overload_loses_evenly_stays_fresh_and_counts_everything(tmp_path: Path, cameras: CameraSimulator) -> None:
     """Cameras send some five times what the detector can do."""
-    slow = {**FAST, "MOODLINE_DETECTOR_SIDE_PX": "640", "MOODLINE_DETECTOR_MIN_FACE_PX": "8"}
+    slow = {**FAST, "MOODLINE_DETECTOR_MODEL": "haar", "MOODLINE_DETECTOR_SIDE_PX": "640", "MOODLINE_DETECTOR_MIN_FACE_PX": "8"}
     names = [f"c{number}" for number in range(12)]
     with Service(tmp_path, **slow) as service:
         for number, name in enumerate(names):
