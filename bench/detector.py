@@ -1,7 +1,7 @@
 """Moodline's own face detector, YuNet and the Haar cascade side by side, in one run. Run from the checkout:
 
     python -m bench.detector --own models/face-small --labelled faces-labelled.tar.gz [--yunet YUNET.onnx]
-        [--clips FOLDER] [--crowds PHOTOS.tar --labels LABELS.jsonl] [--classifier fer-seed] [--out FOLDER]
+        [--clips FOLDER] [--crowds PHOTOS.tar --labels LABELS.jsonl] [--classifier fer-1] [--out FOLDER]
 
 Labelled photos have people's boxes. Clips and crowds have a stand-in for them: on clips what YuNet finds at 640 px in a frame
 and in its mirror image alike; in crowds what `training.detector.labels` wrote, on the photos that training held out, enlarged to
@@ -25,22 +25,21 @@ import av
 import cv2
 import numpy as np
 
+from services.classifier.model import Model
 from services.detector.base import FaceDetector
 from services.detector.crop import cut_faces
-from services.detector.haar import HaarDetector
-from services.detector.own import OwnDetector, load_manifest
-from services.detector.yunet import YuNetDetector
+from services.detector.factory import HAAR, YUNET_THRESHOLD, open_detector
+from services.detector.own import load_manifest
+from shared.settings import DetectorSettings
 from training.detector.labels import overlap
 from training.detector.measure import Matches, Picture, longer_side, match, point_at, point_at_precision
 from training.detector.photos import CROWDS, Rules, load_photos
-from training.detector.validate import load_labelled
+from training.detector.validate import LABELLED_IOU, LABELLED_SIDE_PX, LEAST_SCORE, load_labelled
 
 SIZES_PX = (0, 16, 32, 64, 128, 100_000)
-YUNET_THRESHOLD = 0.7
-SERVED_SIDE_PX = 480
-SERVED_LEAST_PX = 16
+SERVED = DetectorSettings()
+LEAST_FACE_PX = 4
 EQUAL_PRECISION = 0.93
-LOW = 0.02
 COLOURS = {"own": (0, 220, 0), "YuNet": (255, 120, 0), "Haar": (0, 0, 255)}
 NOTHING = np.empty((0, 4), np.float32)
 
@@ -61,6 +60,10 @@ class Task(NamedTuple):
     side_px: int
     least_iou: float
     scenes: list[Scene]
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}, {self.side_px} px"
 
 
 class Row(NamedTuple):
@@ -94,7 +97,7 @@ def main() -> None:
     for task in tasks:
         found, ms = search(task, options)
         matches = {name: matched_in(task, rows) for name, rows in found.items()}
-        matched[f"{task.name}, {task.side_px} px"] = matches
+        matched[task.title] = matches
         lines += rows_of(task, matches, ms, load_manifest(options.own).threshold)
     text = table(lines)
     for path, frames in clips.items():
@@ -110,19 +113,28 @@ def main() -> None:
             sheet(frames, options, options.out / f"{path.stem}.png")
 
 
-def opened(options: argparse.Namespace, side_px: int, low: bool, least_px: int = 1) -> dict[str, FaceDetector]:
-    """Open the detectors, with their own thresholds or with a low one."""
-    detectors: dict[str, FaceDetector] = {"own": OwnDetector(options.own, LOW if low else None, side_px, least_px)}
-    if options.yunet:
-        detectors["YuNet"] = YuNetDetector(options.yunet, LOW if low else YUNET_THRESHOLD, side_px, least_px)
-    detectors["Haar"] = HaarDetector(side_px, 16)
-    return detectors
+def opened(
+    options: argparse.Namespace, side_px: int, threshold: float | None = None, least_px: int = LEAST_FACE_PX
+) -> dict[str, FaceDetector]:
+    """Open the detectors, with their own thresholds or with another one (Haar has none, and its faces are from 16 px)."""
+    models = {"own": str(options.own)} | ({"YuNet": str(options.yunet)} if options.yunet else {})
+    detectors = {name: open_one(model, side_px, threshold, least_px) for name, model in models.items()}
+    return detectors | {"Haar": open_one(HAAR, side_px, None, SERVED.min_face_px)}
+
+
+def open_one(model: str, side_px: int, threshold: float | None = None, least_px: int = LEAST_FACE_PX) -> FaceDetector:
+    return open_detector(DetectorSettings(model=model, side_px=side_px, threshold=threshold, min_face_px=least_px))
+
+
+def as_served(options: argparse.Namespace) -> dict[str, FaceDetector]:
+    """Open the detectors with the service's side, thresholds and least size."""
+    return opened(options, SERVED.side_px, None, SERVED.min_face_px)
 
 
 def tasks_of(options: argparse.Namespace, clips: dict[Path, list[np.ndarray]]) -> Iterator[Task]:
     if options.labelled:
         scenes = [Scene(photo.image, photo.boxes, NOTHING) for photo in load_labelled(options.labelled)]
-        yield Task("labelled photos", 320, 0.4, scenes)
+        yield Task("labelled photos", LABELLED_SIDE_PX, LABELLED_IOU, scenes)
     if options.crowds:
         photos = load_photos(options.crowds, options.labels, held_out=True)
         for name, group in (
@@ -133,7 +145,7 @@ def tasks_of(options: argparse.Namespace, clips: dict[Path, list[np.ndarray]]) -
             scenes = [scene_of(photo.image, photo.boxes, side if name == "crowds" else 0) for photo in group]
             yield Task(f"{name} held out", side, 0.5, scenes)
     if clips and options.yunet:
-        for side in (320, 480, 640):
+        for side in (320, SERVED.side_px, 640):
             yield Task("clips", side, 0.5, [reference(frame, options.yunet) for frame in itertools.chain(*clips.values())])
 
 
@@ -149,7 +161,7 @@ def scene_of(image: np.ndarray, boxes: np.ndarray, enlarged_px: int) -> Scene:
 
 def reference(frame: np.ndarray, yunet: Path) -> Scene:
     """Return what YuNet finds at 640 px in a frame and its mirror image alike; what it finds in one alone is ignored."""
-    detector = YuNetDetector(yunet, 0.4, 640)
+    detector = open_one(str(yunet), 640, 0.4)
     plain, mirrored = detector.detect(frame), detector.detect(np.ascontiguousarray(frame[:, ::-1]))
     mirrored[:, [0, 2]] = frame.shape[1] - mirrored[:, [2, 0]]
     both = overlap(plain, mirrored).max(1, initial=0) > 0.5
@@ -166,7 +178,7 @@ def sampled(path: Path, most: int) -> list[np.ndarray]:
 
 def search(task: Task, options: argparse.Namespace) -> tuple[dict[str, list[np.ndarray]], dict[str, float]]:
     """Return what each detector finds down to low scores, and its median CPU time at its own threshold, in ms."""
-    quick, low = opened(options, task.side_px, False), opened(options, task.side_px, True)
+    quick, low = opened(options, task.side_px), opened(options, task.side_px, LEAST_SCORE)
     spent, found = defaultdict(list), defaultdict(list)
     for scene in task.scenes:
         for name, detector in quick.items():
@@ -192,8 +204,7 @@ def rows_of(task: Task, matches: dict[str, Matches], ms: dict[str, float], own_t
             total = int(((found.known_side_px >= low) & (found.known_side_px < high)).sum())
             hit = int((taken & (found.side_px >= low) & (found.side_px < high)).sum())
             sizes.append(f"{hit / total:.3f} ({total})" if total else "")
-        name_px = f"{task.name}, {task.side_px} px"
-        yield Row(name_px, name, point.recall, point.precision, point.mean_iou, equal.recall, equal.precision, ms[name], sizes)
+        yield Row(task.title, name, point.recall, point.precision, point.mean_iou, equal.recall, equal.precision, ms[name], sizes)
 
 
 def table(rows: list[Row]) -> str:
@@ -222,7 +233,7 @@ def steadiness(path: Path, frames: list[np.ndarray], options: argparse.Namespace
     parts = []
     with av.open(str(path)) as container:
         run = [frame.to_ndarray(format="bgr24") for frame in itertools.islice(container.decode(video=0), 30)]
-    for name, detector in opened(options, SERVED_SIDE_PX, False, SERVED_LEAST_PX).items():
+    for name, detector in as_served(options).items():
         count = sum(len(detector.detect(frame)) for frame in frames)
         tremble = trembling([detector.detect(frame)[:1, :4] for frame in run])
         parts.append(f"{name} {count} faces, trembling {100 * tremble:.1f}%")
@@ -243,24 +254,24 @@ def agreement(clips: dict[Path, list[np.ndarray]], options: argparse.Namespace) 
 
     How much of it is the detector's and how much the classifier's shows YuNet beside itself on pictures a tenth smaller.
     """
+    from services.classifier.factory import open_model
+    from shared.settings import ClassifierSettings
+
+    classifier = open_model(ClassifierSettings(model=options.classifier, threads=1))
     lines = []
-    for side in (320, SERVED_SIDE_PX):
-        yunet = YuNetDetector(options.yunet, YUNET_THRESHOLD, side, SERVED_LEAST_PX)
-        others = {f"{name} at {side} px": other for name, other in opened(options, side, False).items() if name != "YuNet"}
-        others[f"YuNet at {side * 9 // 10} px"] = YuNetDetector(options.yunet, YUNET_THRESHOLD, side * 9 // 10)
+    for side in (320, SERVED.side_px):
+        others = {f"{name} at {side} px": other for name, other in opened(options, side).items() if name != "YuNet"}
+        others[f"YuNet at {side * 9 // 10} px"] = open_one(str(options.yunet), side * 9 // 10)
+        yunet = open_one(str(options.yunet), side, None, SERVED.min_face_px)
         for name, other in others.items():
-            alike, total = alike_and_total(itertools.chain(*clips.values()), yunet, other, options.classifier)
+            alike, total = alike_and_total(itertools.chain(*clips.values()), yunet, other, classifier)
             share = 100 * alike / max(1, total)
             lines.append(f"{options.classifier}: YuNet at {side} px and {name} alike on {alike} of {total} faces ({share:.1f}%)")
     return "\n".join(lines)
 
 
-def alike_and_total(frames: Iterable[np.ndarray], one: FaceDetector, other: FaceDetector, model: str) -> tuple[int, int]:
+def alike_and_total(frames: Iterable[np.ndarray], one: FaceDetector, other: FaceDetector, classifier: Model) -> tuple[int, int]:
     """Return for how many faces that two detectors find a classifier answers alike, and how many they are."""
-    from services.classifier.factory import open_model
-    from shared.settings import ClassifierSettings
-
-    classifier = open_model(ClassifierSettings(model=model, threads=1))
     alike = total = 0
     for frame in frames:
         first, second = one.detect(frame), other.detect(frame)
@@ -298,7 +309,7 @@ def plot(matched: dict[str, dict[str, Matches]], path: Path) -> None:
 
 def sheet(frames: list[np.ndarray], options: argparse.Namespace, path: Path) -> None:
     """Write twelve frames with all detectors' boxes."""
-    detectors, tiles = opened(options, SERVED_SIDE_PX, False, SERVED_LEAST_PX), []
+    detectors, tiles = as_served(options), []
     for frame in frames[:: max(1, len(frames) // 12)][:12]:
         scale = 400 / frame.shape[1]
         tile = cv2.resize(frame, (400, round(frame.shape[0] * scale)), interpolation=cv2.INTER_AREA)

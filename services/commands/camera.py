@@ -70,7 +70,7 @@ async def _serve(options: Options) -> None:
     typer.echo("encoding …", err=True)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):
+        with contextlib.suppress(NotImplementedError):  # on Windows; Ctrl+C ends it there all the same
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with SimulatorServer(options) as server:
         _show(options, server.ports)

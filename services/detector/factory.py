@@ -9,7 +9,7 @@ from shared.errors import ModelError
 from shared.settings import DetectorSettings
 
 HAAR: Final = "haar"
-_YUNET_THRESHOLD: Final = 0.7
+YUNET_THRESHOLD: Final = 0.7
 
 
 def open_detector(settings: DetectorSettings) -> FaceDetector:
@@ -32,7 +32,7 @@ def open_detector(settings: DetectorSettings) -> FaceDetector:
         return OwnDetector(path, settings.threshold, settings.side_px, settings.min_face_px, settings.precision)
     from services.detector.yunet import YuNetDetector
 
-    threshold = _YUNET_THRESHOLD if settings.threshold is None else settings.threshold
+    threshold = YUNET_THRESHOLD if settings.threshold is None else settings.threshold
     return YuNetDetector(path, threshold, settings.side_px, settings.min_face_px)
 
 

@@ -49,9 +49,11 @@ def render_timeline(document: TimelineDocument, file_format: str = "png") -> byt
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ModuleNotFoundError as error:
         raise OutputError(f"drawing needs the package {error.name}: pip install 'moodline[plot]'") from None
-    figure = Figure(figsize=(12, 5.6), dpi=150, facecolor="white", layout="constrained")
+    layout = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.12, hspace=0.02)
+    figure = Figure(figsize=(12, 5.6), dpi=150, facecolor="white", layout=layout)
     FigureCanvasAgg(figure)
     _draw(figure, document)
     image = BytesIO()
@@ -63,7 +65,6 @@ def render_timeline(document: TimelineDocument, file_format: str = "png") -> byt
 
 def _draw(figure: Figure, document: TimelineDocument) -> None:
     emotions, faces = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
-    figure.get_layout_engine().set(h_pad=0.08, w_pad=0.12, hspace=0.02)  # type: ignore[union-attr,call-arg]
     for axes in (emotions, faces):
         _style(axes)
     start_s, end_s = _span(document)

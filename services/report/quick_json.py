@@ -223,7 +223,8 @@ def _skipped(columns: Columns) -> list[Any]:
 def _readings(columns: Columns) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
     """Return the leading emotions, shares, smoothed and raw means; None where there is no face."""
     seen = np.flatnonzero(columns.faces)
-    found: tuple[list[Any], list[Any], list[Any], list[Any]] = tuple([None] * len(columns.faces) for _ in range(4))  # type: ignore[assignment]
+    count = len(columns.faces)
+    found: tuple[list[Any], list[Any], list[Any], list[Any]] = ([None] * count, [None] * count, [None] * count, [None] * count)
     if not len(seen):
         return found
     faces, leading, smoothed = columns.faces[seen, None], columns.leading[seen], columns.smoothed[seen]

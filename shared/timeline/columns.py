@@ -62,9 +62,9 @@ class Columns:
     def total(self, *, final: bool) -> Bucket:
         """Return what all hold together."""
         sampled, skipped, with_faces, faces, raw, smoothed, leading, begun = (
-            tuple(map(int, total)) if total.ndim else int(total) for total in (values.sum(axis=0) for values in self._all())
+            values.sum(axis=0).tolist() for values in self._all()
         )
-        return Bucket(sampled, skipped, with_faces, faces, raw, smoothed, leading, begun, final)  # type: ignore[arg-type]
+        return Bucket(sampled, tuple(skipped), with_faces, faces, tuple(raw), tuple(smoothed), tuple(leading), begun, final)
 
     def _all(self) -> tuple[Numbers, ...]:
         return (

@@ -23,13 +23,12 @@ from training.detector.measure import Matches, point_at, point_at_precision
 from training.detector.network import folded
 from training.detector.spec import SPECS
 from training.detector.train import CHECKPOINT, CONFIG, SERVED, EpochLine
-from training.detector.validate import LEAST_SCORE, LabelledPhoto, against_labels, load_labelled
+from training.detector.validate import LABELLED_IOU, LABELLED_SIDE_PX, LEAST_SCORE, LabelledPhoto, against_labels, load_labelled
 from training.runs import load_arrays, write_file, write_json
 
 WEIGHTS: Final = "detector.onnx"
 CARD: Final = "README.md"
 PRECISION: Final = 0.93
-_SIDE_PX: Final = 320
 _CONTRACT: Final[dict[str, str | int]] = {
     "image": "float32 (N, 3, H, W), 0 to 255, blue-green-red; H and W multiples of 32",
     "level8, level16, level32": "float32 (N, 5, H/stride, W/stride): logit of the score, then logarithms of the distances from "
@@ -81,8 +80,8 @@ def _threshold(matches: Matches) -> float:
 
 
 def search_labelled(folder: Path, labelled: Sequence[LabelledPhoto]) -> Matches:
-    """Search the labelled photos with the detector in a folder, at the default side, down to low scores."""
-    detector = OwnDetector(folder, LEAST_SCORE, _SIDE_PX)
+    """Search the labelled photos with the detector in a folder, at `LABELLED_SIDE_PX`, down to low scores."""
+    detector = OwnDetector(folder, LEAST_SCORE, LABELLED_SIDE_PX)
     return against_labels([detector.detect(photo.image).astype(np.float64) for photo in labelled], labelled)
 
 
@@ -91,8 +90,8 @@ def figures(matches: Matches, threshold: float, photos: int) -> dict[str, object
     point = point_at(matches, threshold)
     return {
         "photos": photos,
-        "side_px": _SIDE_PX,
-        "iou": 0.4,
+        "side_px": LABELLED_SIDE_PX,
+        "iou": LABELLED_IOU,
         "recall": round(point.recall, 4),
         "precision": round(point.precision, 4),
         "mean_iou": round(point.mean_iou, 4),

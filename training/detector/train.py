@@ -122,7 +122,7 @@ class Run:
         self._average = {name: value.detach().clone() for name, value in self._state.items()}
         self.epoch, self._step = 0, 0
         self._log: list[EpochLine] = []
-        if config.start and (config.keep_start or not (out / CHECKPOINT).is_file()):
+        if config.start and not (out / CHECKPOINT).is_file():
             self._begin_with(Path(config.start) / CHECKPOINT)
         self._begin = {name: value.clone() for name, value in self._average.items()}
         self._resume()
@@ -155,6 +155,8 @@ class Run:
         arrays = {f"network/{name}": value.detach().numpy() for name, value in self._state.items()}
         arrays |= {f"average/{name}": value.numpy() for name, value in self._average.items()}
         arrays |= {f"{SERVED}{name}": value.numpy() for name, value in self.served().items()}
+        # Kept here, for the run that this one began with may have gone on, or be gone, when this one goes on.
+        arrays |= {f"begin/{name}": value.numpy() for name, value in self._begin.items()}
         for name in self._learnt:
             moments = self._optimiser.state[self._state[name]]
             arrays |= {f"{part}/{name}": moments[part].numpy() for part in ("exp_avg", "exp_avg_sq")}
@@ -222,6 +224,7 @@ class Run:
                 for name, value in self._state.items():
                     value.copy_(self._torch.from_numpy(arrays[f"network/{name}"]))
                     self._average[name].copy_(self._torch.from_numpy(arrays[f"average/{name}"]))
+                    self._begin[name].copy_(self._torch.from_numpy(arrays[f"begin/{name}"]))
             self.epoch, self._step = (int(value) for value in arrays["progress"])
             for name in self._learnt:
                 moments = {part: self._torch.from_numpy(arrays[f"{part}/{name}"].copy()) for part in ("exp_avg", "exp_avg_sq")}

@@ -19,7 +19,8 @@ from training.detector.photos import CROWDS, Photo, Rules
 from training.detector.spec import Spec
 
 LEAST_SCORE: Final = 0.02
-_LABELLED_SIDE_PX: Final = 320
+LABELLED_SIDE_PX: Final = 320
+LABELLED_IOU: Final = 0.4
 _MULTIPLE_PX: Final = 32
 _AT_A_TIME: Final = 16
 
@@ -100,9 +101,9 @@ def against_teacher(found: Sequence[npt.NDArray[np.float64]], photos: Sequence[P
 
 
 def against_labels(found: Sequence[npt.NDArray[np.float64]], photos: Sequence[LabelledPhoto]) -> Matches:
-    """Match with people's boxes at an overlap of 0.4."""
+    """Match with people's boxes at an overlap of `LABELLED_IOU`."""
     nothing = np.empty((0, 4), np.float32)
-    return match([Picture(rows, photo.boxes, nothing) for rows, photo in zip(found, photos, strict=True)], 0.4)
+    return match([Picture(rows, photo.boxes, nothing) for rows, photo in zip(found, photos, strict=True)], LABELLED_IOU)
 
 
 def measure_all(
@@ -119,7 +120,7 @@ def measure_all(
             matches = against_teacher(search_all(spec, state, [photo.image for photo in photos], 416), photos, rules)
             figures |= _figures(name, matches, 0.9)
     if labelled:
-        found = search_all(spec, state, [photo.image for photo in labelled], _LABELLED_SIDE_PX)
+        found = search_all(spec, state, [photo.image for photo in labelled], LABELLED_SIDE_PX)
         figures |= _figures("labelled", against_labels(found, labelled), 0.93)
     return figures
 
