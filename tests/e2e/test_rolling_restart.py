@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.slow, pytest.mar
 SECONDS = 12
 CONTENTS = 2
 PLAYING = 3
-"""Streams that are under way whenever a worker is stopped."""
+"""Streams in their first half whenever a worker is stopped, so that some are still playing when it has gone."""
 SMALL = DetectorSettings(threads=1, side_px=160)
 """A cheap search, so that the time goes into restarts."""
 COUNTS = {"ingest": 1, "detector": 2, "classifier": 2, "aggregator": 1}
@@ -47,7 +47,7 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
 
 
 class Playing:
-    """Keeps files playing: registers another as soon as fewer than `PLAYING` are under way."""
+    """Keeps files playing: registers another as soon as fewer than `PLAYING` are in their first half."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
@@ -61,7 +61,9 @@ class Playing:
         return sum(item.mark.seq + 1 for item in loaded if item and item.mark)
 
     def top_up(self) -> None:
-        while len(self.specs) - self.finals() < PLAYING:
+        loaded = self.cluster.store.load([spec.stream_id for spec in self.specs])
+        half_way = sum(bool(item and item.mark and item.mark.seq >= SECONDS * 25 // 2) for item in loaded)
+        while len(self.specs) - half_way < PLAYING:
             number = len(self.specs)
             spec = synthetic_spec(f"play-{number}", SECONDS, number % CONTENTS)
             self.cluster.store.add(spec)
