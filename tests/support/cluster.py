@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
+from confluent_kafka.admin import AdminClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from services.bootstrap import WORKERS
@@ -177,9 +179,29 @@ class Cluster:
                     for name, item in zip(ids, progress, strict=True)
                     if not (item and item.final)
                 ]
-                raise AssertionError(f"failed: {failed}; not final after {timeout_s} s: {unfinished}; crashes: {self.crashes}")
+                raise AssertionError(
+                    f"failed: {failed}; not final after {timeout_s} s: {unfinished}; crashes: {self.crashes}; {self.groups()}"
+                )
             self.supervise()
             time.sleep(0.2)
+
+    def groups(self) -> str:
+        """Say what each consumer group has committed and who is in it: where frames wait, when they do not arrive."""
+        servers = self.kafka_url.removeprefix("kafka://").partition("?")[0]
+        admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
+        lines = []
+        try:
+            names = [group.group_id for group in admin.list_consumer_groups(request_timeout=5).result().valid]
+            for name in names:
+                group = admin.describe_consumer_groups([name], request_timeout=5)[name].result()
+                asked = ConsumerGroupTopicPartitions(name)
+                offsets = admin.list_consumer_group_offsets([asked], request_timeout=5)[name].result().topic_partitions
+                members = {member.client_id: len(member.assignment.topic_partitions) for member in group.members}
+                committed = {item.partition: item.offset for item in offsets}
+                lines.append(f"{name}: {group.state.name}, partitions of members {members}, committed {committed}")
+        except KafkaException as error:
+            lines.append(f"Kafka does not say: {error}")
+        return "groups: " + "; ".join(lines)
 
     def dump(self, spec: StreamSpec) -> bytes:
         return dump(self.store, spec.stream_id, LEVELS_S)
