@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from services.bootstrap import WORKERS
 from shared.bus import open_bus
+from shared.bus.kafka_settings import parse_url
 from shared.messages import ALL_TOPICS
 from shared.store import Retention, Store, open_store
 from shared.store.base import dump
@@ -187,8 +188,7 @@ class Cluster:
 
     def groups(self) -> str:
         """Say what each consumer group has committed and who is in it: where frames wait, when they do not arrive."""
-        servers = self.kafka_url.removeprefix("kafka://").partition("?")[0]
-        admin = AdminClient({"bootstrap.servers": servers, "log_level": 0})
+        admin = AdminClient({"bootstrap.servers": parse_url(self.kafka_url).servers, "log_level": 0})
         lines = []
         try:
             names = [group.group_id for group in admin.list_consumer_groups(request_timeout=5).result().valid]
@@ -196,7 +196,7 @@ class Cluster:
                 group = admin.describe_consumer_groups([name], request_timeout=5)[name].result()
                 asked = ConsumerGroupTopicPartitions(name)
                 offsets = admin.list_consumer_group_offsets([asked], request_timeout=5)[name].result().topic_partitions
-                members = {member.client_id: len(member.assignment.topic_partitions) for member in group.members}
+                members = [len(member.assignment.topic_partitions) for member in group.members]
                 committed = {item.partition: item.offset for item in offsets}
                 lines.append(f"{name}: {group.state.name}, partitions of members {members}, committed {committed}")
         except KafkaException as error:
