@@ -31,12 +31,12 @@ from pathlib import Path
 import httpx
 import psutil
 
-from shared.bus.base import Position
-from shared.messages import Lane
-from shared.store import ApplyResult, Cell, Mark, Retention, Store, TimelineUpdate, open_store
-from shared.streams import StreamSpec
-from shared.timeline.bucket import LEVELS_S, SECOND_US, Bucket, merge_all, pack
-from shared.timeline.models import MODELS_LEVEL_S, MODELS_SERIES, note_model, pack_models
+from moodline.shared.bus.base import Position
+from moodline.shared.messages import Lane
+from moodline.shared.store import ApplyResult, Cell, Mark, Retention, Store, TimelineUpdate, open_store
+from moodline.shared.streams import StreamSpec
+from moodline.shared.timeline.bucket import LEVELS_S, SECOND_US, Bucket, merge_all, pack
+from moodline.shared.timeline.models import MODELS_LEVEL_S, MODELS_SERIES, note_model, pack_models
 from tests.support.servers import RedisServer, die_with_parent, free_port
 from tests.support.service import MOODLINE
 

@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from services.bootstrap import Resources, build, open_resources
-from services.embedded import EmbeddedService
-from services.simulator import CameraSimulator
-from shared.bus import ConsumerSettings
-from shared.messages import Hop, Lane, decode, topic
-from shared.settings import DetectorSettings, IngestSettings, Settings
-from shared.streams import StreamSpec, StreamState
+from moodline.services.runtime.bootstrap import Resources, build, open_resources
+from moodline.services.runtime.embedded import EmbeddedService
+from moodline.services.simulator import CameraSimulator
+from moodline.shared.bus import ConsumerSettings
+from moodline.shared.messages import Hop, Lane, decode, topic
+from moodline.shared.settings import DetectorSettings, IngestSettings, Settings
+from moodline.shared.streams import StreamSpec, StreamState
 
 START_S = 120.0
 LIVE_FRAMES = topic(Hop.FRAMES, Lane.LIVE)

@@ -27,13 +27,13 @@ from typing import Any
 import numpy as np
 
 from bench.pipeline import cpu_of_s
-from services.bootstrap import build, open_resources
-from services.classifier.model import Crops, Probabilities
-from services.processes import stop_on_signal
-from shared.bus import ConsumerSettings, open_bus
-from shared.messages import End, Face, Faces, Hop, Lane, encode, topic
-from shared.settings import load_settings
-from shared.streams import StreamSpec
+from moodline.services.classifier.model import Crops, Probabilities
+from moodline.services.runtime.bootstrap import build, open_resources
+from moodline.services.runtime.processes import stop_on_signal
+from moodline.shared.bus import ConsumerSettings, open_bus
+from moodline.shared.messages import End, Face, Faces, Hop, Lane, encode, topic
+from moodline.shared.settings import load_settings
+from moodline.shared.streams import StreamSpec
 from tests.support.cluster import Cluster
 from tests.support.servers import KafkaServer, RedisServer, die_with_parent
 
@@ -64,7 +64,7 @@ class WaitingModel:
 
 def run_worker(wait_s: float) -> None:
     """Be one classifier worker: load, say so, wait for the word on standard input, work until SIGTERM."""
-    from services.classifier import factory
+    from moodline.services.classifier import factory
 
     settings = load_settings()
     model = WaitingModel(wait_s) if wait_s else factory.open_model(settings.classifier, settings.classifier.model)

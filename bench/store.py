@@ -15,9 +15,9 @@ from pathlib import Path
 
 import redis
 
-from shared.bus.base import Position
-from shared.store import ApplyResult, Cell, Mark, Retention, Store, TimelineUpdate, open_store
-from shared.streams import StreamSpec
+from moodline.shared.bus.base import Position
+from moodline.shared.store import ApplyResult, Cell, Mark, Retention, Store, TimelineUpdate, open_store
+from moodline.shared.streams import StreamSpec
 from tests.support.servers import RedisServer
 
 LEVELS_S = (1, 10, 60, 600, 3600)

@@ -9,9 +9,6 @@
 `Client` has a method for everything that the HTTP API can do; answers are the frozen structs of `moodline.answers`.
 """
 
-from moodline._alerts import RuleOptions
-from moodline._events import AlertEvent, Event, Events, Face, FacesEvent, Hello, PointEvent, RemovedEvent, StateEvent
-from moodline._streams import StreamChanges, StreamOptions
 from moodline.answers import (
     Alert,
     Caller,
@@ -43,6 +40,9 @@ from moodline.answers import (
     Video,
 )
 from moodline.client import Client
+from moodline.client._alerts import RuleOptions
+from moodline.client._events import AlertEvent, Event, Events, Face, FacesEvent, Hello, PointEvent, RemovedEvent, StateEvent
+from moodline.client._streams import StreamChanges, StreamOptions
 from moodline.errors import (
     AccessError,
     ApiError,
@@ -58,7 +58,7 @@ from moodline.errors import (
     ServiceError,
     UnreachableError,
 )
-from shared.errors import InvalidStreamError, SourceError
+from moodline.shared.errors import InvalidStreamError, SourceError
 
 __all__ = [
     "AccessError",

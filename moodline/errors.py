@@ -6,7 +6,7 @@ Every exception is a `MoodlineError`. Messages say what was wrong and what to do
 from collections.abc import Mapping
 from typing import Final
 
-from shared.errors import MoodlineError
+from moodline.shared.errors import MoodlineError
 
 __all__ = [
     "AccessError",

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from shared.messages import SkipReason
+from moodline.shared.messages import SkipReason
 
 LIVE_BATCH: Final = 256
 """Most messages of a batch with live ones. Large, because only what a batch holds can be compared."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from shared.streams import Transport
+from moodline.shared.streams import Transport
 
 
 @dataclass(frozen=True, slots=True)

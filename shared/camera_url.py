@@ -13,9 +13,9 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from shared.camera import CameraAddress
-from shared.errors import InvalidStreamError
-from shared.streams import LIVE_SCHEMES, StreamSpec
+from moodline.shared.camera import CameraAddress
+from moodline.shared.errors import InvalidStreamError
+from moodline.shared.streams import LIVE_SCHEMES, StreamSpec
 
 URL_LIMIT: Final = 2048
 MASK: Final = "***"

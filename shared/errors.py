@@ -220,7 +220,7 @@ class WebhookError(MoodlineError):
 
 
 class SourceError(MoodlineError):
-    """A source cannot be opened or read; `reason` is one of `shared.streams.FailureReason`."""
+    """A source cannot be opened or read; `reason` is one of `moodline.shared.streams.FailureReason`."""
 
     code = "source"
 

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, NamedTuple
 
-from shared.bus.base import Position, Record
-from shared.clock import Clock
-from shared.messages import Lane, lane_of
-from shared.metrics import Metrics
+from moodline.shared.bus.base import Position, Record
+from moodline.shared.clock import Clock
+from moodline.shared.messages import Lane, lane_of
+from moodline.shared.metrics import Metrics
 
 LOOK_S: Final = 0.2
 """How often a worker looks at the ends of its partitions: with a thousand of them it takes 2 ms."""

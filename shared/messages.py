@@ -13,8 +13,8 @@ from typing import Final
 
 import msgspec
 
-from shared.emotions import CROP_SIDE_PX, EMOTIONS
-from shared.errors import MessageError
+from moodline.shared.emotions import CROP_SIDE_PX, EMOTIONS
+from moodline.shared.errors import MessageError
 
 SCHEMA_VERSION: Final = 1
 

@@ -1,6 +1,6 @@
 """Every metric of Moodline, named once, with its meaning. `docs/metrics.md` is checked against this module.
 
-No metric has a user or a URL as a label, and those with a stream are for a limited number of streams (`shared.stream_metrics`): the
+No metric has a user or a URL as a label, and those with a stream are for a limited number of streams (`moodline.shared.stream_metrics`): the
 number of series stays bounded however many streams there are.
 """
 
@@ -8,9 +8,9 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from shared.emotions import EMOTIONS
-from shared.messages import Lane, SkipReason
-from shared.stream_metrics import StreamMetrics
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.messages import Lane, SkipReason
+from moodline.shared.stream_metrics import StreamMetrics
 
 DEAD_LETTER_REASONS: Final = ("malformed", "version", "invalid", "stage_error")
 

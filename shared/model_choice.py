@@ -7,8 +7,8 @@ from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from shared.errors import StoreError
-from shared.store.base import Notes
+from moodline.shared.errors import StoreError
+from moodline.shared.store.base import Notes
 
 _CHOICE: Final = "classifier/choice"
 _REFUSAL: Final = "classifier/refusal"

@@ -7,7 +7,7 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Final
 
-from shared.errors import SettingsError
+from moodline.shared.errors import SettingsError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from shared.streams import StreamSpec
+from moodline.shared.streams import StreamSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from typing import Final
 import msgspec
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
-from shared.camera_url import CameraSecret
-from shared.errors import SealError
-from shared.settings import Settings
+from moodline.shared.camera_url import CameraSecret
+from moodline.shared.errors import SealError
+from moodline.shared.settings import Settings
 
 KEY_FILE: Final = "secret.key"
 _PURPOSE: Final = "moodline camera 1"

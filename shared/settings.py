@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from shared.errors import SettingsError
+from moodline.shared.errors import SettingsError
 
 _MiB = 1024 * 1024
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from shared.bus.base import Position
-from shared.messages import Message
-from shared.store.base import TimelineUpdate
+from moodline.shared.bus.base import Position
+from moodline.shared.messages import Message
+from moodline.shared.store.base import TimelineUpdate
 
 
 @dataclass(frozen=True, slots=True)

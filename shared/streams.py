@@ -7,8 +7,8 @@ from typing import Final
 
 import msgspec
 
-from shared.errors import InvalidStreamError
-from shared.messages import Lane
+from moodline.shared.errors import InvalidStreamError
+from moodline.shared.messages import Lane
 
 STREAM_ID_PATTERN: Final = r"[a-z0-9][a-z0-9._-]{0,62}"
 _STREAM_ID = re.compile(STREAM_ID_PATTERN)
@@ -81,7 +81,7 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
         url: `file:///absolute/path`, `synthetic://name?options`, or a camera's: `rtsp://`, `rtsps://`, `http://`, `https://`,
             `device://0`; `push://` for frames that are brought. No credentials: what is secret in a camera's URL is in
             `sealed`, and masked here.
-        sealed: What was secret in the URL, sealed by `shared.seal`; empty when nothing was.
+        sealed: What was secret in the URL, sealed by `moodline.shared.seal`; empty when nothing was.
         transport: For RTSP.
         tls_verify: For `rtsps` and `https`: whether the camera's certificate must be valid for its name.
         lane: File (finite, lossless) or live.

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from shared.bus.base import Headers, Position, Record
-from shared.clock import Clock, SystemClock
-from shared.errors import MessageError, SettingsError
-from shared.messages import End, Hop, Message, decode
-from shared.settings import TracingSettings
+from moodline.shared.bus.base import Headers, Position, Record
+from moodline.shared.clock import Clock, SystemClock
+from moodline.shared.errors import MessageError, SettingsError
+from moodline.shared.messages import End, Hop, Message, decode
+from moodline.shared.settings import TracingSettings
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

@@ -20,22 +20,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from shared.bus.base import Consumer, Position, Producer, Record
-from shared.clock import Clock
-from shared.errors import BusFullError, BusUnavailableError, DeliveryError, MessageError, PoisonLimitError, StoreUnavailableError
-from shared.lag import LOOK_S, Lag, LagGauges
-from shared.messages import (
-    DEAD_LETTER_VALUE_LIMIT_BYTES,
-    DLQ_TOPIC,
-    DeadLetter,
-    End,
-    Lane,
-    decode,
-    encode,
-    lane_of,
+from moodline.shared.bus.base import Consumer, Position, Producer, Record
+from moodline.shared.clock import Clock
+from moodline.shared.errors import (
+    BusFullError,
+    BusUnavailableError,
+    DeliveryError,
+    MessageError,
+    PoisonLimitError,
+    StoreUnavailableError,
 )
-from shared.metrics import Metrics
-from shared.stage import Output, Received, Rewind, Send, Stage
+from moodline.shared.lag import LOOK_S, Lag, LagGauges
+from moodline.shared.messages import DEAD_LETTER_VALUE_LIMIT_BYTES, DLQ_TOPIC, DeadLetter, End, Lane, decode, encode, lane_of
+from moodline.shared.metrics import Metrics
+from moodline.shared.stage import Output, Received, Rewind, Send, Stage
 
 log = logging.getLogger("moodline.worker")
 

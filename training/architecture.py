@@ -1,6 +1,6 @@
 """What the networks are, in three tables: plain stacks of 3x3 convolutions that a CPU serves fast.
 
-`training.network` builds them for training, with batch normalisation and shortcuts; `training.export` builds them for
+`moodline.training.network` builds them for training, with batch normalisation and shortcuts; `moodline.training.export` builds them for
 serving, where both are folded into the convolutions.
 """
 

@@ -4,10 +4,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from services.classifier.artefact import Artefact
-from shared.emotions import EMOTIONS
-from training.conditions import CONDITIONS
-from training.evaluate import Metrics
+from moodline.services.classifier.artefact import Artefact
+from moodline.shared.emotions import EMOTIONS
+from moodline.training.conditions import CONDITIONS
+from moodline.training.evaluate import Metrics
 
 _CARD: Final = """# {name}
 

@@ -6,9 +6,9 @@ from typing import Final
 import cv2
 import numpy as np
 
-from services.classifier.model import Model, Probabilities
-from shared.emotions import CROP_SIDE_PX
-from training.augment import Images, compressed, enlarged
+from moodline.services.classifier.model import Model, Probabilities
+from moodline.shared.emotions import CROP_SIDE_PX
+from moodline.training.augment import Images, compressed, enlarged
 
 _SEED: Final = 2013
 _OFF: Final = 0.1

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from shared.errors import SettingsError
+from moodline.shared.errors import SettingsError
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -16,7 +16,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """Which network.
 
     Attributes:
-        kind: `tiny`, `baseline`, `shipped` (see `training.architecture`), or `transfer`.
+        kind: `tiny`, `baseline`, `shipped` (see `moodline.training.architecture`), or `transfer`.
         base: The network of `keras.applications` below a transfer network's head.
         dropout: Share of the features that are left out before the last layer; 0 turns all dropout off.
         precision: Of the convolutions in training; weights and measurements are float32 in any case.

@@ -4,8 +4,8 @@ from collections import Counter, defaultdict
 
 import msgspec
 
-from shared.emotions import EMOTIONS
-from training.data import Dataset, Split, digests
+from moodline.shared.emotions import EMOTIONS
+from moodline.training.data import Dataset, Split, digests
 
 
 class PartReport(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""Make a served model of a training run: `python -m training.export --run training/runs/shipped --data fer2013 --name fer`.
+"""Make a served model of a training run: `python -m moodline.training.export --run training/runs/shipped --data fer2013 --name fer`.
 
 Batch normalisation and shortcuts are folded into the convolutions and the temperature into the last layer, weights are
 rounded to float16, and what was written is opened and measured again on the validation part: the figures in `metrics.json`
@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from services.classifier.artefact import (
+from moodline.services.classifier.artefact import (
     FORMAT,
     MANIFEST,
     WEIGHTS,
@@ -26,17 +26,17 @@ from services.classifier.artefact import (
     check_architecture,
     load_artefact,
 )
-from shared.emotions import CROP_SIDE_PX, EMOTIONS
-from shared.errors import ModelError
-from training.architecture import ARCHITECTURES, BASELINE, NORM_EPSILON, OFFSET, SCALE, Block
-from training.backend import import_keras
-from training.card import card
-from training.config import config_dict
-from training.data import VALIDATION, Split, load_data
-from training.evaluate import Metrics, classification_report, evaluate_model
-from training.measures import accuracy, calibration_error, class_figures, confusion, cross_entropy, macro_f1, wilson
-from training.predictor import open_run, served_model
-from training.runs import BEST, load_arrays, load_log, load_record, load_result, write_json
+from moodline.shared.emotions import CROP_SIDE_PX, EMOTIONS
+from moodline.shared.errors import ModelError
+from moodline.training.architecture import ARCHITECTURES, BASELINE, NORM_EPSILON, OFFSET, SCALE, Block
+from moodline.training.backend import import_keras
+from moodline.training.card import card
+from moodline.training.config import config_dict
+from moodline.training.data import VALIDATION, Split, load_data
+from moodline.training.evaluate import Metrics, classification_report, evaluate_model
+from moodline.training.measures import accuracy, calibration_error, class_figures, confusion, cross_entropy, macro_f1, wilson
+from moodline.training.predictor import open_run, served_model
+from moodline.training.runs import BEST, load_arrays, load_log, load_record, load_result, write_json
 
 Array = npt.NDArray[np.float32]
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from training.data import VALIDATION, load_data
-from training.measures import accuracy, calibration_error, cross_entropy, fitted_temperature, tempered
-from training.predictor import open_run
-from training.runs import BEST, CONFIG, RESULT, RunRecord, RunResult, write_arrays, write_json
+from moodline.training.data import VALIDATION, load_data
+from moodline.training.measures import accuracy, calibration_error, cross_entropy, fitted_temperature, tempered
+from moodline.training.predictor import open_run
+from moodline.training.runs import BEST, CONFIG, RESULT, RunRecord, RunResult, write_arrays, write_json
 
 
 def write_run(

@@ -17,8 +17,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from shared.errors import ModelError, OutputError
-from training.config import TrainConfig
+from moodline.shared.errors import ModelError, OutputError
+from moodline.training.config import TrainConfig
 
 CONFIG, LOG, CHECKPOINT, BEST, RESULT = "config.json", "log.csv", "checkpoint.npz", "best.npz", "result.json"
 _STATE: Final = "state_json"

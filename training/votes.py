@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from shared.emotions import EMOTIONS
-from shared.errors import DataError
-from training.data import Split, open_csv
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.errors import DataError
+from moodline.training.data import Split, open_csv
 
 _COLUMNS: Final = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 """In the order of `EMOTIONS`. Contempt, unknown and NF (not a face) have no class here."""

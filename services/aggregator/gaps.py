@@ -5,8 +5,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-from shared.bus.base import OLDEST, Position
-from shared.store.base import Mark
+from moodline.shared.bus.base import OLDEST, Position
+from moodline.shared.store.base import Mark
 
 log = logging.getLogger("moodline.aggregator")
 

@@ -3,18 +3,18 @@
 import logging
 from collections.abc import Iterable, Sequence
 
-from services.aggregator.stage import AggregatorStage
-from shared.bus.base import OLDEST, Position
-from shared.clock import Clock
-from shared.metrics import Metrics
-from shared.stage import Apply, Output, Rewind
-from shared.store.base import ApplyResult, ProgressStore, TimelineUpdate
+from moodline.services.aggregator.stage import AggregatorStage
+from moodline.shared.bus.base import OLDEST, Position
+from moodline.shared.clock import Clock
+from moodline.shared.metrics import Metrics
+from moodline.shared.stage import Apply, Output, Rewind
+from moodline.shared.store.base import ApplyResult, ProgressStore, TimelineUpdate
 
 log = logging.getLogger("moodline.aggregator")
 
 
 class TimelineSink:
-    """Implements `shared.worker.Sink` for `Apply` and `Rewind`."""
+    """Implements `moodline.shared.worker.Sink` for `Apply` and `Rewind`."""
 
     def __init__(self, store: ProgressStore, stage: AggregatorStage, metrics: Metrics, clock: Clock) -> None:
         self._store = store

@@ -23,16 +23,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from services.aggregator.gaps import Gaps
-from services.aggregator.stream import StreamTimeline
-from shared.bus.base import Position
-from shared.emotions import EMOTIONS
-from shared.errors import MessageError, StoreError
-from shared.messages import Emotions, End, Lane, SkipReason
-from shared.metrics import Metrics
-from shared.settings import AggregatorSettings
-from shared.stage import Apply, Output, Received, Rewind
-from shared.store.base import Mark, Progress, TimelineUpdate
+from moodline.services.aggregator.gaps import Gaps
+from moodline.services.aggregator.stream import StreamTimeline
+from moodline.shared.bus.base import Position
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.errors import MessageError, StoreError
+from moodline.shared.messages import Emotions, End, Lane, SkipReason
+from moodline.shared.metrics import Metrics
+from moodline.shared.settings import AggregatorSettings
+from moodline.shared.stage import Apply, Output, Received, Rewind
+from moodline.shared.store.base import Mark, Progress, TimelineUpdate
 
 WORKER: Final = "aggregator"
 
@@ -62,7 +62,7 @@ class _Turn:
 
 
 class AggregatorStage:
-    """Implements `shared.stage.Stage`.
+    """Implements `moodline.shared.stage.Stage`.
 
     Args of the constructor:
         load: Returns the progress of streams, None for those not registered; `ProgressStore.load`. May block, and may raise

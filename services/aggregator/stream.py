@@ -5,18 +5,18 @@ its value is these and the open finer one together. When event time leaves a buc
 merged into the next level, and never touched again, because event time never goes back. Tracks work alike: their closed
 seconds, and an open one. Which model answered is written where it changes.
 
-The saved state (`shared.timeline.state`) holds everything that later cells depend on.
+The saved state (`moodline.shared.timeline.state`) holds everything that later cells depend on.
 """
 
 from typing import Final
 
 import msgspec
 
-from services.aggregator.tracker import StreamTracker, TrackedFace
-from shared.messages import Emotions, FaceEmotion, SkipReason
-from shared.settings import AggregatorSettings
-from shared.store.base import Cell
-from shared.timeline import (
+from moodline.services.aggregator.tracker import StreamTracker, TrackedFace
+from moodline.shared.messages import Emotions, FaceEmotion, SkipReason
+from moodline.shared.settings import AggregatorSettings
+from moodline.shared.store.base import Cell
+from moodline.shared.timeline import (
     LEVELS_S,
     MODELS_LEVEL_S,
     MODELS_SERIES,
@@ -37,8 +37,8 @@ from shared.timeline import (
     pack_track_summary,
     track_series,
 )
-from shared.timeline.bucket import NO_SKIPS, SKIP_REASONS, Seven, Skips
-from shared.timeline.state import OpenTrack, SavedState, TrackerState, load_state, save_state
+from moodline.shared.timeline.bucket import NO_SKIPS, SKIP_REASONS, Seven, Skips
+from moodline.shared.timeline.state import OpenTrack, SavedState, TrackerState, load_state, save_state
 
 _SPANS_US: Final = tuple(level_s * SECOND_US for level_s in LEVELS_S)
 

@@ -20,9 +20,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from services.alerts.rules import Direction, Rule, RuleKind
-from shared.emotions import EMOTIONS
-from shared.timeline.bucket import NO_SEVEN, Seven
+from moodline.services.alerts.rules import Direction, Rule, RuleKind
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.timeline.bucket import NO_SEVEN, Seven
 
 MINUTE_S: Final = 60
 _TRIM: Final = 5

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from typing import Final
 
-from services.alerts.evaluator import Second
-from shared.messages import Lane
-from shared.store import Progress
-from shared.store.base import TimelineStore
-from shared.streams import StreamSpec, StreamStatus
-from shared.timeline.bucket import SECOND_US, unpack
+from moodline.services.alerts.evaluator import Second
+from moodline.shared.messages import Lane
+from moodline.shared.store import Progress
+from moodline.shared.store.base import TimelineStore
+from moodline.shared.streams import StreamSpec, StreamStatus
+from moodline.shared.timeline.bucket import SECOND_US, unpack
 
 ON_ITS_WAY_S: Final = 5
 """What has not come in after so long is taken as absent."""

@@ -15,18 +15,18 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from services.alerts.evaluator import AlertEvent, AlertState, Reason, evaluate, first_state, withdraw
-from services.alerts.feed import closed_to_s, seconds
-from services.alerts.outbox import Outbox
-from services.alerts.records import ALERTS_LOG, KEEP, STATES, RuleBook, Saved, decode, encode, event_json, state_key
-from services.alerts.rules import Rule
-from shared.clock import Clock
-from shared.errors import RevisionConflictError, StoreError, StoreUnavailableError
-from shared.messages import Lane
-from shared.metrics import Metrics
-from shared.store import Progress, Store
-from shared.streams import StreamSpec, StreamStatus
-from shared.timeline.bucket import SECOND_US
+from moodline.services.alerts.evaluator import AlertEvent, AlertState, Reason, evaluate, first_state, withdraw
+from moodline.services.alerts.feed import closed_to_s, seconds
+from moodline.services.alerts.outbox import Outbox
+from moodline.services.alerts.records import ALERTS_LOG, KEEP, STATES, RuleBook, Saved, decode, encode, event_json, state_key
+from moodline.services.alerts.rules import Rule
+from moodline.shared.clock import Clock
+from moodline.shared.errors import RevisionConflictError, StoreError, StoreUnavailableError
+from moodline.shared.messages import Lane
+from moodline.shared.metrics import Metrics
+from moodline.shared.store import Progress, Store
+from moodline.shared.streams import StreamSpec, StreamStatus
+from moodline.shared.timeline.bucket import SECOND_US
 
 log = logging.getLogger("moodline.alerts")
 

@@ -5,10 +5,10 @@ from typing import Final
 
 import msgspec
 
-from services.alerts.records import LEASES, decode, encode
-from shared.clock import Clock
-from shared.errors import RevisionConflictError
-from shared.store.base import Documents
+from moodline.services.alerts.records import LEASES, decode, encode
+from moodline.shared.clock import Clock
+from moodline.shared.errors import RevisionConflictError
+from moodline.shared.store.base import Documents
 
 TERM_S: Final = 15.0
 _RENEW_S: Final = TERM_S / 3

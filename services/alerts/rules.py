@@ -6,9 +6,9 @@ from typing import Final
 
 import msgspec
 
-from shared.emotions import EMOTIONS
-from shared.errors import InvalidRuleError
-from shared.streams import STREAM_ID_PATTERN, StreamSpec
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.errors import InvalidRuleError
+from moodline.shared.streams import STREAM_ID_PATTERN, StreamSpec
 
 RULE_ID_PATTERN: Final = STREAM_ID_PATTERN
 LONGEST_S: Final = 86_400

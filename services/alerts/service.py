@@ -7,16 +7,16 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
-from services.alerts.judge import Judge
-from services.alerts.lease import Lease
-from services.alerts.outbox import Outbox
-from services.alerts.webhook import HttpSender, Sender, webhook_policy
-from shared.clock import Clock
-from shared.errors import MoodlineError, RevisionConflictError
-from shared.metrics import Metrics
-from shared.seal import open_sealer
-from shared.settings import Settings
-from shared.store import Store
+from moodline.services.alerts.judge import Judge
+from moodline.services.alerts.lease import Lease
+from moodline.services.alerts.outbox import Outbox
+from moodline.services.alerts.webhook import HttpSender, Sender, webhook_policy
+from moodline.shared.clock import Clock
+from moodline.shared.errors import MoodlineError, RevisionConflictError
+from moodline.shared.metrics import Metrics
+from moodline.shared.seal import open_sealer
+from moodline.shared.settings import Settings
+from moodline.shared.store import Store
 
 log = logging.getLogger("moodline.alerts")
 

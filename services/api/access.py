@@ -10,11 +10,11 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI
 from starlette.requests import HTTPConnection
 
-from services.api.context import Context, context_of
-from services.api.guard import SESSION_COOKIE
-from services.callers import Caller, Role, matches
-from shared.errors import NotAllowedError, StreamNotFoundError
-from shared.streams import StreamSpec
+from moodline.services.api.context import Context, context_of
+from moodline.services.auth.authenticator import SESSION_COOKIE
+from moodline.services.auth.callers import Caller, Role, matches
+from moodline.shared.errors import NotAllowedError, StreamNotFoundError
+from moodline.shared.streams import StreamSpec
 
 __all__ = [
     "Admin",

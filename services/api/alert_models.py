@@ -4,10 +4,10 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from services.alerts.evaluator import EventKind, Reason
-from services.alerts.rules import RULE_ID_PATTERN, Direction, RuleKind
-from services.alerts.webhook import URL_LIMIT
-from services.report.moments import Time
+from moodline.services.alerts.evaluator import EventKind, Reason
+from moodline.services.alerts.rules import RULE_ID_PATTERN, Direction, RuleKind
+from moodline.services.alerts.webhook import URL_LIMIT
+from moodline.services.report.moments import Time
 
 _RULE: Final[dict[str, Any]] = {
     "id": "angry-hall",

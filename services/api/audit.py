@@ -10,13 +10,13 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from services.api import PREFIX
-from services.api.access import Admin
-from services.api.context import Context, Ctx
-from services.api.errors import problem_responses
-from services.audit import Change, append_change, read_changes
-from services.callers import Caller, Role
-from services.report.moments import Time, to_datetime
+from moodline.services.api import PREFIX
+from moodline.services.api.access import Admin
+from moodline.services.api.context import Context, Ctx
+from moodline.services.api.errors import problem_responses
+from moodline.services.auth.audit import Change, append_change, read_changes
+from moodline.services.auth.callers import Caller, Role
+from moodline.services.report.moments import Time, to_datetime
 
 router = APIRouter(prefix=PREFIX, tags=["access"])
 

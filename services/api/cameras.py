@@ -5,13 +5,13 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
-from services.api.context import Context
-from services.api.media import checked_url
-from services.api.models import NewStream, StreamChange
-from shared.camera_url import MASK, CameraSecret, checked_credentials, endpoint_of, register_url
-from shared.errors import InvalidStreamError
-from shared.messages import Lane
-from shared.streams import PUSH_SCHEME, PUSH_URL, StreamSpec, is_pushed, lane_of_url
+from moodline.services.api.context import Context
+from moodline.services.api.media import checked_url
+from moodline.services.api.models import NewStream, StreamChange
+from moodline.shared.camera_url import MASK, CameraSecret, checked_credentials, endpoint_of, register_url
+from moodline.shared.errors import InvalidStreamError
+from moodline.shared.messages import Lane
+from moodline.shared.streams import PUSH_SCHEME, PUSH_URL, StreamSpec, is_pushed, lane_of_url
 
 _OF_CAMERAS: Final = ("username", "password", "transport", "tls_verify")
 

@@ -7,19 +7,19 @@ from typing import Annotated, Final
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from services.api.gate import Gate
-from services.api.guard import Guard
-from services.live_feed import LiveFeed
-from services.report.quick_json import StretchCache
-from shared.clock import Clock
-from shared.metrics import Metrics
-from shared.model_choice import Catalogue
-from shared.net_policy import NetPolicy
-from shared.probe import Prober
-from shared.push import Pushes
-from shared.seal import Sealer
-from shared.settings import Settings
-from shared.store import Store
+from moodline.services.api.gate import Gate
+from moodline.services.auth.authenticator import Guard
+from moodline.services.live.feed import LiveFeed
+from moodline.services.report.quick_json import StretchCache
+from moodline.shared.clock import Clock
+from moodline.shared.metrics import Metrics
+from moodline.shared.model_choice import Catalogue
+from moodline.shared.net_policy import NetPolicy
+from moodline.shared.probe import Prober
+from moodline.shared.push import Pushes
+from moodline.shared.seal import Sealer
+from moodline.shared.settings import Settings
+from moodline.shared.store import Store
 
 
 @dataclass(frozen=True, slots=True)

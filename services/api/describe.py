@@ -2,11 +2,11 @@
 
 from datetime import datetime
 
-from services.api.models import ProgressAnswer, Status, StreamAnswer, Video
-from services.report.moments import to_datetime
-from shared.messages import Lane
-from shared.store import Progress
-from shared.streams import StreamSpec, StreamState, StreamStatus, is_pushed
+from moodline.services.api.models import ProgressAnswer, Status, StreamAnswer, Video
+from moodline.services.report.moments import to_datetime
+from moodline.shared.messages import Lane
+from moodline.shared.store import Progress
+from moodline.shared.streams import StreamSpec, StreamState, StreamStatus, is_pushed
 
 
 def describe(spec: StreamSpec, status: StreamStatus, progress: Progress) -> StreamAnswer:

@@ -9,18 +9,18 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.api import PREFIX
-from services.api.access import Caller, Role, Viewer, identify, require_role, visible
-from services.api.context import Context, Ctx
-from services.api.errors import problem_responses
-from services.callers import matches
-from services.live_cursor import read_cursor
-from services.live_feed import Wish
-from services.live_subscription import Selects, Sent, Subscription
-from shared.errors import MoodlineError, NotAllowedError, QueryError, StoreError, UnauthorizedError
-from shared.streams import StreamSpec
-from shared.timeline.bucket import LEVELS_S
-from shared.timeline.times import parse_resolution
+from moodline.services.api import PREFIX
+from moodline.services.api.access import Caller, Role, Viewer, identify, require_role, visible
+from moodline.services.api.context import Context, Ctx
+from moodline.services.api.errors import problem_responses
+from moodline.services.auth.callers import matches
+from moodline.services.live.cursor import read_cursor
+from moodline.services.live.feed import Wish
+from moodline.services.live.subscription import Selects, Sent, Subscription
+from moodline.shared.errors import MoodlineError, NotAllowedError, QueryError, StoreError, UnauthorizedError
+from moodline.shared.streams import StreamSpec
+from moodline.shared.timeline.bucket import LEVELS_S
+from moodline.shared.timeline.times import parse_resolution
 
 log = logging.getLogger("moodline.api")
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from shared.errors import TooBusyError
+from moodline.shared.errors import TooBusyError
 
 
 class Gate:

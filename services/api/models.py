@@ -6,10 +6,10 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
-from services.report.moments import EPOCH, Time
-from shared.camera_url import URL_LIMIT
-from shared.messages import Lane
-from shared.streams import SAMPLE_FPS_MAX, STREAM_ID_PATTERN, FailureReason, StreamState, Transport
+from moodline.services.report.moments import EPOCH, Time
+from moodline.shared.camera_url import URL_LIMIT
+from moodline.shared.messages import Lane
+from moodline.shared.streams import SAMPLE_FPS_MAX, STREAM_ID_PATTERN, FailureReason, StreamState, Transport
 
 LABELS_LIMIT: Final = 32
 LABEL_VALUE_LIMIT: Final = 255

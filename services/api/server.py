@@ -9,7 +9,7 @@ from typing import Final, Literal, Self
 import uvicorn
 from fastapi import FastAPI
 
-from shared.errors import SettingsError
+from moodline.shared.errors import SettingsError
 
 _START_TIMEOUT_S: Final = 30.0
 _STOP_TIMEOUT_S: Final = 15.0

@@ -7,20 +7,20 @@ from typing import Annotated, Any, Final
 import msgspec
 from fastapi import APIRouter, Header, Query, Response
 
-from services.api import PREFIX
-from services.api.access import Caller, Operator, Viewer, require_scope, visible, visible_streams
-from services.api.audit import audited
-from services.api.cameras import address_fields, changed_address_fields
-from services.api.context import Context, Ctx
-from services.api.describe import describe, state_of
-from services.api.errors import problem_responses
-from services.api.models import NewStream, StreamAnswer, StreamChange, StreamPage
-from services.api.upload_folder import UploadFolder
-from services.report.moments import to_us
-from shared.errors import InvalidStreamError, RevisionConflictError, StreamNotFoundError, StreamStartedError
-from shared.messages import Lane
-from shared.store import Progress
-from shared.streams import StreamSpec, StreamState, StreamStatus, check_stream_id, parse_sample_fps
+from moodline.services.api import PREFIX
+from moodline.services.api.access import Caller, Operator, Viewer, require_scope, visible, visible_streams
+from moodline.services.api.audit import audited
+from moodline.services.api.cameras import address_fields, changed_address_fields
+from moodline.services.api.context import Context, Ctx
+from moodline.services.api.describe import describe, state_of
+from moodline.services.api.errors import problem_responses
+from moodline.services.api.models import NewStream, StreamAnswer, StreamChange, StreamPage
+from moodline.services.api.upload_folder import UploadFolder
+from moodline.services.report.moments import to_us
+from moodline.shared.errors import InvalidStreamError, RevisionConflictError, StreamNotFoundError, StreamStartedError
+from moodline.shared.messages import Lane
+from moodline.shared.store import Progress
+from moodline.shared.streams import StreamSpec, StreamState, StreamStatus, check_stream_id, parse_sample_fps
 
 router = APIRouter(prefix=PREFIX, tags=["streams"])
 

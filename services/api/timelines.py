@@ -6,21 +6,21 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Header, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.api import PREFIX
-from services.api.access import Caller, Viewer, visible
-from services.api.context import Context, Ctx
-from services.api.errors import problem_responses
-from services.report.document import SummaryDocument, TimelineDocument, summary_document, timeline_document
-from services.report.export import timeline_csv
-from services.report.quick_json import timeline_json
-from services.report.tracks import TrackPage, TrackTimelineDocument, track_document, track_timeline_document
-from shared.errors import QueryError
-from shared.messages import Lane
-from shared.streams import StreamSpec
-from shared.timeline.levels import Extent
-from shared.timeline.query import TimelineQuery, extent, find_cells, timeline
-from shared.timeline.times import parse_resolution, parse_time
-from shared.timeline.track_query import track_list, track_timeline
+from moodline.services.api import PREFIX
+from moodline.services.api.access import Caller, Viewer, visible
+from moodline.services.api.context import Context, Ctx
+from moodline.services.api.errors import problem_responses
+from moodline.services.report.document import SummaryDocument, TimelineDocument, summary_document, timeline_document
+from moodline.services.report.export import timeline_csv
+from moodline.services.report.quick_json import timeline_json
+from moodline.services.report.tracks import TrackPage, TrackTimelineDocument, track_document, track_timeline_document
+from moodline.shared.errors import QueryError
+from moodline.shared.messages import Lane
+from moodline.shared.streams import StreamSpec
+from moodline.shared.timeline.levels import Extent
+from moodline.shared.timeline.query import TimelineQuery, extent, find_cells, timeline
+from moodline.shared.timeline.times import parse_resolution, parse_time
+from moodline.shared.timeline.track_query import track_list, track_timeline
 
 router = APIRouter(prefix=PREFIX, tags=["timelines"])
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from shared.errors import DiskFullError
-from shared.settings import Settings
+from moodline.shared.errors import DiskFullError
+from moodline.shared.settings import Settings
 
 log = logging.getLogger("moodline.api.uploads")
 

@@ -16,8 +16,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from shared.emotions import CROP_SIDE_PX, EMOTIONS
-from shared.errors import ModelError
+from moodline.shared.emotions import CROP_SIDE_PX, EMOTIONS
+from moodline.shared.errors import ModelError
 
 FORMAT: Final = 1
 MANIFEST, WEIGHTS = "model.json", "weights.npz"

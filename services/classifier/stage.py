@@ -8,15 +8,15 @@ from typing import Protocol, TypeAlias, cast
 import numpy as np
 from msgspec.structs import replace
 
-from services.classifier.model import Model
-from services.classifier.quantise import quantised
-from shared.admission import FILE_BATCH_S, LIVE_BATCH, Admission, Candidate, ServiceTime
-from shared.emotions import CROP_SIDE_PX
-from shared.errors import MessageError, ModelError
-from shared.messages import Emotions, End, FaceEmotion, Faces, Hop, Lane, Message, topic
-from shared.metrics import Metrics
-from shared.settings import ClassifierSettings
-from shared.stage import Output, Received, Send
+from moodline.services.classifier.model import Model
+from moodline.services.classifier.quantise import quantised
+from moodline.shared.admission import FILE_BATCH_S, LIVE_BATCH, Admission, Candidate, ServiceTime
+from moodline.shared.emotions import CROP_SIDE_PX
+from moodline.shared.errors import MessageError, ModelError
+from moodline.shared.messages import Emotions, End, FaceEmotion, Faces, Hop, Lane, Message, topic
+from moodline.shared.metrics import Metrics
+from moodline.shared.settings import ClassifierSettings
+from moodline.shared.stage import Output, Received, Send
 
 log = logging.getLogger("moodline.classifier")
 

@@ -10,12 +10,12 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from services.classifier.model import Model
-from shared.clock import Clock
-from shared.errors import ModelError, StoreError
-from shared.metrics import Metrics
-from shared.model_choice import ModelChoice, ModelRefusal, read_choice, write_refusal
-from shared.store.base import Notes
+from moodline.services.classifier.model import Model
+from moodline.shared.clock import Clock
+from moodline.shared.errors import ModelError, StoreError
+from moodline.shared.metrics import Metrics
+from moodline.shared.model_choice import ModelChoice, ModelRefusal, read_choice, write_refusal
+from moodline.shared.store.base import Notes
 
 log = logging.getLogger("moodline.classifier")
 

@@ -5,9 +5,9 @@ from typing import Final
 
 import msgspec
 
-from shared.errors import StreamNotFoundError
-from shared.store import Store
-from shared.streams import StreamSpec, StreamState
+from moodline.shared.errors import StreamNotFoundError
+from moodline.shared.store import Store
+from moodline.shared.streams import StreamSpec, StreamState
 
 _MARGIN_S: Final = 15.0
 """A process that lives has said it by then."""

@@ -17,25 +17,25 @@ from typing import Final, Protocol
 
 import msgspec
 
-from services.ingest.abandoned import settle_abandoned
-from services.ingest.live.camera_reader import CameraParts, CameraThread, Link
-from services.ingest.live.records import Job
-from services.ingest.plan import Wish, content_of, wish_for
-from services.ingest.progress_watch import ProgressWatch
-from services.ingest.reader import WORKER, Outcome, ReaderParts
-from services.ingest.reader_thread import ReaderThread
-from services.ingest.source import SourceOpener, open_source
-from services.ingest.stream_gauges import StreamGauges
-from services.ingest.stream_thread import StreamThread
-from shared.bus import Consumer, Producer, partition_for
-from shared.camera import CameraAddress
-from shared.clock import Clock
-from shared.errors import BusError, BusUnavailableError, StoreUnavailableError, StreamNotFoundError
-from shared.messages import STREAMS_TOPIC, Lane
-from shared.metrics import Metrics
-from shared.settings import IngestSettings
-from shared.store import Store
-from shared.streams import StreamSpec, StreamState, StreamStatus, is_pushed
+from moodline.services.ingest.abandoned import settle_abandoned
+from moodline.services.ingest.camera.reader import CameraParts, CameraThread, Link
+from moodline.services.ingest.file.open import SourceOpener, open_source
+from moodline.services.ingest.file.progress_watch import ProgressWatch
+from moodline.services.ingest.file.reader import WORKER, Outcome, ReaderParts
+from moodline.services.ingest.file.reader_thread import ReaderThread
+from moodline.services.ingest.live.records import Job
+from moodline.services.ingest.stream.gauges import StreamGauges
+from moodline.services.ingest.stream.plan import Wish, content_of, wish_for
+from moodline.services.ingest.stream.thread import StreamThread
+from moodline.shared.bus import Consumer, Producer, partition_for
+from moodline.shared.camera import CameraAddress
+from moodline.shared.clock import Clock
+from moodline.shared.errors import BusError, BusUnavailableError, StoreUnavailableError, StreamNotFoundError
+from moodline.shared.messages import STREAMS_TOPIC, Lane
+from moodline.shared.metrics import Metrics
+from moodline.shared.settings import IngestSettings
+from moodline.shared.store import Store
+from moodline.shared.streams import StreamSpec, StreamState, StreamStatus, is_pushed
 
 log = logging.getLogger("moodline.ingest")
 
@@ -53,7 +53,7 @@ _FULL_EVERY: Final = 10
 
 
 class CameraOpener(Protocol):
-    """What reading cameras takes; see `services.ingest.live.cameras.Cameras`."""
+    """What reading cameras takes; see `moodline.services.ingest.camera.cameras.Cameras`."""
 
     def open(self, job: Job) -> Link: ...
 

@@ -4,11 +4,11 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.report.moments import Time, to_datetime
-from services.report.statistics import STATISTICS_EXAMPLE, WindowStatistics, window_statistics
-from shared.emotions import EMOTIONS
-from shared.messages import Lane
-from shared.timeline.points import EmptyReason, Shares, TimelineAnswer, TimelinePoint
+from moodline.services.report.moments import Time, to_datetime
+from moodline.services.report.statistics import STATISTICS_EXAMPLE, WindowStatistics, window_statistics
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.messages import Lane
+from moodline.shared.timeline.points import EmptyReason, Shares, TimelineAnswer, TimelinePoint
 
 DIGITS: Final = 6
 

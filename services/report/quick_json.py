@@ -16,14 +16,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from services.report.document import DIGITS, TimelineDocument, point_document
-from services.report.moments import iso, to_datetime
-from shared.emotions import EMOTIONS, PROBABILITY_SCALE
-from shared.messages import Lane
-from shared.timeline.bucket import SECOND_US, SKIP_REASONS, Bucket, merge_all
-from shared.timeline.columns import Columns, unpack_columns
-from shared.timeline.points import EmptyReason, make_point
-from shared.timeline.query import FoundCells
+from moodline.services.report.columns import Columns, unpack_columns
+from moodline.services.report.document import DIGITS, TimelineDocument, point_document
+from moodline.services.report.moments import iso, to_datetime
+from moodline.shared.emotions import EMOTIONS, PROBABILITY_SCALE
+from moodline.shared.messages import Lane
+from moodline.shared.timeline.bucket import SECOND_US, SKIP_REASONS, Bucket, merge_all
+from moodline.shared.timeline.points import EmptyReason, make_point
+from moodline.shared.timeline.query import FoundCells
 
 _SCALE: Final = 10.0**DIGITS
 _NEAR_A_TIE: Final = 1e-6

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.emotions import EMOTIONS
-from shared.timeline.points import EmptyReason
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.timeline.points import EmptyReason
 
 if TYPE_CHECKING:
-    from services.report.document import PointDocument
+    from moodline.services.report.document import PointDocument
 
 _DIGITS: Final = 6
 STATISTICS_EXAMPLE: Final[dict[str, Any]] = {

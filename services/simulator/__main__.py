@@ -1,4 +1,4 @@
-"""`python -m services.simulator`: serves what the first line of standard input says, until standard input ends.
+"""`python -m moodline.services.simulator`: serves what the first line of standard input says, until standard input ends.
 
 So the server ends with the process that started it, however that one ends. Answers with one line: `Ports`, or an error.
 """
@@ -9,9 +9,9 @@ import sys
 
 import msgspec
 
-from services.simulator.options import Options
-from services.simulator.server import SimulatorServer
-from shared.errors import MoodlineError
+from moodline.services.simulator.options import Options
+from moodline.services.simulator.server import SimulatorServer
+from moodline.shared.errors import MoodlineError
 
 
 async def serve() -> None:

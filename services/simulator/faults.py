@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from shared.errors import SettingsError
+from moodline.shared.errors import SettingsError
 
 
 class Kind(StrEnum):

@@ -9,14 +9,14 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from services.simulator.auth import Guard
-from services.simulator.faults import Fault, Kind, parse_fault
-from services.simulator.options import JPEG_SIDE_MAX_PX, Codec, Options, Picture
-from shared.errors import MoodlineError, SettingsError
+from moodline.services.simulator.auth import Guard
+from moodline.services.simulator.faults import Fault, Kind, parse_fault
+from moodline.services.simulator.options import JPEG_SIDE_MAX_PX, Codec, Options, Picture
+from moodline.shared.errors import MoodlineError, SettingsError
 
 if TYPE_CHECKING:
-    from services.simulator.camera import Camera
-    from services.simulator.film import Track
+    from moodline.services.simulator.camera import Camera
+    from moodline.services.simulator.film import Track
 
 _BODY_LIMIT_BYTES: Final = 64 * 1024
 _REQUEST_S: Final = 10.0

@@ -7,8 +7,8 @@ from typing import Final
 
 import msgspec
 
-from shared.errors import SettingsError
-from shared.streams import parse_sample_fps
+from moodline.shared.errors import SettingsError
+from moodline.shared.streams import parse_sample_fps
 
 SIDE_MAX_PX: Final = 4096
 JPEG_SIDE_MAX_PX: Final = 2040

@@ -10,11 +10,11 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from services.simulator.auth import Guard
-from services.simulator.camera import Camera
-from services.simulator.faults import NO_FAULT, Kind
-from services.simulator.players import TcpPlayer, UdpPlayer, reset_connection
-from services.simulator.sdp import TRACK_NAME, describe
+from moodline.services.simulator.auth import Guard
+from moodline.services.simulator.camera import Camera
+from moodline.services.simulator.faults import NO_FAULT, Kind
+from moodline.services.simulator.players import TcpPlayer, UdpPlayer, reset_connection
+from moodline.services.simulator.sdp import TRACK_NAME, describe
 
 _REQUEST_LIMIT_BYTES: Final = 64 * 1024
 _PUBLIC: Final = "OPTIONS, DESCRIBE, SETUP, PLAY, PAUSE, GET_PARAMETER, SET_PARAMETER, TEARDOWN"

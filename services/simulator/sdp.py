@@ -4,10 +4,10 @@ import base64
 from collections.abc import Sequence
 from typing import Final
 
-from services.simulator.absurd import absurd_sps
-from services.simulator.camera import DYNAMIC_TYPE, payload_type
-from services.simulator.film import CLOCK_HZ, Track
-from services.simulator.options import Codec
+from moodline.services.simulator.absurd import absurd_sps
+from moodline.services.simulator.camera import DYNAMIC_TYPE, payload_type
+from moodline.services.simulator.film import CLOCK_HZ, Track
+from moodline.services.simulator.options import Codec
 
 TRACK_NAME: Final = "trackID=0"
 BIG_SDP_BYTES: Final = 4 * 1024 * 1024

@@ -6,16 +6,16 @@ from html import escape
 
 from nicegui import ui
 
-from services.api.models import StreamAnswer
-from services.report.document import TimelineDocument
-from services.report.moments import clock_text
-from services.web.chart_data import faces_per_frame
-from services.web.eta import Eta
-from services.web.layout import button, relabel
-from services.web.strip import strip_svg
-from services.web.words import STATES, age_text, frame_rate, span_text, why_text
-from shared.messages import Lane
-from shared.streams import StreamState
+from moodline.services.api.models import StreamAnswer
+from moodline.services.report.document import TimelineDocument
+from moodline.services.report.moments import clock_text
+from moodline.services.web.chart_data import faces_per_frame
+from moodline.services.web.eta import Eta
+from moodline.services.web.layout import button, relabel
+from moodline.services.web.strip import strip_svg
+from moodline.services.web.words import STATES, age_text, frame_rate, span_text, why_text
+from moodline.shared.messages import Lane
+from moodline.shared.streams import StreamState
 
 
 @dataclass(frozen=True, slots=True)

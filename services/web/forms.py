@@ -7,13 +7,13 @@ from typing import Any, Final
 from nicegui import ui
 from pydantic import ValidationError
 
-from services.api.models import NewStream, StreamAnswer, StreamChange
-from services.web.layout import button, refusals_shown, say
-from services.web.visit import Visit
-from services.web.words import labels_from, labels_text, problems_of
-from shared.errors import MoodlineError
-from shared.messages import Lane
-from shared.streams import Transport
+from moodline.services.api.models import NewStream, StreamAnswer, StreamChange
+from moodline.services.web.layout import button, refusals_shown, say
+from moodline.services.web.visit import Visit
+from moodline.services.web.words import labels_from, labels_text, problems_of
+from moodline.shared.errors import MoodlineError
+from moodline.shared.messages import Lane
+from moodline.shared.streams import Transport
 
 Done = Callable[[StreamAnswer], Awaitable[None]]
 

@@ -5,20 +5,20 @@ from typing import Any, Final
 from fastapi import Request, Response
 from nicegui import ui
 
-from services.api.models import NewStream, StreamAnswer
-from services.callers import LOCAL
-from services.sample import SAMPLE_URL
-from services.web.alerts import AlertBanner
-from services.web.cards import Acts, Card
-from services.web.elements import FileDrop
-from services.web.forms import StreamForm, confirm_delete
-from services.web.layout import button, frame, leave_to_sign_in, refusals_shown
-from services.web.visit import Visit, admit
-from services.web.windows import Window
-from services.web.words import id_from_name
-from shared.errors import MoodlineError, UnauthorizedError
-from shared.messages import Lane
-from shared.streams import PUSH_URL, StreamState
+from moodline.services.analysis.sample import SAMPLE_URL
+from moodline.services.api.models import NewStream, StreamAnswer
+from moodline.services.auth.callers import LOCAL
+from moodline.services.web.alerts import AlertBanner
+from moodline.services.web.cards import Acts, Card
+from moodline.services.web.elements import FileDrop
+from moodline.services.web.forms import StreamForm, confirm_delete
+from moodline.services.web.layout import button, frame, leave_to_sign_in, refusals_shown
+from moodline.services.web.visit import Visit, admit
+from moodline.services.web.windows import Window
+from moodline.services.web.words import id_from_name
+from moodline.shared.errors import MoodlineError, UnauthorizedError
+from moodline.shared.messages import Lane
+from moodline.shared.streams import PUSH_URL, StreamState
 
 _TICK_S: Final = 1.0
 _MOODS_EVERY: Final = 4

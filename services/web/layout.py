@@ -8,10 +8,10 @@ from typing import Final
 
 from nicegui import ui
 
-from services.api import PREFIX
-from services.report.palette import EMOTION_COLORS
-from services.web.strip import hatch_patterns
-from shared.errors import MoodlineError, UnauthorizedError
+from moodline.services.api import PREFIX
+from moodline.services.report.palette import EMOTION_COLORS
+from moodline.services.web.strip import hatch_patterns
+from moodline.shared.errors import MoodlineError, UnauthorizedError
 
 _STATIC: Final = Path(__file__).parent / "static"
 

@@ -9,7 +9,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Scope
 
-from services.api.context import CONTEXT_KEY, Context
+from moodline.services.api.context import CONTEXT_KEY, Context
 
 _EXACT: Final = frozenset({"/", "/sign-in", "/favicon.ico"})
 _BELOW: Final = ("/streams/", "/_nicegui")
@@ -32,15 +32,15 @@ class _PageRoutes(Mount):
 
 
 def mount_page(app: FastAPI) -> None:
-    """Serve the page from an application of `services.api.app.create_app`. Once in a process: NiceGUI has one page tree."""
+    """Serve the page from an application of `moodline.services.api.app.create_app`. Once in a process: NiceGUI has one page tree."""
     if find_spec("nicegui") is None:
         app.add_api_route("/", _how_to_get_it, include_in_schema=False)
         return
     from nicegui import ui
 
-    from services.web.home import register as register_home
-    from services.web.sign_in import register as register_sign_in
-    from services.web.stream_page import register as register_stream
+    from moodline.services.web.home import register as register_home
+    from moodline.services.web.sign_in import register as register_sign_in
+    from moodline.services.web.stream_page import register as register_stream
 
     for register in (register_home, register_stream, register_sign_in):
         register()

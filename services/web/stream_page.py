@@ -7,27 +7,27 @@ from urllib.parse import urlencode
 from fastapi import Request, Response
 from nicegui import ui
 
-from services.api import PREFIX
-from services.api.models import StreamAnswer
-from services.api.timelines import TrackListParameters
-from services.callers import LOCAL
-from services.report.document import TimelineDocument
-from services.report.moments import iso, length_text, to_datetime, to_us
-from services.web.alerts import AlertBanner
-from services.web.cards import progress_html
-from services.web.chart_data import chart_of
-from services.web.elements import CameraSender, MoodTimeline
-from services.web.eta import Eta
-from services.web.forms import StreamForm, confirm_delete
-from services.web.home import toggle
-from services.web.layout import button, frame, leave_to_sign_in, refusals_shown
-from services.web.panels import faces_html, legend_html, totals_html
-from services.web.visit import Visit, admit
-from services.web.windows import SECOND_US, SPANS, Window
-from services.web.words import STATES, age_text, frame_rate, why_text
-from shared.errors import MoodlineError, StreamNotFoundError, UnauthorizedError
-from shared.messages import Lane
-from shared.streams import StreamState, is_pushed
+from moodline.services.api import PREFIX
+from moodline.services.api.models import StreamAnswer
+from moodline.services.api.timelines import TrackListParameters
+from moodline.services.auth.callers import LOCAL
+from moodline.services.report.document import TimelineDocument
+from moodline.services.report.moments import iso, length_text, to_datetime, to_us
+from moodline.services.web.alerts import AlertBanner
+from moodline.services.web.cards import progress_html
+from moodline.services.web.chart_data import chart_of
+from moodline.services.web.elements import CameraSender, MoodTimeline
+from moodline.services.web.eta import Eta
+from moodline.services.web.forms import StreamForm, confirm_delete
+from moodline.services.web.home import toggle
+from moodline.services.web.layout import button, frame, leave_to_sign_in, refusals_shown
+from moodline.services.web.panels import faces_html, legend_html, totals_html
+from moodline.services.web.visit import Visit, admit
+from moodline.services.web.windows import SECOND_US, SPANS, Window
+from moodline.services.web.words import STATES, age_text, frame_rate, why_text
+from moodline.shared.errors import MoodlineError, StreamNotFoundError, UnauthorizedError
+from moodline.shared.messages import Lane
+from moodline.shared.streams import StreamState, is_pushed
 
 _TICK_S: Final = 1.0
 _LIVE_SPAN_S: Final = 600

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, replace
 from typing import Final
 
-from services.api.timelines import TimelineParameters
-from services.report.moments import iso, to_datetime
-from shared.messages import Lane
-from shared.timeline.levels import Extent
+from moodline.services.api.timelines import TimelineParameters
+from moodline.services.report.moments import iso, to_datetime
+from moodline.shared.messages import Lane
+from moodline.shared.timeline.levels import Extent
 
 SECOND_US: Final = 1_000_000
 SPANS: Final[tuple[tuple[str, int | None], ...]] = (
@@ -24,7 +24,7 @@ LEAST_S: Final = 10
 MOST_POINTS: Final = 361
 """An hour in steps of 10 s, and one more, since a window may begin within a point."""
 _ON_ITS_WAY_S: Final = 5
-"""What a live stream's newest points may lack; as in `services.api.timelines`."""
+"""What a live stream's newest points may lack; as in `moodline.services.api.timelines`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from urllib.parse import urlencode
 
 from pydantic import ValidationError
 
-from services.api.models import StreamAnswer
-from shared.errors import InvalidStreamError, MoodlineError
-from shared.messages import Lane
-from shared.streams import StreamState
+from moodline.services.api.models import StreamAnswer
+from moodline.shared.errors import InvalidStreamError, MoodlineError
+from moodline.shared.messages import Lane
+from moodline.shared.streams import StreamState
 
 STATES: Final[dict[StreamState, tuple[str, str]]] = {
     StreamState.PENDING: ("waiting", "idle"),

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from shared.bus.base import OLDEST, Bus, Consumer, ConsumerSettings, Headers, Position, Producer, Record
-from shared.bus.partition import partition_for
-from shared.errors import SettingsError
+from moodline.shared.bus.base import OLDEST, Bus, Consumer, ConsumerSettings, Headers, Position, Producer, Record
+from moodline.shared.bus.partition import partition_for
+from moodline.shared.errors import SettingsError
 
 __all__ = [
     "OLDEST",
@@ -40,12 +40,12 @@ def open_bus(
     """
     scheme = url.partition("://")[0]
     if scheme == "memory":
-        from shared.bus.memory import MemoryBus
+        from moodline.shared.bus.memory import MemoryBus
 
         return MemoryBus(partitions=partitions, max_bytes=max_bytes)
     if scheme == "kafka":
         try:
-            from shared.bus.kafka import KafkaBus
+            from moodline.shared.bus.kafka import KafkaBus
         except ModuleNotFoundError as error:
             raise SettingsError(f"kafka:// needs the package {error.name}: pip install 'moodline[kafka]'") from error
         return KafkaBus(url, partitions=partitions, on_trouble=on_trouble)

@@ -1,6 +1,6 @@
 """`kafka://host:port[,host:port…]`: the bus on Apache Kafka, through librdkafka.
 
-It keeps the contract of `shared.bus.base`, with these particulars:
+It keeps the contract of `moodline.shared.bus.base`, with these particulars:
 
 - Each topic of a consumer is read in a group of its own, `{group}.{topic}`.
 - While no broker is reachable, `poll` returns nothing and the client tries again by itself, for as long as it takes; a
@@ -19,12 +19,12 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
 
-from shared.bus.base import ConsumerSettings
-from shared.bus.kafka_consumer import KafkaConsumer
-from shared.bus.kafka_producer import KafkaProducer
-from shared.bus.kafka_settings import admin_config, log, open_client, parse_url
-from shared.bus.kafka_topics import FoundTopic, declared_config
-from shared.errors import BusClosedError, BusError, BusUnavailableError
+from moodline.shared.bus.base import ConsumerSettings
+from moodline.shared.bus.kafka_consumer import KafkaConsumer
+from moodline.shared.bus.kafka_producer import KafkaProducer
+from moodline.shared.bus.kafka_settings import admin_config, log, open_client, parse_url
+from moodline.shared.bus.kafka_topics import FoundTopic, declared_config
+from moodline.shared.errors import BusClosedError, BusError, BusUnavailableError
 
 _REQUEST_S: Final = 5.0
 _RETRY_S: Final = 0.2

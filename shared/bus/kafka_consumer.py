@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
-from shared.bus.base import OLDEST, ConsumerSettings, Position, Record
-from shared.bus.kafka_settings import KafkaAddress, consumer_config, log, open_client
-from shared.errors import BusClosedError, BusError, BusUnavailableError
+from moodline.shared.bus.base import OLDEST, ConsumerSettings, Position, Record
+from moodline.shared.bus.kafka_settings import KafkaAddress, consumer_config, log, open_client
+from moodline.shared.errors import BusClosedError, BusError, BusUnavailableError
 
 _SLICE_S: Final = 0.01
 """How long a wait on the first lane leaves the others alone: bounds what that adds to their latency."""

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from shared.bus.base import Headers
-from shared.bus.kafka_settings import MAX_RECORD_BYTES, KafkaAddress, open_client, producer_config
-from shared.errors import BusClosedError, BusError, BusFullError, DeliveryError
+from moodline.shared.bus.base import Headers
+from moodline.shared.bus.kafka_settings import MAX_RECORD_BYTES, KafkaAddress, open_client, producer_config
+from moodline.shared.errors import BusClosedError, BusError, BusFullError, DeliveryError
 
 _SERVE_S: Final = 0.05
 _CLOSE_S: Final = 5.0

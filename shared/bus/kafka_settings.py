@@ -12,8 +12,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 from confluent_kafka import KafkaError, KafkaException
 
-from shared.bus.retention import Retention
-from shared.errors import SettingsError
+from moodline.shared.bus.retention import Retention
+from moodline.shared.errors import SettingsError
 
 log = logging.getLogger("moodline.bus.kafka")
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from shared.bus.kafka_settings import topic_config
-from shared.bus.retention import retention_of
+from moodline.shared.bus.kafka_settings import topic_config
+from moodline.shared.bus.retention import retention_of
 
 PARTITIONS: Final = "partitions"
 

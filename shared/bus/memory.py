@@ -1,11 +1,11 @@
 """`memory://`: the bus inside one process, for the embedded service and for tests.
 
-It keeps the contract of `shared.bus.base`, rebalancing included, with these particulars:
+It keeps the contract of `moodline.shared.bus.base`, rebalancing included, with these particulars:
 
 - A topic holds at most `max_bytes`. A record is freed once every group that ever subscribed to the topic has committed
   past it, so `OLDEST` is the oldest record that some group still needs. Records that were sent before the first group
   subscribed wait for it. While there is no room, `send` blocks.
-- Topics that nobody has to read (`drops_oldest` in `shared.bus.retention`: dead letters) keep only their newest bytes.
+- Topics that nobody has to read (`drops_oldest` in `moodline.shared.bus.retention`: dead letters) keep only their newest bytes.
 - The old owner of a partition gives it up in its own `poll`. If it does not poll (or commit) for the session time-out while
   another consumer waits for the partition, it is put out of the group and joins again at its next `poll`.
 - A commit never goes back. A `seek` to a place that is not kept goes to the oldest record kept, as on Kafka.
@@ -18,12 +18,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-from shared.bus.base import ConsumerSettings, Headers, Position, Record
-from shared.bus.memory_group import Member, Share
-from shared.bus.memory_log import Topic, size_of
-from shared.bus.retention import retention_of
-from shared.clock import Clock, SystemClock
-from shared.errors import BusClosedError, BusError, BusFullError, DeliveryError
+from moodline.shared.bus.base import ConsumerSettings, Headers, Position, Record
+from moodline.shared.bus.memory_group import Member, Share
+from moodline.shared.bus.memory_log import Topic, size_of
+from moodline.shared.bus.retention import retention_of
+from moodline.shared.clock import Clock, SystemClock
+from moodline.shared.errors import BusClosedError, BusError, BusFullError, DeliveryError
 
 _DROPPING_BYTES: Final = 4 * 1024 * 1024
 _REBALANCE_LOOK_S: Final = 0.2

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Sequence
 
-from shared.bus.memory_log import Topic
+from moodline.shared.bus.memory_log import Topic
 
 
 class Member:

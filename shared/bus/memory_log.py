@@ -3,11 +3,11 @@
 import threading
 from typing import TYPE_CHECKING, Final
 
-from shared.bus.base import Headers, Position, Record
-from shared.bus.partition import partition_for
+from moodline.shared.bus.base import Headers, Position, Record
+from moodline.shared.bus.partition import partition_for
 
 if TYPE_CHECKING:
-    from shared.bus.memory_group import Share
+    from moodline.shared.bus.memory_group import Share
 
 RECORD_OVERHEAD_BYTES: Final = 320
 """What a record costs besides its key and value: its objects in CPython, so that the bound holds for tiny records too."""

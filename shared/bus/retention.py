@@ -2,7 +2,7 @@
 
 from typing import Final, NamedTuple
 
-from shared.messages import ALL_TOPICS, DLQ_TOPIC, STREAMS_TOPIC, Hop, Lane, topic
+from moodline.shared.messages import ALL_TOPICS, DLQ_TOPIC, STREAMS_TOPIC, Hop, Lane, topic
 
 _MiB: Final = 1024 * 1024
 _MINUTE_S: Final = 60

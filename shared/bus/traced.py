@@ -4,15 +4,15 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Final
 
-from shared.bus.base import Bus, Consumer, ConsumerSettings, Headers, Position, Producer, Record
-from shared.messages import Hop, Lane, topic
-from shared.tracing import Tracing
+from moodline.shared.bus.base import Bus, Consumer, ConsumerSettings, Headers, Position, Producer, Record
+from moodline.shared.messages import Hop, Lane, topic
+from moodline.shared.tracing import Tracing
 
 _HOPS: Final = {topic(hop, lane): hop for hop in Hop for lane in Lane}
 
 
 class TracedBus:
-    """Keeps the contract of `shared.bus.base`, as the bus around which it is does. Closing it ends the tracing."""
+    """Keeps the contract of `moodline.shared.bus.base`, as the bus around which it is does. Closing it ends the tracing."""
 
     def __init__(self, bus: Bus, tracing: Tracing) -> None:
         self._bus = bus

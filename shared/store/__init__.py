@@ -1,7 +1,7 @@
 """The store: `sqlite:///path` for one machine, `redis://host:port/db` for many. A URL chooses the adapter."""
 
-from shared.errors import SettingsError
-from shared.store.base import (
+from moodline.shared.errors import SettingsError
+from moodline.shared.store.base import (
     ApplyResult,
     Cell,
     CellRange,
@@ -54,12 +54,12 @@ def open_store(url: str, retention: Retention) -> Store:
     """
     scheme = url.partition("://")[0]
     if scheme == "sqlite":
-        from shared.store.sqlite import SqliteStore
+        from moodline.shared.store.sqlite import SqliteStore
 
         return SqliteStore(url, retention)
     if scheme in ("redis", "rediss"):
         try:
-            from shared.store.redis import RedisStore
+            from moodline.shared.store.redis import RedisStore
         except ModuleNotFoundError as error:
             raise SettingsError(f"redis:// needs the package {error.name}: pip install 'moodline[redis]'") from error
         return RedisStore(url, retention)

@@ -23,8 +23,8 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from shared.bus.base import Position
-from shared.streams import StreamSpec, StreamStatus
+from moodline.shared.bus.base import Position
+from moodline.shared.streams import StreamSpec, StreamStatus
 
 
 class Mark(NamedTuple):

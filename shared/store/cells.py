@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from shared.errors import StoreError
-from shared.store.base import BLOCK_CELLS, Retention
+from moodline.shared.errors import StoreError
+from moodline.shared.store.base import BLOCK_CELLS, Retention
 
 INDEX_LIMIT: Final = 2**53
 """Cell indices lie within plus and minus this; a timeline in seconds needs less than 2**40."""

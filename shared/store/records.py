@@ -2,8 +2,8 @@
 
 import msgspec
 
-from shared.errors import RevisionConflictError, StoreError
-from shared.streams import StreamSpec, StreamStatus
+from moodline.shared.errors import RevisionConflictError, StoreError
+from moodline.shared.streams import StreamSpec, StreamStatus
 
 _encoder = msgspec.json.Encoder()
 _specs = msgspec.json.Decoder(StreamSpec)

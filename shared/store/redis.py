@@ -7,14 +7,20 @@ from typing import Any, Final
 
 import msgspec
 
-from shared.bus.base import Position
-from shared.clock import Clock, SystemClock
-from shared.errors import RevisionConflictError, StoreError, StoreUnavailableError, StreamExistsError, StreamNotFoundError
-from shared.store.base import BLOCK_CELLS, ApplyResult, CellRange, Claim, Mark, Progress, Retention, TimelineUpdate
-from shared.store.cells import SESSION_LIMIT, clamp, kept_s, session_floor_ms
-from shared.store.records import decode_spec, decode_status, encode_record
-from shared.store.redis_documents import RedisDocuments
-from shared.store.redis_layout import (
+from moodline.shared.bus.base import Position
+from moodline.shared.clock import Clock, SystemClock
+from moodline.shared.errors import (
+    RevisionConflictError,
+    StoreError,
+    StoreUnavailableError,
+    StreamExistsError,
+    StreamNotFoundError,
+)
+from moodline.shared.store.base import BLOCK_CELLS, ApplyResult, CellRange, Claim, Mark, Progress, Retention, TimelineUpdate
+from moodline.shared.store.cells import SESSION_LIMIT, clamp, kept_s, session_floor_ms
+from moodline.shared.store.records import decode_spec, decode_status, encode_record
+from moodline.shared.store.redis_documents import RedisDocuments
+from moodline.shared.store.redis_layout import (
     NOTES_KEY,
     SHARED_KEYS,
     block_name,
@@ -25,8 +31,8 @@ from shared.store.redis_layout import (
     stream_keys,
     unpack_cells,
 )
-from shared.store.redis_link import Argument, Call, RedisLink, Script
-from shared.streams import StreamSpec, StreamStatus
+from moodline.shared.store.redis_link import Argument, Call, RedisLink, Script
+from moodline.shared.streams import StreamSpec, StreamStatus
 
 SCHEMA_VERSION: Final = 1
 _RETRY_S: Final = 5.0

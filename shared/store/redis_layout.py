@@ -26,8 +26,8 @@ its block then costs more memory.
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from shared.store.base import BLOCK_CELLS, Cell
-from shared.store.cells import block_of
+from moodline.shared.store.base import BLOCK_CELLS, Cell
+from moodline.shared.store.cells import block_of
 
 FIELD_BYTES: Final = 64
 _TWO_FIELDS_BYTES: Final = 2 * FIELD_BYTES

@@ -14,8 +14,8 @@ from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
 from redis.retry import Retry
 
-from shared.clock import Clock
-from shared.errors import SettingsError, StoreError, StoreUnavailableError
+from moodline.shared.clock import Clock
+from moodline.shared.errors import SettingsError, StoreError, StoreUnavailableError
 
 Argument = str | bytes | int
 Call = tuple[Argument, ...]

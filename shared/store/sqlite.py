@@ -9,15 +9,15 @@ from typing import Final
 
 import msgspec
 
-from shared.bus.base import Position
-from shared.clock import Clock, SystemClock
-from shared.errors import RevisionConflictError, SettingsError, StreamExistsError, StreamNotFoundError
-from shared.store.base import BLOCK_CELLS, ApplyResult, CellRange, Claim, Mark, Progress, Retention, TimelineUpdate
-from shared.store.cells import block_of, clamp, kept_s, session_floor_ms
-from shared.store.records import decode_spec, decode_status, encode_record
-from shared.store.sqlite_documents import SqliteDocuments
-from shared.store.sqlite_file import SqliteFile
-from shared.streams import StreamSpec, StreamStatus
+from moodline.shared.bus.base import Position
+from moodline.shared.clock import Clock, SystemClock
+from moodline.shared.errors import RevisionConflictError, SettingsError, StreamExistsError, StreamNotFoundError
+from moodline.shared.store.base import BLOCK_CELLS, ApplyResult, CellRange, Claim, Mark, Progress, Retention, TimelineUpdate
+from moodline.shared.store.cells import block_of, clamp, kept_s, session_floor_ms
+from moodline.shared.store.records import decode_spec, decode_status, encode_record
+from moodline.shared.store.sqlite_documents import SqliteDocuments
+from moodline.shared.store.sqlite_file import SqliteFile
+from moodline.shared.streams import StreamSpec, StreamStatus
 
 _BUSY_TIMEOUT_S: Final = 10.0
 _PRUNE_BLOCKS: Final = 500

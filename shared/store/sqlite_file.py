@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from shared.clock import Clock
-from shared.errors import StoreError, StoreUnavailableError
+from moodline.shared.clock import Clock
+from moodline.shared.errors import StoreError, StoreUnavailableError
 
 SCHEMA_VERSION: Final = 1
 _APPLICATION_ID: Final = 0x4D6F6F64

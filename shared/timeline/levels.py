@@ -8,8 +8,8 @@ its own first cell. Where 1 s cells are gone, the answer comes from the next lev
 from itertools import pairwise
 from typing import NamedTuple
 
-from shared.store.base import TimelineStore
-from shared.timeline.bucket import LEVELS_S, SECOND_US
+from moodline.shared.store.base import TimelineStore
+from moodline.shared.timeline.bucket import LEVELS_S, SECOND_US
 
 
 class Extent(NamedTuple):

@@ -11,8 +11,8 @@ from typing import Final
 
 import msgspec
 
-from shared.errors import StoreError
-from shared.store.base import CellRange, TimelineStore
+from moodline.shared.errors import StoreError
+from moodline.shared.store.base import CellRange, TimelineStore
 
 MODELS_SERIES: Final = "models"
 MODELS_LEVEL_S: Final = 86_400

@@ -4,9 +4,9 @@ from enum import StrEnum
 
 import msgspec
 
-from shared.emotions import EMOTIONS, PROBABILITY_SCALE
-from shared.messages import Lane
-from shared.timeline.bucket import SKIP_REASONS, Bucket, Seven
+from moodline.shared.emotions import EMOTIONS, PROBABILITY_SCALE
+from moodline.shared.messages import Lane
+from moodline.shared.timeline.bucket import SKIP_REASONS, Bucket, Seven
 
 Shares = tuple[float, ...]
 """Seven fractions, 0 to 1, in the order of `EMOTIONS`."""

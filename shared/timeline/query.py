@@ -9,13 +9,13 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from shared.errors import QueryError
-from shared.messages import Lane
-from shared.store.base import CellRange, TimelineStore
-from shared.timeline.bucket import LEVELS_S, NOTHING, SECOND_US, Bucket, merge, merge_all, unpack
-from shared.timeline.levels import Extent, Levels
-from shared.timeline.models import ModelLabels, model_labels, models_range
-from shared.timeline.points import TimelineAnswer, make_point
+from moodline.shared.errors import QueryError
+from moodline.shared.messages import Lane
+from moodline.shared.store.base import CellRange, TimelineStore
+from moodline.shared.timeline.bucket import LEVELS_S, NOTHING, SECOND_US, Bucket, merge, merge_all, unpack
+from moodline.shared.timeline.levels import Extent, Levels
+from moodline.shared.timeline.models import ModelLabels, model_labels, models_range
+from moodline.shared.timeline.points import TimelineAnswer, make_point
 
 MAX_CELLS: Final = 100_000
 """Most stored cells that one answer is made of."""

@@ -8,11 +8,11 @@ from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
-from shared.errors import StoreError
-from shared.timeline.bucket import LEVELS_S, Bucket
-from shared.timeline.models import ModelDay
-from shared.timeline.points import Shares
-from shared.timeline.tracks import TrackBucket
+from moodline.shared.errors import StoreError
+from moodline.shared.timeline.bucket import LEVELS_S, Bucket
+from moodline.shared.timeline.models import ModelDay
+from moodline.shared.timeline.points import Shares
+from moodline.shared.timeline.tracks import TrackBucket
 
 STATE_VERSION: Final = 2
 _READABLE: Final = (1, 2)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from services.bootstrap import WORKERS
-from shared.errors import StoreUnavailableError, StreamExistsError
-from shared.store import ApplyResult, Cell, Mark, TimelineUpdate
-from shared.streams import StreamSpec
+from moodline.services.runtime.bootstrap import WORKERS
+from moodline.shared.errors import StoreUnavailableError, StreamExistsError
+from moodline.shared.store import ApplyResult, Cell, Mark, TimelineUpdate
+from moodline.shared.streams import StreamSpec
 from tests.support.cluster import Cluster, WorkerProcess, seeded
 from tests.support.reference import reference_dump, synthetic_spec
 from tests.support.servers import KafkaServer, RedisServer

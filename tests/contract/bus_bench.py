@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
-from shared.bus import Bus, Consumer, ConsumerSettings, Position, Producer, Record
-from shared.bus.memory import MemoryBus
+from moodline.shared.bus import Bus, Consumer, ConsumerSettings, Position, Producer, Record
+from moodline.shared.bus.memory import MemoryBus
 
 DEADLINE_S = 40.0
 PARTITIONS = 4

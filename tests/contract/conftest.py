@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer as ClientProducer
 
-from shared.bus import Bus, open_bus
-from shared.bus.kafka import KafkaBus
-from shared.store import Store
+from moodline.shared.bus import Bus, open_bus
+from moodline.shared.bus.kafka import KafkaBus
+from moodline.shared.store import Store
 from tests.contract.bus_bench import PARTITIONS, Bench
 from tests.support.fixtures import Server
 from tests.support.servers import die_with_parent

@@ -7,8 +7,8 @@ from collections import defaultdict
 
 import pytest
 
-from shared.bus import OLDEST, Position, partition_for
-from shared.errors import BusClosedError, DeliveryError
+from moodline.shared.bus import OLDEST, Position, partition_for
+from moodline.shared.errors import BusClosedError, DeliveryError
 from tests.contract.bus_bench import DEADLINE_S, PARTITIONS, Bench, last_of_each, poll_until, records_of
 
 

@@ -1,6 +1,6 @@
 """What travels beside a record, and what a consumer knows of the ends of its partitions, on every bus."""
 
-from shared.bus import Position
+from moodline.shared.bus import Position
 from tests.contract.bus_bench import Bench, last_of_each, poll_until, records_of
 
 

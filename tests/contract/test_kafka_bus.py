@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from shared.bus import Bus, open_bus
-from shared.bus.kafka import KafkaBus
-from shared.errors import BusFullError, BusUnavailableError, DeliveryError
+from moodline.shared.bus import Bus, open_bus
+from moodline.shared.bus.kafka import KafkaBus
+from moodline.shared.errors import BusFullError, BusUnavailableError, DeliveryError
 from tests.contract.bus_bench import PARTITIONS, Bench, poll_until, records_of
 from tests.support.servers import KafkaServer, free_port
 
@@ -128,8 +128,8 @@ def test_a_frozen_broker_pushes_back_and_a_commit_says_so(private_kafka: KafkaSe
 def test_commit_and_close_give_up_when_the_broker_stays_away(
     away: str, private_kafka: KafkaServer, private_bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.bus.kafka_consumer._COMMIT_S", 1.0)
-    monkeypatch.setattr("shared.bus.kafka_consumer._CLOSE_S", 1.0)
+    monkeypatch.setattr("moodline.shared.bus.kafka_consumer._COMMIT_S", 1.0)
+    monkeypatch.setattr("moodline.shared.bus.kafka_consumer._CLOSE_S", 1.0)
     topic = private_bench.topic()
     private_bench.send(topic, 5, key=b"key")
     consumer = private_bench.consumer(topic, group="workers")
@@ -154,7 +154,7 @@ def test_a_commit_goes_through_once_the_broker_is_back(
     positions = [record.position for record in records_of(consumer, 5)]
     private_kafka.pause()
     with monkeypatch.context() as hurried:
-        hurried.setattr("shared.bus.kafka_consumer._COMMIT_S", 0.5)
+        hurried.setattr("moodline.shared.bus.kafka_consumer._COMMIT_S", 0.5)
         with pytest.raises(BusUnavailableError):
             consumer.commit([positions[1]])
     private_kafka.resume()

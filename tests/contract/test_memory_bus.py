@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.bus import ConsumerSettings, Record, partition_for
-from shared.bus.memory import MemoryBus, MemoryConsumer, MemoryProducer
-from shared.bus.memory_group import Member, Share
-from shared.bus.memory_log import RECORD_OVERHEAD_BYTES, Topic
-from shared.errors import BusClosedError, BusError, BusFullError, DeliveryError
-from shared.messages import DLQ_TOPIC
+from moodline.shared.bus import ConsumerSettings, Record, partition_for
+from moodline.shared.bus.memory import MemoryBus, MemoryConsumer, MemoryProducer
+from moodline.shared.bus.memory_group import Member, Share
+from moodline.shared.bus.memory_log import RECORD_OVERHEAD_BYTES, Topic
+from moodline.shared.errors import BusClosedError, BusError, BusFullError, DeliveryError
+from moodline.shared.messages import DLQ_TOPIC
 
 KiB = 1024
 VALUE = bytes(10 * KiB)

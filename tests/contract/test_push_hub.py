@@ -7,13 +7,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from services.push.hub import PushHub
-from shared.bus import Record
-from shared.clock import SystemClock
-from shared.messages import ALL_TOPICS, Frame, Hop, Lane, decode, topic
-from shared.metrics import Metrics
-from shared.settings import load_settings
-from shared.streams import StreamSpec, StreamState
+from moodline.services.ingest.push.hub import PushHub
+from moodline.shared.bus import Record
+from moodline.shared.clock import SystemClock
+from moodline.shared.messages import ALL_TOPICS, Frame, Hop, Lane, decode, topic
+from moodline.shared.metrics import Metrics
+from moodline.shared.settings import load_settings
+from moodline.shared.streams import StreamSpec, StreamState
 from tests.contract.bus_bench import DEADLINE_S, Bench
 from tests.support.ingest_doubles import open_store
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from shared.bus.base import Position
-from shared.errors import RevisionConflictError, StoreError, StreamExistsError, StreamNotFoundError
-from shared.store import ApplyResult, Cell, Mark, Progress, Store, dump
-from shared.streams import FailureReason, StreamState, StreamStatus
+from moodline.shared.bus.base import Position
+from moodline.shared.errors import RevisionConflictError, StoreError, StreamExistsError, StreamNotFoundError
+from moodline.shared.store import ApplyResult, Cell, Mark, Progress, Store, dump
+from moodline.shared.streams import FailureReason, StreamState, StreamStatus
 from tests.support.stores import LEVELS_S, NOW_S, NOW_US, Backend, Writer, spec, update
 
 NOW_MS = int(NOW_S * 1000)

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from shared.store import Cell, Retention, Store
-from shared.streams import StreamStatus
+from moodline.shared.store import Cell, Retention, Store
+from moodline.shared.streams import StreamStatus
 from tests.support.servers import wait_until
 from tests.support.stores import LEVELS_S, RETENTION, RedisBackend, Writer
 

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
-from shared.errors import SettingsError, StoreError, StoreUnavailableError, StreamExistsError, StreamNotFoundError
-from shared.store import ApplyResult, Cell, Mark, Store, open_store
-from shared.store.redis import RedisStore
-from shared.streams import StreamState, StreamStatus
+from moodline.shared.errors import SettingsError, StoreError, StoreUnavailableError, StreamExistsError, StreamNotFoundError
+from moodline.shared.store import ApplyResult, Cell, Mark, Store, open_store
+from moodline.shared.store.redis import RedisStore
+from moodline.shared.streams import StreamState, StreamStatus
 from tests.support.proxy import LossyProxy
 from tests.support.servers import RedisServer, free_port, wait_until
 from tests.support.stores import NOW_S, RETENTION, RedisBackend, Writer, spec, update
@@ -167,7 +167,7 @@ class TestDiedInTheMiddle:
         assert store.get("lobby") == spec("lobby")
         assert len({before, store.version(), store.version()}) == 3, "as long as it may still go on, readers look each time"
         redis_backend.admin.hdel("moodline:{_}:ids", "lobby")
-        monkeypatch.setattr("shared.store.redis._CHANGE_LIMIT_MS", -1)
+        monkeypatch.setattr("moodline.shared.store.redis._CHANGE_LIMIT_MS", -1)
         store.version()
         assert store.version() == store.version()
         assert [stream.stream_id for stream in store.list_streams()] == ["lobby"]

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import SettingsError, StoreError, StoreUnavailableError
-from shared.store import Cell, Retention, Store, open_store
-from shared.store.sqlite import SqliteStore
-from shared.streams import StreamStatus
+from moodline.shared.errors import SettingsError, StoreError, StoreUnavailableError
+from moodline.shared.store import Cell, Retention, Store, open_store
+from moodline.shared.store.sqlite import SqliteStore
+from moodline.shared.streams import StreamStatus
 from tests.support.servers import wait_until
 from tests.support.stores import LEVELS_S, NOW_S, RETENTION, SqliteBackend, SteppedClock, Writer, spec
 
@@ -24,8 +24,8 @@ EVERYWHERE = 2**53
 # Writes steps as fast as it can; every cell of a step has the step's number in it.
 _WRITER = """
 import sys
-from shared.bus.base import Position
-from shared.store import Cell, Mark, Retention, TimelineUpdate, open_store
+from moodline.shared.bus.base import Position
+from moodline.shared.store import Cell, Mark, Retention, TimelineUpdate, open_store
 
 levels_s = (1, 10, 60, 600, 3600)
 store, seed = open_store(sys.argv[1], Retention(dict.fromkeys(levels_s, 10**9))), int(sys.argv[2])
@@ -123,7 +123,7 @@ class TestProcesses:
         assert assert_whole(store) >= max(steps)
 
     def test_many_open_a_new_file_at_the_same_moment(self, backend: SqliteBackend, repo: Path) -> None:
-        code = "import sys; from shared.store import *; open_store(sys.argv[1], Retention({1: 60})).list_streams()"
+        code = "import sys; from moodline.shared.store import *; open_store(sys.argv[1], Retention({1: 60})).list_streams()"
         command = (sys.executable, "-c", code, backend.url)
         processes = [subprocess.Popen(command, cwd=repo, stderr=subprocess.PIPE) for _ in range(6)]
         assert [process.communicate()[1] for process in processes] == [b""] * 6

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.errors import StoreError
-from shared.store import ApplyResult, Cell, CellRange, Retention, Store, dump
+from moodline.shared.errors import StoreError
+from moodline.shared.store import ApplyResult, Cell, CellRange, Retention, Store, dump
 from tests.support.stores import LEVELS_S, NOW_S, Backend, RedisBackend, SqliteBackend, SteppedClock, Writer
 
 EVERYWHERE = 2**53

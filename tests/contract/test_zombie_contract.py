@@ -4,17 +4,17 @@ from collections.abc import Sequence
 
 import msgspec
 
-from services.aggregator.sink import TimelineSink
-from services.aggregator.stage import AggregatorStage
-from shared.bus import Position
-from shared.clock import SystemClock
-from shared.messages import Emotions, FaceEmotion, Hop, Lane, topic
-from shared.metrics import Metrics
-from shared.settings import AggregatorSettings
-from shared.stage import Received
-from shared.store import Mark, Store, dump
-from shared.streams import StreamSpec
-from shared.timeline import LEVELS_S
+from moodline.services.aggregator.sink import TimelineSink
+from moodline.services.aggregator.stage import AggregatorStage
+from moodline.shared.bus import Position
+from moodline.shared.clock import SystemClock
+from moodline.shared.messages import Emotions, FaceEmotion, Hop, Lane, topic
+from moodline.shared.metrics import Metrics
+from moodline.shared.settings import AggregatorSettings
+from moodline.shared.stage import Received
+from moodline.shared.store import Mark, Store, dump
+from moodline.shared.streams import StreamSpec
+from moodline.shared.timeline import LEVELS_S
 
 TOPIC = topic(Hop.EMOTIONS, Lane.FILE)
 FACE = FaceEmotion((100, 100, 9000, 9000), 60_000, (1, 2, 3, 65_520, 4, 3, 2))

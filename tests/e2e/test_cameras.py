@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services.simulator import CameraSimulator
-from shared.streams import FailureReason, StreamState
+from moodline.services.simulator import CameraSimulator
+from moodline.shared.streams import FailureReason, StreamState
 from tests.support.fault_proxy import FaultProxy
 from tests.support.gst_rtsp import gst_rtsp_server, pattern_camera
 from tests.support.service import Service

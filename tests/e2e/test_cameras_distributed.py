@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from services.simulator import CameraSimulator
-from shared.camera_url import register_url
-from shared.messages import Lane
-from shared.seal import Sealer, new_key
-from shared.streams import StreamSpec, StreamState
-from shared.timeline import TimelineQuery, timeline
+from moodline.services.simulator import CameraSimulator
+from moodline.shared.camera_url import register_url
+from moodline.shared.messages import Lane
+from moodline.shared.seal import Sealer, new_key
+from moodline.shared.streams import StreamSpec, StreamState
+from moodline.shared.timeline import TimelineQuery, timeline
 from tests.support.cluster import Cluster, WorkerProcess
 from tests.support.servers import KafkaServer, RedisServer, wait_until
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from services.simulator import CameraSimulator
-from shared.messages import Lane
-from shared.metrics import Metrics
-from shared.streams import StreamSpec
+from moodline.services.simulator import CameraSimulator
+from moodline.shared.messages import Lane
+from moodline.shared.metrics import Metrics
+from moodline.shared.streams import StreamSpec
 from tests.support.cluster import Cluster
 from tests.support.fixtures import local_server
 from tests.support.prometheus import PrometheusServer

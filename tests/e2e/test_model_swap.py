@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from models import models_dir
-from services.classifier.catalogue import ModelCatalogue
-from services.embedded import EmbeddedService
-from shared.errors import ModelError
-from shared.messages import Lane
-from shared.model_choice import ModelChoice, read_refusal, write_choice
-from shared.settings import ClassifierSettings, DetectorSettings, IngestSettings, Settings
-from shared.timeline import TimelineQuery, timeline
+from moodline.models import models_dir
+from moodline.services.classifier.catalogue import ModelCatalogue
+from moodline.services.runtime.embedded import EmbeddedService
+from moodline.shared.errors import ModelError
+from moodline.shared.messages import Lane
+from moodline.shared.model_choice import ModelChoice, read_refusal, write_choice
+from moodline.shared.settings import ClassifierSettings, DetectorSettings, IngestSettings, Settings
+from moodline.shared.timeline import TimelineQuery, timeline
 from tests.support.reference import synthetic_spec
 
 SECONDS = 40

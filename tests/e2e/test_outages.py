@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.bus import ConsumerSettings, open_bus
-from shared.messages import Hop, Lane, topic
-from shared.streams import StreamSpec
+from moodline.shared.bus import ConsumerSettings, open_bus
+from moodline.shared.messages import Hop, Lane, topic
+from moodline.shared.streams import StreamSpec
 from tests.support.cluster import Cluster
 from tests.support.reference import reference_dump, synthetic_spec
 from tests.support.servers import KafkaServer, RedisServer, free_port, wait_until

@@ -13,9 +13,9 @@ import httpx
 import numpy as np
 import pytest
 
-from shared.messages import Lane
-from shared.streams import StreamSpec, StreamState
-from shared.timeline import TimelineQuery, timeline
+from moodline.shared.messages import Lane
+from moodline.shared.streams import StreamSpec, StreamState
+from moodline.shared.timeline import TimelineQuery, timeline
 from tests.support.cluster import Cluster, free_port
 from tests.support.servers import KafkaServer, RedisServer, die_with_parent, wait_until
 from tests.support.service import MOODLINE

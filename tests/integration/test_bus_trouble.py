@@ -4,9 +4,9 @@ from contextlib import closing
 
 import pytest
 
-from shared.bus import ConsumerSettings, open_bus
-from shared.messages import ALL_TOPICS, Hop, Lane, topic
-from shared.metrics import Metrics
+from moodline.shared.bus import ConsumerSettings, open_bus
+from moodline.shared.messages import ALL_TOPICS, Hop, Lane, topic
+from moodline.shared.metrics import Metrics
 from tests.support.servers import KafkaServer, wait_until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]

@@ -13,7 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from services.bootstrap import WORKERS
+from moodline.services.runtime.bootstrap import WORKERS
 from tests.conftest import REPO
 
 CHART = REPO / "deploy/kubernetes/moodline"

@@ -9,9 +9,9 @@ import av
 import cv2
 import pytest
 
-from services.ingest.source import open_source
-from shared.errors import SourceError
-from shared.settings import IngestSettings
+from moodline.services.ingest.file.open import open_source
+from moodline.shared.errors import SourceError
+from moodline.shared.settings import IngestSettings
 from tests.support.make_media import make_video, picture
 
 

@@ -10,16 +10,16 @@ import cv2
 import numpy as np
 import pytest
 
-from services.detector.base import FaceDetector
-from services.detector.crop import square_around
-from services.detector.factory import open_detector
-from services.detector.stage import DetectorStage
-from shared.bus.base import Position
-from shared.messages import Frame, Lane, encode
-from shared.metrics import Metrics
-from shared.settings import DetectorSettings
-from shared.stage import Received
-from training.detector.labels import overlap
+from moodline.services.detector.base import FaceDetector
+from moodline.services.detector.crop import square_around
+from moodline.services.detector.factory import open_detector
+from moodline.services.detector.stage import DetectorStage
+from moodline.shared.bus.base import Position
+from moodline.shared.messages import Frame, Lane, encode
+from moodline.shared.metrics import Metrics
+from moodline.shared.settings import DetectorSettings
+from moodline.shared.stage import Received
+from moodline.training.detector.labels import overlap
 
 pytestmark = pytest.mark.material
 

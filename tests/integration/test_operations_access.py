@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from shared.bus.base import Position
-from shared.errors import StoreUnavailableError
-from shared.store import ApplyResult, Cell, Mark, Store, TimelineUpdate, dump, open_store
-from shared.streams import StreamSpec, StreamState, StreamStatus
-from shared.timeline import LEVELS_S
+from moodline.shared.bus.base import Position
+from moodline.shared.errors import StoreUnavailableError
+from moodline.shared.store import ApplyResult, Cell, Mark, Store, TimelineUpdate, dump, open_store
+from moodline.shared.streams import StreamSpec, StreamState, StreamStatus
+from moodline.shared.timeline import LEVELS_S
 from tests.support.cluster import RETENTION
 from tests.support.servers import RedisServer
 

@@ -16,15 +16,15 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import SecretStr
 
-from services.bootstrap import WORKERS, Resources, build, open_resources, retention
-from shared.bus import ConsumerSettings, open_bus
-from shared.bus.traced import TracedBus
-from shared.clock import SystemClock
-from shared.messages import ALL_TOPICS, Frame, Hop, Lane, encode, topic
-from shared.metrics import Metrics
-from shared.settings import Settings, TracingSettings
-from shared.store import open_store
-from shared.tracing import Tracing
+from moodline.services.runtime.bootstrap import WORKERS, Resources, build, open_resources, retention
+from moodline.shared.bus import ConsumerSettings, open_bus
+from moodline.shared.bus.traced import TracedBus
+from moodline.shared.clock import SystemClock
+from moodline.shared.messages import ALL_TOPICS, Frame, Hop, Lane, encode, topic
+from moodline.shared.metrics import Metrics
+from moodline.shared.settings import Settings, TracingSettings
+from moodline.shared.store import open_store
+from moodline.shared.tracing import Tracing
 from tests.support.fixtures import Server
 from tests.support.reference import synthetic_spec
 from tests.support.servers import wait_until
@@ -154,7 +154,7 @@ def test_spans_reach_a_collector_as_the_settings_say(tmp_path: Path) -> None:
 
 def test_without_an_endpoint_nothing_is_around_the_bus_and_no_header_travels(tmp_path: Path) -> None:
     with open_resources(settings_in(tmp_path)) as resources:
-        assert type(resources.bus).__module__ == "shared.bus.memory"
+        assert type(resources.bus).__module__ == "moodline.shared.bus.memory"
 
 
 def test_a_collector_that_is_away_holds_nothing_up(tmp_path: Path) -> None:

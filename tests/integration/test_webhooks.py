@@ -12,14 +12,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from services.alerts.outbox import DeliveryRecord, Outbox
-from services.alerts.records import DELIVERY_LOG, decode
-from services.alerts.rules import Webhook
-from services.alerts.webhook import EVENT_HEADER, SIGNATURE_HEADER, HttpSender, is_signed, webhook_policy
-from shared.camera_url import CameraSecret
-from shared.errors import WebhookError
-from shared.seal import Sealer
-from shared.settings import AlertsSettings
+from moodline.services.alerts.outbox import DeliveryRecord, Outbox
+from moodline.services.alerts.records import DELIVERY_LOG, decode
+from moodline.services.alerts.rules import Webhook
+from moodline.services.alerts.webhook import EVENT_HEADER, SIGNATURE_HEADER, HttpSender, is_signed, webhook_policy
+from moodline.shared.camera_url import CameraSecret
+from moodline.shared.errors import WebhookError
+from moodline.shared.seal import Sealer
+from moodline.shared.settings import AlertsSettings
 from tests.support.alerts import GLAD, KEY, AlertWorld, glad
 from tests.support.api import NOW_S
 

@@ -5,22 +5,22 @@ from pathlib import Path
 
 import msgspec
 
-from services.alerts.judge import Judge
-from services.alerts.outbox import Outbox
-from services.alerts.records import ALERTS_LOG, RuleBook
-from services.alerts.rules import Rule, RuleKind, Webhook
-from services.alerts.service import AlertService
-from shared.bus import Position
-from shared.camera_url import CameraSecret
-from shared.errors import WebhookError
-from shared.messages import Lane
-from shared.metrics import Metrics
-from shared.seal import Sealer, new_key
-from shared.settings import AlertsSettings, load_settings
-from shared.store import Cell, Mark, Retention, Store, TimelineUpdate
-from shared.store.sqlite import SqliteStore
-from shared.streams import StreamSpec, StreamState, StreamStatus
-from shared.timeline.bucket import LEVELS_S, Bucket, merge_all, pack
+from moodline.services.alerts.judge import Judge
+from moodline.services.alerts.outbox import Outbox
+from moodline.services.alerts.records import ALERTS_LOG, RuleBook
+from moodline.services.alerts.rules import Rule, RuleKind, Webhook
+from moodline.services.alerts.service import AlertService
+from moodline.shared.bus import Position
+from moodline.shared.camera_url import CameraSecret
+from moodline.shared.errors import WebhookError
+from moodline.shared.messages import Lane
+from moodline.shared.metrics import Metrics
+from moodline.shared.seal import Sealer, new_key
+from moodline.shared.settings import AlertsSettings, load_settings
+from moodline.shared.store import Cell, Mark, Retention, Store, TimelineUpdate
+from moodline.shared.store.sqlite import SqliteStore
+from moodline.shared.streams import StreamSpec, StreamState, StreamStatus
+from moodline.shared.timeline.bucket import LEVELS_S, Bucket, merge_all, pack
 from tests.support.api import NOW_S, StubClock, nobody, smiling
 
 START = int(NOW_S)

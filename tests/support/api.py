@@ -10,20 +10,27 @@ from typing import Any, Self
 import httpx
 from fastapi import FastAPI
 
-from services.api.app import create_app
-from services.api.context import Intake
-from shared.bus import Position
-from shared.errors import ModelError, ModelNotFoundError
-from shared.messages import SkipReason
-from shared.metrics import Metrics
-from shared.model_choice import ModelInfo
-from shared.settings import ApiSettings, IngestSettings, Settings, load_settings
-from shared.store import Cell, Mark, Retention, TimelineUpdate
-from shared.store.sqlite import SqliteStore
-from shared.streams import StreamStatus
-from shared.timeline.bucket import LEVELS_S, SKIP_REASONS, Bucket, merge_all, pack
-from shared.timeline.models import MODELS_LEVEL_S, MODELS_SERIES, note_model, pack_models
-from shared.timeline.tracks import TrackBucket, TrackSummary, merge_track, pack_track_bucket, pack_track_summary, track_series
+from moodline.services.api.app import create_app
+from moodline.services.api.context import Intake
+from moodline.shared.bus import Position
+from moodline.shared.errors import ModelError, ModelNotFoundError
+from moodline.shared.messages import SkipReason
+from moodline.shared.metrics import Metrics
+from moodline.shared.model_choice import ModelInfo
+from moodline.shared.settings import ApiSettings, IngestSettings, Settings, load_settings
+from moodline.shared.store import Cell, Mark, Retention, TimelineUpdate
+from moodline.shared.store.sqlite import SqliteStore
+from moodline.shared.streams import StreamStatus
+from moodline.shared.timeline.bucket import LEVELS_S, SKIP_REASONS, Bucket, merge_all, pack
+from moodline.shared.timeline.models import MODELS_LEVEL_S, MODELS_SERIES, note_model, pack_models
+from moodline.shared.timeline.tracks import (
+    TrackBucket,
+    TrackSummary,
+    merge_track,
+    pack_track_bucket,
+    pack_track_summary,
+    track_series,
+)
 
 NOW_S = 1_777_636_800.0
 """2026-05-01T12:00:00Z"""

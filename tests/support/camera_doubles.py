@@ -8,11 +8,11 @@ from fractions import Fraction
 
 import numpy as np
 
-from services.ingest.live.records import Job
-from services.ingest.live.source import LiveCounts, LiveFrame, LiveInfo, LiveSource
-from services.ingest.source import BgrImage
-from shared.errors import ImageError, SourceError
-from shared.streams import FailureReason, Transport
+from moodline.services.ingest.camera.sources.open import LiveCounts, LiveFrame, LiveInfo, LiveSource
+from moodline.services.ingest.file.open import BgrImage
+from moodline.services.ingest.live.records import Job
+from moodline.shared.errors import ImageError, SourceError
+from moodline.shared.streams import FailureReason, Transport
 
 OPENER = "tests.support.camera_doubles:open_double"
 FPS = 25

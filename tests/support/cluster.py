@@ -19,14 +19,14 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
 from confluent_kafka.admin import AdminClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from services.bootstrap import WORKERS
-from shared.bus import open_bus
-from shared.bus.kafka_settings import parse_url
-from shared.messages import ALL_TOPICS
-from shared.store import Retention, Store, open_store
-from shared.store.base import dump
-from shared.streams import StreamSpec, StreamState
-from shared.timeline import LEVELS_S
+from moodline.services.runtime.bootstrap import WORKERS
+from moodline.shared.bus import open_bus
+from moodline.shared.bus.kafka_settings import parse_url
+from moodline.shared.messages import ALL_TOPICS
+from moodline.shared.store import Retention, Store, open_store
+from moodline.shared.store.base import dump
+from moodline.shared.streams import StreamSpec, StreamState
+from moodline.shared.timeline import LEVELS_S
 from tests.support.servers import die_with_parent
 
 RETENTION = Retention(dict.fromkeys(LEVELS_S, 10 * 86_400))

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from services.api.server import ApiServer
+from moodline.services.api.server import ApiServer
 
 
 class GoneError(Exception):

@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 import redis
 from redis.cluster import RedisCluster
 
-from shared.bus.base import Position
-from shared.clock import Clock, SystemClock
-from shared.store import Cell, Mark, Retention, Store, TimelineUpdate
-from shared.store.redis import RedisStore
-from shared.store.sqlite import SqliteStore
-from shared.streams import StreamSpec
+from moodline.shared.bus.base import Position
+from moodline.shared.clock import Clock, SystemClock
+from moodline.shared.store import Cell, Mark, Retention, Store, TimelineUpdate
+from moodline.shared.store.redis import RedisStore
+from moodline.shared.store.sqlite import SqliteStore
+from moodline.shared.streams import StreamSpec
 from tests.support.servers import HOST, RedisServer, free_port, wait_until
 
 LEVELS_S = (1, 10, 60, 600, 3600)

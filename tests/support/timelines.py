@@ -1,9 +1,9 @@
 """Timeline documents to show."""
 
-from services.report.document import TimelineDocument, timeline_document
-from shared.messages import Lane
-from shared.timeline.bucket import Bucket, merge_all
-from shared.timeline.points import TimelineAnswer, make_point
+from moodline.services.report.document import TimelineDocument, timeline_document
+from moodline.shared.messages import Lane
+from moodline.shared.timeline.bucket import Bucket, merge_all
+from moodline.shared.timeline.points import TimelineAnswer, make_point
 
 START_US = 1_777_636_800_000_000
 """2026-05-01T12:00:00Z"""

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.classifier.model import Crops, Probabilities
-from services.classifier.stage import ClassifierStage
-from services.detector.base import BgrImage, Detections
-from services.detector.stage import DetectorStage
-from shared.admission import Admission, Candidate, ServiceTime
-from shared.bus.base import Position
-from shared.messages import Emotions, Frame, Hop, Lane, Message, SkipReason, topic
-from shared.metrics import Metrics
-from shared.settings import ClassifierSettings, DetectorSettings
-from shared.stage import Received, Send
+from moodline.services.classifier.model import Crops, Probabilities
+from moodline.services.classifier.stage import ClassifierStage
+from moodline.services.detector.base import BgrImage, Detections
+from moodline.services.detector.stage import DetectorStage
+from moodline.shared.admission import Admission, Candidate, ServiceTime
+from moodline.shared.bus.base import Position
+from moodline.shared.messages import Emotions, Frame, Hop, Lane, Message, SkipReason, topic
+from moodline.shared.metrics import Metrics
+from moodline.shared.settings import ClassifierSettings, DetectorSettings
+from moodline.shared.stage import Received, Send
 
 BUDGET_S = 2.0
 SHARE = 0.5

@@ -12,15 +12,15 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.aggregator.sink import TimelineSink
-from services.aggregator.stage import AggregatorStage
-from shared.bus.base import OLDEST, Position
-from shared.messages import Emotions, End, FaceEmotion, Lane, SkipReason
-from shared.metrics import Metrics
-from shared.settings import AggregatorSettings
-from shared.stage import Received
-from shared.store.base import ApplyResult, Mark, Progress, TimelineUpdate
-from shared.timeline import LEVELS_S, SECOND_US, Bucket, merge_all, unpack
+from moodline.services.aggregator.sink import TimelineSink
+from moodline.services.aggregator.stage import AggregatorStage
+from moodline.shared.bus.base import OLDEST, Position
+from moodline.shared.messages import Emotions, End, FaceEmotion, Lane, SkipReason
+from moodline.shared.metrics import Metrics
+from moodline.shared.settings import AggregatorSettings
+from moodline.shared.stage import Received
+from moodline.shared.store.base import ApplyResult, Mark, Progress, TimelineUpdate
+from moodline.shared.timeline import LEVELS_S, SECOND_US, Bucket, merge_all, unpack
 
 PLACE = ("moodline.emotions.file.v1", 0)
 SETTINGS = AggregatorSettings(smoothing_ms=700, track_lost_ms=900)

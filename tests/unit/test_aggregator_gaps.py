@@ -1,8 +1,8 @@
 """Holes after marks: one rewind each."""
 
-from services.aggregator.gaps import Gaps
-from shared.bus.base import OLDEST, Position
-from shared.store.base import Mark
+from moodline.services.aggregator.gaps import Gaps
+from moodline.shared.bus.base import OLDEST, Position
+from moodline.shared.store.base import Mark
 
 TOPIC = "moodline.emotions.live.v1"
 

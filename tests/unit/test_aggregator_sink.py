@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from services.aggregator.sink import TimelineSink
-from services.aggregator.stage import AggregatorStage
-from shared.bus.base import OLDEST, Position
-from shared.errors import StoreUnavailableError
-from shared.messages import Emotions, Lane
-from shared.metrics import Metrics
-from shared.settings import AggregatorSettings
-from shared.stage import Apply, Output, Received, Rewind
-from shared.store.base import ApplyResult, Mark, Progress, TimelineUpdate
+from moodline.services.aggregator.sink import TimelineSink
+from moodline.services.aggregator.stage import AggregatorStage
+from moodline.shared.bus.base import OLDEST, Position
+from moodline.shared.errors import StoreUnavailableError
+from moodline.shared.messages import Emotions, Lane
+from moodline.shared.metrics import Metrics
+from moodline.shared.settings import AggregatorSettings
+from moodline.shared.stage import Apply, Output, Received, Rewind
+from moodline.shared.store.base import ApplyResult, Mark, Progress, TimelineUpdate
 
 PLACE = ("moodline.emotions.file.v1", 3)
 

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from services.aggregator.stage import AggregatorStage
-from shared.bus.base import OLDEST, Position
-from shared.errors import MessageError, StoreError, StoreUnavailableError
-from shared.messages import Emotions, End, FaceEmotion, Frame, Lane, Message, SkipReason
-from shared.metrics import Metrics
-from shared.settings import AggregatorSettings
-from shared.stage import Apply, Output, Received, Rewind
-from shared.store.base import Mark, Progress, TimelineUpdate
-from shared.timeline import Bucket, unpack, unpack_track_summary
+from moodline.services.aggregator.stage import AggregatorStage
+from moodline.shared.bus.base import OLDEST, Position
+from moodline.shared.errors import MessageError, StoreError, StoreUnavailableError
+from moodline.shared.messages import Emotions, End, FaceEmotion, Frame, Lane, Message, SkipReason
+from moodline.shared.metrics import Metrics
+from moodline.shared.settings import AggregatorSettings
+from moodline.shared.stage import Apply, Output, Received, Rewind
+from moodline.shared.store.base import Mark, Progress, TimelineUpdate
+from moodline.shared.timeline import Bucket, unpack, unpack_track_summary
 
 TOPIC = {Lane.FILE: "moodline.emotions.file.v1", Lane.LIVE: "moodline.emotions.live.v1"}
 HAPPY = (0, 0, 0, 65_535, 0, 0, 0)

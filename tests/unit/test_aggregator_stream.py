@@ -5,11 +5,11 @@ from collections import defaultdict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.aggregator.stream import StreamTimeline
-from services.aggregator.tracker import StreamTracker
-from shared.messages import Emotions, FaceEmotion, Lane, SkipReason
-from shared.settings import AggregatorSettings
-from shared.timeline import LEVELS_S, Bucket, TrackSummary, unpack, unpack_track_bucket, unpack_track_summary
+from moodline.services.aggregator.stream import StreamTimeline
+from moodline.services.aggregator.tracker import StreamTracker
+from moodline.shared.messages import Emotions, FaceEmotion, Lane, SkipReason
+from moodline.shared.settings import AggregatorSettings
+from moodline.shared.timeline import LEVELS_S, Bucket, TrackSummary, unpack, unpack_track_bucket, unpack_track_summary
 
 SETTINGS = AggregatorSettings(smoothing_ms=500, track_lost_ms=1000)
 START_US = 1_777_640_390_000_000

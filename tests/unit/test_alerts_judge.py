@@ -10,13 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.alerts.dry_run import dry_run
-from services.alerts.judge import Judge
-from services.alerts.lease import TERM_S
-from services.alerts.records import ALERTS_LOG, STATES, Saved, decode
-from services.alerts.rules import RuleKind
-from shared.errors import RevisionConflictError, StoreUnavailableError
-from shared.timeline.levels import Extent
+from moodline.services.alerts.dry_run import dry_run
+from moodline.services.alerts.judge import Judge
+from moodline.services.alerts.lease import TERM_S
+from moodline.services.alerts.records import ALERTS_LOG, STATES, Saved, decode
+from moodline.services.alerts.rules import RuleKind
+from moodline.shared.errors import RevisionConflictError, StoreUnavailableError
+from moodline.shared.timeline.levels import Extent
 from tests.support.alerts import GLAD, START, AlertWorld, alone, away, calm, glad
 
 FIRED = ("firing", "condition", "hall")

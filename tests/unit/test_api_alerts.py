@@ -8,12 +8,12 @@ import httpx
 import msgspec
 import pytest
 
-from services.alerts.records import STATES
-from services.alerts.service import AlertService
-from shared.camera_url import CameraSecret
-from shared.messages import Lane
-from shared.settings import AlertsSettings
-from shared.streams import StreamSpec
+from moodline.services.alerts.records import STATES
+from moodline.services.alerts.service import AlertService
+from moodline.shared.camera_url import CameraSecret
+from moodline.shared.messages import Lane
+from moodline.shared.settings import AlertsSettings
+from moodline.shared.streams import StreamSpec
 from tests.support.alerts import StubReceiver
 from tests.support.api import NOW, NOW_US, ApiWorld, smiling
 

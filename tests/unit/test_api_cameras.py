@@ -7,12 +7,12 @@ from typing import Any
 import httpx
 import pytest
 
-from shared.camera import CameraAddress
-from shared.camera_url import camera_address
-from shared.messages import Lane
-from shared.seal import new_key, open_sealer
-from shared.settings import ApiSettings, IngestSettings, SecretsSettings, StoreSettings, load_settings
-from shared.streams import FailureReason, StreamState, Transport
+from moodline.shared.camera import CameraAddress
+from moodline.shared.camera_url import camera_address
+from moodline.shared.messages import Lane
+from moodline.shared.seal import new_key, open_sealer
+from moodline.shared.settings import ApiSettings, IngestSettings, SecretsSettings, StoreSettings, load_settings
+from moodline.shared.streams import FailureReason, StreamState, Transport
 from tests.support.api import NOW, NOW_US, ApiWorld, AsgiTransport, smiling
 
 CANARY = "hunter2"
@@ -109,7 +109,7 @@ def test_values_of_the_wrong_kind(world: ApiWorld, body: dict[str, Any]) -> None
 
 def test_schemes_and_networks_that_the_settings_forbid(tmp_path: Path) -> None:
     with ApiWorld(tmp_path) as world:
-        from services.api.app import create_app
+        from moodline.services.api.app import create_app
 
         ingest = IngestSettings(media_root=world.media, schemes="rtsp", allow_loopback=False, deny_networks="10.0.0.0/8")
         app = create_app(world.store, load_settings(ingest=ingest, api=ApiSettings()), world.metrics, world.clock)
@@ -207,7 +207,7 @@ def test_a_lost_key_is_a_problem_of_its_own_and_new_credentials_solve_it(world: 
     post(world, url="rtsp://cam.example/live", username="viewer", password=CANARY)
     key = world.settings.data_path() / "secret.key"
     key.write_text(new_key())
-    from services.api.app import create_app
+    from moodline.services.api.app import create_app
 
     app = create_app(world.store, world.settings, world.metrics, world.clock)
     world.http = httpx.Client(transport=AsgiTransport(app), base_url="http://localhost")
@@ -217,7 +217,7 @@ def test_a_lost_key_is_a_problem_of_its_own_and_new_credentials_solve_it(world: 
 
 
 def test_a_distributed_api_without_a_key(world: ApiWorld) -> None:
-    from services.api.app import create_app
+    from moodline.services.api.app import create_app
 
     settings = load_settings(store=StoreSettings(url="redis://127.0.0.1:6379/0"), secrets=SecretsSettings(key=""))
     app = create_app(world.store, settings, world.metrics, world.clock)

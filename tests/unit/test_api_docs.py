@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from services.api.models import ModelPage, NewStream, StreamAnswer, StreamChange
-from services.api.problems import PROBLEMS
-from services.report.document import PointDocument, TimelineDocument
-from services.report.export import CSV_FIELDS
-from services.report.tracks import TrackDocument
-from shared.streams import FailureReason, StreamState
-from shared.timeline.points import EmptyReason
+from moodline.services.api.models import ModelPage, NewStream, StreamAnswer, StreamChange
+from moodline.services.api.problems import PROBLEMS
+from moodline.services.report.document import PointDocument, TimelineDocument
+from moodline.services.report.export import CSV_FIELDS
+from moodline.services.report.tracks import TrackDocument
+from moodline.shared.streams import FailureReason, StreamState
+from moodline.shared.timeline.points import EmptyReason
 from tests.support.api import NOW_US, ApiWorld, nobody, smiling
 
 BASE = "http://127.0.0.1:8000"

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from services.api.context import Intake
-from shared.errors import FrameError, MoodlineError, StreamTakenError
-from shared.push import Pushed
-from shared.settings import PushSettings
-from shared.streams import StreamSpec
+from moodline.services.api.context import Intake
+from moodline.shared.errors import FrameError, MoodlineError, StreamTakenError
+from moodline.shared.push import Pushed
+from moodline.shared.settings import PushSettings
+from moodline.shared.streams import StreamSpec
 from tests.support.api import NOW, NOW_US, ApiWorld
 from tests.support.sockets import GoneError, Site
 

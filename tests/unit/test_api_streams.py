@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from shared.streams import FailureReason, StreamState
+from moodline.shared.streams import FailureReason, StreamState
 from tests.support.api import NOW, NOW_US, ApiWorld, nobody, smiling
 
 

@@ -10,10 +10,10 @@ import httpx
 import msgspec
 import pytest
 
-from services.report.export import CSV_FIELDS
-from shared.emotions import EMOTIONS
-from shared.messages import Lane, SkipReason
-from shared.settings import ApiSettings
+from moodline.services.report.export import CSV_FIELDS
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.messages import Lane, SkipReason
+from moodline.shared.settings import ApiSettings
 from tests.support.api import NOW_US, ApiWorld, nobody, skipped, smiling
 
 
@@ -253,9 +253,9 @@ def test_tracks(world: ApiWorld) -> None:
 
 
 def test_tracks_come_in_pages_and_windows(world: ApiWorld) -> None:
-    from shared.bus import Position
-    from shared.store import Cell, Mark, TimelineUpdate
-    from shared.timeline.tracks import TrackBucket, TrackSummary, pack_track_summary
+    from moodline.shared.bus import Position
+    from moodline.shared.store import Cell, Mark, TimelineUpdate
+    from moodline.shared.timeline.tracks import TrackBucket, TrackSummary, pack_track_summary
 
     seen = TrackBucket(1, (0, 0, 0, 65535, 0, 0, 0), (0, 0, 0, 1, 0, 0, 0))
     cells = tuple(

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from services.api.context import Intake
-from services.api.upload_folder import safe_name
-from shared.errors import SourceError
-from shared.probe import Probed
-from shared.settings import UploadsSettings
-from shared.streams import FailureReason
+from moodline.services.api.context import Intake
+from moodline.services.api.upload_folder import safe_name
+from moodline.shared.errors import SourceError
+from moodline.shared.probe import Probed
+from moodline.shared.settings import UploadsSettings
+from moodline.shared.streams import FailureReason
 from tests.support.api import NOW, NOW_S, ApiWorld
 from tests.support.sockets import Site
 

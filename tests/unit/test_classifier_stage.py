@@ -3,14 +3,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.classifier.model import Crops, Probabilities
-from services.classifier.stage import ClassifierStage
-from shared.bus.base import Position
-from shared.errors import MessageError, ModelError
-from shared.messages import Emotions, End, Face, Faces, Frame, Lane, Message, SkipReason, decode, encode
-from shared.metrics import Metrics
-from shared.settings import ClassifierSettings
-from shared.stage import Received, Send
+from moodline.services.classifier.model import Crops, Probabilities
+from moodline.services.classifier.stage import ClassifierStage
+from moodline.shared.bus.base import Position
+from moodline.shared.errors import MessageError, ModelError
+from moodline.shared.messages import Emotions, End, Face, Faces, Frame, Lane, Message, SkipReason, decode, encode
+from moodline.shared.metrics import Metrics
+from moodline.shared.settings import ClassifierSettings
+from moodline.shared.stage import Received, Send
 
 NOW_S = 1_000_000.0
 

@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.classifier.model import Crops, Probabilities
-from services.classifier.stage import ClassifierStage
-from services.classifier.switch import ModelSwitch
-from shared.bus import Bus, ConsumerSettings, open_bus
-from shared.clock import SystemClock
-from shared.errors import ModelError, StoreUnavailableError
-from shared.messages import ALL_TOPICS, Emotions, Face, Faces, Hop, Lane, decode, encode, topic
-from shared.metrics import Metrics
-from shared.model_choice import ModelChoice, read_refusal, write_choice
-from shared.settings import ClassifierSettings
-from shared.store.sqlite import SqliteStore
-from shared.worker import ProducerSink, Worker, WorkerOptions
+from moodline.services.classifier.model import Crops, Probabilities
+from moodline.services.classifier.stage import ClassifierStage
+from moodline.services.classifier.switch import ModelSwitch
+from moodline.shared.bus import Bus, ConsumerSettings, open_bus
+from moodline.shared.clock import SystemClock
+from moodline.shared.errors import ModelError, StoreUnavailableError
+from moodline.shared.messages import ALL_TOPICS, Emotions, Face, Faces, Hop, Lane, decode, encode, topic
+from moodline.shared.metrics import Metrics
+from moodline.shared.model_choice import ModelChoice, read_refusal, write_choice
+from moodline.shared.settings import ClassifierSettings
+from moodline.shared.store.sqlite import SqliteStore
+from moodline.shared.worker import ProducerSink, Worker, WorkerOptions
 from tests.support.api import StubClock
 from tests.support.stores import RETENTION
 

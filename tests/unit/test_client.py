@@ -31,8 +31,8 @@ from moodline import (
     SourceError,
     UnreachableError,
 )
-from services.api.server import ApiServer
-from shared.streams import FailureReason, StreamState
+from moodline.services.api.server import ApiServer
+from moodline.shared.streams import FailureReason, StreamState
 from tests.support.api import NOW, ApiWorld, AsgiTransport, StubClock, nobody, smiling
 
 Answer = Callable[[httpx.Request], httpx.Response]

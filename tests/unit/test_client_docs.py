@@ -11,13 +11,13 @@ import pytest
 
 import moodline
 from moodline import Client, MoodlineError
-from services.api.context import Intake
-from services.api.server import ApiServer
-from shared.errors import StreamNotFoundError
-from shared.probe import Probed
-from shared.push import Pushed
-from shared.settings import UploadsSettings
-from shared.streams import StreamSpec
+from moodline.services.api.context import Intake
+from moodline.services.api.server import ApiServer
+from moodline.shared.errors import StreamNotFoundError
+from moodline.shared.probe import Probed
+from moodline.shared.push import Pushed
+from moodline.shared.settings import UploadsSettings
+from moodline.shared.streams import StreamSpec
 from tests.support.api import NOW_US, ApiWorld, StubClock, nobody, smiling
 
 EXAMPLE = re.compile(r"```python\n(?P<code>.*?)```\n(\n```text\n(?P<said>.*?)```\n)?", re.DOTALL)

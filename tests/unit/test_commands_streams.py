@@ -9,13 +9,13 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from moodline import ApiError, Client
-from services.api.server import ApiServer
-from services.cli import app as main_app
-from services.commands.streams import app, wait_until_ended
-from shared.camera_url import CameraSecret
-from shared.errors import SourceError
-from shared.seal import Sealer, open_sealer
-from shared.streams import FailureReason, StreamState, Transport
+from moodline.services.api.server import ApiServer
+from moodline.services.cli.app import app as main_app
+from moodline.services.cli.streams import app, wait_until_ended
+from moodline.shared.camera_url import CameraSecret
+from moodline.shared.errors import SourceError
+from moodline.shared.seal import Sealer, open_sealer
+from moodline.shared.streams import FailureReason, StreamState, Transport
 from tests.support.api import NOW_US, ApiWorld, AsgiTransport, StubClock, smiling
 
 
@@ -160,7 +160,7 @@ def test_a_password_on_the_command_line_is_warned_of(world: ApiWorld, url: str, 
 
 
 def test_ls_and_show_of_cameras(world: ApiWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    import services.commands.streams as commands
+    import moodline.services.cli.streams as commands
 
     monkeypatch.setattr(commands, "SystemClock", lambda: StubClock(NOW_US / 1e6 + 3))
     for name in ("yard", "gate"):
@@ -223,7 +223,7 @@ def test_waiting_for_a_stream_that_fails(tmp_path: Path) -> None:
 
 
 def test_add_and_wait(world: ApiWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    import services.commands.connection as commands
+    import moodline.services.cli.connection as commands
 
     clock = Steps(lambda: world.play("lobby", [smiling()] * 3))
     monkeypatch.setattr(commands, "SystemClock", lambda: clock)

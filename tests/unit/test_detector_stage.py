@@ -5,14 +5,14 @@ import cv2
 import numpy as np
 import pytest
 
-from services.detector.base import BgrImage, Detections
-from services.detector.stage import DetectorStage
-from shared.bus.base import Position
-from shared.errors import ImageError, ModelError
-from shared.messages import Emotions, End, Faces, Frame, Lane, SkipReason, encode
-from shared.metrics import Metrics
-from shared.settings import DetectorSettings
-from shared.stage import Received, Send
+from moodline.services.detector.base import BgrImage, Detections
+from moodline.services.detector.stage import DetectorStage
+from moodline.shared.bus.base import Position
+from moodline.shared.errors import ImageError, ModelError
+from moodline.shared.messages import Emotions, End, Faces, Frame, Lane, SkipReason, encode
+from moodline.shared.metrics import Metrics
+from moodline.shared.settings import DetectorSettings
+from moodline.shared.stage import Received, Send
 
 NOW_S = 1_000_000.0
 

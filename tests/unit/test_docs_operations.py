@@ -11,10 +11,10 @@ import redis
 import typer
 import yaml
 
-from services.cli import app
-from shared.bus.kafka_settings import parse_url
-from shared.clock import SystemClock
-from shared.store.redis_link import RedisLink
+from moodline.services.cli.app import app
+from moodline.shared.bus.kafka_settings import parse_url
+from moodline.shared.clock import SystemClock
+from moodline.shared.store.redis_link import RedisLink
 from tests.conftest import REPO
 
 OPERATED = [REPO / "docs" / name for name in ("operations.md", "kubernetes.md", "scaling.md")]

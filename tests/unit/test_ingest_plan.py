@@ -2,9 +2,9 @@
 
 import pytest
 
-from services.ingest.plan import Wish, content_of, wish_for
-from shared.store import Mark, Progress
-from shared.streams import StreamSpec, StreamState, StreamStatus
+from moodline.services.ingest.stream.plan import Wish, content_of, wish_for
+from moodline.shared.store import Mark, Progress
+from moodline.shared.streams import StreamSpec, StreamState, StreamStatus
 
 OPEN, FINAL = Progress(mark=Mark(1, 5)), Progress(mark=Mark(1, 9), final=True)
 

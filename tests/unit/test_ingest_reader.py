@@ -11,14 +11,14 @@ import cv2
 import numpy as np
 import pytest
 
-from services.ingest.reader import BusFaultError, FileReader, Outcome, Patience, StalledError
-from services.ingest.reader_thread import ReaderThread
-from services.ingest.source import DecodedFrame
-from shared.bus import Position
-from shared.errors import DeliveryError, SourceError, StoreUnavailableError
-from shared.messages import End, Frame, Hop, Lane, Message, SkipReason, topic
-from shared.store import Mark, TimelineUpdate
-from shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus
+from moodline.services.ingest.file.open import DecodedFrame
+from moodline.services.ingest.file.reader import BusFaultError, FileReader, Outcome, Patience, StalledError
+from moodline.services.ingest.file.reader_thread import ReaderThread
+from moodline.shared.bus import Position
+from moodline.shared.errors import DeliveryError, SourceError, StoreUnavailableError
+from moodline.shared.messages import End, Frame, Hop, Lane, Message, SkipReason, topic
+from moodline.shared.store import Mark, TimelineUpdate
+from moodline.shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus
 from tests.support.ingest_doubles import NOW_S, Desk, StubSource, add_stream, apply, frames_of, open_desk
 from tests.support.servers import wait_until
 

@@ -8,16 +8,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from services.ingest.live.camera_reader import CameraParts
-from services.ingest.live.records import Job
-from services.ingest.worker import IngestWorker
-from shared.bus import Record, partition_for
-from shared.camera import CameraAddress
-from shared.clock import SystemClock
-from shared.errors import BusUnavailableError, SourceError, StoreUnavailableError
-from shared.messages import STREAMS_TOPIC, End, Lane, Message
-from shared.store import Mark, Progress
-from shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus, Transport
+from moodline.services.ingest.camera.reader import CameraParts
+from moodline.services.ingest.live.records import Job
+from moodline.services.ingest.worker import IngestWorker
+from moodline.shared.bus import Record, partition_for
+from moodline.shared.camera import CameraAddress
+from moodline.shared.clock import SystemClock
+from moodline.shared.errors import BusUnavailableError, SourceError, StoreUnavailableError
+from moodline.shared.messages import STREAMS_TOPIC, End, Lane, Message
+from moodline.shared.store import Mark, Progress
+from moodline.shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus, Transport
 from tests.support.ingest_doubles import NOW_S, Desk, StubSource, add_stream, frames_of, open_desk
 
 SHARDS = 4
@@ -399,7 +399,7 @@ def test_readers_go_on_while_the_store_is_out_of_reach(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     store, outage = bench.desk.store, threading.Event()
-    monkeypatch.setattr("services.ingest.worker._RETRY_S", 0.0)
+    monkeypatch.setattr("moodline.services.ingest.worker._RETRY_S", 0.0)
     reached_ten = threading.Event()
 
     def at_ten(message: Message) -> None:
@@ -430,7 +430,7 @@ def test_readers_go_on_while_the_store_is_out_of_reach(
 
 
 def test_a_bus_out_of_reach_is_retried_and_readers_go_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.ingest.worker._RETRY_S", 0.0)
+    monkeypatch.setattr("moodline.services.ingest.worker._RETRY_S", 0.0)
     bench.consumer.errors = [BusUnavailableError("no broker") for _ in range(5)]
     add_stream(bench.desk)
     bench.turn_until(lambda: bench.state() is StreamState.ENDED and not bench.consumer.errors)

@@ -4,11 +4,11 @@ import logging
 
 import pytest
 
-from shared.bus.kafka import KafkaBus
-from shared.bus.kafka_settings import ClientLog, consumer_config, parse_url, producer_config, topic_config
-from shared.bus.retention import RETENTION, retention_of
-from shared.errors import SettingsError
-from shared.messages import ALL_TOPICS, DLQ_TOPIC, Hop, Lane, topic
+from moodline.shared.bus.kafka import KafkaBus
+from moodline.shared.bus.kafka_settings import ClientLog, consumer_config, parse_url, producer_config, topic_config
+from moodline.shared.bus.retention import RETENTION, retention_of
+from moodline.shared.errors import SettingsError
+from moodline.shared.messages import ALL_TOPICS, DLQ_TOPIC, Hop, Lane, topic
 
 SECRET = "hunter2%26more"
 

@@ -10,17 +10,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from services.ingest.live.back_off import BackOff
-from services.ingest.live.camera_reader import CameraParts, CameraThread
-from services.ingest.live.records import Failed, Job, Opened, Record, Sample, Stats
-from services.ingest.reader import Outcome
-from shared.camera import CameraAddress
-from shared.errors import InvalidStreamError, SealError, SourceError, StoreUnavailableError
-from shared.messages import Frame, Lane, SkipReason
-from shared.metrics import Metrics
-from shared.settings import IngestSettings
-from shared.store import Store
-from shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus
+from moodline.services.ingest.camera.reader import CameraParts, CameraThread
+from moodline.services.ingest.file.reader import Outcome
+from moodline.services.ingest.live.records import Failed, Job, Opened, Record, Sample, Stats
+from moodline.services.ingest.stream.back_off import BackOff
+from moodline.shared.camera import CameraAddress
+from moodline.shared.errors import InvalidStreamError, SealError, SourceError, StoreUnavailableError
+from moodline.shared.messages import Frame, Lane, SkipReason
+from moodline.shared.metrics import Metrics
+from moodline.shared.settings import IngestSettings
+from moodline.shared.store import Store
+from moodline.shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus
 from tests.support.ingest_doubles import NOW_S, RecordingProducer, frames_of, open_store
 
 CANARY = "c4n4ry-pw"

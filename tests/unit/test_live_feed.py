@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from services.live_feed import QUEUE_ITEMS, Item, Listener, LiveFeed, Scope, Wish
-from services.live_stream import EventKind, FeedEvent
-from shared.errors import StoreUnavailableError
-from shared.store import Cell, Store
-from shared.streams import StreamState
-from shared.timeline.bucket import pack
-from shared.timeline.state import ActiveTrack, SavedState, TrackerState, save_state
+from moodline.services.live.feed import QUEUE_ITEMS, Item, Listener, LiveFeed, Scope, Wish
+from moodline.services.live.stream import EventKind, FeedEvent
+from moodline.shared.errors import StoreUnavailableError
+from moodline.shared.store import Cell, Store
+from moodline.shared.streams import StreamState
+from moodline.shared.timeline.bucket import pack
+from moodline.shared.timeline.state import ActiveTrack, SavedState, TrackerState, save_state
 from tests.support.api import NOW_US, ApiWorld, nobody, smiling
 from tests.support.servers import wait_until
 from tests.support.stores import Writer

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.errors import MessageError
-from shared.messages import (
+from moodline.shared.errors import MessageError
+from moodline.shared.messages import (
     ALL_TOPICS,
     DLQ_TOPIC,
     STREAMS_TOPIC,

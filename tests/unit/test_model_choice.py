@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from models import models_dir
-from services.api.server import ApiServer
-from services.classifier.catalogue import ModelCatalogue
-from services.cli import app
-from shared.errors import ModelError, ModelNotFoundError, StoreError
-from shared.model_choice import ModelChoice, ModelRefusal, read_choice, write_choice, write_refusal
-from shared.settings import ClassifierSettings
+from moodline.models import models_dir
+from moodline.services.api.server import ApiServer
+from moodline.services.classifier.catalogue import ModelCatalogue
+from moodline.services.cli.app import app
+from moodline.shared.errors import ModelError, ModelNotFoundError, StoreError
+from moodline.shared.model_choice import ModelChoice, ModelRefusal, read_choice, write_choice, write_refusal
+from moodline.shared.settings import ClassifierSettings
 from tests.support.api import NOW, NOW_US, ApiWorld
 
 

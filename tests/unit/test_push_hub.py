@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from services.push.hub import PushHub
-from shared.errors import (
+from moodline.services.ingest.push.hub import PushHub
+from moodline.shared.errors import (
     BusUnavailableError,
     FrameError,
     FrameTooLargeError,
@@ -24,12 +24,12 @@ from shared.errors import (
     StreamTakenError,
     TooBusyError,
 )
-from shared.messages import Frame, Lane, SkipReason
-from shared.metrics import Metrics
-from shared.push import Pushed
-from shared.settings import IngestSettings, PushSettings, Settings, load_settings
-from shared.store import Store
-from shared.streams import StreamSpec, StreamState, StreamStatus
+from moodline.shared.messages import Frame, Lane, SkipReason
+from moodline.shared.metrics import Metrics
+from moodline.shared.push import Pushed
+from moodline.shared.settings import IngestSettings, PushSettings, Settings, load_settings
+from moodline.shared.store import Store
+from moodline.shared.streams import StreamSpec, StreamState, StreamStatus
 from tests.support.ingest_doubles import RecordingProducer, frames_of, open_store
 
 NOW_S = 1_750_000_000.0

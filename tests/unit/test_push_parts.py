@@ -8,15 +8,15 @@ import cv2
 import numpy as np
 import pytest
 
-from services.ingest.abandoned import settle_abandoned
-from services.ingest.probe import probe_file
-from services.ingest.sampling import Sampler
-from services.push.bus_on_demand import BusOnDemand
-from shared.bus import Bus, open_bus
-from shared.errors import BusUnavailableError, SourceError
-from shared.messages import Lane
-from shared.settings import IngestSettings
-from shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus
+from moodline.services.ingest.abandoned import settle_abandoned
+from moodline.services.ingest.file.probe import probe_file
+from moodline.services.ingest.media.sampling import Sampler
+from moodline.services.ingest.push.bus_on_demand import BusOnDemand
+from moodline.shared.bus import Bus, open_bus
+from moodline.shared.errors import BusUnavailableError, SourceError
+from moodline.shared.messages import Lane
+from moodline.shared.settings import IngestSettings
+from moodline.shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus
 from tests.support.api import StubClock
 from tests.support.ingest_doubles import NOW_S, open_store
 

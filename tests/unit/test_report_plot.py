@@ -7,13 +7,13 @@ import pytest
 from matplotlib import colors, image
 from matplotlib.figure import Figure
 
-from services.report import EMOTION_COLORS, plot_timeline
-from services.report import plot as plotting
-from services.report.plot import render_timeline
-from shared.emotions import EMOTIONS
-from shared.errors import OutputError
-from shared.messages import Lane, SkipReason
-from shared.timeline.bucket import Bucket
+from moodline.services.report import EMOTION_COLORS, plot_timeline
+from moodline.services.report import plot as plotting
+from moodline.services.report.plot import render_timeline
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.errors import OutputError
+from moodline.shared.messages import Lane, SkipReason
+from moodline.shared.timeline.bucket import Bucket
 from tests.support.api import nobody, skipped, smiling
 from tests.support.timelines import START_US, make_document
 

@@ -3,13 +3,13 @@
 import pytest
 from rich.console import Console
 
-from services.report import EMOTION_COLORS, TimelineDocument, timeline_table
-from services.report.palette import GAP_HATCHES, GAP_NAMES
-from services.report.table import BAR_CELLS
-from shared.emotions import EMOTIONS
-from shared.messages import Lane, SkipReason
-from shared.timeline.bucket import Bucket
-from shared.timeline.points import EmptyReason
+from moodline.services.report import EMOTION_COLORS, TimelineDocument, timeline_table
+from moodline.services.report.palette import GAP_HATCHES, GAP_NAMES
+from moodline.services.report.table import BAR_CELLS
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.messages import Lane, SkipReason
+from moodline.shared.timeline.bucket import Bucket
+from moodline.shared.timeline.points import EmptyReason
 from tests.support.api import nobody, skipped, smiling
 from tests.support.timelines import make_document
 

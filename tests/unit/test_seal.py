@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.camera_url import CameraSecret
-from shared.errors import SealError
-from shared.seal import KEY_FILE, Sealer, new_key, open_sealer
-from shared.settings import SecretsSettings, Settings, StoreSettings
+from moodline.shared.camera_url import CameraSecret
+from moodline.shared.errors import SealError
+from moodline.shared.seal import KEY_FILE, Sealer, new_key, open_sealer
+from moodline.shared.settings import SecretsSettings, Settings, StoreSettings
 
 SECRET = CameraSecret(username="admin", password="hunter2", target="/x?token=hunter3")
 KEY = new_key()

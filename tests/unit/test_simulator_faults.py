@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from services.simulator.auth import Guard
-from services.simulator.faults import Fault, Kind, parse_fault
-from services.simulator.options import Codec, parse_size
-from shared.errors import SettingsError
+from moodline.services.simulator.auth import Guard
+from moodline.services.simulator.faults import Fault, Kind, parse_fault
+from moodline.services.simulator.options import Codec, parse_size
+from moodline.shared.errors import SettingsError
 
 NUMBERED = {"loss", "clock", "clockstep", "flood", "slow"}
 

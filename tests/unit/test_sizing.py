@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from bench.sizing import Load, main, needs, parse, streams_memory_bytes
-from shared.bus.retention import RETENTION
-from shared.messages import Hop, Lane, topic
-from shared.settings import StoreSettings
+from moodline.shared.bus.retention import RETENTION
+from moodline.shared.messages import Hop, Lane, topic
+from moodline.shared.settings import StoreSettings
 
 
 def amounts(load: Load, store: StoreSettings | None = None) -> dict[str, float]:

@@ -1,10 +1,10 @@
 """Series of single streams are limited, and go with the stream."""
 
-from services.ingest.stream_gauges import StreamGauges
-from shared.messages import Lane
-from shared.metrics import Metrics
-from shared.store.base import Progress
-from shared.streams import StreamSpec, StreamState, StreamStatus
+from moodline.services.ingest.stream.gauges import StreamGauges
+from moodline.shared.messages import Lane
+from moodline.shared.metrics import Metrics
+from moodline.shared.store.base import Progress
+from moodline.shared.streams import StreamSpec, StreamState, StreamStatus
 
 
 class StubClock:

@@ -9,17 +9,17 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from services.api.timelines import PointsWindow, read_timeline
-from services.callers import LOCAL
-from services.report.document import timeline_document
-from services.report.quick_json import Stretch, StretchCache, timeline_json
-from shared.errors import StoreError
-from shared.messages import Lane, SkipReason
-from shared.store import Cell
-from shared.timeline.bucket import LEVELS_S, NOTHING, Bucket, merge_all, pack
-from shared.timeline.columns import Columns, unpack_columns
-from shared.timeline.models import ModelLabels
-from shared.timeline.query import TimelineQuery, find_cells, timeline
+from moodline.services.api.timelines import PointsWindow, read_timeline
+from moodline.services.auth.callers import LOCAL
+from moodline.services.report.columns import Columns, unpack_columns
+from moodline.services.report.document import timeline_document
+from moodline.services.report.quick_json import Stretch, StretchCache, timeline_json
+from moodline.shared.errors import StoreError
+from moodline.shared.messages import Lane, SkipReason
+from moodline.shared.store import Cell
+from moodline.shared.timeline.bucket import LEVELS_S, NOTHING, Bucket, merge_all, pack
+from moodline.shared.timeline.models import ModelLabels
+from moodline.shared.timeline.query import TimelineQuery, find_cells, timeline
 from tests.support.api import NOW, NOW_US, ApiWorld, nobody, skipped, smiling
 from tests.support.stores import Writer
 

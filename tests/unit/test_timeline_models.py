@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.aggregator.stream import StreamTimeline
-from shared.bus.base import Position
-from shared.errors import StoreError
-from shared.messages import Emotions, Lane, SkipReason
-from shared.settings import AggregatorSettings
-from shared.store import Cell, Mark, TimelineUpdate, dump
-from shared.store.cells import kept_s
-from shared.store.sqlite import SqliteStore
-from shared.timeline import LEVELS_S, MODELS_LEVEL_S, MODELS_SERIES, ModelLabels, TimelineQuery, timeline, unpack_models
-from shared.timeline.models import CHANGES_LIMIT, ModelDay, note_model, pack_models
-from shared.timeline.state import STATE_VERSION
+from moodline.services.aggregator.stream import StreamTimeline
+from moodline.shared.bus.base import Position
+from moodline.shared.errors import StoreError
+from moodline.shared.messages import Emotions, Lane, SkipReason
+from moodline.shared.settings import AggregatorSettings
+from moodline.shared.store import Cell, Mark, TimelineUpdate, dump
+from moodline.shared.store.cells import kept_s
+from moodline.shared.store.sqlite import SqliteStore
+from moodline.shared.timeline import LEVELS_S, MODELS_LEVEL_S, MODELS_SERIES, ModelLabels, TimelineQuery, timeline, unpack_models
+from moodline.shared.timeline.models import CHANGES_LIMIT, ModelDay, note_model, pack_models
+from moodline.shared.timeline.state import STATE_VERSION
 from tests.support.stores import RETENTION, spec
 
 S = 1_000_000

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.errors import QueryError, TrackNotFoundError
-from shared.messages import Lane
-from shared.store import CellRange
-from shared.timeline import (
+from moodline.shared.errors import QueryError, TrackNotFoundError
+from moodline.shared.messages import Lane
+from moodline.shared.store import CellRange
+from moodline.shared.timeline import (
     LEVELS_S,
     NOTHING,
     Bucket,

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.aggregator.tracker import StreamTracker
-from shared.messages import Emotions, FaceEmotion, Lane, SkipReason
-from shared.settings import AggregatorSettings
-from shared.timeline.state import TrackerState
+from moodline.services.aggregator.tracker import StreamTracker
+from moodline.shared.messages import Emotions, FaceEmotion, Lane, SkipReason
+from moodline.shared.settings import AggregatorSettings
+from moodline.shared.timeline.state import TrackerState
 
 HAPPY = (0, 0, 0, 65_535, 0, 0, 0)
 SAD = (0, 0, 0, 0, 65_535, 0, 0)

@@ -5,20 +5,20 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from services.api.models import NewStream
-from services.api.timelines import TimelineParameters
-from services.report.document import TimelineDocument
-from services.report.palette import EMOTION_COLORS, STACK
-from services.web.alerts import alerts_html
-from services.web.chart_data import chart_of
-from services.web.eta import Eta
-from services.web.strip import strip_svg
-from services.web.windows import Window
-from services.web.words import age_text, id_from_name, labels_from, labels_text, own_path, problems_of, span_text
-from shared.emotions import EMOTIONS
-from shared.errors import InvalidStreamError
-from shared.messages import Lane, SkipReason
-from shared.timeline.levels import Extent
+from moodline.services.api.models import NewStream
+from moodline.services.api.timelines import TimelineParameters
+from moodline.services.report.document import TimelineDocument
+from moodline.services.report.palette import EMOTION_COLORS, STACK
+from moodline.services.web.alerts import alerts_html
+from moodline.services.web.chart_data import chart_of
+from moodline.services.web.eta import Eta
+from moodline.services.web.strip import strip_svg
+from moodline.services.web.windows import Window
+from moodline.services.web.words import age_text, id_from_name, labels_from, labels_text, own_path, problems_of, span_text
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.errors import InvalidStreamError
+from moodline.shared.messages import Lane, SkipReason
+from moodline.shared.timeline.levels import Extent
 from tests.support.api import NOW_US, ApiWorld, nobody, skipped, smiling
 
 SECOND_MS = 1000
@@ -193,8 +193,8 @@ def test_no_alert_no_words() -> None:
 
 
 def test_without_its_library_the_page_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.web.mount.find_spec", lambda _name: None)
-    from services.web import mount_page
+    monkeypatch.setattr("moodline.services.web.mount.find_spec", lambda _name: None)
+    from moodline.services.web import mount_page
 
     with ApiWorld(tmp_path) as world:
         mount_page(world.app)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from services.worker_server import start_worker_server
-from shared.errors import SettingsError
-from shared.metrics import Metrics
+from moodline.services.runtime.worker_server import start_worker_server
+from moodline.shared.errors import SettingsError
+from moodline.shared.metrics import Metrics
 
 Ask = Callable[[str], tuple[int, str]]
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from services.detector.own import Manifest
+from moodline.services.detector.own import Manifest
 
 _CARD: Final = """# {name}
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from training.detector.labels import overlap
+from moodline.training.detector.labels import overlap
 
 Rows = npt.NDArray[np.floating]
 

@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from shared.errors import DataError
-from training.detector.labels import Boxes, decode_photo, load_labels, read_photos
+from moodline.shared.errors import DataError
+from moodline.training.detector.labels import Boxes, decode_photo, load_labels, read_photos
 
 CORRECTIONS: Final = Path(__file__).parent / "corrections.json"
 CROWDS: Final = "shanghaitech"

@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from training.detector.labels import decode_photo
-from training.detector.photos import Photo, Rules
+from moodline.training.detector.labels import decode_photo
+from moodline.training.detector.photos import Photo, Rules
 
 Image = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.float32]

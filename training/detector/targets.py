@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from training.detector.spec import STRIDES
+from moodline.training.detector.spec import STRIDES
 
 _REACH: Final = {8: (0.0, 56.0), 16: (24.0, 144.0), 32: (72.0, 1e9)}
 """Longer side of the faces, in px, that a level may be taught; levels share what lies in between."""

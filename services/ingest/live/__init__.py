@@ -1,1 +1,1 @@
-"""Live cameras: one process per camera reads and decodes; the ingest worker numbers what it gets and sends it on."""
+"""What cameras and pushed streams have in common: the newest frame counts."""

@@ -10,17 +10,17 @@ from typing import Final
 
 import msgspec
 
-from services.ingest.live.camera_status import CameraStatus
-from services.ingest.live.records import Sample, Stats
-from services.ingest.reader import WORKER
-from shared.bus import Producer
-from shared.clock import Clock
-from shared.errors import BusFullError, DeliveryError, StoreError, StreamNotFoundError
-from shared.log import bind
-from shared.messages import Frame, Hop, Lane, SkipReason, encode, topic
-from shared.metrics import Metrics
-from shared.store import ProgressStore
-from shared.streams import StreamSpec
+from moodline.services.ingest.file.reader import WORKER
+from moodline.services.ingest.live.records import Sample, Stats
+from moodline.services.ingest.live.status import CameraStatus
+from moodline.shared.bus import Producer
+from moodline.shared.clock import Clock
+from moodline.shared.errors import BusFullError, DeliveryError, StoreError, StreamNotFoundError
+from moodline.shared.log import bind
+from moodline.shared.messages import Frame, Hop, Lane, SkipReason, encode, topic
+from moodline.shared.metrics import Metrics
+from moodline.shared.store import ProgressStore
+from moodline.shared.streams import StreamSpec
 
 log = logging.getLogger("moodline.ingest.camera")
 

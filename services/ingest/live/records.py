@@ -10,8 +10,8 @@ from typing import Final
 
 import msgspec
 
-from shared.messages import SkipReason
-from shared.streams import FailureReason, Transport
+from moodline.shared.messages import SkipReason
+from moodline.shared.streams import FailureReason, Transport
 
 RECORD_LIMIT_BYTES: Final = 64 * 1024 * 1024
 

@@ -1,0 +1,5 @@
+"""The client of the HTTP API."""
+
+from moodline.client._client import Client
+
+__all__ = ["Client"]

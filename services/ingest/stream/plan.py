@@ -1,0 +1,46 @@
+"""What a worker is to do with each stream that it owns. Pure."""
+
+from enum import StrEnum
+
+from moodline.shared.store import Progress
+from moodline.shared.streams import StreamSpec, StreamState, StreamStatus
+
+
+class Wish(StrEnum):
+    """What is to be done with a stream."""
+
+    READ = "read"
+    PAUSE = "pause"
+    LEAVE = "leave"
+    """Nothing: it has ended or failed, or is gone."""
+
+
+def wish_for(spec: StreamSpec, status: StreamStatus, progress: Progress | None) -> Wish:
+    """Return what is to be done.
+
+    A complete timeline whose status does not say so is read too: its reader finds nothing to read and says so. A stream that
+    had ended and is not complete any more, because the store lost its last writes, is read again.
+    """
+    if progress is None:
+        return Wish.LEAVE
+    if progress.final:
+        return Wish.LEAVE if status.state is StreamState.ENDED else Wish.READ
+    if spec.paused:
+        return Wish.PAUSE
+    if status.state is StreamState.FAILED and status.attempt >= spec.attempt:
+        return Wish.LEAVE
+    return Wish.READ
+
+
+def content_of(spec: StreamSpec) -> tuple[object, ...]:
+    """Return what a reader depends on: when it changes, the reader must start again."""
+    return (
+        spec.url,
+        spec.sealed,
+        spec.transport,
+        spec.tls_verify,
+        spec.sample_fps,
+        spec.max_side_px,
+        spec.recorded_at_us,
+        spec.created_at_us,
+    )
