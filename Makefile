@@ -71,6 +71,7 @@ chaos: $(VENV)/.installed system kafka ## Kill, pause and restart everything for
 bench: $(VENV)/.installed system kafka ## Measure the pipeline against a hand-written loop
 	$(BIN)/python -m bench.pipeline
 	$(BIN)/python -m bench.store
+	$(BIN)/python -m bench.registry
 	$(BIN)/python -m bench.cameras
 	$(BIN)/python -m bench.api
 	$(BIN)/python -m bench.scaling

@@ -5,11 +5,11 @@ from datetime import datetime
 from services.api.models import ProgressAnswer, Status, StreamAnswer, Video
 from services.report.moments import to_datetime
 from shared.messages import Lane
-from shared.store import Progress
+from shared.store import Standing
 from shared.streams import StreamSpec, StreamState, StreamStatus, is_pushed
 
 
-def describe(spec: StreamSpec, status: StreamStatus, progress: Progress) -> StreamAnswer:
+def describe(spec: StreamSpec, status: StreamStatus, progress: Standing) -> StreamAnswer:
     """Put definition, state and progress of one stream together."""
     is_live = spec.lane is Lane.LIVE
     is_camera = is_live and not is_pushed(spec.url)
@@ -34,7 +34,7 @@ def describe(spec: StreamSpec, status: StreamStatus, progress: Progress) -> Stre
     )
 
 
-def state_of(spec: StreamSpec, status: StreamStatus, progress: Progress) -> StreamState:
+def state_of(spec: StreamSpec, status: StreamStatus, progress: Standing) -> StreamState:
     """Return the state that holds now, where the reader may not have noticed a change yet.
 
     A complete timeline is `ended`, whatever else. A user's pause holds at once. What a reader said of an earlier attempt, or
@@ -52,7 +52,7 @@ def state_of(spec: StreamSpec, status: StreamStatus, progress: Progress) -> Stre
     return status.state
 
 
-def _status(spec: StreamSpec, status: StreamStatus, progress: Progress) -> Status:
+def _status(spec: StreamSpec, status: StreamStatus, progress: Standing) -> Status:
     state = state_of(spec, status, progress)
     if state is not status.state:
         return Status(state=state)
@@ -81,7 +81,7 @@ def _video(status: StreamStatus) -> Video | None:
     return Video(width=status.width, height=status.height, codec=status.codec, source_fps=status.source_fps)
 
 
-def _progress(spec: StreamSpec, status: StreamStatus, progress: Progress) -> ProgressAnswer:
+def _progress(spec: StreamSpec, status: StreamStatus, progress: Standing) -> ProgressAnswer:
     is_live = spec.lane is Lane.LIVE
     # The end of a stream takes a sequence number of its own.
     frames = progress.mark.seq + (0 if progress.final else 1) if progress.mark else 0

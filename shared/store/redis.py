@@ -10,7 +10,18 @@ import msgspec
 from shared.bus.base import Position
 from shared.clock import Clock, SystemClock
 from shared.errors import RevisionConflictError, StoreError, StoreUnavailableError, StreamExistsError, StreamNotFoundError
-from shared.store.base import BLOCK_CELLS, ApplyResult, CellRange, Claim, Mark, Progress, Retention, TimelineUpdate
+from shared.store.base import (
+    BLOCK_CELLS,
+    ApplyResult,
+    CellRange,
+    Claim,
+    Mark,
+    Progress,
+    RegistryChanges,
+    Retention,
+    Standing,
+    TimelineUpdate,
+)
 from shared.store.cells import SESSION_LIMIT, clamp, kept_s, session_floor_ms
 from shared.store.records import decode_spec, decode_status, encode_record
 from shared.store.redis_documents import RedisDocuments
@@ -91,6 +102,10 @@ class RedisStore(RedisDocuments):
             raise _not_found(stream_id)
         return decode_spec(value)
 
+    def get_many(self, stream_ids: Sequence[str]) -> list[StreamSpec | None]:
+        values = self._link.run([("HGET", stream_keys(name)[0], "spec") for name in stream_ids]) if stream_ids else []
+        return [None if value is None else decode_spec(value) for value in values]
+
     def list_streams(self) -> list[StreamSpec]:
         registrations = _pairs(self._one(("HGETALL", SHARED_KEYS[1])))
         ids = sorted(registrations)
@@ -128,6 +143,10 @@ class RedisStore(RedisDocuments):
 
     def version(self) -> int:
         return int(self._shared("version", _CHANGE_LIMIT_MS))
+
+    def changes(self, since: int | None) -> RegistryChanges:
+        version, is_known, *names = self._shared("changes", "" if since is None else since, _CHANGE_LIMIT_MS)
+        return RegistryChanges(int(version), frozenset(name.decode() for name in names) if is_known else None)
 
     def _create(self, change: str, spec: StreamSpec) -> bool:
         for _ in range(_ATTEMPTS):
@@ -174,6 +193,11 @@ class RedisStore(RedisDocuments):
         fields = ("fence", "mark", "final", "position", "state", "event_time_us")
         rows = self._link.run([("HMGET", stream_keys(name)[0], *fields) for name in stream_ids]) if stream_ids else []
         return [_progress(*row) for row in rows]
+
+    def standings(self, stream_ids: Sequence[str]) -> list[Standing | None]:
+        fields = ("fence", "mark", "final", "event_time_us")
+        rows = self._link.run([("HMGET", stream_keys(name)[0], *fields) for name in stream_ids]) if stream_ids else []
+        return [_standing(*row) for row in rows]
 
     def apply(self, updates: Sequence[TimelineUpdate]) -> list[ApplyResult]:
         answers = self._link.run([self._apply_call(update) for update in updates]) if updates else []
@@ -297,6 +321,14 @@ def _mark(text: bytes | None) -> Mark | None:
         return None
     session, _, seq = text.partition(b":")
     return Mark(int(session), int(seq))
+
+
+def _standing(fence: bytes | None, mark: bytes | None, final: bytes | None, event: bytes | None) -> Standing | None:
+    if fence is None or int(fence) == SESSION_LIMIT:
+        return None
+    if mark is None or event is None:
+        return Standing(fence=int(fence))
+    return Standing(mark=_mark(mark), final=final == b"1", fence=int(fence), last_event_time_us=int(event))
 
 
 def _progress(

@@ -8,7 +8,7 @@ import pytest
 
 from shared.bus.base import Position
 from shared.errors import RevisionConflictError, StoreError, StreamExistsError, StreamNotFoundError
-from shared.store import ApplyResult, Cell, Mark, Progress, Store, dump
+from shared.store import ApplyResult, Cell, Mark, Progress, Standing, Store, dump
 from shared.streams import FailureReason, StreamState, StreamStatus
 from tests.support.stores import LEVELS_S, NOW_S, NOW_US, Backend, Writer, spec, update
 
@@ -99,6 +99,43 @@ class TestRegistry:
         store.set_status("yard", writer.session, StreamStatus())
         assert other.version() == before == store.version()
         other.close()
+
+    def test_changes_name_the_streams_that_changed_since_a_version(self, backend: Backend, store: Store) -> None:
+        other = backend.open()
+        version, names = other.changes(None)
+        assert names is None, "who knows nothing must read everything"
+        assert other.changes(version) == (version, frozenset())
+        for action, changed in (
+            (lambda: store.add(spec("lobby")), "lobby"),
+            (lambda: store.add(spec("yard")), "yard"),
+            (lambda: store.replace(spec("lobby", paused=True)), "lobby"),
+            (lambda: store.remove("yard"), "yard"),
+        ):
+            action()
+            before, (version, names) = version, other.changes(version)
+            assert names == {changed}
+            assert version > before
+            assert version == store.version()
+        assert other.changes(before)[1] == {"yard"}, "it can be asked again"
+        store.set_status("lobby", store.claim("lobby", NOW_S).session, StreamStatus())
+        assert other.changes(version) == (version, frozenset()), "what a reader writes is no change of a definition"
+        other.close()
+
+    def test_changes_of_a_version_that_is_too_old_or_was_never_given_are_unknown(self, store: Store) -> None:
+        store.add(spec("lobby"))
+        first, _ = store.changes(None)
+        assert store.changes(first + 10**15).stream_ids is None, "the store lost the version that was known"
+        changed = store.get("lobby")
+        for _ in range(5100):
+            changed = store.replace(changed)
+        version, names = store.changes(first)
+        assert names is None
+        assert store.changes(version) == (version, frozenset())
+
+    def test_many_streams_are_returned_in_the_order_asked_for(self, store: Store) -> None:
+        assert store.get_many([]) == []
+        lobby, yard = store.add(spec("lobby")), store.add(spec("yard"))
+        assert store.get_many(["yard", "nobody", "lobby"]) == [yard, None, lobby]
 
     def test_of_many_at_once_one_adds_one_changes_one_removes(self, backend: Backend) -> None:
         stores = [backend.open() for _ in range(THREADS)]
@@ -251,6 +288,11 @@ class TestApply:
         expected = Progress(mark=step.mark, final=True, position=position, state=state, fence=fence.fence, last_event_time_us=-1)
         assert store.load(["nobody", "lobby", "lobby"]) == [None, expected, expected]
         assert store.load([]) == []
+        known = Standing(
+            mark=expected.mark, final=expected.final, fence=expected.fence, last_event_time_us=expected.last_event_time_us
+        )
+        assert store.standings(["nobody", "lobby", "lobby"]) == [None, known, known]
+        assert store.standings([]) == []
         assert store.apply([]) == []
 
     def test_a_writer_that_saw_another_mark_changes_nothing(self, store: Store) -> None:

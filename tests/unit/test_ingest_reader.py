@@ -411,14 +411,14 @@ def test_patience_doubles_at_one_mark_up_to_a_limit_and_begins_anew_at_the_next(
 def test_a_store_out_of_reach_is_no_standstill(desks: DeskOpener, monkeypatch: pytest.MonkeyPatch) -> None:
     desk = desks(stall_s=60.0, applies=False, credit_frames=4)
     spec = add_stream(desk)
-    load, outage = desk.store.load, threading.Event()
+    standings, outage = desk.store.standings, threading.Event()
 
     def failing(ids: list[str]) -> object:
         if outage.is_set():
             raise StoreUnavailableError("gone")
-        return load(ids)
+        return standings(ids)
 
-    monkeypatch.setattr(desk.store, "load", failing)
+    monkeypatch.setattr(desk.store, "standings", failing)
     desk.producer.on_send = lambda message: message.seq == 3 and outage.set()
     thread = ReaderThread(spec, desk.parts)
     thread.start()
