@@ -237,5 +237,5 @@ def _aggregator(resources: Resources) -> Runnable:
 
     settings = resources.settings.aggregator
     stage = AggregatorStage(resources.store.load, settings, resources.metrics)
-    sink = TimelineSink(resources.store, stage, resources.metrics, resources.clock)
+    sink = TimelineSink(resources.store, stage, resources.metrics, resources.clock, resources.bus.offset_at)
     return _worker(resources, "aggregator", Hop.EMOTIONS, _Batch(settings.batch_messages, settings.linger_ms), stage, sink)

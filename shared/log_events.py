@@ -11,6 +11,7 @@ FOREIGN: Final = "library"
 
 EVENTS: Final[Mapping[str, str]] = {
     "aggregator.gap": "Frames of a stream are missing on the bus; a file is read again, of a camera they count as `lost`.",
+    "aggregator.rewind": "Missing frames are looked for on the bus from a time on, since no place is known; `records` are read again.",
     "aggregator.stale": "The store was not as last seen (another writer, or lost writes); the stream is read again from there.",
     "alert": "A user's alert rule began or ceased to fire.",
     "alerts.interrupted": "Judging rules paused: the store is out of reach, or another process has taken over.",
@@ -102,12 +103,14 @@ FIELDS: Final[Mapping[str, str]] = {
     "pause_s": "Pause until the next attempt, in s.",
     "read_again": "How often a file has been read again from this mark.",
     "reason": "Why, as a typed reason or a sentence.",
+    "records": "Records of the bus.",
     "rule": "Id of an alert rule.",
     "seen": "Where on the bus the frame after a gap is.",
     "seq": "Number of a sampled frame.",
     "session": "Session of the claim under which a stream is read.",
     "shape": "Of an array that a network takes.",
     "signal": "Name of a signal.",
+    "since_ms": "A time on the clock that stamps the bus's records, in ms since the Unix epoch.",
     "status": "Exit status of a process.",
     "stored": "Mark that the store has.",
     "stream_id": "The stream.",

@@ -217,7 +217,7 @@ class Worker:
             self._poisoned_in_a_row = 0
             if not isinstance(message, End):
                 self._metrics.frames.labels(self._options.name, message.lane).inc()
-            received.append(Received(message, record.position))
+            received.append(Received(message, record.position, record.timestamp_ms))
         if dead:
             self._dead_letters.flush()
         return received

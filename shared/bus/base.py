@@ -165,6 +165,19 @@ class Bus(Protocol):
         """Return the number of partitions of a topic that exists."""
         ...
 
+    def offset_at(self, topic: str, partition: int, time_ms: int) -> int | None:
+        """Return the offset of the first kept record that was produced at this time or later; None where there is none.
+
+        Args:
+            topic: A topic that exists.
+            partition: One of its partitions.
+            time_ms: Milliseconds since the Unix epoch, on the clock that stamps records.
+
+        Raises:
+            BusUnavailableError: the bus does not answer.
+        """
+        ...
+
     def close(self) -> None:
         """Release the connection; consumers and producers must be closed before."""
         ...

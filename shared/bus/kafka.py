@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, OffsetSpec
 
 from shared.bus.base import ConsumerSettings
 from shared.bus.kafka_consumer import KafkaConsumer
@@ -102,6 +102,13 @@ class KafkaBus:
         if topic not in known:
             raise BusError(f"topic {topic!r} does not exist on {self._address!r}; ensure_topics creates it")
         return known[topic]
+
+    def offset_at(self, topic: str, partition: int, time_ms: int) -> int | None:
+        self._check_open()
+        place = TopicPartition(topic, partition)
+        futures = self._admin.list_offsets({place: OffsetSpec.for_timestamp(max(0, time_ms))}, request_timeout=_REQUEST_S)
+        offset = int(self._answer(futures[place], f"look up a time in {topic}/{partition}").offset)
+        return None if offset < 0 else offset
 
     def find_topics(self, names: Iterable[str]) -> dict[str, FoundTopic]:
         """Return those of the topics that exist, with their partitions and settings.

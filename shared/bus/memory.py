@@ -83,6 +83,12 @@ class MemoryBus:
         with self.lock:
             return len(self.topic(topic).logs)
 
+    def offset_at(self, topic: str, partition: int, time_ms: int) -> int | None:
+        with self.lock:
+            log = self.topic(topic).logs[partition]
+            records = log.read(log.oldest_offset, len(log))
+        return next((record.position.offset for record in records if record.timestamp_ms >= time_ms), None)
+
     def stored_bytes(self, topic: str) -> int:
         """Return how many bytes a topic holds now, as counted against its bound."""
         with self.lock:

@@ -30,6 +30,9 @@ class TracedBus:
     def partitions(self, topic: str) -> int:
         return self._bus.partitions(topic)
 
+    def offset_at(self, topic: str, partition: int, time_ms: int) -> int | None:
+        return self._bus.offset_at(topic, partition, time_ms)
+
     def close(self) -> None:
         self._bus.close()
         self._tracing.close()
