@@ -1,9 +1,9 @@
 """The worst case of a hole: how much of a day's results of one partition the aggregator reads again, and how long that takes.
 
-Run from the checkout: `python -m bench.rewind`. A real Kafka is started in a temporary folder (jars from `make kafka`). A partition
-holds a day of results of 25 cameras, all in their timelines already. Then a camera that was registered a moment ago sends its
-first frames, of which the bus has lost the first five: no mark says where to read again. The time is from the first sight of the
-hole until the frames after it are in the timeline.
+Run from the checkout: `python -m bench.rewind`. A real Kafka is started in a temporary folder (jars from `make kafka`). One
+partition holds a day of results of 25 cameras, all in their timelines already. Then a camera that was registered a moment
+ago sends its first frames, of which the bus has lost the first five: no mark says where to read again. The time is from the
+first sight of the hole until the frames after it are in the timeline.
 """
 
 import argparse
@@ -42,7 +42,8 @@ def main() -> None:
         bus = open_bus(server.url, partitions=1)
         bus.ensure_topics([TOPIC])
         store = open_store(f"sqlite:///{Path(folder) / 'bench.db'}", RETENTION)
-        client = KafkaClient({"bootstrap.servers": server.servers, "queue.buffering.max.messages": 1_000_000, "linger.ms": 50, "log_level": 0})
+        config = {"queue.buffering.max.messages": 1_000_000, "linger.ms": 50, "log_level": 0}
+        client = KafkaClient({"bootstrap.servers": server.servers, **config})
         fill(client, store, options.records)
         measure(client, bus, store, options.records)
 

@@ -17,6 +17,7 @@ from shared.bus import Bus, ConsumerSettings, Producer, open_bus
 from shared.bus.traced import TracedBus
 from shared.clock import Clock, SystemClock
 from shared.errors import SettingsError
+from shared.failures import FailureNotes
 from shared.gpu import watch_gpus
 from shared.messages import ALL_TOPICS, STREAMS_TOPIC, Hop, Lane, topic
 from shared.metrics import Metrics
@@ -157,7 +158,13 @@ def _worker(resources: Resources, name: str, hop: Hop, batch: _Batch, stage: Sta
         )
     )
     return Worker(
-        WorkerOptions(name, batch.messages, batch.linger_ms / 1000, resources.settings.worker.poison_limit),
+        WorkerOptions(
+            name,
+            batch.messages,
+            batch.linger_ms / 1000,
+            resources.settings.worker.poison_limit,
+            on_failed=FailureNotes(resources.store, name),
+        ),
         consumer,
         stage,
         sink or ProducerSink(name, producer, resources.metrics, resources.stop),

@@ -11,7 +11,7 @@ FOREIGN: Final = "library"
 
 EVENTS: Final[Mapping[str, str]] = {
     "aggregator.gap": "Frames of a stream are missing on the bus; a file is read again, of a camera they count as `lost`.",
-    "aggregator.rewind": "Missing frames are looked for on the bus from a time on, since no place is known; `records` are read again.",
+    "aggregator.rewind": "Missing frames are looked for on the bus from a time on; no place is known. `records` are read again.",
     "aggregator.stale": "The store was not as last seen (another writer, or lost writes); the stream is read again from there.",
     "alert": "A user's alert rule began or ceased to fire.",
     "alerts.interrupted": "Judging rules paused: the store is out of reach, or another process has taken over.",
@@ -32,9 +32,11 @@ EVENTS: Final[Mapping[str, str]] = {
     "camera_host.gone": "The process that starts camera processes had ended already.",
     "delivery.live_lost": "Messages of live streams did not reach the bus; they count as `lost`.",
     "events.ended": "A browser's or client's live events ended early.",
+    "failure.not_noted": "It could not be noted in the store that a worker failed on a frame; its file is read again.",
     "feed.store": "Live events pause: the store is out of reach.",
     "feed.stream": "A stream's live events pause: its timeline cannot be read.",
     "frame.corrupt": "A frame of a file cannot be encoded; it goes on as `corrupt`.",
+    "frame.left_out": "A worker failed on a frame of a file again and again; it goes on as `corrupt`.",
     "frame.too_large": "A frame is larger than the bus takes; it goes on as `corrupt`.",
     FOREIGN: "A library says something; its words are in `text`.",
     "message.dead": "A message was put aside, into the topic of dead letters.",

@@ -57,6 +57,9 @@ class IngestSettings(_Group):
     stall_s: float = Field(
         30.0, gt=0, description="A file whose timeline stands still this long, with all credit used, is read again from there."
     )
+    poison_tries: int = Field(
+        3, ge=1, description="A frame of a file on which a worker failed this often is left out, as `corrupt`."
+    )
     reconcile_s: float = Field(0.5, gt=0, description="How often the registry is compared with the running readers, in s.")
     schemes: str = Field(
         "file,synthetic,rtsp,rtsps,http,https,device,push", description="Schemes that may be registered and read, with commas."

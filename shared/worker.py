@@ -16,7 +16,7 @@ What goes wrong, and what the loop does:
 
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -68,6 +68,7 @@ class WorkerOptions:
         linger_s: How long a batch waits for more after its first record.
         poison_limit: Undecodable records in a row after which the worker stops.
         idle_s: Longest wait for a first record; bounds how late `tick` and a stop are noticed.
+        on_failed: Told of each message on which the stage failed alone, with the error's name. Raises nothing.
     """
 
     name: str
@@ -75,6 +76,7 @@ class WorkerOptions:
     linger_s: float
     poison_limit: int = 100
     idle_s: float = 0.2
+    on_failed: Callable[[Received, str], None] | None = None
 
 
 class ProducerSink:
@@ -248,6 +250,8 @@ class Worker:
                 record = Record(item.position, item.message.stream_id.encode(), value, int(now_s * 1000))
                 self._bury(record, "stage_error", type(error).__name__)
                 self._dead_letters.flush()
+                if self._options.on_failed is not None:
+                    self._options.on_failed(item, type(error).__name__)
             else:
                 self._poisoned_in_a_row = 0
         return rewinds

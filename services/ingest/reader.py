@@ -30,13 +30,14 @@ from shared.errors import (
     InvalidStreamError,
     MoodlineError,
     SourceError,
+    StoreUnavailableError,
     StreamNotFoundError,
 )
 from shared.log import bind
 from shared.messages import End, Frame, Hop, Lane, SkipReason, encode, lane_of, topic
 from shared.metrics import Metrics
 from shared.settings import IngestSettings
-from shared.store import Mark, ProgressStore
+from shared.store import FrameFailure, Mark, ProgressStore
 from shared.streams import FailureReason, StreamSpec, StreamState
 
 log = logging.getLogger("moodline.ingest.reader")
@@ -48,7 +49,9 @@ DOUBLINGS: Final = 5
 _TOPIC: Final = topic(Hop.FRAMES, Lane.FILE)
 _LOOK_S: Final = 0.5
 _DOUBT_S: Final = 1.0
-"""After this long without progress the bus is asked whether it has everything."""
+"""After this long without progress the bus is asked whether it has everything, and the store whether a worker failed."""
+_FAILURES_LIMIT: Final = 8
+"""If more frames on their way have failed, the stage is broken and not the frames: none is left out."""
 
 
 class Outcome(StrEnum):
@@ -140,6 +143,7 @@ class FileReader:
         self._next_seq = 0
         self._mark: Mark | None = None
         self._final = False
+        self._left_out: dict[int, FrameFailure] = {}
 
     @property
     def next_seq(self) -> int:
@@ -178,6 +182,9 @@ class FileReader:
         if claim.final:
             self._say(StreamState.ENDED)
             raise _Halt(Outcome.ENDED)
+        failures = self._failing(claim.next_seq)
+        if len(failures) <= _FAILURES_LIMIT:
+            self._left_out = {failure.seq: failure for failure in failures if failure.tries >= self._parts.settings.poison_tries}
         self._credit = Credit(claim.next_seq, self._parts.settings.credit_frames, self._parts.settings.credit_bytes)
 
     def _open(self) -> Source:
@@ -189,7 +196,7 @@ class FileReader:
     def _read(self, source: Source, followed: Followed) -> None:
         self._followed = followed
         sampler = Sampler(self._spec.sample_fps)
-        self._say(StreamState.PLAYING)
+        self._say(StreamState.PLAYING, detail=self._of_left_out())
         log.info("stream.playing", extra={"stream_id": self._spec.stream_id, "from_seq": self._next_seq})
         decoded, damaged, seq = self._parts.metrics.frames_decoded, 0, 0
         for frame in source.frames():
@@ -231,11 +238,17 @@ class FileReader:
     def _message(self, seq: int, frame: DecodedFrame) -> tuple[Frame, bool]:
         jpeg, width, height, skip = b"", 0, 0, None
         try:
+            if seq in self._left_out:
+                raise ImageError(self._left_out[seq].letter)
             image = reduce_image(frame.to_bgr(), self._spec.max_side_px)
             height, width = image.shape[:2]
             jpeg = encode_jpeg(image, self._parts.settings.jpeg_quality)
         except ImageError as error:
-            log.warning("frame.corrupt", extra={"stream_id": self._spec.stream_id, "seq": seq, "reason": str(error)})
+            fields = {"stream_id": self._spec.stream_id, "seq": seq, "reason": str(error)}
+            if seq in self._left_out:
+                log.warning("frame.left_out", extra=fields)
+            else:
+                log.warning("frame.corrupt", extra=fields)
             skip = SkipReason.CORRUPT
         message = Frame(
             stream_id=self._spec.stream_id,
@@ -265,7 +278,7 @@ class FileReader:
         )
         self._flush()
         self._wait_until(lambda: self._final)
-        self._say(StreamState.ENDED)
+        self._say(StreamState.ENDED, detail=self._of_left_out())
         log.info("stream.ended", extra={"stream_id": self._spec.stream_id, "frames": seq})
 
     def _send(self, message: Frame | End) -> int:
@@ -311,9 +324,11 @@ class FileReader:
             still_s = followed.watched_s - since_s
             if still_s >= self._patience.limit_s(mark):
                 self._stalled(mark)
-            if still_s >= _DOUBT_S and not doubted:
-                self._flush()
-                doubted = True
+            if still_s >= _DOUBT_S:
+                if not doubted:
+                    self._flush()
+                    doubted = True
+                self._look_for_failure(mark, still_s)
             followed.wait(_LOOK_S)
 
     def _take_in(self, followed: Followed) -> None:
@@ -331,8 +346,39 @@ class FileReader:
     def _stalled(self, mark: Mark | None) -> None:
         count = self._patience.try_again(mark)
         times = "" if count == 1 else f", for the {count}th time; see whether the other workers run, and their dead letters"
+        failing = self._failing(0 if mark is None else mark.seq + 1)
+        if len(failing) > _FAILURES_LIMIT:
+            times += f"; {len(failing)} of its frames failed, so it is the worker that is broken: {failing[0].letter}"
         self._say(StreamState.STALLED, detail=f"the timeline stands still; the file is read again from there{times}")
         raise StalledError("the timeline stands still")
+
+    def _failing(self, next_seq: int) -> list[FrameFailure]:
+        """Return the frames from this one on that a worker has failed on."""
+        return [failure for failure in self._parts.store.failures(self._spec.stream_id) if failure.seq >= next_seq]
+
+    def _look_for_failure(self, mark: Mark | None, still_s: float) -> None:
+        """Read the file again, after a pause that grows, when a worker failed on the very frame that the timeline waits for."""
+        next_seq = 0 if mark is None else mark.seq + 1
+        try:
+            failures = self._failing(next_seq)
+        except StoreUnavailableError:
+            return
+        if not failures or len(failures) > _FAILURES_LIMIT:
+            return
+        first = failures[0]
+        if first.seq != next_seq or first.session != self._session or still_s < 2 ** min(first.tries, DOUBLINGS):
+            return
+        self._patience.try_again(mark)
+        again = "it is left out now" if first.tries >= self._parts.settings.poison_tries else "it is tried again"
+        self._say(StreamState.STALLED, detail=f"frame {first.seq} failed for the {first.tries}. time, {again}: {first.letter}")
+        raise StalledError("a worker failed on the next frame")
+
+    def _of_left_out(self) -> str:
+        if not self._left_out:
+            return ""
+        first, count = min(self._left_out.values()), len(self._left_out)
+        frames = f"frame {first.seq} is" if count == 1 else f"{count} frames are"
+        return f"{frames} left out as corrupt, workers failed on them; frame {first.seq}: {first.letter}"
 
     def _look_up(self) -> None:
         if self._stop.is_set():

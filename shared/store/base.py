@@ -76,6 +76,22 @@ class Progress(Standing, frozen=True, kw_only=True):
     state: bytes = b""
 
 
+class FrameFailure(NamedTuple):
+    """A frame on which a worker's stage failed, so that it became a dead letter.
+
+    Attributes:
+        seq: Number of the frame.
+        tries: Sessions under which it failed.
+        session: The newest of them.
+        letter: Who failed and where the frame was on the bus, for people: its dead letter names the same place.
+    """
+
+    seq: int
+    tries: int
+    session: int
+    letter: str
+
+
 class Cell(NamedTuple):
     """One timeline value. `level_s` is the bucket's length in s; `index` is its start divided by `level_s`."""
 
@@ -203,6 +219,17 @@ class ProgressStore(Protocol):
         """Return the last status of each; `StreamStatus()` where there is none."""
         ...
 
+    def add_failure(self, stream_id: str, session: int, seq: int, letter: str) -> None:
+        """Note that a worker failed on a frame; once for each session. Nothing for a stream that is not registered.
+
+        Of each stream the newest `FAILURES_KEPT` frames are kept.
+        """
+        ...
+
+    def failures(self, stream_id: str) -> list[FrameFailure]:
+        """Return the frames of a stream that workers failed on, by number."""
+        ...
+
     def load(self, stream_ids: Sequence[str]) -> list[Progress | None]:
         """Return each stream's progress; None where the stream is not registered."""
         ...
@@ -323,6 +350,9 @@ class Retention(msgspec.Struct, frozen=True):
         """Return the retention of a level, in s; of an unlisted level, the longest."""
         return self.levels.get(level_s, max(self.levels.values()))
 
+
+FAILURES_KEPT = 32
+"""Frames of a stream whose failures are remembered."""
 
 BLOCK_CELLS = 60
 """Cells of one series and level are kept in blocks of this many neighbours."""

@@ -12,9 +12,11 @@ from shared.clock import Clock, SystemClock
 from shared.errors import RevisionConflictError, StoreError, StoreUnavailableError, StreamExistsError, StreamNotFoundError
 from shared.store.base import (
     BLOCK_CELLS,
+    FAILURES_KEPT,
     ApplyResult,
     CellRange,
     Claim,
+    FrameFailure,
     Mark,
     Progress,
     RegistryChanges,
@@ -188,6 +190,14 @@ class RedisStore(RedisDocuments):
     def statuses(self, stream_ids: Sequence[str]) -> list[StreamStatus]:
         values = self._link.run([("HGET", stream_keys(name)[0], "status") for name in stream_ids]) if stream_ids else []
         return [StreamStatus() if value is None else decode_status(value) for value in values]
+
+    def add_failure(self, stream_id: str, session: int, seq: int, letter: str) -> None:
+        self._on_stream(stream_id, "failed", session, seq, letter, FAILURES_KEPT)
+
+    def failures(self, stream_id: str) -> list[FrameFailure]:
+        value = self._one(("HGET", stream_keys(stream_id)[0], "failed"))
+        rows = [] if value is None else msgspec.json.decode(value, type=list[tuple[str, int, str, str]])
+        return sorted(FrameFailure(int(seq), tries, int(session), letter) for seq, tries, session, letter in rows)
 
     def load(self, stream_ids: Sequence[str]) -> list[Progress | None]:
         fields = ("fence", "mark", "final", "position", "state", "event_time_us")

@@ -14,9 +14,11 @@ from shared.clock import Clock, SystemClock
 from shared.errors import RevisionConflictError, SettingsError, StreamExistsError, StreamNotFoundError
 from shared.store.base import (
     BLOCK_CELLS,
+    FAILURES_KEPT,
     ApplyResult,
     CellRange,
     Claim,
+    FrameFailure,
     Mark,
     Progress,
     RegistryChanges,
@@ -39,6 +41,13 @@ _PROGRESS: Final = """
     FROM stream WHERE stream_id = ?"""
 _STANDING: Final = """
     SELECT mark_session, mark_seq, final, fence, last_event_time_us FROM stream WHERE stream_id = ?"""
+_FAILED: Final = """
+    INSERT INTO frame_failure (stream, seq, tries, session, letter) VALUES (?, ?, 1, ?, ?)
+    ON CONFLICT DO UPDATE SET tries = tries + 1, session = excluded.session, letter = excluded.letter
+        WHERE excluded.session > session"""
+_FORGET_FAILED: Final = """
+    DELETE FROM frame_failure WHERE stream = ? AND seq NOT IN (
+        SELECT seq FROM frame_failure WHERE stream = ? ORDER BY session DESC, seq DESC LIMIT ?)"""
 _APPLY_GET: Final = "SELECT key, fence, mark_session, mark_seq, topic, partition, offset FROM stream WHERE stream_id = ?"
 _APPLY_SET: Final = """
     UPDATE stream SET mark_session = ?, mark_seq = ?, final = ?, topic = ?, partition = ?, offset = ?,
@@ -144,6 +153,7 @@ class SqliteStore(SqliteDocuments):
                 raise _not_found(stream_id)
             db.execute("DELETE FROM cell WHERE stream = ?", (key,))
             db.execute("DELETE FROM block WHERE stream = ?", (key,))
+            db.execute("DELETE FROM frame_failure WHERE stream = ?", (key,))
             db.execute("DELETE FROM stream WHERE key = ?", (key,))
             _raise_version(db, stream_id)
 
@@ -188,6 +198,19 @@ class SqliteStore(SqliteDocuments):
         with self._file.read() as db:
             rows = [db.execute("SELECT status FROM stream WHERE stream_id = ?", (name,)).fetchone() for name in stream_ids]
         return [decode_status(row[0]) if row and row[0] else StreamStatus() for row in rows]
+
+    def add_failure(self, stream_id: str, session: int, seq: int, letter: str) -> None:
+        with self._file.write() as db:
+            row = db.execute("SELECT key FROM stream WHERE stream_id = ? AND fence <= ?", (stream_id, session)).fetchone()
+            if row is None:
+                return
+            db.execute(_FAILED, (row[0], seq, session, letter))
+            db.execute(_FORGET_FAILED, (row[0], row[0], FAILURES_KEPT))
+
+    def failures(self, stream_id: str) -> list[FrameFailure]:
+        query = "SELECT seq, tries, session, letter FROM frame_failure WHERE stream = ? ORDER BY seq"
+        with self._file.read() as db:
+            return [FrameFailure(*row) for row in db.execute(query, (_key(db, stream_id),))]
 
     def load(self, stream_ids: Sequence[str]) -> list[Progress | None]:
         with self._file.read() as db:

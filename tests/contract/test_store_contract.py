@@ -8,7 +8,7 @@ import pytest
 
 from shared.bus.base import Position
 from shared.errors import RevisionConflictError, StoreError, StreamExistsError, StreamNotFoundError
-from shared.store import ApplyResult, Cell, Mark, Progress, Standing, Store, dump
+from shared.store import ApplyResult, Cell, FrameFailure, Mark, Progress, Standing, Store, dump
 from shared.streams import FailureReason, StreamState, StreamStatus
 from tests.support.stores import LEVELS_S, NOW_S, NOW_US, Backend, Writer, spec, update
 
@@ -275,6 +275,35 @@ class TestStatus:
         assert store.set_status("lobby", new, StreamStatus(state=StreamState.PAUSED)) is True
         assert store.set_status("lobby", old.session, StreamStatus(state=StreamState.FAILED)) is False
         assert store.statuses(["lobby"])[0].state is StreamState.PAUSED
+
+
+class TestFailures:
+    def test_a_failure_counts_once_for_each_session(self, store: Store) -> None:
+        store.add(spec("lobby"))
+        first = store.claim("lobby", NOW_S).session
+        assert store.failures("lobby") == []
+        for _ in range(2):
+            store.add_failure("lobby", first, 7, "ä: one")
+        store.add_failure("lobby", first, 3, "three")
+        assert store.failures("lobby") == [FrameFailure(3, 1, first, "three"), FrameFailure(7, 1, first, "ä: one")]
+        second = store.claim("lobby", NOW_S).session
+        store.add_failure("lobby", second, 7, "two")
+        store.add_failure("lobby", first, 7, "late")
+        assert store.failures("lobby")[1] == FrameFailure(7, 2, second, "two")
+
+    def test_failures_go_with_their_stream_and_their_number_is_bounded(self, store: Store) -> None:
+        store.add_failure("nobody", 2**50, 7, "x")
+        assert store.failures("nobody") == []
+        store.add(spec("lobby"))
+        session = store.claim("lobby", NOW_S).session
+        for seq in range(40):
+            store.add_failure("lobby", session, seq, "x")
+        assert [failure.seq for failure in store.failures("lobby")] == list(range(8, 40))
+        store.remove("lobby")
+        store.add(spec("lobby"))
+        assert store.failures("lobby") == []
+        store.add_failure("lobby", session, 7, "of the former stream")
+        assert store.failures("lobby") == []
 
 
 class TestApply:

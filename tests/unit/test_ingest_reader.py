@@ -486,3 +486,72 @@ def content(message: Message) -> tuple[object, ...]:
     if isinstance(message, Frame):
         return message.seq, message.event_time_us, message.jpeg, message.width, message.height, message.skip
     return message.seq, message.event_time_us, "end"
+
+
+LETTER = "ValueError in the detector, dead letter of moodline.frames.file.v1/3@1234"
+
+
+def poison(desk: Desk, seqs: set[int]) -> None:
+    """A worker fails on these frames, unless they come without a picture."""
+
+    def on_send(message: Message) -> None:
+        if isinstance(message, Frame) and message.seq in seqs and message.jpeg:
+            desk.store.add_failure(message.stream_id, message.session, message.seq, LETTER)
+            desk.producer.lose_next = 1
+
+    desk.producer.on_send = on_send
+
+
+def said_by(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> list[StreamStatus]:
+    """Every status that is written from now on."""
+    said: list[StreamStatus] = []
+    set_status = desk.store.set_status
+
+    def write(stream_id: str, session: int, status: StreamStatus) -> bool:
+        said.append(status)
+        return set_status(stream_id, session, status)
+
+    monkeypatch.setattr(desk.store, "set_status", write)
+    return said
+
+
+def test_a_frame_on_which_a_worker_fails_again_and_again_is_left_out_and_named(
+    desks: DeskOpener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = desks(step_s=0.25, stall_s=1e6)
+    spec = add_stream(desk)
+    poison(desk, {7, 12})
+    thread = ReaderThread(spec, desk.parts)
+    said = said_by(desk, monkeypatch)
+    thread.start()
+    wait_for(lambda: thread.outcome is Outcome.ENDED)
+    stalls = [each.detail for each in said if each.state is StreamState.STALLED]
+    assert stalls[0] == f"frame 7 failed for the 1. time, it is tried again: {LETTER}"
+    assert len(stalls) == 3
+    assert "it is left out now" in stalls[-1]
+    sent = frames_of(desk.producer.of("clip"))
+    for seq in (7, 12):
+        assert [frame.skip for frame in sent if frame.seq == seq][-1] is SkipReason.CORRUPT
+        assert sum(frame.seq == seq and bool(frame.jpeg) for frame in sent) == 3, "it is tried as often as the settings say"
+    assert {frame.seq for frame in sent if frame.skip is not None} == {7, 12}, "all others keep their pictures"
+    assert desk.store.standings(["clip"])[0].final  # type: ignore[union-attr]
+    assert desk.count("frames_skipped_total", worker="ingest", lane="file", reason="corrupt") >= 2
+    assert status(desk).state is StreamState.ENDED
+    assert status(desk).detail.endswith(LETTER), "its dead letter is named for good"
+
+
+def test_where_many_frames_fail_the_worker_is_broken_and_none_is_left_out(
+    desks: DeskOpener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = desks(step_s=1.0, stall_s=2.0)
+    spec = add_stream(desk)
+    poison(desk, set(range(2, 20)))
+    thread = ReaderThread(spec, desk.parts)
+    said = said_by(desk, monkeypatch)
+    thread.start()
+    wait_for(lambda: sum(each.state is StreamState.STALLED for each in said) == 3)
+    assert "18 of its frames failed" in next(each.detail for each in said if each.state is StreamState.STALLED)
+    assert all(frame.skip is None for frame in frames_of(desk.producer.of("clip")))
+    desk.producer.on_send = None
+    wait_for(lambda: thread.outcome is Outcome.ENDED)
+    assert all(frame.skip is None for frame in frames_of(desk.producer.of("clip"))), "nothing was lost by it"
