@@ -16,6 +16,7 @@ from shared.admission import LIVE_BATCH
 from shared.bus import Bus, ConsumerSettings, Producer, open_bus
 from shared.bus.traced import TracedBus
 from shared.clock import Clock, SystemClock
+from shared.clock_offset import ClockWatch
 from shared.errors import SettingsError
 from shared.failures import FailureNotes
 from shared.gpu import watch_gpus
@@ -58,6 +59,7 @@ class Resources:
     metrics: Metrics
     clock: Clock
     stop: threading.Event = field(default_factory=threading.Event)
+    clock_watch: ClockWatch | None = None
     _producers: list[Producer] = field(default_factory=list)
 
     def open_producer(self) -> Producer:
@@ -72,6 +74,8 @@ class Resources:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for producer in self._producers:
             producer.close()
+        if self.clock_watch is not None:
+            self.clock_watch.close()
         self.bus.close()
         self.store.close()
 
@@ -101,7 +105,12 @@ def open_resources(settings: Settings, *, clock: Clock | None = None) -> Resourc
     metrics = Metrics(settings.worker.stream_metrics)
     bus = _open_bus(settings, metrics)
     bus.ensure_topics(ALL_TOPICS)
-    return Resources(settings, bus, store, metrics, clock or SystemClock())
+    machine = clock or SystemClock()
+    if settings.store_url().startswith("sqlite:"):
+        return Resources(settings, bus, store, metrics, machine)
+    watch = ClockWatch(store.time_s, machine, metrics)
+    watch.start()
+    return Resources(settings, bus, store, metrics, watch.clock, clock_watch=watch)
 
 
 def _open_bus(settings: Settings, metrics: Metrics) -> Bus:

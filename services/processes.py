@@ -11,6 +11,7 @@ from services.bootstrap import build, open_bus_on_demand, open_prober, open_reso
 from services.classifier.catalogue import ModelCatalogue
 from services.worker_server import start_worker_server
 from shared.clock import Clock, SystemClock
+from shared.clock_offset import ClockWatch
 from shared.metrics import Metrics
 from shared.push import Pushes
 from shared.settings import Settings
@@ -89,7 +90,10 @@ def run_api(settings: Settings) -> None:
     stop_on_signal(stop)
     with ExitStack() as stack:
         store = stack.enter_context(closing(open_store(settings.store_url(), retention(settings))))
-        metrics, clock = Metrics(settings.worker.stream_metrics), SystemClock()
+        metrics = Metrics(settings.worker.stream_metrics)
+        watch = stack.enter_context(closing(ClockWatch(store.time_s, SystemClock(), metrics)))
+        watch.start()
+        clock = watch.clock
         intake = Intake(_pushes(stack, store, settings, metrics, clock), open_prober(settings))
         alerts = AlertService(store, settings, metrics, clock)
         catalogue = ModelCatalogue(settings.classifier)

@@ -30,6 +30,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "camera.store_failed": "The store is out of reach; the camera is tried again.",
     "camera_host.ended": "The process that starts camera processes ended; another is started.",
     "camera_host.gone": "The process that starts camera processes had ended already.",
+    "clock.right": "The clock of this host agrees with the store's host again.",
+    "clock.skewed": "The clock of this host and that of the store's host differ by more than half a second.",
     "delivery.live_lost": "Messages of live streams did not reach the bus; they count as `lost`.",
     "events.ended": "A browser's or client's live events ended early.",
     "failure.not_noted": "It could not be noted in the store that a worker failed on a frame; its file is read again.",
@@ -80,6 +82,7 @@ EVENTS: Final[Mapping[str, str]] = {
 }
 
 FIELDS: Final[Mapping[str, str]] = {
+    "ahead_s": "How far this host's clock is ahead of the store's host, in s.",
     "alert_event": "Id of an event of an alert rule.",
     "attempts": "Attempts to connect since frames last came.",
     "bus": "Address of the bus, without what is secret in it.",
@@ -95,6 +98,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "former": "Name of the model before.",
     "frames": "Sampled frames of a file.",
     "from_seq": "First sampled frame that is not in the timeline.",
+    "host": "Name of this host.",
     "kind": "`firing` or `resolved`.",
     "mark": "Last frame in a timeline: session and number.",
     "messages": "Messages in a batch.",

@@ -25,7 +25,7 @@ class Metrics:
         stream_limit: Most streams that have series of their own.
     """
 
-    def __init__(self, stream_limit: int = 100) -> None:  # a list, not a procedure
+    def __init__(self, stream_limit: int = 100) -> None:  # noqa: PLR0915  # a list, not a procedure
         self.registry: Final = CollectorRegistry()
         r = self.registry
         self.messages_received: Final = Counter(
@@ -132,6 +132,11 @@ class Metrics:
         )
         self.partitions: Final = Gauge(
             "moodline_partitions", "Partitions that a worker owns, by worker and topic.", ["worker", "topic"], registry=r
+        )
+        self.clock_offset_seconds: Final = Gauge(
+            "moodline_clock_offset_seconds",
+            "How far the clock of this process's host is ahead of the store's host, in s; 0 where they are the same.",
+            registry=r,
         )
         self.bus_errors: Final = Counter(
             "moodline_bus_errors_total",

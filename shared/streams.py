@@ -132,6 +132,7 @@ class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
         fps: Live: measured frames per second that arrive, 0 when unknown.
         clock_offset_ms: Live: how far the camera's clock is ahead of ours, in ms; None where it tells no time.
         lost_packets: Live: network packets that never came, under this session.
+        host_clock_ahead_ms: How far the clock of the host that reads the stream is ahead of the store's host, in ms.
     """
 
     state: StreamState = StreamState.PENDING
@@ -151,6 +152,7 @@ class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
     fps: float = 0.0
     clock_offset_ms: int | None = None
     lost_packets: int = 0
+    host_clock_ahead_ms: int = 0
 
 
 def check_stream_id(stream_id: str) -> str:

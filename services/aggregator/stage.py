@@ -294,7 +294,8 @@ def _since_ms(stream: _Stream, item: Received) -> int:
     message = item.message
     captured_ms = message.captured_at_us // 1000
     begun_ms = message.session
-    if message.lane is Lane.LIVE and stream.timeline.event_time_us is not None:
+    event_ms = (stream.timeline.event_time_us or 0) // 1000
+    if message.lane is Lane.LIVE and begun_ms < event_ms <= captured_ms:
         # The missing frames of a live stream were captured after those that are in its timeline.
-        begun_ms = max(begun_ms, stream.timeline.event_time_us // 1000)
+        begun_ms = event_ms
     return (item.timestamp_ms or captured_ms) - max(0, captured_ms - begun_ms) - MARGIN_MS

@@ -4,6 +4,7 @@ from datetime import datetime
 
 from services.api.models import ProgressAnswer, Status, StreamAnswer, Video
 from services.report.moments import to_datetime
+from shared.clock_offset import SKEW_S
 from shared.messages import Lane
 from shared.store import Standing
 from shared.streams import StreamSpec, StreamState, StreamStatus, is_pushed
@@ -56,8 +57,17 @@ def _status(spec: StreamSpec, status: StreamStatus, progress: Standing) -> Statu
     state = state_of(spec, status, progress)
     if state is not status.state:
         return Status(state=state)
-    said = Status(state=state, reason=status.reason, detail=status.detail, since=_moment(status.since_us))
+    detail = status.detail or _of_skew(status)
+    said = Status(state=state, reason=status.reason, detail=detail, since=_moment(status.since_us))
     return said.model_copy(update=_measured(status)) if spec.lane is Lane.LIVE else said
+
+
+def _of_skew(status: StreamStatus) -> str:
+    ahead_s = status.host_clock_ahead_ms / 1000
+    if abs(ahead_s) < SKEW_S:
+        return ""
+    side = "ahead of" if ahead_s > 0 else "behind"
+    return f"the clock of the host that reads this stream is {abs(ahead_s):.1f} s {side} the store's; set both by NTP"
 
 
 def _measured(status: StreamStatus) -> dict[str, object]:

@@ -4,6 +4,7 @@ import msgspec
 
 from services.ingest.source import SourceInfo
 from shared.clock import Clock
+from shared.clock_offset import offset_of
 from shared.errors import StoreUnavailableError
 from shared.store import ProgressStore
 from shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus
@@ -58,4 +59,5 @@ class StatusReport:
 
     def _write(self) -> bool:
         self._written_s = self._clock.monotonic_s()
+        self._status = msgspec.structs.replace(self._status, host_clock_ahead_ms=int(offset_of(self._clock) * 1000))
         return self._store.set_status(self._stream_id, self._session, self._status)

@@ -332,6 +332,13 @@ class Documents(Protocol):
 class Store(Registry, ProgressStore, TimelineStore, Notes, Documents, Protocol):
     """Everything above, as one adapter."""
 
+    def time_s(self) -> float | None:
+        """Return the wall clock of the store's host, s since the Unix epoch; None where that is this machine's own.
+
+        Every process asks the same host. Raises `StoreUnavailableError`.
+        """
+        ...
+
     def ping(self) -> None:
         """Raise `StoreUnavailableError` unless the store answers."""
         ...

@@ -270,6 +270,9 @@ class RedisStore(RedisDocuments):
 
     # The adapter itself
 
+    def time_s(self) -> float | None:
+        return int(self._shared("time")) / 1e6
+
     def ping(self) -> None:
         schema = self._one(("HGET", SHARED_KEYS[0], "schema"))
         if schema is not None and int(schema) > SCHEMA_VERSION:

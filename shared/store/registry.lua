@@ -110,6 +110,12 @@ function operations.changes(known, limit_ms)
   return known == version and answer or {version, 0}
 end
 
+-- time() -> the clock of this node, in microseconds: in a cluster all processes ask the same one
+function operations.time()
+  local time = redis.call('TIME')
+  return string.format('%.0f', time[1] * 1000000 + time[2])
+end
+
 -- forget(stream id, registration): take an id off the list whose stream was found missing
 function operations.forget(id, registration)
   local open = redis.call('HVALS', changes)

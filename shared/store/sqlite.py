@@ -313,6 +313,9 @@ class SqliteStore(SqliteDocuments):
 
     # The adapter itself
 
+    def time_s(self) -> float | None:
+        return None
+
     def ping(self) -> None:
         self.version()
 

@@ -1,6 +1,7 @@
 """What every store promises of streams and their progress, proved on SQLite, on Redis, and on a Redis cluster."""
 
 import threading
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -10,7 +11,7 @@ from shared.bus.base import Position
 from shared.errors import RevisionConflictError, StoreError, StreamExistsError, StreamNotFoundError
 from shared.store import ApplyResult, Cell, FrameFailure, Mark, Progress, Standing, Store, dump
 from shared.streams import FailureReason, StreamState, StreamStatus
-from tests.support.stores import LEVELS_S, NOW_S, NOW_US, Backend, Writer, spec, update
+from tests.support.stores import LEVELS_S, NOW_S, NOW_US, Backend, SqliteBackend, Writer, spec, update
 
 NOW_MS = int(NOW_S * 1000)
 EVERYWHERE = 2**53
@@ -423,3 +424,13 @@ class TestNotes:
         store.set_note("model", b"new")
         assert store.version() == before
         assert store.list_streams() == []
+
+
+def test_the_store_tells_the_time_of_its_host_unless_that_is_this_machine(backend: Backend, store: Store) -> None:
+    before_s = time.time()
+    told_s = store.time_s()
+    if isinstance(backend, SqliteBackend):
+        assert told_s is None
+    else:
+        assert told_s is not None
+        assert before_s - 0.001 <= told_s <= time.time() + 0.001

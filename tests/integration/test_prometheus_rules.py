@@ -72,6 +72,12 @@ CASES = {
         },
     ),
     "MoodlineSlowToTimeline": Case("15m", latency(94, 100), latency(95, 100)),
+    "MoodlineClockSkew": Case(
+        "4m",
+        {'moodline_clock_offset_seconds{instance="host-2:9100"}': "-0.6+0x30"},
+        {'moodline_clock_offset_seconds{instance="host-2:9100"}': "0.5+0x30"},
+        (("instance", "host-2:9100"),),
+    ),
     "MoodlineTimelineBehind": Case(
         "4m", {"moodline_timeline_behind_seconds": "10.1+0x30"}, {"moodline_timeline_behind_seconds": "10+0x30"}
     ),

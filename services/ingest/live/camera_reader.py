@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+import msgspec
+
 from services.ingest.live.back_off import BackOff
 from services.ingest.live.camera_status import CameraStatus
 from services.ingest.live.publisher import LivePublisher, PublisherParts
@@ -21,6 +23,7 @@ from services.ingest.stream_thread import StreamThread
 from shared.bus import Producer
 from shared.camera import CameraAddress
 from shared.clock import Clock
+from shared.clock_offset import offset_of
 from shared.errors import InvalidStreamError, SealError, SourceError, StoreError, StreamNotFoundError
 from shared.metrics import Metrics
 from shared.settings import IngestSettings
@@ -267,4 +270,6 @@ class _Connection:
 
     def _publish(self, sample: Sample) -> bool:
         self._frame_seen_s = self._parts.clock.monotonic_s()
-        return self._publisher.publish(sample)
+        # The camera's process has the machine's clock; whoever judges the frame's age has the common one.
+        ahead_us = int(offset_of(self._parts.clock) * 1e6)
+        return self._publisher.publish(msgspec.structs.replace(sample, captured_at_us=sample.captured_at_us - ahead_us))

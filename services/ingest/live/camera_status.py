@@ -6,6 +6,7 @@ import msgspec
 
 from services.ingest.live.records import Opened, Stats
 from shared.clock import Clock
+from shared.clock_offset import offset_of
 from shared.errors import StoreError
 from shared.store import ProgressStore
 from shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus
@@ -73,6 +74,7 @@ class CameraStatus:
 
     def _write(self) -> bool:
         self._written_s = self._clock.monotonic_s()
+        self._change(host_clock_ahead_ms=int(offset_of(self._clock) * 1000))
         try:
             return self._store.set_status(self._stream_id, self._session, self._status)
         except StoreError:
