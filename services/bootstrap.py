@@ -201,6 +201,7 @@ def _ingest(resources: Resources) -> Runnable:
         shards=resources.bus.partitions(STREAMS_TOPIC),
         cameras=Cameras(open_sealer(resources.settings)),
         pushed_silence_s=resources.settings.push.silence_s,
+        uncommitted=resources.bus.uncommitted,
     )
 
 

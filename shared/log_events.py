@@ -66,6 +66,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "store.back": "The store answers again.",
     "store.out_of_reach": "The store does not answer; readers go on as far as their credit goes.",
     "store.prune_failed": "Old points could not be removed; tried again later.",
+    "standstill.unknown": "A timeline stands still, and the bus does not say where its frames wait.",
     "stream.ended": "All of a file is in its timeline.",
     "stream.failed": "A file cannot be read.",
     "stream.playing": "A file is read.",

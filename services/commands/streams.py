@@ -233,7 +233,7 @@ def _card(stream: Stream) -> Table:
 
 def _state_text(stream: Stream) -> Text:
     text = Text(stream.status.state, style=_STATE_STYLES.get(stream.status.state, ""))
-    if stream.status.state == StreamState.FAILED or stream.status.reason:
+    if stream.status.state == StreamState.FAILED or stream.status.reason or stream.status.detail:
         text.append(f" ({_why(stream)})", style="dim")
     return text
 

@@ -20,9 +20,10 @@ from services.ingest.encode import encode_jpeg, reduce_image
 from services.ingest.progress_watch import Followed, ProgressWatch
 from services.ingest.sampling import Sampler
 from services.ingest.source import DecodedFrame, Source, SourceOpener
+from services.ingest.standstill import STANDSTILL_S, WaitingPlace
 from services.ingest.status_report import StatusReport
 from shared.bus import Producer
-from shared.clock import Clock
+from shared.clock import Clock, SystemClock
 from shared.errors import (
     BusFullError,
     DeliveryError,
@@ -101,6 +102,10 @@ class Patience:
         """Return how long the timeline may stand at this mark, in s."""
         return self.stall_s * 2 ** min(self.read_again, DOUBLINGS) if mark == self.mark else self.stall_s
 
+    def is_at(self, next_seq: int) -> bool:
+        """Return whether the timeline stood still right before this frame when the stream was last read."""
+        return self.read_again > 0 and next_seq == (0 if self.mark is None else self.mark.seq + 1)
+
     def try_again(self, mark: Mark | None) -> int:
         """Count a standstill at this mark; return how many there were."""
         self.read_again = self.read_again + 1 if mark == self.mark else 1
@@ -120,6 +125,7 @@ class ReaderParts:
     watch: ProgressWatch
     open_source: SourceOpener
     faults: BusFaults = field(default_factory=BusFaults)
+    waiting: Callable[[str, Lane, float], str] = WaitingPlace(None, SystemClock(), 1).sentence
 
 
 class _Halt(Exception):  # noqa: N818  # not an error: ends a reader from anywhere inside
@@ -196,7 +202,10 @@ class FileReader:
     def _read(self, source: Source, followed: Followed) -> None:
         self._followed = followed
         sampler = Sampler(self._spec.sample_fps)
-        self._say(StreamState.PLAYING, detail=self._of_left_out())
+        if self._patience.is_at(self._next_seq):
+            self._say(StreamState.STALLED, detail="the timeline stood still; the file is read again from there")
+        else:
+            self._say(StreamState.PLAYING, detail=self._of_left_out())
         log.info("stream.playing", extra={"stream_id": self._spec.stream_id, "from_seq": self._next_seq})
         decoded, damaged, seq = self._parts.metrics.frames_decoded, 0, 0
         for frame in source.frames():
@@ -312,15 +321,17 @@ class FileReader:
 
     def _wait_until(self, done: Callable[[], bool]) -> None:
         """Wait for the timeline. Raises `StalledError` when it stands still, though everything was sent, for too long."""
-        followed, doubted = self._followed, False
+        followed, doubted, say_s = self._followed, False, STANDSTILL_S
         since_s, mark = followed.watched_s, self._mark
         while True:
             self._look_up()
             self._take_in(followed)
+            if self._mark != mark:
+                since_s, mark, doubted, say_s = followed.watched_s, self._mark, False, STANDSTILL_S
+                if self.report is not None and self.report.state is StreamState.STALLED:
+                    self._say(StreamState.PLAYING, detail=self._of_left_out())
             if done():
                 break
-            if self._mark != mark:
-                since_s, mark, doubted = followed.watched_s, self._mark, False
             still_s = followed.watched_s - since_s
             if still_s >= self._patience.limit_s(mark):
                 self._stalled(mark)
@@ -329,6 +340,9 @@ class FileReader:
                     self._flush()
                     doubted = True
                 self._look_for_failure(mark, still_s)
+            if still_s >= say_s:
+                self._say(StreamState.STALLED, detail=self._parts.waiting(self._spec.stream_id, Lane.FILE, still_s))
+                say_s *= 2
             followed.wait(_LOOK_S)
 
     def _take_in(self, followed: Followed) -> None:

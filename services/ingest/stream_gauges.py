@@ -4,12 +4,14 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
+from services.ingest.standstill import STANDSTILL_S
 from shared.clock import Clock
 from shared.messages import Lane
 from shared.metrics import Metrics
 from shared.store.base import Standing
 from shared.streams import StreamSpec, StreamState, StreamStatus
 
+_CONNECTED: Final = frozenset({StreamState.LIVE, StreamState.STALLED})
 _DOWN: Final = frozenset({StreamState.BACKING_OFF, StreamState.STALLED, StreamState.FAILED})
 
 
@@ -21,6 +23,7 @@ class StreamGauges:
         self._clock = clock
         self._known: dict[str, tuple[StreamSpec, StreamStatus]] = {}
         self._behind_s: dict[str, float] = {}
+        self._waits_from_us: dict[str, int] = {}
         self._shown: dict[str, StreamState] = {}
 
     def show(self, mine: Mapping[str, StreamSpec], found: Mapping[str, tuple[StreamStatus, Standing | None]]) -> None:
@@ -40,10 +43,16 @@ class StreamGauges:
         states = Counter(status.state for _, status in self._known.values())
         for state in StreamState:
             self._metrics.streams.labels(state).set(states[state])
-        cameras = Counter(status.state for spec, status in self._known.values() if spec.lane is Lane.LIVE and not spec.paused)
-        self._metrics.cameras.set(cameras.total())
-        self._metrics.cameras_down.set(sum(cameras[state] for state in _DOWN))
+        cameras = {name: status.state for name, (spec, status) in self._known.items() if _is_to_be_read(spec)}
+        self._metrics.cameras.set(len(cameras))
+        # Where frames come in and only the timeline stands still, the camera is not down.
+        down = [name for name, state in cameras.items() if state in _DOWN and self.behind_s(name) < STANDSTILL_S]
+        self._metrics.cameras_down.set(len(down))
         self._metrics.timeline_behind_seconds.set(max(self._behind_s.values(), default=0.0))
+
+    def behind_s(self, name: str) -> float:
+        """Return how far a live camera's timeline is behind its newest frame, in s; 0 for others."""
+        return self._behind_s.get(name, 0.0)
 
     def forget_all(self) -> None:
         """Forget every stream: this worker reads none any more."""
@@ -65,11 +74,15 @@ class StreamGauges:
         """Show how far a live camera's timeline is behind the frame that arrived last, in s."""
         self._behind_s.pop(spec.stream_id, None)
         # A camera that has stopped sending is `cameras_down`, not behind.
-        if spec.lane is not Lane.LIVE or status.state is not StreamState.LIVE:
+        if spec.lane is not Lane.LIVE or status.state not in _CONNECTED or standing is None:
             return
-        if standing is None or standing.last_event_time_us is None:
-            return
-        behind_s = max(0.0, (status.last_frame_us - standing.last_event_time_us) / 1e6)
+        reached_us = standing.last_event_time_us
+        if reached_us is None:
+            # Nothing of it has ever come through: it counts from the first connection on.
+            reached_us = self._waits_from_us.setdefault(spec.stream_id, status.last_frame_us)
+        else:
+            self._waits_from_us.pop(spec.stream_id, None)
+        behind_s = max(0.0, (status.last_frame_us - reached_us) / 1e6)
         self._behind_s[spec.stream_id] = behind_s
         if self._metrics.of_streams.admits(spec.stream_id):
             self._metrics.of_streams.behind_seconds.labels(spec.stream_id).set(behind_s)
@@ -78,4 +91,9 @@ class StreamGauges:
         del self._known[name]
         self._shown.pop(name, None)
         self._behind_s.pop(name, None)
+        self._waits_from_us.pop(name, None)
         self._metrics.of_streams.forget(name)
+
+
+def _is_to_be_read(spec: StreamSpec) -> bool:
+    return spec.lane is Lane.LIVE and not spec.paused

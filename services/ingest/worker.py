@@ -26,6 +26,7 @@ from services.ingest.progress_watch import ProgressWatch
 from services.ingest.reader import WORKER, Outcome, ReaderParts
 from services.ingest.reader_thread import ReaderThread
 from services.ingest.source import SourceOpener, open_source
+from services.ingest.standstill import STANDSTILL_S, Uncommitted, WaitingPlace
 from services.ingest.stream_gauges import StreamGauges
 from services.ingest.stream_thread import StreamThread
 from shared.bus import Consumer, Producer, partition_for
@@ -77,6 +78,7 @@ class IngestWorker:
         source_opener: SourceOpener = open_source,
         cameras: CameraOpener | None = None,
         pushed_silence_s: float = 60.0,
+        uncommitted: Uncommitted | None = None,
     ) -> None:
         """Build the worker; nothing runs yet.
 
@@ -91,6 +93,7 @@ class IngestWorker:
             source_opener: Opens the source that a file's URL names.
             cameras: Opens cameras; closed at the end of `run`. Without it live streams are left alone.
             pushed_silence_s: A pushed stream without a frame for longer, whose process has died, is made `pending`.
+            uncommitted: Tells what a worker has left to do, to say where frames wait. Without it nobody knows.
         """
         self._consumer = consumer
         self._producer = producer
@@ -100,7 +103,10 @@ class IngestWorker:
         self._clock = clock
         self._shards = shards
         self._watch = ProgressWatch(store, metrics, clock)
-        self._parts = ReaderParts(producer, store, settings, metrics, clock, self._watch, source_opener)
+        self._place = WaitingPlace(uncommitted, clock, shards)
+        self._parts = ReaderParts(
+            producer, store, settings, metrics, clock, self._watch, source_opener, waiting=self._place.sentence
+        )
         self._cameras = cameras
         self._pushed_silence_s = pushed_silence_s
         self._camera_parts: CameraParts | None = None
@@ -175,6 +181,11 @@ class IngestWorker:
             elif name in self._queue:
                 self._mark(streams.specs[name], StreamState.PENDING, status)
         self._gauges.show(streams.specs, found)
+        for name in found.keys() & self._readers.keys():
+            still_s = self._gauges.behind_s(name)
+            is_still = still_s >= STANDSTILL_S
+            sentence = self._place.sentence(name, Lane.LIVE, still_s) if is_still else ""
+            self._readers[name].timeline_stands(sentence)
 
     def _is_mine(self, spec: StreamSpec) -> bool:
         is_readable = spec.lane is Lane.FILE or self._camera_parts is not None

@@ -165,6 +165,14 @@ class Bus(Protocol):
         """Return the number of partitions of a topic that exists."""
         ...
 
+    def uncommitted(self, group: str, topic: str, partition: int) -> int:
+        """Return how many records of a partition a group has not committed; all that are kept where it has committed none.
+
+        Raises:
+            BusUnavailableError: the bus does not answer.
+        """
+        ...
+
     def offset_at(self, topic: str, partition: int, time_ms: int) -> int | None:
         """Return the offset of the first kept record that was produced at this time or later; None where there is none.
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, OffsetSpec
 
 from shared.bus.base import ConsumerSettings
@@ -103,11 +103,24 @@ class KafkaBus:
             raise BusError(f"topic {topic!r} does not exist on {self._address!r}; ensure_topics creates it")
         return known[topic]
 
+    def uncommitted(self, group: str, topic: str, partition: int) -> int:
+        self._check_open()
+        place, name = TopicPartition(topic, partition), f"{group}.{topic}"
+        asked = [ConsumerGroupTopicPartitions(name, [place])]
+        futures = self._admin.list_consumer_group_offsets(asked, request_timeout=_REQUEST_S)
+        committed = self._answer(futures[name], f"ask for the offsets of {name!r}").topic_partitions[0].offset
+        first = OffsetSpec.earliest() if committed < 0 else None
+        start = committed if first is None else self._offset(place, first)
+        return max(0, self._offset(place, OffsetSpec.latest()) - int(start))
+
+    def _offset(self, place: TopicPartition, spec: OffsetSpec) -> int:
+        futures = self._admin.list_offsets({place: spec}, request_timeout=_REQUEST_S)
+        return int(self._answer(futures[place], f"look up an offset in {place.topic}/{place.partition}").offset)
+
     def offset_at(self, topic: str, partition: int, time_ms: int) -> int | None:
         self._check_open()
         place = TopicPartition(topic, partition)
-        futures = self._admin.list_offsets({place: OffsetSpec.for_timestamp(max(0, time_ms))}, request_timeout=_REQUEST_S)
-        offset = int(self._answer(futures[place], f"look up a time in {topic}/{partition}").offset)
+        offset = self._offset(place, OffsetSpec.for_timestamp(max(0, time_ms)))
         return None if offset < 0 else offset
 
     def find_topics(self, names: Iterable[str]) -> dict[str, FoundTopic]:

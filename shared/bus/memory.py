@@ -83,6 +83,13 @@ class MemoryBus:
         with self.lock:
             return len(self.topic(topic).logs)
 
+    def uncommitted(self, group: str, topic: str, partition: int) -> int:
+        with self.lock:
+            found = self.topic(topic)
+            log, share = found.logs[partition], found.shares.get(group)
+            done = 0 if share is None else share.committed[partition]
+            return log.next_offset - max(done, log.oldest_offset)
+
     def offset_at(self, topic: str, partition: int, time_ms: int) -> int | None:
         with self.lock:
             log = self.topic(topic).logs[partition]

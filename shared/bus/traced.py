@@ -30,6 +30,9 @@ class TracedBus:
     def partitions(self, topic: str) -> int:
         return self._bus.partitions(topic)
 
+    def uncommitted(self, group: str, topic: str, partition: int) -> int:
+        return self._bus.uncommitted(group, topic, partition)
+
     def offset_at(self, topic: str, partition: int, time_ms: int) -> int | None:
         return self._bus.offset_at(topic, partition, time_ms)
 

@@ -58,3 +58,17 @@ def test_the_records_of_a_time_are_found(bench: Bench) -> None:
     assert bench.bus.offset_at(*place, produced_ms[-1] + 3_600_000) is None, "nothing is"
     empty = next(partition for partition in range(bench.bus.partitions(topic)) if partition != place[1])
     assert bench.bus.offset_at(topic, empty, 0) is None
+
+
+def test_what_a_group_has_not_committed_is_told_whether_it_ever_read_or_not(bench: Bench) -> None:
+    topic, group = bench.topic(), "left"
+    bench.send(topic, 7, key=b"key")
+    consumer = bench.consumer(topic, group=group)
+    records = records_of(consumer, 7)
+    place, name = records[0].position[:2], bench.group(group)
+    assert bench.bus.uncommitted("nobody", *place) == 7
+    assert bench.bus.uncommitted(name, *place) == 7, "read is not done"
+    consumer.commit([records[4].position])
+    assert bench.bus.uncommitted(name, *place) == 2
+    bench.send(topic, 3, key=b"key")
+    assert bench.bus.uncommitted(name, *place) == 5

@@ -1,5 +1,6 @@
 """One reader: every sampled frame becomes one message, in order, whatever happens; and it never runs ahead of its credit."""
 
+import dataclasses
 import threading
 import time
 import tracemalloc
@@ -525,10 +526,10 @@ def test_a_frame_on_which_a_worker_fails_again_and_again_is_left_out_and_named(
     said = said_by(desk, monkeypatch)
     thread.start()
     wait_for(lambda: thread.outcome is Outcome.ENDED)
-    stalls = [each.detail for each in said if each.state is StreamState.STALLED]
-    assert stalls[0] == f"frame 7 failed for the 1. time, it is tried again: {LETTER}"
-    assert len(stalls) == 3
-    assert "it is left out now" in stalls[-1]
+    of_frame = [detail for detail in stalls(said) if detail.startswith("frame 7")]
+    assert of_frame[0] == f"frame 7 failed for the 1. time, it is tried again: {LETTER}"
+    assert len(of_frame) == 3
+    assert "it is left out now" in of_frame[-1]
     sent = frames_of(desk.producer.of("clip"))
     for seq in (7, 12):
         assert [frame.skip for frame in sent if frame.seq == seq][-1] is SkipReason.CORRUPT
@@ -549,9 +550,37 @@ def test_where_many_frames_fail_the_worker_is_broken_and_none_is_left_out(
     thread = ReaderThread(spec, desk.parts)
     said = said_by(desk, monkeypatch)
     thread.start()
-    wait_for(lambda: sum(each.state is StreamState.STALLED for each in said) == 3)
+    wait_for(lambda: sum(each.state is StreamState.STALLED for each in said) >= 3)
     assert "18 of its frames failed" in next(each.detail for each in said if each.state is StreamState.STALLED)
     assert all(frame.skip is None for frame in frames_of(desk.producer.of("clip")))
     desk.producer.on_send = None
     wait_for(lambda: thread.outcome is Outcome.ENDED)
     assert all(frame.skip is None for frame in frames_of(desk.producer.of("clip"))), "nothing was lost by it"
+
+
+def test_a_timeline_that_stands_still_is_said_with_how_long_and_where_until_it_moves(
+    desks: DeskOpener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = desks(step_s=0.5, stall_s=1e6, applies=False, credit_frames=4)
+    spec = add_stream(desk, source=lambda: StubSource(8))
+    said = said_by(desk, monkeypatch)
+    parts = dataclasses.replace(
+        desk.parts, waiting=lambda name, lane, still_s: f"{name} ({lane}) waits for the classifier, {still_s:.0f} s"
+    )
+    thread = ReaderThread(spec, parts)
+    thread.start()
+    wait_for(lambda: len(stalls(said)) == 2)
+    first_s, second_s = (float(detail.split()[-2]) for detail in stalls(said))
+    assert 10 <= first_s < 15
+    assert second_s >= 20
+    for message in desk.producer.of("clip"):
+        apply(desk.store, message)
+    wait_for(lambda: said[-1].state is StreamState.PLAYING)
+    thread.stop()
+    desk.watch.wake()
+    assert thread.join(5.0)
+
+
+def stalls(said: list[StreamStatus]) -> list[str]:
+    """What was said of a standstill, each sentence once."""
+    return list(dict.fromkeys(each.detail for each in said if each.state is StreamState.STALLED))

@@ -254,6 +254,20 @@ def test_no_frames_for_half_of_the_time_out_is_stalled_and_frames_heal_it(yard: 
     assert yard.count("frames_decoded_total") == 2
 
 
+def test_a_camera_whose_timeline_stands_still_is_stalled_until_it_moves(yard: Yard) -> None:
+    thread = yard.start()
+    link = yard.link()
+    link.say(OPENED, sample(0), stats(decoded=1, last_frame_us=1))
+    yard.wait(lambda: yard.count("frames_decoded_total") == 1)
+    thread.timeline_stands("frames wait for the classifier")
+    link.say(stats(decoded=2, last_frame_us=2))
+    yard.wait(lambda: yard.status.state is StreamState.STALLED)
+    assert yard.status.detail == "frames wait for the classifier"
+    thread.timeline_stands("")
+    link.say(stats(decoded=3, last_frame_us=3))
+    yard.wait(lambda: yard.status.state is StreamState.LIVE)
+
+
 def test_what_was_measured_is_in_the_registry_and_in_the_metrics(yard: Yard) -> None:
     yard.start()
     link = yard.link()

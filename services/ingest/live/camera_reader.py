@@ -106,7 +106,7 @@ class CameraThread(StreamThread):
 
     def _attempt(self) -> float:
         """Connect and read until that comes to an end; return how long to wait before the next attempt, in s."""
-        connection = _Connection(self.spec, self._parts, self._status, self._stop)
+        connection = _Connection(self.spec, self._parts, self._status, self._stop, lambda: self.standstill)
         try:
             connection.claim(self._last_event_us)
             self._status.say(StreamState.CONNECTING, attempts=self._back_off.attempts)
@@ -167,7 +167,15 @@ class CameraThread(StreamThread):
 class _Connection:
     """One connection: its publisher, and the time it was live."""
 
-    def __init__(self, spec: StreamSpec, parts: CameraParts, status: CameraStatus, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        spec: StreamSpec,
+        parts: CameraParts,
+        status: CameraStatus,
+        stop: threading.Event,
+        standstill: Callable[[], str] = str,
+    ) -> None:
+        self._standstill = standstill
         self._spec = spec
         self._parts = parts
         self._status = status
@@ -257,14 +265,15 @@ class _Connection:
         return self._note_stall() and self._publisher.measure(stats)
 
     def _note_stall(self) -> bool:
-        """Say `stalled` when no frame has come for half of the read time-out, and `live` when they come again."""
+        """Say `stalled` when no frame has come for half of the read time-out or the timeline stands, else `live`."""
         if self._opened_s is None:
             return True
         still_s = self._parts.clock.monotonic_s() - self._frame_seen_s
-        is_stalled = still_s > self._parts.settings.read_timeout_s / 2
-        if is_stalled and self._status.state is StreamState.LIVE:
-            return self._status.say(StreamState.STALLED, detail="connected, but no frame comes")
-        if not is_stalled and self._status.state is StreamState.STALLED:
+        is_silent = still_s > self._parts.settings.read_timeout_s / 2
+        why = "connected, but no frame comes" if is_silent else self._standstill()
+        if why and self._status.detail != why and self._status.state in (StreamState.LIVE, StreamState.STALLED):
+            return self._status.say(StreamState.STALLED, detail=why)
+        if not why and self._status.state is StreamState.STALLED:
             return self._status.say(StreamState.LIVE)
         return True
 

@@ -30,6 +30,11 @@ class CameraStatus:
         """The state last said."""
         return self._status.state
 
+    @property
+    def detail(self) -> str:
+        """The sentence last said."""
+        return self._status.detail
+
     def claimed(self, session: int) -> None:
         """Write under this session from now on."""
         self._session = session
