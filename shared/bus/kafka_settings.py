@@ -55,6 +55,13 @@ class KafkaAddress(NamedTuple):
     properties: Mapping[str, str]
     on_trouble: Callable[[], None] | None = None
     """Called for every error that a client reports and itself tries to get over, from any thread."""
+    on_reopened: Callable[[str], None] | None = None
+    """Called with a topic whose client was replaced, by the thread that polls."""
+
+    def reopened(self, topic: str) -> None:
+        """Tell whoever wants to know that a topic's client was replaced."""
+        if self.on_reopened is not None:
+            self.on_reopened(topic)
 
     def __repr__(self) -> str:
         return f"kafka://{self.servers}"
