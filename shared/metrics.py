@@ -25,7 +25,7 @@ class Metrics:
         stream_limit: Most streams that have series of their own.
     """
 
-    def __init__(self, stream_limit: int = 100) -> None:  # a list, not a procedure
+    def __init__(self, stream_limit: int = 100) -> None:  # noqa: PLR0915  # a list, not a procedure
         self.registry: Final = CollectorRegistry()
         r = self.registry
         self.messages_received: Final = Counter(
@@ -136,6 +136,18 @@ class Metrics:
         self.bus_errors: Final = Counter(
             "moodline_bus_errors_total",
             "Errors that the bus's client reported and tries to get over by itself, such as brokers out of reach.",
+            registry=r,
+        )
+        self.bus_reopened: Final = Counter(
+            "moodline_bus_reopened_total",
+            "Clients of the bus that were replaced because they failed or stood still, by topic, or `producer`.",
+            ["topic"],
+            registry=r,
+        )
+        self.standstill_seconds: Final = Gauge(
+            "moodline_standstill_seconds",
+            "For how long an owned partition has not moved though it holds something to read, in s, by worker, topic and partition; absent while all move.",
+            ["worker", "topic", "partition"],
             registry=r,
         )
         self.dead_letters: Final = Counter(

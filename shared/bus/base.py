@@ -154,8 +154,9 @@ class Producer(Protocol):
         """Block until every record that was queued before is durable; not for what other threads queue meanwhile.
 
         Raises:
-            DeliveryError: records failed or were not acknowledged in time; they may or may not be on the bus. Where threads
-                share a producer, each hears of every failure since its own last flush.
+            NotDeliveredYetError: records are still under way after the time-out. They are not lost: flush again.
+            DeliveryError: records were lost; they may or may not be on the bus. Where threads share a producer, each hears of
+                every loss since its own last flush.
         """
         ...
 

@@ -6,7 +6,8 @@ It keeps the contract of `shared.bus.base`, with these particulars:
 - While no broker is reachable, `poll` returns nothing and the client tries again by itself, for as long as it takes.
 - `commit` sends and does not wait; its answer is collected by `poll`, and it is sent again until it is taken.
 - A consumer's client that fails, or stands still though another client sees records for it, is replaced by a new one.
-- What was sent and not acknowledged is tried again for two minutes. `flush` says earlier that it is late.
+- What was sent and not acknowledged is tried again for as long as it takes. `flush` says when it is late.
+- A producer whose client has failed for good gets another one. What was on its way is reported as lost.
 - A key and value may have 4 MiB together.
 - The properties of the URL's query go to librdkafka as they are, for instance
   `?security.protocol=SASL_SSL&sasl.mechanism=PLAIN&sasl.username=…&sasl.password=…`; they appear in no log and no error.

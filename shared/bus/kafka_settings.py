@@ -126,7 +126,8 @@ def producer_config(address: KafkaAddress) -> dict[str, Any]:
         "acks": "all",
         "partitioner": "consistent",
         "linger.ms": 2,
-        "message.timeout.ms": 120_000,
+        # For ever: an outage must not turn what waits into what is lost. The queue is bounded, and says when it is full.
+        "message.timeout.ms": 0,
         "message.max.bytes": _BATCH_LIMIT_BYTES,
         "queue.buffering.max.kbytes": _SEND_QUEUE_KBYTES,
         **_common(address),

@@ -229,7 +229,7 @@ def test_earlier_topics_come_first(bench: Bench) -> None:
         assert both == sorted(both, key=(live, files).index)
     behind = sum(position.topic == files for position in read)
     assert behind <= (backlog // 2 if bench.remote else 20), "live records overtake a backlog as soon as they are fetched"
-    assert len(records_of(consumer, 2000 - behind)) == 2000 - behind
+    assert len(records_of(consumer, backlog - behind)) == backlog - behind
 
 
 def test_topics_of_one_consumer_are_committed_apart(bench: Bench) -> None:

@@ -108,6 +108,7 @@ class _Library:
         assert self._client, message.value
         self._cluster = library.rd_kafka_mock_cluster_new(self._client, brokers)
         assert self._cluster
+        library.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, 100)
         self._library = library
 
     @property
@@ -115,28 +116,31 @@ class _Library:
         return str(self._library.rd_kafka_mock_cluster_bootstraps(self._cluster).decode())
 
     def handle(self, name: str, *arguments: Any) -> int:
-        library, cluster = self._library, self._cluster
-        if name == "topic":
-            topic, partitions, replicas = arguments
-            return int(library.rd_kafka_mock_topic_create(cluster, topic.encode(), partitions, replicas))
-        if name == "errors":
-            api, errors = arguments
-            library.rd_kafka_mock_push_request_errors_array(cluster, api, len(errors), (ctypes.c_int * len(errors))(*errors))
-            return 0
-        if name == "clear":
-            library.rd_kafka_mock_clear_request_errors(cluster, arguments[0])
-            return 0
-        if name == "coordinator":
-            return int(library.rd_kafka_mock_coordinator_set(cluster, b"group", arguments[0].encode(), arguments[1]))
-        if name == "leader":
-            return int(library.rd_kafka_mock_partition_set_leader(cluster, arguments[0].encode(), *arguments[1:]))
-        if name == "up":
-            broker, up = arguments
-            call = library.rd_kafka_mock_broker_set_up if up else library.rd_kafka_mock_broker_set_down
-            return int(call(cluster, broker))
-        if name == "delay":
-            return int(library.rd_kafka_mock_broker_set_rtt(cluster, *arguments))
-        return -1
+        answer = getattr(self, f"_{name}")(*arguments)
+        return 0 if answer is None else int(answer)
+
+    def _topic(self, topic: str, partitions: int, replicas: int) -> int:
+        return int(self._library.rd_kafka_mock_topic_create(self._cluster, topic.encode(), partitions, replicas))
+
+    def _errors(self, api: int, errors: Sequence[int]) -> None:
+        codes = (ctypes.c_int * len(errors))(*errors)
+        self._library.rd_kafka_mock_push_request_errors_array(self._cluster, api, len(errors), codes)
+
+    def _clear(self, api: int) -> None:
+        self._library.rd_kafka_mock_clear_request_errors(self._cluster, api)
+
+    def _coordinator(self, group: str, broker: int) -> int:
+        return int(self._library.rd_kafka_mock_coordinator_set(self._cluster, b"group", group.encode(), broker))
+
+    def _leader(self, topic: str, partition: int, broker: int) -> int:
+        return int(self._library.rd_kafka_mock_partition_set_leader(self._cluster, topic.encode(), partition, broker))
+
+    def _up(self, broker: int, up: int) -> int:
+        call = self._library.rd_kafka_mock_broker_set_up if up else self._library.rd_kafka_mock_broker_set_down
+        return int(call(self._cluster, broker))
+
+    def _delay(self, broker: int, delay_ms: int) -> int:
+        return int(self._library.rd_kafka_mock_broker_set_rtt(self._cluster, broker, delay_ms))
 
 
 def _load() -> ctypes.CDLL:
@@ -160,6 +164,8 @@ def _load() -> ctypes.CDLL:
     library.rd_kafka_mock_clear_request_errors.restype = None
     library.rd_kafka_mock_coordinator_set.argtypes = [pointer, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int32]
     library.rd_kafka_mock_partition_set_leader.argtypes = [pointer, ctypes.c_char_p, ctypes.c_int32, ctypes.c_int32]
+    library.rd_kafka_mock_group_initial_rebalance_delay_ms.argtypes = [pointer, ctypes.c_int32]
+    library.rd_kafka_mock_group_initial_rebalance_delay_ms.restype = None
     library.rd_kafka_mock_broker_set_up.argtypes = [pointer, ctypes.c_int32]
     library.rd_kafka_mock_broker_set_down.argtypes = [pointer, ctypes.c_int32]
     library.rd_kafka_mock_broker_set_rtt.argtypes = [pointer, ctypes.c_int32, ctypes.c_int]
@@ -168,10 +174,12 @@ def _load() -> ctypes.CDLL:
 
 def _serve(brokers: int) -> None:
     library = _Library(brokers)
-    print(library.servers, flush=True)
+    sys.stdout.write(library.servers + "\n")
+    sys.stdout.flush()
     for line in sys.stdin:
         name, *arguments = json.loads(line)
-        print(json.dumps(library.handle(name, *arguments)), flush=True)
+        sys.stdout.write(json.dumps(library.handle(name, *arguments)) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
