@@ -20,6 +20,9 @@ from shared.errors import BusError
 
 _LOOK_S: Final = 0.5
 _STARTING_SLICE_S: Final = 0.01
+_JOIN_S: Final = 12.0
+"""A request to join may stay unanswered, by a broker that coordinates the group no more. The client would wait 5 min for it."""
+
 _COMMITS_FAIL_S: Final = 60.0
 _REOPEN_PAUSES_S: Final = (0.0, 0.5, 1.0, 2.0, 5.0)
 _CALM_S: Final = 30.0
@@ -49,6 +52,7 @@ class Lane:
         self._positions: dict[int, int] = {}
         self._drained = False
         self._look_due_s = 0.0
+        self._outside_since_s = time.monotonic()
         self._failures = 0
         self._failed_s = float("-inf")
         self._reopen_due_s = 0.0
@@ -179,7 +183,12 @@ class Lane:
         if now_s < self._look_due_s:
             return
         self._look_due_s = now_s + _LOOK_S
-        self._ends.refresh(member.owned, now_s)
+        self._ends.refresh(member.owned or {0}, now_s)
+        if member.joined:
+            self._outside_since_s = now_s
+        elif now_s - self._outside_since_s > _JOIN_S and self._ends.fresh(now_s):
+            self._end("not let in")
+            return
         positions = {part: self._place_of(member, part) for part in member.owned}
         stalled = self._watch.look(now_s, positions, self._ends.fresh(now_s), drained=self._drained)
         self._drained = False
@@ -212,6 +221,7 @@ class Lane:
         log.warning("bus.reopened", extra=told)
         self._address.reopened(self.topic)
         member.retire()
+        self._outside_since_s = now_s
         self._positions.clear()
         self._watch.reopened()
         if owned:
