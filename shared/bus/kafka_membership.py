@@ -144,7 +144,7 @@ class Membership:
                 self._on_revoked(owned)
         finally:
             if not self._leave(left).wait(_CLOSE_S):
-                log.warning("bus.close_unanswered", extra={"topic": self._topic, "uncommitted": sorted(left)})
+                log.warning("bus.close_unanswered", extra={"topic": self._topic, "partitions": sorted(left)})
 
     def _leave(self, offsets: Offsets) -> Errand[None]:
         self._starts.close()

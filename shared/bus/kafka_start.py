@@ -5,7 +5,6 @@ the first. An administrative client cannot either: librdkafka 2.16.0 crashes the
 NOT_COORDINATOR. So the question has a client and a thread of its own, which knows the group and never joins it.
 """
 
-import time
 from collections.abc import Collection, Mapping
 from threading import Event
 from typing import Any, Final
@@ -79,19 +78,18 @@ class StartOffsets:
         return found
 
     def _try(self, client: Any, partitions: Collection[int], tries: int) -> dict[int, int]:
-        started_s = time.monotonic()
         try:
             items = client.committed([TopicPartition(self._topic, partition) for partition in partitions], timeout=_ASK_S)
         except KafkaException as error:
-            self._note(error.args[0], partitions, tries, time.monotonic() - started_s)
+            self._note(error.args[0], partitions, tries)
             return {}
         for reason in {item.error for item in items if item.error is not None}:
-            self._note(reason, partitions, tries, time.monotonic() - started_s)
+            self._note(reason, partitions, tries)
         return {item.partition: item.offset if item.offset >= 0 else OLDEST for item in items if item.error is None}
 
-    def _note(self, error: KafkaError, partitions: Collection[int], tries: int, took_s: float) -> None:
+    def _note(self, error: KafkaError, partitions: Collection[int], tries: int) -> None:
         if error.code() in FORBIDDEN:
             raise KafkaException(error)
         if tries in (0, _TRIES) or tries % 30 == 0:
-            told = {"topic": self._topic, "partitions": sorted(partitions), "code": error.name(), "took_s": round(took_s, 1)}
+            told = {"topic": self._topic, "partitions": sorted(partitions), "code": error.name()}
             log.warning("bus.offsets_unanswered", extra=told)

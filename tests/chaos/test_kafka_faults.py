@@ -1,7 +1,7 @@
 """Every kind of request to Kafka is answered with errors that pass, at random and seeded, while workers read and write.
 
-Nothing may stand still for longer than 30 s, nothing may be lost, and what was committed may not come again later. A run of some
-40 s belongs to the suite; `make chaos-kafka SEED=… MINUTES=…` runs for as long as it is told.
+Nothing may stand still for longer than 30 s, nothing may be lost, and what was committed may not come again later. It runs
+by `make chaos-kafka SEED=… MINUTES=…`.
 """
 
 import os
@@ -18,6 +18,9 @@ from shared.bus import Consumer, ConsumerSettings, Position, Producer
 from shared.bus.kafka import KafkaBus
 from shared.errors import BusFullError, DeliveryError, NotDeliveredYetError
 from tests.support.mock_kafka import Api, MockKafka
+
+if not os.environ.get("MOODLINE_TEST_CHAOS_MINUTES"):
+    pytest.skip("runs by `make chaos-kafka`", allow_module_level=True)
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(0)]
 
