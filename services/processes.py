@@ -7,11 +7,13 @@ from contextlib import ExitStack, closing
 from types import FrameType
 
 from services.alerts.service import AlertService
-from services.bootstrap import build, open_bus_on_demand, open_prober, open_resources, require_shared_bus
+from services.bootstrap import build, open_bus_on_demand, open_prober, require_shared_bus, wait_for_resources
 from services.classifier.catalogue import ModelCatalogue
+from services.liveness import end_when_dead
 from services.worker_server import start_worker_server
 from shared.clock import Clock, SystemClock
 from shared.clock_offset import ClockWatch
+from shared.health import Health
 from shared.metrics import Metrics
 from shared.push import Pushes
 from shared.settings import Settings
@@ -39,11 +41,16 @@ def run_worker(kind: str, settings: Settings) -> None:
         MoodlineError: why it could not start or go on.
     """
     require_shared_bus(settings)
-    with open_resources(settings) as resources:
-        stop_on_signal(resources.stop)
-        if settings.worker.metrics_port:
-            start_worker_server(settings.worker.metrics_host, settings.worker.metrics_port, resources.metrics)
-        build(kind, resources).run(resources.stop)
+    metrics, stop = Metrics(settings.worker.stream_metrics), threading.Event()
+    health = Health(metrics, SystemClock())
+    stop_on_signal(stop)
+    if settings.worker.metrics_port:
+        start_worker_server(settings.worker.metrics_host, settings.worker.metrics_port, metrics, health)
+    end_when_dead(health)
+    resources = wait_for_resources(settings, metrics, stop, health, kind)
+    if resources is not None:
+        with resources:
+            build(kind, resources).run(stop)
 
 
 def run_embedded(settings: Settings) -> None:

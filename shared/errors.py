@@ -53,8 +53,18 @@ class BusFullError(BusError):
     code = "bus_full"
 
 
+class NotDeliveredYetError(BusUnavailableError):
+    """Messages are still on their way: the bus is away or slow, and its client goes on trying. `topics` names where to."""
+
+    code = "not_delivered_yet"
+
+    def __init__(self, message: str, topics: frozenset[str] = frozenset()) -> None:
+        super().__init__(message)
+        self.topics = topics
+
+
 class DeliveryError(BusError):
-    """Messages were not acknowledged. `topics` names where, so that a worker can tell file streams from live ones."""
+    """Messages were lost. `topics` names where, so that a worker can tell file streams from live ones."""
 
     code = "delivery"
 

@@ -143,6 +143,18 @@ class Metrics:
             "Errors that the bus's client reported and tries to get over by itself, such as brokers out of reach.",
             registry=r,
         )
+        self.bus_reopened: Final = Counter(
+            "moodline_bus_reopened_total",
+            "Clients of the bus that were replaced because they failed or stood still, by topic, or `producer`.",
+            ["topic"],
+            registry=r,
+        )
+        self.standstill_seconds: Final = Gauge(
+            "moodline_standstill_seconds",
+            "For how long an owned partition has not moved though it holds something to read, in s, by worker, topic and partition; absent while all move.",
+            ["worker", "topic", "partition"],
+            registry=r,
+        )
         self.dead_letters: Final = Counter(
             "moodline_dead_letters_total",
             "Undecodable messages moved to the dead-letter topic, by worker and reason.",

@@ -30,6 +30,7 @@ from shared.errors import (
     ImageError,
     InvalidStreamError,
     MoodlineError,
+    NotDeliveredYetError,
     SourceError,
     StoreUnavailableError,
     StreamNotFoundError,
@@ -47,6 +48,7 @@ WORKER: Final = "ingest"
 DOUBLINGS: Final = 5
 """How often the wait before a file is read again doubles: with 30 s it ends at 16 min."""
 
+_FLUSH_LOOK_S: Final = 5.0
 _TOPIC: Final = topic(Hop.FRAMES, Lane.FILE)
 _LOOK_S: Final = 0.5
 _DOUBT_S: Final = 1.0
@@ -304,12 +306,17 @@ class FileReader:
                 return len(value)
 
     def _flush(self) -> None:
-        try:
-            self._parts.producer.flush()
-        except DeliveryError as error:
-            # The producer is shared with cameras, whose lost frames are nothing to read again for.
-            if not error.topics or any(lane_of(name) is not Lane.LIVE for name in error.topics):
-                raise
+        while True:
+            try:
+                self._parts.producer.flush(_FLUSH_LOOK_S)
+            except NotDeliveredYetError:
+                self._look_up()
+            except DeliveryError as error:
+                # The producer is shared with cameras, whose lost frames are nothing to read again for.
+                if not error.topics or any(lane_of(name) is not Lane.LIVE for name in error.topics):
+                    raise
+            else:
+                return
 
     def _await_credit(self) -> None:
         clock = self._parts.clock

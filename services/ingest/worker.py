@@ -33,6 +33,7 @@ from shared.bus import Consumer, Producer, partition_for
 from shared.camera import CameraAddress
 from shared.clock import Clock
 from shared.errors import BusError, BusUnavailableError, StoreUnavailableError, StreamNotFoundError
+from shared.health import Health
 from shared.messages import STREAMS_TOPIC, Lane
 from shared.metrics import Metrics
 from shared.settings import IngestSettings
@@ -79,6 +80,7 @@ class IngestWorker:
         cameras: CameraOpener | None = None,
         pushed_silence_s: float = 60.0,
         uncommitted: Uncommitted | None = None,
+        health: Health | None = None,
     ) -> None:
         """Build the worker; nothing runs yet.
 
@@ -94,7 +96,9 @@ class IngestWorker:
             cameras: Opens cameras; closed at the end of `run`. Without it live streams are left alone.
             pushed_silence_s: A pushed stream without a frame for longer, whose process has died, is made `pending`.
             uncommitted: Tells what a worker has left to do, to say where frames wait. Without it nobody knows.
+            health: Told of every turn of the loop.
         """
+        self._health = health or Health(metrics, clock)
         self._consumer = consumer
         self._producer = producer
         self._store = store
@@ -139,6 +143,7 @@ class IngestWorker:
                 self.step(stop)
         finally:
             self._metrics.worker_up.labels(WORKER).set(0)
+            self._health.ended(WORKER)
             self._shut_down()
             log.info("worker.stopped", extra={"worker": WORKER})
 
@@ -149,12 +154,15 @@ class IngestWorker:
         try:
             self._consumer.poll(100, min(_POLL_S, self._settings.reconcile_s))
             self._recovered("bus")
+            if not self._troubles:
+                self._health.turned(WORKER)
         except BusUnavailableError as error:
             self._trouble("bus", error, stop)
         owned = frozenset(shard for name, shard in self._consumer.assignment() if name == STREAMS_TOPIC)
         if owned == self._owned and self._clock.monotonic_s() < self._due_s:
             return
         moved, self._owned = owned != self._owned, owned
+        self._health.standing(WORKER, self._consumer.standing())
         self._metrics.partitions.labels(WORKER, STREAMS_TOPIC).set(len(owned))
         try:
             self._reconcile(moved=moved)
@@ -262,6 +270,7 @@ class IngestWorker:
         if target not in self._troubles:
             log.warning("worker.out_of_reach", extra={"worker": WORKER, "target": target, "reason": str(error)})
         self._troubles.add(target)
+        self._health.waits(WORKER, f"{target}: {error}")
         stop.wait(_RETRY_S)
 
     def _recovered(self, target: str) -> None:

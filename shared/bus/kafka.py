@@ -3,9 +3,11 @@
 It keeps the contract of `shared.bus.base`, with these particulars:
 
 - Each topic of a consumer is read in a group of its own, `{group}.{topic}`.
-- While no broker is reachable, `poll` returns nothing and the client tries again by itself, for as long as it takes; a
-  `commit` is tried for 20 s before `BusUnavailableError`.
-- What was sent and not acknowledged is tried again for two minutes. `flush` says earlier that it is late.
+- While no broker is reachable, `poll` returns nothing and the client tries again by itself, for as long as it takes.
+- `commit` sends and does not wait; its answer is collected by `poll`, and it is sent again until it is taken.
+- A consumer's client that fails, or stands still though another client sees records for it, is replaced by a new one.
+- What was sent and not acknowledged is tried again for as long as it takes. `flush` says when it is late.
+- A producer whose client has failed for good gets another one. What was on its way is reported as lost.
 - A key and value may have 4 MiB together.
 - The properties of the URL's query go to librdkafka as they are, for instance
   `?security.protocol=SASL_SSL&sasl.mechanism=PLAIN&sasl.username=…&sasl.password=…`; they appear in no log and no error.
@@ -21,6 +23,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from shared.bus.base import ConsumerSettings
 from shared.bus.kafka_consumer import KafkaConsumer
+from shared.bus.kafka_observer import Observer
 from shared.bus.kafka_producer import KafkaProducer
 from shared.bus.kafka_settings import admin_config, log, open_client, parse_url
 from shared.bus.kafka_topics import FoundTopic, declared_config
@@ -53,6 +56,7 @@ class KafkaBus:
         send_timeout_s: How long `send` waits for room in the producer's queue before `BusFullError`.
         startup_timeout_s: How long `ensure_topics` and `partitions` try to reach a cluster that is still coming up.
         on_trouble: Called, from any thread, for every error that a client itself tries to get over.
+        on_reopened: Called with a topic whose client was replaced, because it failed or stood still.
 
     Raises:
         SettingsError: the URL cannot be used. Nothing is connected to yet.
@@ -66,11 +70,13 @@ class KafkaBus:
         send_timeout_s: float = 30.0,
         startup_timeout_s: float = 30.0,
         on_trouble: Callable[[], None] | None = None,
+        on_reopened: Callable[[str], None] | None = None,
     ) -> None:
-        self._address = parse_url(url)._replace(on_trouble=on_trouble)
+        self._address = parse_url(url)._replace(on_trouble=on_trouble, on_reopened=on_reopened)
         self._partitions = partitions
         self._send_timeout_s = send_timeout_s
         self._startup_timeout_s = startup_timeout_s
+        self._observer = Observer(self._address)
         self._admin: Any = open_client(AdminClient, admin_config(self._address), self._address)
 
     def __repr__(self) -> str:
@@ -91,7 +97,7 @@ class KafkaBus:
 
     def open_consumer(self, settings: ConsumerSettings) -> KafkaConsumer:
         self._check_open()
-        return KafkaConsumer(self._address, settings)
+        return KafkaConsumer(self._address, settings, self._observer)
 
     def open_producer(self) -> KafkaProducer:
         self._check_open()
@@ -149,6 +155,7 @@ class KafkaBus:
 
     def close(self) -> None:
         self._admin = None
+        self._observer.close()
 
     def _answer(self, future: "Future[Any]", what: str) -> Any:
         try:

@@ -227,6 +227,17 @@ class MemoryConsumer:
         with self._bus.lock:
             return {(topic, partition): self._topics[topic].logs[partition].next_offset for topic, partition in self._offsets}
 
+    def committed(self) -> dict[tuple[str, int], int]:
+        with self._bus.lock:
+            return {
+                (topic, part): max(self._shares[topic].committed[part], self._topics[topic].logs[part].oldest_offset)
+                for topic, part in self._offsets
+            }
+
+    def standing(self) -> dict[tuple[str, int], float]:
+        """Nothing can stand still here: whoever polls looks at the records themselves."""
+        return {}
+
     def close(self) -> None:
         with self._bus.lock:
             if self._closed:

@@ -67,6 +67,12 @@ class _TracedConsumer:
     def ends(self) -> Mapping[tuple[str, int], int]:
         return self._consumer.ends()
 
+    def committed(self) -> Mapping[tuple[str, int], int]:
+        return self._consumer.committed()
+
+    def standing(self) -> Mapping[tuple[str, int], float]:
+        return self._consumer.standing()
+
     def close(self) -> None:
         self._consumer.close()
 

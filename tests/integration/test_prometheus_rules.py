@@ -36,7 +36,15 @@ def latency(below_2_s: int, below_2_5_s: int) -> dict[str, str]:
     return {f'moodline_end_to_end_seconds_bucket{{lane="live",le="{le}"}}': f"0+{n}x30" for le, n in counts.items()}
 
 
+STANDSTILL = 'moodline_standstill_seconds{worker="detector",topic="moodline.frames.live.v1",partition="3"}'
+
 CASES = {
+    "MoodlinePartitionStandsStill": Case(
+        "2m",
+        {STANDSTILL: "31+0x30"},
+        {STANDSTILL: "30+0x30"},
+        (("worker", "detector"), ("topic", "moodline.frames.live.v1"), ("partition", "3")),
+    ),
     "MoodlineCameraDown": Case("4m", {"moodline_cameras_down": "1+0x30"}, {"moodline_cameras_down": "0+0x30"}),
     "MoodlineManyCamerasDown": Case(
         "4m",

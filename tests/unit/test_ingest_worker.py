@@ -40,6 +40,12 @@ class StubConsumer:
     def assignment(self) -> frozenset[tuple[str, int]]:
         return frozenset((STREAMS_TOPIC, shard) for shard in self.shards)
 
+    def committed(self) -> dict[tuple[str, int], int]:
+        return {}
+
+    def standing(self) -> dict[tuple[str, int], float]:
+        return {}
+
     def close(self) -> None:
         self.closed = True
 
