@@ -10,7 +10,7 @@ LOCK_PART = $(COMPILE) --constraint requirements.lock
 WORKER = --extra kafka --extra redis --extra tracing
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo camera test lint test-unit system kafka kubernetes-tools services services-stop chaos bench lock clean
+.PHONY: help install demo camera test lint test-unit system kafka kubernetes-tools services services-stop chaos test-clusters bench lock clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -67,6 +67,9 @@ services-stop: ## Stop them
 
 chaos: $(VENV)/.installed system kafka ## Kill, pause and restart everything for a long time and compare timelines
 	MOODLINE_TEST_KAFKA_LIBS=$(CURDIR)/.local/kafka/libs MOODLINE_TEST_CHAOS=long $(BIN)/python -m pytest tests/chaos -v -s
+
+test-clusters: $(VENV)/.installed system kafka ## Let brokers and Redis nodes die for long, and compare timelines
+	MOODLINE_TEST_KAFKA_LIBS=$(CURDIR)/.local/kafka/libs MOODLINE_TEST_CLUSTERS=long $(BIN)/python -m pytest tests/clusters -v -s
 
 bench: $(VENV)/.installed system kafka ## Measure the pipeline against a hand-written loop
 	$(BIN)/python -m bench.pipeline
