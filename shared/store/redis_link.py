@@ -19,6 +19,9 @@ Call = tuple[Argument, ...]
 
 _BACKOFF_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 
+_TROUBLE: Final = (exceptions.RedisError, exceptions.RedisClusterException)
+"""What redis-py raises; the second, of a cluster that cannot be reached or lacks slots, is not one of the first."""
+
 _PASSING: Final = (
     exceptions.ConnectionError,
     exceptions.TimeoutError,
@@ -93,7 +96,7 @@ class RedisLink:
         while True:
             try:
                 replies = self._attempt(calls)
-            except exceptions.RedisError as error:
+            except _TROUBLE as error:
                 if (refusal := _refusal(error)) is not None:
                     raise StoreUnavailableError(f"Redis at {self.place} refuses {refusal}") from error
                 if not _is_passing(error):
@@ -172,9 +175,9 @@ def _refusal(error: BaseException | None) -> str | None:
     return None
 
 
-def _is_passing(error: exceptions.RedisError) -> bool:
+def _is_passing(error: Exception) -> bool:
     return isinstance(error, _PASSING) or str(error).partition(" ")[0] in _PASSING_CODES
 
 
-def _reason(error: exceptions.RedisError) -> str:
+def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -190,7 +190,7 @@ def test_the_coordinators_broker_is_killed_while_a_worker_joins(brokers: KafkaGr
 def test_partitions_are_given_to_other_brokers(brokers: KafkaGroup, playing: Playing, tmp_path: Path) -> None:
     """Each partition loses the broker that leads it, and later gets it back: with copies made, and two changes of the leader."""
     numbers = [node.number for node in brokers.nodes]
-    led = brokers.admin().list_topics(timeout=10).topics
+    led = brokers.admin.list_topics(timeout=10).topics
     topics = [name for name in ALL_TOPICS if Lane.FILE.value in name]
     with playing.under("reassignment of the partitions"):
         without = {part: [one for one in numbers if one != led[topics[0]].partitions[part].leader] for part in range(PARTITIONS)}

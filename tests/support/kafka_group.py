@@ -88,6 +88,7 @@ class KafkaGroup:
 
     def __init__(self) -> None:
         self._stack = ExitStack()
+        self._admin: Any = None
         self.nodes: list[KafkaNode] = []
 
     def __enter__(self) -> Self:
@@ -115,19 +116,22 @@ class KafkaGroup:
     def url(self) -> str:
         return f"kafka://{self.servers}"
 
+    @property
     def admin(self) -> Any:
-        return AdminClient({"bootstrap.servers": self.servers, "log_level": 0})
+        """The administrative client: one, as what it was asked for dies with it."""
+        self._admin = self._admin or AdminClient({"bootstrap.servers": self.servers, "log_level": 0})
+        return self._admin
 
     def node(self, number: int) -> KafkaNode:
         return next(node for node in self.nodes if node.number == number)
 
     def coordinator(self, group: str) -> KafkaNode:
         """Return the broker that coordinates a consumer group."""
-        found = self.admin().describe_consumer_groups([group], request_timeout=20)[group].result()
+        found = self.admin.describe_consumer_groups([group], request_timeout=20)[group].result()
         return self.node(found.coordinator.id)
 
     def members(self, group: str) -> int:
-        found = self.admin().describe_consumer_groups([group], request_timeout=20)[group].result()
+        found = self.admin.describe_consumer_groups([group], request_timeout=20)[group].result()
         return len(found.members)
 
     def controller(self) -> KafkaNode:
@@ -144,7 +148,7 @@ class KafkaGroup:
 
     def _in_step(self) -> bool:
         try:
-            metadata = self.admin().list_topics(timeout=5)
+            metadata = self.admin.list_topics(timeout=5)
         except KafkaException:
             return False
         found = [part for topic in metadata.topics.values() for part in topic.partitions.values()]
@@ -163,10 +167,10 @@ class KafkaGroup:
         run_tool(*tool, "--reassignment-json-file", str(plan), "--execute")
         wait_until(lambda: self._has(topics, layout), _SETTLED_S, "the partitions to be where they were sent")
         partitions = [TopicPartition(topic, partition) for topic in topics for partition in layout]
-        self.admin().elect_leaders(ElectionType.PREFERRED, partitions, request_timeout=20).result()
+        self.admin.elect_leaders(ElectionType.PREFERRED, partitions, request_timeout=20).result()
 
     def _has(self, topics: list[str], layout: Mapping[int, list[int]]) -> bool:
-        metadata = self.admin().list_topics(timeout=10)
+        metadata = self.admin.list_topics(timeout=10)
         return all(
             sorted(metadata.topics[topic].partitions[number].replicas) == sorted(replicas)
             and sorted(metadata.topics[topic].partitions[number].isrs) == sorted(replicas)

@@ -214,8 +214,7 @@ class ClusterGroup:
 
 
 def _slots(admin: Any) -> list[tuple[int, int, int]]:
-    found = admin.cluster("SLOTS")
-    return [(int(low), int(high), int(details["primary"][1])) for (low, high), details in found.items()]
+    return [(int(low), int(high), int(master[1])) for low, high, master, *_ in admin.execute_command("CLUSTER", "SLOTS")]
 
 
 def _healthy(node: RedisNode) -> bool:
