@@ -10,7 +10,7 @@ LOCK_PART = $(COMPILE) --constraint requirements.lock
 WORKER = --extra kafka --extra redis --extra tracing
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo camera test lint test-unit system kafka kubernetes-tools services services-stop chaos chaos-kafka bench lock clean
+.PHONY: help install demo camera test lint test-unit system kafka kubernetes-tools services services-stop chaos chaos-kafka test-clusters bench lock clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -70,6 +70,9 @@ chaos: $(VENV)/.installed system kafka ## Kill, pause and restart everything for
 
 chaos-kafka: $(VENV)/.installed ## Answer Kafka requests with errors at random: SEED=1 MINUTES=60
 	MOODLINE_TEST_CHAOS_SEED=$(or $(SEED),1) MOODLINE_TEST_CHAOS_MINUTES=$(or $(MINUTES),60) $(BIN)/python -m pytest tests/chaos/test_kafka_faults.py -v -s
+
+test-clusters: $(VENV)/.installed system kafka ## Let brokers and Redis nodes die for long, and compare timelines
+	MOODLINE_TEST_KAFKA_LIBS=$(CURDIR)/.local/kafka/libs MOODLINE_TEST_CLUSTERS=long $(BIN)/python -m pytest tests/clusters -v -s
 
 bench: $(VENV)/.installed system kafka ## Measure the pipeline against a hand-written loop
 	$(BIN)/python -m bench.pipeline

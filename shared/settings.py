@@ -33,7 +33,9 @@ class StoreSettings(_Group):
     """Where streams and timelines are kept."""
 
     url: SecretStr = Field(
-        SecretStr(""), description="`sqlite:///path` or `redis://host:port/0`; empty: `moodline.db` in the data directory."
+        SecretStr(""),
+        description="`sqlite:///path`, `redis://host:port/0`, `redis+sentinel://host:port,host:port/service/0`, or "
+        "`redis+cluster://host:port,host:port` (`rediss` for TLS); empty: `moodline.db` in the data directory.",
     )
     retention_1s_s: int = Field(2 * 86_400, ge=60, description="How long 1 s points are kept, in s.")
     retention_10s_s: int = Field(14 * 86_400, ge=60, description="How long 10 s points are kept, in s.")

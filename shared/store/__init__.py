@@ -51,7 +51,7 @@ def open_store(url: str, retention: Retention) -> Store:
     """Open the store that the URL names.
 
     Args:
-        url: `sqlite:///relative.db`, `sqlite:////absolute.db`, or `redis://[user:password@]host:port/db` (`rediss://` for TLS).
+        url: `sqlite:///relative.db`, `sqlite:////absolute.db`, or one of Redis (`shared.store.redis_address`).
         retention: How long timeline cells are kept.
 
     Raises:
@@ -63,7 +63,7 @@ def open_store(url: str, retention: Retention) -> Store:
         from shared.store.sqlite import SqliteStore
 
         return SqliteStore(url, retention)
-    if scheme in ("redis", "rediss"):
+    if scheme.partition("+")[0] in ("redis", "rediss"):
         try:
             from shared.store.redis import RedisStore
         except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""`redis://host:port/db`: the store on a Redis server or cluster, shared by any number of machines."""
+"""`redis://host:port/db`: the store on a Redis server, behind Sentinel or as a cluster, shared by any number of machines."""
 
 import secrets
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ _bounds = Script("bounds")
 
 
 class RedisStore(RedisDocuments):
-    """The `Store` protocol on plain Redis, 7.0 or later, alone or as a cluster.
+    """The `Store` protocol on plain Redis, 7.0 or later: alone, behind Sentinel, or as a cluster.
 
     Thread-safe. Connects at the first use. While Redis is out of reach, starting, or out of memory, a call is repeated for
     some seconds and then raises `StoreUnavailableError`; repeating is safe for every call, also when only the answer was
@@ -69,7 +69,7 @@ class RedisStore(RedisDocuments):
         """Remember where Redis is.
 
         Args:
-            url: `redis://[user:password@]host:port/db`, or `rediss://` for TLS. Any node of a cluster will do.
+            url: Where Redis is; its forms are in `shared.store.redis_address`.
             retention: How long cells are kept after they were last written.
             clock: Waits between attempts; the machine's clock unless given.
             retry_s: How long to repeat a call while Redis is out of reach.
@@ -82,7 +82,7 @@ class RedisStore(RedisDocuments):
         self._index_kept_s = max(kept_s(retention, 0), *retention.levels.values())
 
     def __repr__(self) -> str:
-        return f"RedisStore('redis://{self._link.place}')"
+        return f"RedisStore('{self._link.address}')"
 
     # Registry
 

@@ -62,6 +62,8 @@ class Cluster:
     directory: Path
     partitions: int = 4
     env: dict[str, str] = field(default_factory=dict)
+    env_of: dict[str, dict[str, str]] = field(default_factory=dict)
+    """What a kind of worker gets on top, such as a user of its own."""
     workers: list[WorkerProcess] = field(default_factory=list)
     crashes: list[str] = field(default_factory=list)
 
@@ -103,6 +105,7 @@ class Cluster:
             "MOODLINE_CLASSIFIER_THREADS": "1",
             "MOODLINE_DETECTOR_THREADS": "1",
             **self.env,
+            **self.env_of.get(kind, {}),
         }
         number = len(self.workers)
         with (self.directory / f"{kind}-{number}.log").open("wb") as log:
