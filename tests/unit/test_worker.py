@@ -11,21 +11,11 @@ from shared.messages import DLQ_TOPIC, Emotions, Hop, Lane, decode, decode_dead_
 from shared.metrics import Metrics
 from shared.stage import Output, Received, Rewind, Send
 from shared.worker import ProducerSink, Worker, WorkerOptions
+from tests.support.clocks import SleeplessClock
 
 IN_TOPIC = topic(Hop.FACES, Lane.FILE)
 OUT_TOPIC = topic(Hop.EMOTIONS, Lane.FILE)
 LIVE_TOPIC = topic(Hop.EMOTIONS, Lane.LIVE)
-
-
-class StubClock:
-    def now_s(self) -> float:
-        return 1000.0
-
-    def monotonic_s(self) -> float:
-        return 1.0
-
-    def sleep(self, seconds: float) -> None:
-        raise AssertionError("nothing may sleep")
 
 
 class StubStop(threading.Event):
@@ -136,7 +126,7 @@ class Rig:
         self.stop, self.metrics = StubStop(), Metrics()
         sink = ProducerSink("w", self.producer, self.metrics, self.stop)
         options = WorkerOptions("w", max_records, 0.0, poison_limit)
-        self.worker = Worker(options, self.consumer, self.stage, sink, self.producer, self.metrics, StubClock())
+        self.worker = Worker(options, self.consumer, self.stage, sink, self.producer, self.metrics, SleeplessClock(1000.0, 1.0))
 
     def step(self, times: int = 1) -> None:
         for _ in range(times):
