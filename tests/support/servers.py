@@ -1,6 +1,7 @@
 """Kafka and Redis as local processes, on free ports and in folders of their own, that tests may kill and start again."""
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -22,6 +23,8 @@ REPO = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
 _START_S = 60.0
 _STOP_S = 20.0
+_PORTS = range(10_000, 32_000)
+"""Below what Linux takes for outgoing connections (net.ipv4.ip_local_port_range)."""
 
 # The kernel ends a server when the thread that started it ends, so all are started by one that lives as long as the process.
 _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="servers")
@@ -41,10 +44,18 @@ def kafka_libs() -> Path | None:
 
 
 def free_port() -> int:
-    """Return a TCP port that is free now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port that is free now, and that the kernel gives to no outgoing connection before it is used.
+
+    It is drawn at random, so that test runs side by side do not get the same one between asking and listening.
+    """
+    while True:
+        port = _PORTS[secrets.randbelow(len(_PORTS))]
+        with socket.socket() as probe:
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return port
 
 
 class ServerProcess:
