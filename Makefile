@@ -9,6 +9,10 @@ LOCK_PART = $(COMPILE) --constraint requirements.lock
 # What every distributed worker needs. Each part is locked to the versions that the tests run with.
 WORKER = --extra kafka --extra redis --extra tracing
 
+# Tests wait more than they reckon, so there are more workers than cores; a file's tests stay together, for they share fixtures.
+TEST_WORKERS ?= 3
+PYTEST = MOODLINE_TEST_KAFKA_LIBS=$(CURDIR)/.local/kafka/libs $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo camera test lint test-unit system kafka kubernetes-tools services services-stop chaos chaos-kafka test-clusters bench lock clean
 
@@ -37,10 +41,14 @@ camera: $(VENV)/.embedded ## Serve a camera to try things out: CLIP=path, or a b
 	$(BIN)/moodline camera $(CLIP)
 
 test: $(VENV)/.installed system kafka kubernetes-tools lint ## Install what tests need (Kafka, Redis, …) and run all of them
-	MOODLINE_TEST_KAFKA_LIBS=$(CURDIR)/.local/kafka/libs $(BIN)/python -m pytest
+	@failed=0; \
+	$(PYTEST) -n $(TEST_WORKERS) -m 'not quiet' --cov --cov-report= tests/unit tests/contract || failed=1; \
+	$(PYTEST) -n $(TEST_WORKERS) -m 'not quiet' tests/integration tests/e2e tests/chaos || failed=1; \
+	$(PYTEST) -m quiet || failed=1; \
+	exit $$failed
 
 test-unit: $(VENV)/.installed ## Run the tests that need no server, in seconds
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest -n logical --dist loadfile tests/unit
 
 lint: $(VENV)/.installed ## Check style, types and import rules
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -123,13 +124,19 @@ model.close()
 
 def test_other_processes_and_numbers_of_threads_answer_the_same(model: Model, engine: dict[str, Any], repo: Path) -> None:
     expected = hashlib.sha256(model.predict(make_crops(100)).tobytes()).hexdigest()
-    for threads in (1, 3):
-        script = _DIGEST.format(root=str(repo), threads=threads, engine=engine)
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=200, check=False
-        )
-        assert done.stdout.strip() == expected, done.stderr
-        assert done.stderr == "", "a start is not quiet"
+    scripts = [_DIGEST.format(root=str(repo), threads=threads, engine=engine) for threads in (1, 3)]
+    commands = [(sys.executable, "-W", "error", "-c", script) for script in scripts]
+    with ExitStack() as stack:
+        pipe = subprocess.PIPE
+        started = [stack.enter_context(subprocess.Popen(each, stdout=pipe, stderr=pipe, text=True)) for each in commands]
+        try:
+            said = [process.communicate(timeout=250) for process in started]
+        finally:
+            for process in started:
+                process.kill()
+    for digest, complaints in said:
+        assert digest.strip() == expected, complaints
+        assert complaints == "", "a start is not quiet"
 
 
 def changed(tmp_path: Path, change: Any = None, weights: list[np.ndarray] | None = None) -> Path:

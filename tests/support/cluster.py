@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -27,15 +26,9 @@ from shared.store import Retention, Store, open_store
 from shared.store.base import dump
 from shared.streams import StreamSpec, StreamState
 from shared.timeline import LEVELS_S
-from tests.support.servers import die_with_parent
+from tests.support.servers import die_with_parent, free_port
 
 RETENTION = Retention(dict.fromkeys(LEVELS_S, 10 * 86_400))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

@@ -21,6 +21,7 @@ from shared.settings import AggregatorSettings
 from shared.stage import Received
 from shared.store.base import ApplyResult, Mark, Progress, TimelineUpdate
 from shared.timeline import LEVELS_S, SECOND_US, Bucket, merge_all, unpack
+from tests.support.clocks import StillClock
 
 PLACE = ("moodline.emotions.file.v1", 0)
 SETTINGS = AggregatorSettings(smoothing_ms=700, track_lost_ms=900)
@@ -66,16 +67,6 @@ class StubStore:
         self.cells = {stream_id: dict(series) for stream_id, series in cells.items()}
 
 
-class StubClock:
-    def now_s(self) -> float:
-        return 0.0
-
-    def monotonic_s(self) -> float:
-        return 0.0
-
-    def sleep(self, seconds: float) -> None: ...
-
-
 @dataclass
 class World:
     store: StubStore
@@ -95,7 +86,7 @@ class Worker:
         metrics = Metrics()
         self.stage = AggregatorStage(self.world.store.load, SETTINGS, metrics)
         # All that is in the log was produced since the session began.
-        self.sink = TimelineSink(self.world.store, self.stage, metrics, StubClock(), lambda *_: 0)  # type: ignore[arg-type]
+        self.sink = TimelineSink(self.world.store, self.stage, metrics, StillClock(), lambda *_: 0)  # type: ignore[arg-type]
 
     def step(self, records: int, die_before_commit: bool = False) -> bool:
         """Do one turn; False when there was nothing to read."""

@@ -14,6 +14,7 @@ from shared.metrics import Metrics
 from shared.settings import AggregatorSettings
 from shared.stage import Apply, Output, Received, Rewind
 from shared.store.base import ApplyResult, Mark, Progress, TimelineUpdate
+from tests.support.clocks import StillClock
 
 PLACE = ("moodline.emotions.file.v1", 3)
 
@@ -39,23 +40,13 @@ class StubStore:
         return [self.result for _ in updates]
 
 
-class StubClock:
-    def now_s(self) -> float:
-        return 12.5
-
-    def monotonic_s(self) -> float:
-        return 0.0
-
-    def sleep(self, seconds: float) -> None: ...
-
-
 class World:
     def __init__(self) -> None:
         self.store, self.metrics = StubStore(), Metrics()
         self.stage = AggregatorStage(self.store.load, AggregatorSettings(), self.metrics)
         self.looked_up: list[tuple[str, int, int]] = []
         self.found: int | None = 4
-        self.sink = TimelineSink(self.store, self.stage, self.metrics, StubClock(), self._offset_at)  # type: ignore[arg-type]
+        self.sink = TimelineSink(self.store, self.stage, self.metrics, StillClock(12.5), self._offset_at)  # type: ignore[arg-type]
 
     def _offset_at(self, topic: str, partition: int, time_ms: int) -> int | None:
         self.looked_up.append((topic, partition, time_ms))

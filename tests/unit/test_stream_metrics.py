@@ -5,17 +5,7 @@ from shared.messages import Lane
 from shared.metrics import Metrics
 from shared.store.base import Standing
 from shared.streams import StreamSpec, StreamState, StreamStatus
-
-
-class StubClock:
-    def now_s(self) -> float:
-        return 1000.0
-
-    def monotonic_s(self) -> float:
-        return 1000.0
-
-    def sleep(self, seconds: float) -> None:
-        raise AssertionError("nothing may sleep")
+from tests.support.clocks import SleeplessClock
 
 
 def camera(name: str) -> StreamSpec:
@@ -34,7 +24,7 @@ def streams_with_series(metrics: Metrics) -> set[str]:
 
 def test_no_more_streams_than_the_limit_have_series_and_a_removed_one_frees_its_place() -> None:
     metrics = Metrics(stream_limit=2)
-    gauges = StreamGauges(metrics, StubClock())
+    gauges = StreamGauges(metrics, SleeplessClock(1000.0, 1000.0))
     mine = {name: camera(name) for name in ("a", "b", "c")}
     gauges.show(mine, {name: (status(StreamState.LIVE), None) for name in mine})
     assert streams_with_series(metrics) == {"a", "b"}
@@ -49,7 +39,7 @@ def test_no_more_streams_than_the_limit_have_series_and_a_removed_one_frees_its_
 
 def test_a_stream_is_in_one_state_at_a_time() -> None:
     metrics = Metrics()
-    gauges, mine = StreamGauges(metrics, StubClock()), {"a": camera("a")}
+    gauges, mine = StreamGauges(metrics, SleeplessClock(1000.0, 1000.0)), {"a": camera("a")}
     for state in (StreamState.LIVE, StreamState.BACKING_OFF):
         gauges.show(mine, {"a": (status(state), None)})
     value = metrics.registry.get_sample_value
@@ -64,7 +54,7 @@ def test_files_and_paused_cameras_are_not_down() -> None:
     paused = StreamSpec(stream_id="p", url="rtsp://camera/1", lane=Lane.LIVE, paused=True)
     file = StreamSpec(stream_id="f", url="file:///f.mp4", lane=Lane.FILE)
     known = {name: (status(StreamState.FAILED), None) for name in ("p", "f")}
-    StreamGauges(metrics, StubClock()).show({"p": paused, "f": file}, known)
+    StreamGauges(metrics, SleeplessClock(1000.0, 1000.0)).show({"p": paused, "f": file}, known)
     assert metrics.registry.get_sample_value("moodline_cameras_down") == 0
     assert metrics.registry.get_sample_value("moodline_cameras") == 0
 
@@ -78,7 +68,7 @@ def test_the_timeline_that_is_furthest_behind_shows() -> None:
         "c": status(StreamState.BACKING_OFF, 50_000_000),
     }
     stands = [Standing(last_event_time_us=at_us) for at_us in (49_000_000, 20_000_000, 0)]
-    gauges = StreamGauges(metrics, StubClock())
+    gauges = StreamGauges(metrics, SleeplessClock(1000.0, 1000.0))
     gauges.show(mine, dict(zip(mine, zip(known.values(), stands, strict=True), strict=True)))
     value = metrics.registry.get_sample_value
     assert value("moodline_timeline_behind_seconds") == 30, "a camera that sends nothing is down, not behind"

@@ -12,21 +12,11 @@ from shared.messages import DLQ_TOPIC, Emotions, Hop, Lane, decode, decode_dead_
 from shared.metrics import Metrics
 from shared.stage import Output, Received, Rewind, Send
 from shared.worker import ProducerSink, Worker, WorkerOptions
+from tests.support.clocks import SleeplessClock
 
 IN_TOPIC = topic(Hop.FACES, Lane.FILE)
 OUT_TOPIC = topic(Hop.EMOTIONS, Lane.FILE)
 LIVE_TOPIC = topic(Hop.EMOTIONS, Lane.LIVE)
-
-
-class StubClock:
-    def now_s(self) -> float:
-        return 1000.0
-
-    def monotonic_s(self) -> float:
-        return 1.0
-
-    def sleep(self, seconds: float) -> None:
-        raise AssertionError("nothing may sleep")
 
 
 class StubStop(threading.Event):
@@ -141,10 +131,10 @@ class Rig:
     def __init__(self, values: Sequence[bytes], *, max_records: int = 100, poison_limit: int = 5) -> None:
         self.consumer, self.producer, self.stage = StubConsumer(values), StubProducer(), EchoStage()
         self.stop, self.metrics = StubStop(), Metrics()
-        self.health = Health(self.metrics, StubClock())
+        self.health = Health(self.metrics, SleeplessClock(1000.0, 1.0))
         sink = ProducerSink("w", self.producer, self.metrics, self.stop, self.health)
         options = WorkerOptions("w", max_records, 0.0, poison_limit)
-        self.worker = Worker(options, self.consumer, self.stage, sink, self.producer, self.metrics, StubClock(), self.health)
+        self.worker = Worker(options, self.consumer, self.stage, sink, self.producer, self.metrics, SleeplessClock(1000.0, 1.0), self.health)
 
     def step(self, times: int = 1) -> None:
         for _ in range(times):
