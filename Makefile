@@ -16,7 +16,7 @@ WORKER = --extra kafka --extra redis --extra tracing
 OLD_PIPS := $(wildcard tests/old-pips/*.lock)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo camera test lint test-unit system kafka kubernetes-tools services services-stop chaos bench lock clean
+.PHONY: help install demo camera test test-pythons lint test-unit system kafka kubernetes-tools services services-stop chaos bench lock clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -46,6 +46,9 @@ camera: $(VENV)/.embedded ## Serve a camera to try things out: CLIP=path, or a b
 
 test: $(VENV)/.installed system kafka kubernetes-tools lint ## Install what tests need (Kafka, Redis, …) and run all of them
 	MOODLINE_TEST_KAFKA_LIBS=$(CURDIR)/.local/kafka/libs $(BIN)/python -m pytest
+
+test-pythons: $(VENV)/.installed ## Run the embedded service on every supported Python that is found
+	MOODLINE_TEST_PYTHONS=all $(BIN)/python -m pytest tests/e2e/test_pythons.py
 
 test-unit: $(VENV)/.installed ## Run the tests that need no server, in seconds
 	$(BIN)/python -m pytest tests/unit

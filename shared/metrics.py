@@ -25,7 +25,7 @@ class Metrics:
         stream_limit: Most streams that have series of their own.
     """
 
-    def __init__(self, stream_limit: int = 100) -> None:  # a list, not a procedure
+    def __init__(self, stream_limit: int = 100) -> None:  # noqa: PLR0915   # a list, not a procedure
         self.registry: Final = CollectorRegistry()
         r = self.registry
         self.messages_received: Final = Counter(
@@ -187,6 +187,12 @@ class Metrics:
         )
         self.reader_restarts: Final = Counter(
             "moodline_reader_restarts_total", "Readers started again, by cause.", ["cause"], registry=r
+        )
+        self.reader_crashes: Final = Counter(
+            "moodline_reader_crashes_total",
+            "Readers that ended by a defect of Moodline or a library, of files (`file`) and cameras (`live`).",
+            ["lane"],
+            registry=r,
         )
         self.camera_connections: Final = Counter(
             "moodline_camera_connections_total",

@@ -116,6 +116,8 @@ class IngestWorker:
         self._left: set[str] = set()
         self._gauges = StreamGauges(metrics, clock)
         metrics.begin_at_zero(WORKER)
+        for lane in Lane:
+            metrics.reader_crashes.labels(lane)
         self._version: int | None = None
         self._passes = 0
         self._due_s = 0.0
