@@ -16,7 +16,7 @@ WORKER = --extra kafka --extra redis --extra tracing
 OLD_PIPS := $(wildcard tests/old-pips/*.lock)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo camera test test-pythons lint test-unit system kafka kubernetes-tools services services-stop chaos bench lock clean
+.PHONY: help install demo camera test test-pythons lint test-unit system kafka kubernetes-tools services services-stop chaos bench lock dist clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -101,6 +101,9 @@ lock: ## Resolve the dependencies again and pin them with their hashes
 	echo 'setuptools>=77' | $(LOCK_PART) - -o deploy/requirements/build.lock
 	echo 'tensorflow[and-cuda]>=2.20' | $(LOCK_PART) $(WORKER) --extra classifier pyproject.toml - -o deploy/requirements/classifier-gpu.lock
 
+dist: $(VENV)/.installed ## Build the source distribution and the wheel into dist/
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
 clean: ## Remove the virtual environment, caches and local servers' data
 	-deploy/local/services.sh stop
-	rm -rf $(VENV) .local out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .local out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
