@@ -3,6 +3,7 @@
 One Python that is newer than this one is tried always; `make test-pythons` (MOODLINE_TEST_PYTHONS=all) tries all that are found.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -143,7 +144,7 @@ def test_a_clip_gives_the_same_bytes(environment: Environment, clip: Path, refer
 
     for name in ("t.json", "t.csv"):
         assert (tmp_path / name).read_bytes() == (reference / name).read_bytes()
-    assert '"frames_with_faces":0' not in (tmp_path / "t.json").read_text().replace(" ", "")
+    assert json.loads((tmp_path / "t.json").read_text())["summary"]["frames_with_faces"] > 0
     assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
     with av.open(str(tmp_path / "t.mp4")) as annotated:
         assert sum(1 for _ in annotated.decode(video=0)) > 0
