@@ -269,6 +269,12 @@ class DataError(MoodlineError):
     code = "data"
 
 
+class DefectError(MoodlineError):
+    """Something happened that nobody foresaw: a defect of Moodline or of a library. The message names type and place only."""
+
+    code = "defect"
+
+
 class OutputError(MoodlineError):
     """A file cannot be written as asked."""
 

@@ -205,6 +205,12 @@ class Metrics:
         self.reader_restarts: Final = Counter(
             "moodline_reader_restarts_total", "Readers started again, by cause.", ["cause"], registry=r
         )
+        self.reader_crashes: Final = Counter(
+            "moodline_reader_crashes_total",
+            "Readers that ended by a defect of Moodline or a library, of files (`file`) and cameras (`live`).",
+            ["lane"],
+            registry=r,
+        )
         self.camera_connections: Final = Counter(
             "moodline_camera_connections_total",
             "Connections to cameras that came to be (`live`), or failed or ended, by reason.",

@@ -46,6 +46,8 @@ class FailureReason(StrEnum):
     NO_VIDEO = "no_video"
     TOO_LARGE = "too_large"
     FORBIDDEN_URL = "forbidden_url"
+    INTERNAL = "internal"
+    """A defect of Moodline or of a library; the log has it."""
 
 
 class Transport(StrEnum):

@@ -144,7 +144,7 @@ def wait_until_ended(client: Client, stream_id: str, tell: Callable[[], None] = 
         ApiError: the API went away, or the stream was deleted.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[detail]}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(stream_id, total=None, detail="")
 
         def show_progress(stream: Stream) -> None:

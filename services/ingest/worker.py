@@ -126,6 +126,8 @@ class IngestWorker:
         metrics.begin_at_zero(WORKER)
         self._moved = False
         self._doubtful: set[str] = set()
+        for lane in Lane:
+            metrics.reader_crashes.labels(lane)
         self._due_s = 0.0
         self._troubles: set[str] = set()
 

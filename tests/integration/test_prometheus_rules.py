@@ -106,6 +106,12 @@ CASES = {
         {'moodline_dead_letters_total{worker="detector",reason="version"}': "1 1 1 1 1 1"},
         (("worker", "detector"), ("reason", "version")),
     ),
+    "MoodlineReaderCrashes": Case(
+        "45m",
+        {'moodline_reader_crashes_total{lane="file"}': "0 0 0 0 0 1x45"},
+        {'moodline_reader_crashes_total{lane="file"}': "1x50"},
+        (("lane", "file"),),
+    ),
     "MoodlineModelRefused": Case(
         "5m", {"moodline_model_refusals_total": "0 0 1 1 1 1"}, {"moodline_model_refusals_total": "1 1 1 1 1 1"}
     ),

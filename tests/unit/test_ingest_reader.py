@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from services.ingest.crashes import Crashes
 from services.ingest.reader import BusFaultError, FileReader, Outcome, Patience, StalledError
 from services.ingest.reader_thread import ReaderThread
 from services.ingest.source import DecodedFrame
@@ -456,6 +457,32 @@ def test_a_crash_takes_down_one_reader_and_it_starts_again(desks: DeskOpener, ca
     for stream_id in ("fine", "broken"):
         assert desk.store.load([stream_id])[0].mark.seq == 20
     assert len({message.session for message in desk.producer.of("fine")}) == 1
+
+
+def test_a_reader_that_crashes_in_the_same_way_says_so_and_is_tried_ever_more_seldom(desks: DeskOpener) -> None:
+    desk = desks()
+    spec = add_stream(desk, "broken", lambda: StubSource(raises_at={0: RuntimeError("rtsp://user:c4n4ry@cam")}))
+    thread = ReaderThread(spec, desk.parts, crash_pauses_s=(0.001, 0.001, 0.001, 60.0))
+    thread.start()
+    wait_for(lambda: "in the same way 4 times" in status(desk, "broken").detail)
+    said = status(desk, "broken")
+    assert (said.state, said.reason) == (StreamState.BACKING_OFF, FailureReason.INTERNAL)
+    assert said.detail.startswith("reading crashed (RuntimeError at ingest_doubles.py:")
+    assert "tried again in 60 s" in said.detail
+    assert "c4n4ry" not in said.detail
+    assert desk.count("reader_crashes_total", lane="file") == 4
+    thread.stop()
+    assert thread.join(5.0)
+
+
+def test_pauses_after_crashes_grow_while_they_are_alike() -> None:
+    crashes = Crashes((1.0, 10.0, 100.0))
+
+    assert [crashes.add("A at a.py:1") for _ in range(4)] == [1.0, 10.0, 100.0, 100.0]
+    assert crashes.add("B at a.py:2") == 1.0
+    assert crashes.add("B at a.py:2") == 10.0
+    crashes.forget()
+    assert crashes.add("B at a.py:2") == 1.0
 
 
 def test_a_reader_that_cannot_deliver_says_that_it_backs_off(desks: DeskOpener) -> None:

@@ -415,6 +415,16 @@ def test_a_bug_takes_down_one_connection_and_its_message_stays_out_of_everything
     assert CANARY not in str(msgspec.to_builtins(yard.status))
 
 
+def test_a_bug_that_comes_again_and_again_says_so_and_is_counted(yard: Yard) -> None:
+    yard.start()
+    for _ in range(2):
+        yard.link().say(Failed(reason=FailureReason.INTERNAL, detail="KeyError at decoder.py:7"))
+    yard.wait(lambda: "in the same way 2 times" in yard.status.detail)
+    assert (yard.status.state, yard.status.reason) == (StreamState.BACKING_OFF, FailureReason.INTERNAL)
+    assert "(KeyError at decoder.py:7)" in yard.status.detail
+    assert yard.metrics.registry.get_sample_value("moodline_reader_crashes_total", {"lane": "live"}) == 2
+
+
 def test_stopping_ends_the_process_at_once_and_leaves_the_stream_to_others(yard: Yard) -> None:
     thread = yard.start()
     link = yard.link()

@@ -11,7 +11,6 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable
 from fractions import Fraction
@@ -20,6 +19,7 @@ from typing import Final, NoReturn
 
 import msgspec
 
+from services.ingest.crashes import place_of
 from services.ingest.encode import encode_jpeg, reduce_image
 from services.ingest.live.capture_clock import CaptureClock
 from services.ingest.live.channel import Channel, ChannelClosedError, ChannelError
@@ -109,9 +109,7 @@ def _supervised(channel: Channel[Job], work: Callable[[], None]) -> None:
 def _give_up(channel: Channel[Job], error: BaseException) -> NoReturn:
     try:
         # Type and place only: a message may hold the address or the password.
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{Path(last.filename).name}:{last.lineno}"
-        channel.send(Failed(reason=FailureReason.CORRUPT, detail=f"internal error {type(error).__name__} at {place}"))
+        channel.send(Failed(reason=FailureReason.INTERNAL, detail=place_of(error)))
     except MemoryError:
         os._exit(EXIT_MEMORY)
     finally:

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from services.ingest.crashes import Crashes, place_of
 from services.ingest.live.back_off import BackOff
 from services.ingest.live.camera_status import CameraStatus
 from services.ingest.live.publisher import LivePublisher, PublisherParts
@@ -25,6 +26,7 @@ from shared.camera import CameraAddress
 from shared.clock import Clock
 from shared.clock_offset import offset_of
 from shared.errors import InvalidStreamError, SealError, SourceError, StoreError, StreamNotFoundError
+from shared.messages import Lane
 from shared.metrics import Metrics
 from shared.settings import IngestSettings
 from shared.store import ProgressStore
@@ -81,6 +83,7 @@ class CameraThread(StreamThread):
         self._status = CameraStatus(parts.store, parts.clock, spec)
         self._link: Link | None = None
         self._last_event_us = 0
+        self._crashes = Crashes()
 
     @property
     def is_decoding(self) -> bool:
@@ -129,7 +132,7 @@ class CameraThread(StreamThread):
         except Exception as error:  # noqa: BLE001  # this is the supervisor: one camera's trouble stays its own
             # No message: whatever it is about, it must not take credentials into the log.
             log.error("camera.crashed", extra={"stream_id": self.spec.stream_id, "error": type(error).__name__})
-            return self._failed(FailureReason.CORRUPT, f"internal error ({type(error).__name__})", connection)
+            return self._failed(FailureReason.INTERNAL, place_of(error), connection)
         finally:
             self._last_event_us = max(self._last_event_us, connection.last_event_us)
             if self._link is not None:
@@ -144,6 +147,8 @@ class CameraThread(StreamThread):
         self._parts.metrics.camera_connections.labels(reason).inc()
         self._back_off.was_live_for(connection.live_s())
         pause_s = self._back_off.next_s()
+        if reason is FailureReason.INTERNAL:
+            pause_s, detail = self._crashed(pause_s, detail, connection)
         fields = {"stream_id": self.spec.stream_id, "reason": reason, "detail": detail, "attempts": self._back_off.attempts}
         if reason is FailureReason.FORBIDDEN_URL:
             log.warning("camera.failed", extra=fields)
@@ -157,6 +162,14 @@ class CameraThread(StreamThread):
         if not mine:
             raise _GaveUp(Outcome.FENCED)
         return pause_s
+
+    def _crashed(self, pause_s: float, place: str, connection: "_Connection") -> tuple[float, str]:
+        """Count a defect, here or in the camera's process; return the pause in s and what to say."""
+        self._parts.metrics.reader_crashes.labels(Lane.LIVE).inc()
+        if connection.live_s() > 0:
+            self._crashes.forget()
+        pause_s = max(pause_s, self._crashes.add(place))
+        return pause_s, self._crashes.sentence(pause_s)
 
     def _pause_without_store(self, error: StoreError) -> float:
         self._parts.metrics.retries.labels(WORKER, "store").inc()

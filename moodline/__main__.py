@@ -1,0 +1,5 @@
+"""`python -m moodline`: the command line."""
+
+from services.cli import main
+
+main()
