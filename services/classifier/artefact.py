@@ -10,7 +10,7 @@ import io
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 import numpy as np
@@ -62,6 +62,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         architecture: Configuration of a Keras functional model, as its `get_config` gives it.
         metrics: What was measured, and on what.
         training: How the weights came about.
+        views: Of a face: `single`, or `mirror`, the mean of the answers for a face and its mirror image.
     """
 
     format: int
@@ -72,6 +73,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     architecture: dict[str, Any]
     metrics: dict[str, Any]
     training: dict[str, Any]
+    views: Literal["single", "mirror"] = "single"
 
 
 @dataclass(frozen=True, slots=True)
