@@ -117,7 +117,10 @@ def people_figures(answers: Floats, split: Split, seen: People) -> PeopleFigures
 
 
 def risk_coverage(answers: Floats, majority: Labels, labels: Labels) -> list[RiskRow]:
-    """Return the errors among the surest answers, for each of `COVERAGES` (Geifman and El-Yaniv, "Selective classification", 2017)."""
+    """Return the errors among the surest answers, for each of `COVERAGES`.
+
+    See Geifman and El-Yaniv, "Selective classification for deep neural networks", 2017.
+    """
     confidence = answers.max(1)
     order = np.argsort(-confidence, kind="stable")
     given = answers.argmax(1)[order]
