@@ -121,6 +121,12 @@ def speech_figures(model: Model, speech: Speech, crops: Crops, smoothing_ms: int
     )
 
 
+def measured_speech(model: Model, clips: Path) -> SpeechFigures:
+    """Return a model's figures on the labelled clip, smoothed as the aggregator does by default. Raises as `read_crops`."""
+    speech = load_speech()
+    return speech_figures(model, speech, read_crops(speech, clips), AggregatorSettings().smoothing_ms)
+
+
 def _recall(answers: list[str], labels: list[str], name: str) -> float:
     of = [answer for answer, label in zip(answers, labels, strict=True) if label == name]
     return round(of.count(name) / len(of), 4)
@@ -132,11 +138,9 @@ def main() -> None:
     parser.add_argument("--model", action="append", required=True, help="a model or a run; may be given several times")
     parser.add_argument("--clips", type=Path, required=True, help="folder of the clips")
     arguments = parser.parse_args()
-    speech = load_speech()
-    crops = read_crops(speech, arguments.clips)
     for name in arguments.model:
         model = open_predictor(name)[0]
-        figures = speech_figures(model, speech, crops, AggregatorSettings().smoothing_ms)
+        figures = measured_speech(model, arguments.clips)
         print(f"{model.name}: {msgspec.json.encode(figures).decode()}")
         model.close()
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from training.data import Split
 from training.measures import Floats, accuracy, calibration_error, cross_entropy, fitted_temperature, tempered
@@ -33,11 +34,16 @@ class Truths:
         against_labels = accuracy(answers, self.split.labels)
         return against_labels if self.people is None else (against_labels + self.people_accuracy(answers)) / 2
 
+    def compared(self) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+        """Return which images confidence is calibrated on, bool (N,), and the truth of those, int64 (M,)."""
+        if self.people is None:
+            return np.ones(len(self.split), bool), self.split.labels
+        return self.people.known, self.people.majority[self.people.known]
+
     def result(self, answers: Floats, epochs: int, best_epoch: int, minutes: float) -> RunResult:
         """Return the figures of a run's best answers, float (N, 7) before any temperature, with the temperature that fits."""
-        truth = self.split.labels if self.people is None else self.people.majority
-        known = np.ones(len(truth), bool) if self.people is None else self.people.known
-        compared, truth = answers[known], truth[known]
+        known, truth = self.compared()
+        compared = answers[known]
         temperature = fitted_temperature(compared, truth)
         calm = tempered(compared, temperature)
         return RunResult(

@@ -91,7 +91,7 @@ def unfold(model: str, kind: str, data: Path, votes: str, out: Path) -> RunResul
     chosen = images[np.linspace(0, len(images) - 1, min(_IMAGES, len(images))).round().astype(int)]
     weights = unfolded(artefact.weights, ARCHITECTURES[kind], chosen)
     network = ModelConfig(kind=kind)  # type: ignore[arg-type]  # checked by the look-up
-    config = TrainConfig(name=artefact.manifest.name, model=network, data=DataConfig(votes=votes))
+    config = TrainConfig(name=f"weights of {artefact.manifest.name}", model=network, data=DataConfig(votes=votes))
     return write_run(out, RunRecord(config, 0, "", "torch"), weights, data)
 
 

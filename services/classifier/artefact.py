@@ -10,7 +10,7 @@ import io
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -39,6 +39,9 @@ _CLASSES: Final = {
 }
 _ACTIVATIONS: Final = frozenset({None, "linear", "relu", "relu6", "silu", "sigmoid", "softmax", "hard_swish"})
 _DTYPES: Final = frozenset({None, "float32", "uint8"})
+
+
+Views: TypeAlias = Literal["single", "mirror"]
 
 
 class InputContract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,7 +76,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     architecture: dict[str, Any]
     metrics: dict[str, Any]
     training: dict[str, Any]
-    views: Literal["single", "mirror"] = "single"
+    views: Views = "single"
 
 
 @dataclass(frozen=True, slots=True)
