@@ -110,6 +110,38 @@ def test_views_answer_like_their_copies(model: Model) -> None:
     assert np.array_equal(model.predict(view), model.predict(view.copy()))
 
 
+def with_mirror(folder: Path) -> Path:
+    """Write the shipped model anew, as one that looks at each face twice."""
+    folder.mkdir()
+    (folder / WEIGHTS).write_bytes((SHIPPED_MODEL / WEIGHTS).read_bytes())
+    manifest = json.loads((SHIPPED_MODEL / MANIFEST).read_text()) | {"name": folder.name, "views": "mirror"}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    return folder
+
+
+def test_a_mirrored_model_gives_a_face_and_its_mirror_image_one_answer(engine: dict[str, Any], tmp_path: Path) -> None:
+    model = open_model(ClassifierSettings(model=str(with_mirror(tmp_path / "twice")), batch_size=8, threads=2, **engine))
+    crops = make_crops(40, seed=4)
+    answer = model.predict(crops)
+    assert (model.name, answer.dtype) == ("twice", np.float32)
+    assert (quantised(answer).sum(1) == 65535).all()
+    assert model.predict(crops[:, :, ::-1]).tobytes() == answer.tobytes()
+    alone = np.concatenate([model.predict(crops[index : index + 1]) for index in range(len(crops))])
+    assert alone.tobytes() == answer.tobytes()
+    assert model.predict(crops[::-1]).tobytes() == answer[::-1].tobytes()
+    with pytest.raises(ModelError, match="crops must be uint8"):
+        model.predict(crops[:, :47])
+    model.close()
+
+
+def test_other_views_are_refused(tmp_path: Path) -> None:
+    folder = with_mirror(tmp_path / "many")
+    manifest = json.loads((folder / MANIFEST).read_text()) | {"views": "ten"}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ModelError, match="views"):
+        load_artefact(folder)
+
+
 _DIGEST = """
 import hashlib, sys
 sys.path.insert(0, {root!r})
