@@ -134,7 +134,9 @@ class Rig:
         self.health = Health(self.metrics, SleeplessClock(1000.0, 1.0))
         sink = ProducerSink("w", self.producer, self.metrics, self.stop, self.health)
         options = WorkerOptions("w", max_records, 0.0, poison_limit)
-        self.worker = Worker(options, self.consumer, self.stage, sink, self.producer, self.metrics, SleeplessClock(1000.0, 1.0), self.health)
+        self.worker = Worker(
+            options, self.consumer, self.stage, sink, self.producer, self.metrics, SleeplessClock(1000.0, 1.0), self.health
+        )
 
     def step(self, times: int = 1) -> None:
         for _ in range(times):
