@@ -50,7 +50,7 @@ camera: $(VENV)/.embedded ## Serve a camera to try things out: CLIP=path, or a b
 
 test: $(VENV)/.installed system kafka kubernetes-tools lint ## Install what tests need (Kafka, Redis, …) and run all of them
 	@failed=0; \
-	$(PYTEST) -n $(TEST_WORKERS) -m 'not quiet' --cov --cov-report= tests/unit tests/contract || failed=1; \
+	$(PYTEST) -n $(TEST_WORKERS) -m 'not quiet' -p no:schemathesis --cov --cov-report= tests/unit tests/contract || failed=1; \
 	$(PYTEST) -n $(TEST_WORKERS) -m 'not quiet' tests/integration tests/e2e tests/clusters tests/chaos || failed=1; \
 	$(PYTEST) -m quiet || failed=1; \
 	exit $$failed
@@ -59,7 +59,7 @@ test-pythons: $(VENV)/.installed ## Run the embedded service on every supported 
 	MOODLINE_TEST_PYTHONS=all $(BIN)/python -m pytest tests/e2e/test_pythons.py
 
 test-unit: $(VENV)/.installed ## Run the tests that need no server, in seconds
-	$(BIN)/python -m pytest -n logical --dist loadfile tests/unit
+	$(BIN)/python -m pytest -n logical --dist loadfile -p no:schemathesis tests/unit
 
 lint: $(VENV)/.installed ## Check style, types and import rules
 	$(BIN)/ruff check .
