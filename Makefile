@@ -10,7 +10,7 @@ LOCK_PART = $(COMPILE) --constraint requirements.lock
 WORKER = --extra kafka --extra redis --extra tracing
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo camera test lint test-unit system kafka kubernetes-tools services services-stop chaos bench lock clean
+.PHONY: help install demo camera test lint test-unit system kafka kubernetes-tools services services-stop chaos bench lock clean train
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -74,6 +74,10 @@ bench: $(VENV)/.installed system kafka ## Measure the pipeline against a hand-wr
 	$(BIN)/python -m bench.cameras
 	$(BIN)/python -m bench.api
 	$(BIN)/python -m bench.scaling
+
+# Needs moodline[train]. Hours; call it again after an interruption.
+train: ## Train the shipped classifier from nothing: DATA=fer2013 VOTES=ferplus-votes.csv CLIPS=folder
+	PYTHON=$(BIN)/python training/all.sh $(DATA) $(VOTES) $(CLIPS)
 
 lock: ## Resolve the dependencies again and pin them with their hashes
 	$(BIN)/python -m pip install --quiet uv
