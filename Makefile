@@ -20,7 +20,7 @@ PYTEST = MOODLINE_TEST_KAFKA_LIBS=$(CURDIR)/.local/kafka/libs $(BIN)/python -m p
 OLD_PIPS := $(wildcard tests/old-pips/*.lock)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo camera test lint test-unit system kafka kubernetes-tools services services-stop chaos chaos-kafka test-clusters test-pythons bench lock dist clean
+.PHONY: help install demo camera test lint test-unit system kafka kubernetes-tools services services-stop chaos chaos-kafka test-clusters test-pythons bench lock dist train clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -100,6 +100,10 @@ bench: $(VENV)/.installed system kafka ## Measure the pipeline against a hand-wr
 	$(BIN)/python -m bench.cameras
 	$(BIN)/python -m bench.api
 	$(BIN)/python -m bench.scaling
+
+# Needs moodline[train]. Hours; call it again after an interruption.
+train: ## Train the shipped classifier from nothing: DATA=fer2013 VOTES=ferplus-votes.csv CLIPS=folder
+	PYTHON=$(BIN)/python training/all.sh $(DATA) $(VOTES) $(CLIPS)
 
 lock: ## Resolve the dependencies again and pin them with their hashes
 	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
