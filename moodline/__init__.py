@@ -9,6 +9,11 @@
 `Client` has a method for everything that the HTTP API can do; answers are the frozen structs of `moodline.answers`.
 """
 
+import sys as _sys
+
+if not (3, 11) <= _sys.version_info[:2] <= (3, 14):  # before anything that other versions do not understand
+    raise SystemExit("Moodline needs Python 3.11 to 3.14, and this is %d.%d" % _sys.version_info[:2])  # noqa: UP031
+
 from moodline.answers import (
     Alert,
     Caller,
@@ -59,6 +64,8 @@ from moodline.errors import (
     UnreachableError,
 )
 from moodline.shared.errors import InvalidStreamError, SourceError
+
+__version__ = "0.2.0"
 
 __all__ = [
     "AccessError",
@@ -117,4 +124,5 @@ __all__ = [
     "UnreachableError",
     "Upload",
     "Video",
+    "__version__",
 ]

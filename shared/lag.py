@@ -9,13 +9,14 @@ The lag of a partition in seconds is the age of its oldest record that is not co
   is at most one look (0.2 s) too much.
 - When nothing is left, the lag is 0.
 
-A partition counts from its first record on: before, a worker does not know how far its group had got there. A partition that
-moves takes its lag along, because its new owner reads from what was committed.
+A partition that no record has come from yet counts from what its group has committed there; its seconds count from when that was
+first seen. A partition that moves takes its lag along, because its new owner reads from what was committed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from moodline.shared.bus.base import Position, Record
@@ -79,7 +80,14 @@ class Lag:
             if known is not None:
                 known.next_offset, known.in_hand_ms = offset + 1, None
 
-    def look(self, ends: Mapping[Place, int], owned: Iterable[Place], topics: Sequence[str], now_ms: float) -> dict[str, Behind]:
+    def look(
+        self,
+        ends: Mapping[Place, int],
+        owned: Iterable[Place],
+        topics: Sequence[str],
+        now_ms: float,
+        committed: Mapping[Place, int] = MappingProxyType({}),
+    ) -> dict[str, Behind]:
         """Return how far each topic is behind; partitions that are not owned any more are forgotten.
 
         Args:
@@ -87,13 +95,17 @@ class Lag:
             owned: As `Consumer.assignment`.
             topics: All topics to answer for.
             now_ms: Milliseconds since the Unix epoch.
+            committed: As `Consumer.committed`.
         """
         mine = set(owned)
+        for place in mine & committed.keys() - self._partitions.keys():
+            self._partitions[place] = _Partition(committed[place], None, 0, now_ms)
         self._partitions = {place: known for place, known in self._partitions.items() if place in mine}
         messages, oldest = dict.fromkeys(topics, 0), dict[str, float]()
         for place, known in self._partitions.items():
             topic = place[0]
-            left = max(ends.get(place, 0) - known.next_offset, known.in_hand_ms is not None)
+            done = min(known.next_offset, committed.get(place, known.next_offset))
+            left = max(ends.get(place, 0) - done, known.in_hand_ms is not None)
             if not left:
                 known.clear_ms = now_ms
                 continue

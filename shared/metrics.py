@@ -25,7 +25,7 @@ class Metrics:
         stream_limit: Most streams that have series of their own.
     """
 
-    def __init__(self, stream_limit: int = 100) -> None:  # a list, not a procedure
+    def __init__(self, stream_limit: int = 100) -> None:  # noqa: PLR0915  # a list, not a procedure
         self.registry: Final = CollectorRegistry()
         r = self.registry
         self.messages_received: Final = Counter(
@@ -133,9 +133,26 @@ class Metrics:
         self.partitions: Final = Gauge(
             "moodline_partitions", "Partitions that a worker owns, by worker and topic.", ["worker", "topic"], registry=r
         )
+        self.clock_offset_seconds: Final = Gauge(
+            "moodline_clock_offset_seconds",
+            "How far the clock of this process's host is ahead of the store's host, in s; 0 where they are the same.",
+            registry=r,
+        )
         self.bus_errors: Final = Counter(
             "moodline_bus_errors_total",
             "Errors that the bus's client reported and tries to get over by itself, such as brokers out of reach.",
+            registry=r,
+        )
+        self.bus_reopened: Final = Counter(
+            "moodline_bus_reopened_total",
+            "Clients of the bus that were replaced because they failed or stood still, by topic, or `producer`.",
+            ["topic"],
+            registry=r,
+        )
+        self.standstill_seconds: Final = Gauge(
+            "moodline_standstill_seconds",
+            "For how long an owned partition has not moved though it holds something to read, in s, by worker, topic and partition; absent while all move.",
+            ["worker", "topic", "partition"],
             registry=r,
         )
         self.dead_letters: Final = Counter(
@@ -187,6 +204,12 @@ class Metrics:
         )
         self.reader_restarts: Final = Counter(
             "moodline_reader_restarts_total", "Readers started again, by cause.", ["cause"], registry=r
+        )
+        self.reader_crashes: Final = Counter(
+            "moodline_reader_crashes_total",
+            "Readers that ended by a defect of Moodline or a library, of files (`file`) and cameras (`live`).",
+            ["lane"],
+            registry=r,
         )
         self.camera_connections: Final = Counter(
             "moodline_camera_connections_total",

@@ -33,7 +33,9 @@ class StoreSettings(_Group):
     """Where streams and timelines are kept."""
 
     url: SecretStr = Field(
-        SecretStr(""), description="`sqlite:///path` or `redis://host:port/0`; empty: `moodline.db` in the data directory."
+        SecretStr(""),
+        description="`sqlite:///path`, `redis://host:port/0`, `redis+sentinel://host:port,host:port/service/0`, or "
+        "`redis+cluster://host:port,host:port` (`rediss` for TLS); empty: `moodline.db` in the data directory.",
     )
     retention_1s_s: int = Field(2 * 86_400, ge=60, description="How long 1 s points are kept, in s.")
     retention_10s_s: int = Field(14 * 86_400, ge=60, description="How long 10 s points are kept, in s.")
@@ -56,6 +58,9 @@ class IngestSettings(_Group):
     credit_bytes: int = Field(32 * _MiB, ge=_MiB, description="How many bytes a file is read ahead of its timeline.")
     stall_s: float = Field(
         30.0, gt=0, description="A file whose timeline stands still this long, with all credit used, is read again from there."
+    )
+    poison_tries: int = Field(
+        3, ge=1, description="A frame of a file on which a worker failed this often is left out, as `corrupt`."
     )
     reconcile_s: float = Field(0.5, gt=0, description="How often the registry is compared with the running readers, in s.")
     schemes: str = Field(

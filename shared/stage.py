@@ -16,10 +16,11 @@ from moodline.shared.store.base import TimelineUpdate
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A decoded message and where on the bus it was."""
+    """A decoded message, where on the bus it was, and when it was produced, in ms since the Unix epoch; 0 where unknown."""
 
     message: Message
     position: Position
+    timestamp_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +42,12 @@ class Apply:
 class Rewind:
     """Output: read again from `position` (inclusive; offset -1 means the oldest record kept) of its partition.
 
-    What was received from that partition in this batch is not committed.
+    What was received from that partition in this batch is not committed. With `since_ms`, milliseconds since the Unix epoch, from
+    the first record that was produced then or later, and `position` is where to read from at the latest.
     """
 
     position: Position
+    since_ms: int | None = None
 
 
 Output = Send | Apply | Rewind

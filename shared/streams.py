@@ -46,6 +46,8 @@ class FailureReason(StrEnum):
     NO_VIDEO = "no_video"
     TOO_LARGE = "too_large"
     FORBIDDEN_URL = "forbidden_url"
+    INTERNAL = "internal"
+    """A defect of Moodline or of a library; the log has it."""
 
 
 class Transport(StrEnum):
@@ -132,6 +134,7 @@ class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
         fps: Live: measured frames per second that arrive, 0 when unknown.
         clock_offset_ms: Live: how far the camera's clock is ahead of ours, in ms; None where it tells no time.
         lost_packets: Live: network packets that never came, under this session.
+        host_clock_ahead_ms: How far the clock of the host that reads the stream is ahead of the store's host, in ms.
     """
 
     state: StreamState = StreamState.PENDING
@@ -151,6 +154,7 @@ class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
     fps: float = 0.0
     clock_offset_ms: int | None = None
     lost_packets: int = 0
+    host_clock_ahead_ms: int = 0
 
 
 def check_stream_id(stream_id: str) -> str:

@@ -10,17 +10,19 @@ What goes wrong, and what the loop does:
 | bytes that are no message | the record goes to the dead-letter topic with reason and origin; too many in a row stop the worker |
 | a message on which the stage itself fails | tried alone; if it fails alone, it goes to the dead-letter topic; the others go on |
 | store or bus out of reach | the batch is read again after a pause, for as long as it takes |
-| delivery failed for a file stream | the worker stops without committing: never a hole |
+| outputs are not durable yet | the batch is kept and waited for, for as long as it takes; the worker is not ready meanwhile |
+| outputs of a file stream were lost | the batch is read again; lost ten times in a row, the worker stops without committing |
 | delivery failed for live streams only | counted; old live frames are worth nothing |
 """
 
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from moodline.shared.bus.base import Consumer, Position, Producer, Record
+from moodline.shared.bus.delivery import flush_patiently
 from moodline.shared.clock import Clock
 from moodline.shared.errors import (
     BusFullError,
@@ -30,6 +32,7 @@ from moodline.shared.errors import (
     PoisonLimitError,
     StoreUnavailableError,
 )
+from moodline.shared.health import Health
 from moodline.shared.lag import LOOK_S, Lag, LagGauges
 from moodline.shared.messages import DEAD_LETTER_VALUE_LIMIT_BYTES, DLQ_TOPIC, DeadLetter, End, Lane, decode, encode, lane_of
 from moodline.shared.metrics import Metrics
@@ -37,6 +40,7 @@ from moodline.shared.stage import Output, Received, Rewind, Send, Stage
 
 log = logging.getLogger("moodline.worker")
 
+_LOST_LIMIT = 10
 _BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -66,6 +70,7 @@ class WorkerOptions:
         linger_s: How long a batch waits for more after its first record.
         poison_limit: Undecodable records in a row after which the worker stops.
         idle_s: Longest wait for a first record; bounds how late `tick` and a stop are noticed.
+        on_failed: Told of each message on which the stage failed alone, with the error's name. Raises nothing.
     """
 
     name: str
@@ -73,23 +78,27 @@ class WorkerOptions:
     linger_s: float
     poison_limit: int = 100
     idle_s: float = 0.2
+    on_failed: Callable[[Received, str], None] | None = None
 
 
 class ProducerSink:
     """Publishes `Send` outputs and waits until they are durable. A full bus is waited for: that is back-pressure."""
 
-    def __init__(self, name: str, producer: Producer, metrics: Metrics, stop: threading.Event) -> None:
+    def __init__(
+        self, name: str, producer: Producer, metrics: Metrics, stop: threading.Event, health: Health | None = None
+    ) -> None:
         self._name = name
         self._producer = producer
         self._metrics = metrics
         self._stop = stop
+        self._health = health
 
     def write(self, outputs: Sequence[Output]) -> list[Position]:
         for output in outputs:
             if isinstance(output, Send):
                 self._send(output)
         try:
-            self._producer.flush()
+            flush_patiently(self._producer, self._name, self._stop, self._health)
         except DeliveryError as error:
             if not error.topics or any(lane_of(name) is not Lane.LIVE for name in error.topics):
                 raise
@@ -105,6 +114,8 @@ class ProducerSink:
                 if self._stop.is_set():
                     raise
                 self._metrics.retries.labels(self._name, "bus").inc()
+                if self._health is not None:
+                    self._health.waits(self._name, "bus: full")
             else:
                 self._metrics.messages_sent.labels(self._name, output.topic).inc()
                 return
@@ -113,7 +124,7 @@ class ProducerSink:
 class Worker:
     """Runs one stage. One worker, one thread; scale by running more of them."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  # the composition root's seam
         self,
         options: WorkerOptions,
         consumer: Consumer,
@@ -122,7 +133,11 @@ class Worker:
         dead_letters: Producer,
         metrics: Metrics,
         clock: Clock,
+        health: Health | None = None,
     ) -> None:
+        self._health = health or Health(metrics, clock)
+        self._stop = threading.Event()
+        self._lost_in_a_row = 0
         self._options = options
         self._consumer = consumer
         self._stage = stage
@@ -143,12 +158,13 @@ class Worker:
 
         Raises:
             PoisonLimitError: too many undecodable records in a row.
-            DeliveryError: outputs of a file stream were lost; nothing was committed.
+            DeliveryError: outputs of a file stream were lost again and again; nothing was committed.
             BusError: the bus is beyond repair.
         """
         name = self._options.name
         log.info("worker.started", extra={"worker": name})
         self._metrics.worker_up.labels(name).set(1)
+        self._stop = stop
         try:
             while not stop.is_set():
                 self.step(stop)
@@ -157,6 +173,7 @@ class Worker:
                 raise
         finally:
             self._metrics.worker_up.labels(name).set(0)
+            self._health.ended(name)
             self._stage.close()
             self._consumer.close()
             log.info("worker.stopped", extra={"worker": name})
@@ -167,14 +184,22 @@ class Worker:
             records = self._consumer.poll(self._options.max_records, self._options.idle_s, self._options.linger_s)
             self._show_lag(records)
             self._handle(records)
-        except (StoreUnavailableError, BusUnavailableError) as error:
+        except (StoreUnavailableError, BusUnavailableError, DeliveryError) as error:
             target = "store" if isinstance(error, StoreUnavailableError) else "bus"
+            if isinstance(error, DeliveryError):
+                self._lost_in_a_row += 1
+                if self._lost_in_a_row >= _LOST_LIMIT:
+                    raise
+            self._health.waits(self._options.name, f"{target}: {error}")
             self._metrics.retries.labels(self._options.name, target).inc()
             log.warning("worker.retry", extra={"worker": self._options.name, "target": target, "reason": str(error)})
             stop.wait(_BACKOFF_S[min(self._failures_in_a_row, len(_BACKOFF_S) - 1)])
             self._failures_in_a_row += 1
         else:
             self._failures_in_a_row = 0
+            if records:
+                self._lost_in_a_row = 0
+            self._health.turned(self._options.name)
 
     def _show_lag(self, records: Sequence[Record]) -> None:
         """Say how far behind this worker is, the batch that it is about to handle included."""
@@ -186,13 +211,14 @@ class Worker:
         owned = self._consumer.assignment()
         self._topics.update(dict.fromkeys(topic for topic, _ in owned))
         now_ms = self._clock.now_s() * 1000
-        self._lag_gauges.show(self._lag.look(self._consumer.ends(), owned, tuple(self._topics), now_ms))
+        ends, committed = self._consumer.ends(), self._consumer.committed()
+        self._lag_gauges.show(self._lag.look(ends, owned, tuple(self._topics), now_ms, committed))
+        self._health.standing(self._options.name, self._consumer.standing())
 
     def _handle(self, records: Sequence[Record]) -> None:
-        received = self._decode(records)
         try:
-            rewinds = self._process(received)
-        except (StoreUnavailableError, BusUnavailableError):
+            rewinds = self._process(self._decode(records))
+        except (StoreUnavailableError, BusUnavailableError, DeliveryError):
             self._read_again(records)
             raise
         self._commit(records, rewinds)
@@ -215,10 +241,13 @@ class Worker:
             self._poisoned_in_a_row = 0
             if not isinstance(message, End):
                 self._metrics.frames.labels(self._options.name, message.lane).inc()
-            received.append(Received(message, record.position))
+            received.append(Received(message, record.position, record.timestamp_ms))
         if dead:
-            self._dead_letters.flush()
+            self._flush_dead_letters()
         return received
+
+    def _flush_dead_letters(self) -> None:
+        flush_patiently(self._dead_letters, self._options.name, self._stop, self._health)
 
     def _process(self, received: Sequence[Received]) -> list[Position]:
         now_s = self._clock.now_s()
@@ -245,7 +274,9 @@ class Worker:
                 value = encode(item.message)
                 record = Record(item.position, item.message.stream_id.encode(), value, int(now_s * 1000))
                 self._bury(record, "stage_error", type(error).__name__)
-                self._dead_letters.flush()
+                self._flush_dead_letters()
+                if self._options.on_failed is not None:
+                    self._options.on_failed(item, type(error).__name__)
             else:
                 self._poisoned_in_a_row = 0
         return rewinds
@@ -314,7 +345,7 @@ class Worker:
         )
         self._poisoned_in_a_row += 1
         if self._poisoned_in_a_row >= self._options.poison_limit:
-            self._dead_letters.flush()
+            self._flush_dead_letters()
             raise PoisonLimitError(
                 f"{self._poisoned_in_a_row} undecodable messages in a row, the last at {origin}; "
                 "check that all workers run the same version"

@@ -39,6 +39,8 @@ class DataConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             validation part holds too.
         votes: A FER+ votes CSV, or nothing.
         votes_weight: How much of a target comes from the votes, the rest from the label.
+        doubt_weight: How much an image counts in which people see contempt, nothing they know or no face rather than one of the
+            seven classes.
         limit: Use only so many training images, evenly from all; 0: all.
     """
 
@@ -46,6 +48,7 @@ class DataConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     clean: bool = True
     votes: str = ""
     votes_weight: Share = 1.0
+    doubt_weight: Share = 0.1
     limit: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 

@@ -112,7 +112,7 @@ def load_split(folder: Path) -> Split:
 def load_csv(path: Path) -> Dataset:
     """Read `fer2013.csv`: emotion 0 to 6, 2,304 pixels 0 to 255 with blanks between them, and Usage.
 
-    Rows are named `fer0000000.png` and so on, as FER+ calls them.
+    Images are named by their row, see `row_name`.
 
     Raises:
         DataError: a column is missing, or a row cannot be understood; its line is named.
@@ -130,7 +130,7 @@ def load_csv(path: Path) -> Dataset:
                 raise DataError(f"{where}: the emotion {row[0]!r} is not a number from 0 to {len(EMOTIONS) - 1}")
             images[split].append(_pixels(row[1], where))
             labels[split].append(int(row[0]))
-            names[split].append(f"fer{index:07d}.png")
+            names[split].append(row_name(index))
     if not images:
         raise DataError(f"{path} holds no images")
     parts = {
@@ -139,6 +139,11 @@ def load_csv(path: Path) -> Dataset:
         if name in images
     }
     return Dataset(parts, path)
+
+
+def row_name(index: int) -> str:
+    """Return what the image in row `index`, from 0, of `fer2013.csv` is called."""
+    return f"row {index}"
 
 
 class open_csv:  # noqa: N801  # used like the function `open`

@@ -23,7 +23,9 @@ from moodline.training.measures import (
     tempered,
     wilson,
 )
+from moodline.training.people_figures import PeopleFigures, people_figures
 from moodline.training.predictor import untempered
+from moodline.training.votes import People
 
 
 class ClassRow(msgspec.Struct, frozen=True):
@@ -64,6 +66,7 @@ class Metrics(msgspec.Struct, frozen=True):
         accuracy_flip: Mean of an image and its mirror image.
         accuracy_ten_crop: Mean of ten views.
         robustness: Accuracy under each condition of `moodline.training.conditions`.
+        people: Against what most people see, where there are votes; everything else is against the labels.
     """
 
     model: str
@@ -79,6 +82,7 @@ class Metrics(msgspec.Struct, frozen=True):
     accuracy_flip: float
     accuracy_ten_crop: float
     robustness: dict[str, float]
+    people: PeopleFigures | None = None
 
 
 class Evaluation(NamedTuple):
@@ -90,7 +94,12 @@ class Evaluation(NamedTuple):
 
 
 def evaluate_model(
-    model: Model, temperature: float, split: Split, split_name: str, on_progress: Callable[[str], None] = lambda _: None
+    model: Model,
+    temperature: float,
+    split: Split,
+    split_name: str,
+    on_progress: Callable[[str], None] = lambda _: None,
+    seen: People | None = None,
 ) -> Evaluation:
     """Measure a model. Takes about 20 times as long as answering once.
 
@@ -100,6 +109,7 @@ def evaluate_model(
         split: Labelled images.
         split_name: What the part is called in the figures.
         on_progress: Told what is being measured.
+        seen: What people see in the images, to compare the answers with that as well.
 
     Raises:
         DataError: there are no images.
@@ -144,6 +154,7 @@ def evaluate_model(
         accuracy_flip=round(flip, 4),
         accuracy_ten_crop=round(ten, 4),
         robustness=robustness,
+        people=None if seen is None else people_figures(answers, split, seen),
     )
     return Evaluation(metrics, answers, plain)
 
@@ -163,7 +174,25 @@ def classification_report(metrics: Metrics) -> str:
     ]
     lines += [f"{'accuracy':10}{'':20}{metrics.accuracy:>10.3f}{metrics.images:>10,}"]
     lines += [f"{'macro f1':10}{'':20}{metrics.macro_f1:>10.3f}{metrics.images:>10,}"]
+    if metrics.people is not None:
+        lines += ["", *_people_lines(metrics, metrics.people)]
     return "\n".join(lines) + "\n"
+
+
+def _people_lines(metrics: Metrics, people: PeopleFigures) -> list[str]:
+    """Return both truths side by side."""
+    lines = [f"{'people see':10}{'precision':>10}{'recall':>10}{'':>10}{'support':>10}"]
+    lines += [
+        f"{name:10}{row.precision:>10.3f}{row.recall:>10.3f}{'':>10}{row.support:>10,}" for name, row in people.classes.items()
+    ]
+    lines += [
+        f"{'against':24}{'right':>8}{'calibration error':>20}",
+        f"{'people (majority)':24}{people.accuracy:>8.3f}{people.calibration_error:>20.3f}",
+        f"{'labels':24}{metrics.accuracy:>8.3f}{metrics.calibration.error:>20.3f}",
+        f"{'mean of both':24}{people.mean_accuracy:>8.3f}",
+        f"{'macro recall, people':24}{people.macro_recall:>8.3f}",
+    ]
+    return lines
 
 
 def _area(answers: Probabilities, labels: npt.NDArray[np.int64], index: int) -> float | None:

@@ -1,5 +1,8 @@
 """Make a served model of a training run: `python -m moodline.training.export --run training/runs/shipped --data fer2013 --name fer`.
 
+With `--views mirror` the model answers the mean for a face and its mirror image. With `--votes` it is compared with what people
+see as well, and its confidence is calibrated to that; with `--clips` its card says how it sees a neutral speaker.
+
 Batch normalisation and shortcuts are folded into the convolutions and the temperature into the last layer, weights are
 rounded to float16, and what was written is opened and measured again on the validation part: the figures in `metrics.json`
 and on the model card are those of what is served.
@@ -23,9 +26,11 @@ from moodline.services.classifier.artefact import (
     WEIGHTS,
     InputContract,
     Manifest,
+    Views,
     check_architecture,
     load_artefact,
 )
+from moodline.services.classifier.model import Crops, Model, Probabilities
 from moodline.shared.emotions import CROP_SIDE_PX, EMOTIONS
 from moodline.shared.errors import ModelError
 from moodline.training.architecture import ARCHITECTURES, BASELINE, NORM_EPSILON, OFFSET, SCALE, Block
@@ -34,9 +39,21 @@ from moodline.training.card import card
 from moodline.training.config import config_dict
 from moodline.training.data import VALIDATION, Split, load_data
 from moodline.training.evaluate import Metrics, classification_report, evaluate_model
-from moodline.training.measures import accuracy, calibration_error, class_figures, confusion, cross_entropy, macro_f1, wilson
-from moodline.training.predictor import open_run, served_model
+from moodline.training.measures import (
+    accuracy,
+    calibration_error,
+    class_figures,
+    confusion,
+    cross_entropy,
+    fitted_common_temperature,
+    macro_f1,
+    tempered,
+    wilson,
+)
+from moodline.training.predictor import open_run, served_model, untempered
 from moodline.training.runs import BEST, load_arrays, load_log, load_record, load_result, write_json
+from moodline.training.speech import measured_speech
+from moodline.training.truths import Truths, load_truths
 
 Array = npt.NDArray[np.float32]
 
@@ -90,7 +107,12 @@ def serving_network(keras: Any, name: str, blocks: Sequence[Block] = BASELINE) -
 
 
 def write_artefact(
-    folder: Path, network: Any, weights: Sequence[Array], metrics: dict[str, Any], training: dict[str, Any]
+    folder: Path,
+    network: Any,
+    weights: Sequence[Array],
+    metrics: dict[str, Any],
+    training: dict[str, Any],
+    views: Views = "single",
 ) -> None:
     """Write `weights.npz` (float16) and `model.json` of a Keras network whose name is the model's."""
     architecture = msgspec.json.decode(json.dumps(network.get_config()))
@@ -107,15 +129,16 @@ def write_artefact(
         architecture=architecture,
         metrics=metrics,
         training=training,
+        views=views,
     )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / WEIGHTS).write_bytes(buffer.getvalue())
     (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n")
 
 
-def measured(probabilities: Array, split: Split) -> dict[str, Any]:
+def measured(probabilities: Array, truths: Truths) -> dict[str, Any]:
     """Return the figures that an artefact carries: cross-entropy in nats, calibration error over 15 bins."""
-    labels = split.labels
+    labels = truths.split.labels
     share, figures = accuracy(probabilities, labels), class_figures(confusion(probabilities, labels))
     return {
         "split": f"FER-2013 PublicTest, {len(labels)} images",
@@ -126,11 +149,23 @@ def measured(probabilities: Array, split: Split) -> dict[str, Any]:
         "support": {name: row.support for name, row in figures.items()},
         "cross_entropy": round(cross_entropy(probabilities, labels), 4),
         "calibration_error": round(calibration_error(probabilities, labels), 4),
+        **({} if truths.people is None else {"accuracy_people": round(truths.people_accuracy(probabilities), 4)}),
     }
 
 
-def export(run: Path, data: Path, folder: Path, name: str) -> Metrics:
+def export(
+    run: Path, data: Path, folder: Path, name: str, votes: str = "", views: Views = "single", clips: Path | None = None
+) -> Metrics:
     """Fold, round, write, measure what was written, and write the figures and the card. Returns the figures.
+
+    Args:
+        run: What training wrote.
+        data: Image folder or CSV with the validation part.
+        folder: Of the artefact.
+        name: Of the model.
+        votes: FER+ votes CSV, or nothing.
+        views: How many views of a face are taken; see `moodline.services.classifier.artefact.Manifest`.
+        clips: Folder of the clip with a neutral speaker, see `moodline.training.speech`, or nothing.
 
     Raises:
         ModelError: the run is of a kind that cannot be folded, or the serving network does not answer like the trained one.
@@ -139,29 +174,58 @@ def export(run: Path, data: Path, folder: Path, name: str) -> Metrics:
     kind = record.config.model.kind
     if kind not in ARCHITECTURES:
         raise ModelError(f"{run} is a {kind} network; only {', '.join(ARCHITECTURES)} can be served")
-    blocks = ARCHITECTURES[kind]
-    validation = load_data(data).part("validation")
-    trained, temperature = open_run(run)
-    expected = trained.predict(validation.images)
-
-    weights = folded(load_arrays(run / BEST), blocks, temperature)
-    weights = [weight.astype(np.float16).astype(np.float32) for weight in weights]
-    network = serving_network(import_keras(), name, blocks)
-    network.set_weights(weights)
-    served = np.asarray(network.predict(validation.images, batch_size=256, verbose=0))
-    difference = float(np.abs(served - expected).max())
+    truths = load_truths(load_data(data).part(VALIDATION), votes)
+    trained, temperature = _calibrated(run, truths, views)
+    network, weights, served = _serving(run, ARCHITECTURES[kind], name, temperature, truths.split)
+    difference = float(np.abs(served - tempered(trained.predict(truths.split.images), temperature)).max())
     if difference > _MAX_DIFFERENCE:
         raise ModelError(f"a probability changed by {difference} when the network was folded and rounded")
     training = {
         "data": f"FER-2013 Training{_CLEANED if record.config.data.clean else ''}",
         "runs": _runs(run),
     }
-    write_artefact(folder, network, weights, {**measured(served, validation), "temperature": temperature}, training)
-    artefact = load_artefact(folder)
-    metrics = evaluate_model(served_model(artefact), temperature, validation, VALIDATION).metrics
+    # Written twice: what is measured is what the files say.
+    write_artefact(folder, network, weights, {"temperature": temperature}, training, views)
+    model = served_model(load_artefact(folder))
+    answers = model.predict(truths.split.images)
+    write_artefact(folder, network, weights, {**measured(answers, truths), "temperature": temperature}, training, views)
+    metrics = evaluate_model(model, temperature, truths.split, VALIDATION, seen=truths.people).metrics
+    speech = measured_speech(model, clips) if clips else None
     write_json(folder / METRICS, metrics)
-    (folder / CARD).write_text(card(artefact, metrics), "utf-8")
+    (folder / CARD).write_text(card(load_artefact(folder), metrics, speech), "utf-8")
     return metrics
+
+
+def _calibrated(run: Path, truths: Truths, views: Views) -> tuple[Model, float]:
+    """Return the run's model without a temperature, and the one that fits what is served: of one view, or of the mean of two."""
+    model, there = open_run(run)
+    images = truths.split.images
+    given = [images] if views == "single" else [images, np.ascontiguousarray(images[:, :, ::-1])]
+    plain = _Untempered(model, there)
+    known, truth = truths.compared()
+    return plain, round(fitted_common_temperature([plain.predict(view)[known] for view in given], truth), 4)
+
+
+class _Untempered:
+    """A run's model without the temperature that its training found."""
+
+    def __init__(self, model: Model, temperature: float) -> None:
+        self.name, self._model, self._temperature = model.name, model, temperature
+
+    def predict(self, crops: Crops) -> Probabilities:
+        return untempered(self._model.predict(crops), self._temperature)
+
+    def close(self) -> None:
+        self._model.close()
+
+
+def _serving(run: Path, blocks: Sequence[Block], name: str, temperature: float, split: Split) -> tuple[Any, list[Array], Array]:
+    """Return the serving network, its weights as float16 holds them, and its answers for one view."""
+    weights = folded(load_arrays(run / BEST), blocks, temperature)
+    weights = [weight.astype(np.float16).astype(np.float32) for weight in weights]
+    network = serving_network(import_keras(), name, blocks)
+    network.set_weights(weights)
+    return network, weights, np.asarray(network.predict(split.images, batch_size=256, verbose=0))
 
 
 def _runs(run: Path) -> list[dict[str, Any]]:
@@ -182,10 +246,15 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="folder that training wrote")
     parser.add_argument("--data", type=Path, required=True, help="image folder or CSV with the validation part")
     parser.add_argument("--name", required=True, help="name of the model")
+    parser.add_argument("--votes", default="", help="FER+ votes CSV, to calibrate to and compare with what people see")
+    parser.add_argument("--views", choices=("single", "mirror"), default="single", help="views of a face that are averaged")
+    parser.add_argument("--clips", type=Path, help="folder with the clip of a neutral speaker, for the card")
     parser.add_argument("--out", type=Path, help="folder of the artefact; default models/NAME")
     arguments = parser.parse_args()
+    views: Views = "mirror" if arguments.views == "mirror" else "single"
     folder = arguments.out or Path(__file__).resolve().parents[1] / "models" / arguments.name
-    print(classification_report(export(arguments.run, arguments.data, folder, arguments.name)))
+    metrics = export(arguments.run, arguments.data, folder, arguments.name, arguments.votes, views, arguments.clips)
+    print(classification_report(metrics))
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from moodline.training.data import VALIDATION, load_data
-from moodline.training.measures import accuracy, calibration_error, cross_entropy, fitted_temperature, tempered
 from moodline.training.predictor import open_run
 from moodline.training.runs import BEST, CONFIG, RESULT, RunRecord, RunResult, write_arrays, write_json
+from moodline.training.truths import load_truths
 
 
 def write_run(
@@ -26,19 +26,7 @@ def write_run(
     """
     write_json(out / CONFIG, record)
     write_arrays(out / BEST, weights)
-    validation = load_data(data).part(VALIDATION)
-    answers, labels = open_run(out)[0].predict(validation.images), validation.labels
-    temperature = fitted_temperature(answers, labels)
-    calm = tempered(answers, temperature)
-    result = RunResult(
-        epochs=epochs,
-        best_epoch=max(0, epochs - 1),
-        accuracy=round(accuracy(answers, labels), 6),
-        cross_entropy=round(cross_entropy(calm, labels), 4),
-        calibration_error=round(calibration_error(answers, labels), 4),
-        calibration_error_tempered=round(calibration_error(calm, labels), 4),
-        temperature=round(temperature, 4),
-        minutes=0.0,
-    )
+    truths = load_truths(load_data(data).part(VALIDATION), record.config.data.votes)
+    result = truths.result(open_run(out)[0].predict(truths.split.images), epochs, max(0, epochs - 1), 0.0)
     write_json(out / RESULT, result)
     return result

@@ -1,6 +1,7 @@
 """Figures of answers. Probabilities are float (N, 7), labels int (N,), indices into `EMOTIONS`."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -106,13 +107,24 @@ def tempered(probabilities: Floats, temperature: float) -> npt.NDArray[np.float6
 
 
 def fitted_temperature(probabilities: Floats, labels: Labels) -> float:
-    """Return the temperature, 0.2 to 5, at which the cross-entropy is least: a golden-section search on its logarithm."""
+    """Return the temperature, 0.2 to 5, at which the cross-entropy is least."""
+    return fitted_common_temperature([probabilities], labels)
+
+
+def fitted_common_temperature(views: Sequence[Floats], labels: Labels) -> float:
+    """Return the temperature of single views, 0.2 to 5, at which the mean of their answers has the least cross-entropy.
+
+    A golden-section search on its logarithm.
+    """
+
+    def loss(logarithm: float) -> float:
+        answers = [tempered(view, math.exp(logarithm)) for view in views]
+        return cross_entropy(np.mean(answers, 0), labels)
+
     low, high, ratio = math.log(0.2), math.log(5.0), (math.sqrt(5) - 1) / 2
     for _ in range(40):
         left, right = high - ratio * (high - low), low + ratio * (high - low)
-        if cross_entropy(tempered(probabilities, math.exp(left)), labels) < cross_entropy(
-            tempered(probabilities, math.exp(right)), labels
-        ):
+        if loss(left) < loss(right):
             high = right
         else:
             low = left

@@ -13,6 +13,7 @@ from moodline.services.classifier.model import Probabilities
 from moodline.shared.emotions import EMOTIONS
 from moodline.training.augment import Images
 from moodline.training.measures import calibration_bins, roc
+from moodline.training.people_figures import PeopleFigures
 from moodline.training.runs import EpochLine
 
 _COLOURS: Final = ("#c0392b", "#7d8b2f", "#7b4fa3", "#e0a100", "#2c6fb0", "#e07b39", "#6b7280")
@@ -88,6 +89,24 @@ def draw_roc(answers: Probabilities, labels: npt.NDArray[np.int64]) -> bytes:
     axes.set_xlabel("share of other classes taken for it")
     axes.set_ylabel("share of the class found")
     axes.legend(frameon=False, title="area below")
+    return _png(figure)
+
+
+def draw_both_truths(people: PeopleFigures) -> bytes:
+    """Return the errors over the share of images that is answered, and the frontier between both truths."""
+    figure, (left, right) = _figure(10, 4.2, 2)
+    coverage = [100 * row.coverage for row in people.risk_coverage]
+    for name, title, colour in (("people", "people's majority", "#1f5f8b"), ("labels", "labels", "#c77b30")):
+        left.plot(coverage, [100 * getattr(row, name) for row in people.risk_coverage], marker="o", color=colour, label=title)
+    left.set_xlabel("surest answers that are believed, %")
+    left.set_ylabel("of these differ from the truth, %")
+    left.legend(frameon=False)
+    points = [(100 * row.labels, 100 * row.people) for row in people.frontier]
+    right.plot(*zip(*points, strict=True), marker="o", color="#1f5f8b")
+    for row, point in zip(people.frontier, points, strict=True):
+        right.annotate(f"{100 * row.share:.0f}% votes", point, textcoords="offset points", xytext=(6, 4), fontsize=8)
+    right.set_xlabel("right against labels, %")
+    right.set_ylabel("right against people's majority, %")
     return _png(figure)
 
 

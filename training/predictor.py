@@ -11,6 +11,7 @@ import numpy as np
 from moodline.services.classifier.artefact import Artefact, load_artefact
 from moodline.services.classifier.factory import model_folder
 from moodline.services.classifier.keras_model import KerasModel
+from moodline.services.classifier.mirror import with_views
 from moodline.services.classifier.model import Crops, Model, Probabilities
 from moodline.services.classifier.openvino_model import OpenVinoModel
 from moodline.shared.emotions import EMOTIONS
@@ -98,7 +99,15 @@ def untempered(probabilities: Probabilities, temperature: float) -> Probabilitie
 
 
 def served_model(artefact: Artefact) -> Model:
-    """Return the artefact in the fastest engine that is installed and computes in float32; else in Keras' present backend."""
+    """Return the artefact in the fastest engine that is installed and computes in float32; else in Keras' present backend.
+
+    It answers as it does in the service, with as many views of a face as its manifest says.
+    """
+    return with_views(single_view_model(artefact), artefact.manifest.views)
+
+
+def single_view_model(artefact: Artefact) -> Model:
+    """Return the artefact's network alone, whatever views its manifest asks for."""
     if importlib.util.find_spec("openvino") is not None:
         return OpenVinoModel(artefact, _BATCH, 0, "float32")
     other = "keras" in sys.modules and import_keras().config.backend() != "tensorflow"

@@ -11,7 +11,7 @@ import numpy as np
 from moodline.training.conditions import CONDITIONS
 from moodline.training.data import Split
 from moodline.training.evaluate import Evaluation, Metrics, classification_report, confident_errors
-from moodline.training.plots import draw_calibration, draw_confusion, draw_errors, draw_history, draw_roc
+from moodline.training.plots import draw_both_truths, draw_calibration, draw_confusion, draw_errors, draw_history, draw_roc
 from moodline.training.runs import EpochLine, write_file, write_json
 
 _STYLE: Final = """
@@ -27,6 +27,7 @@ _TITLES: Final = {
     "confusion": "Confusion, counts",
     "confusion_normalised": "Confusion, share of each label",
     "calibration": "Calibration",
+    "both_truths": "What people see: the surest answers, and what both truths cost each other",
     "roc": "Each class against the rest",
     "errors": "The surest wrong answers",
 }
@@ -61,6 +62,7 @@ def draw_all(evaluation: Evaluation, split: Split, log: Sequence[EpochLine] = ()
         "confusion_normalised": draw_confusion(counts, normalised=True),
         "calibration": draw_calibration(evaluation.untempered, answers, labels, metrics.calibration.temperature != 1),
         "roc": draw_roc(answers, labels),
+        **({} if metrics.people is None else {"both_truths": draw_both_truths(metrics.people)}),
         "errors": draw_errors(split.images[worst], answers[worst], labels[worst]),
     }
 
@@ -98,6 +100,7 @@ def html_page(metrics: Metrics, pictures: dict[str, bytes]) -> str:
                 for name, row in metrics.classes.items()
             ],
         ),
+        *_people(metrics),
         "<h2>Under what a service meets</h2>",
         _table(
             ("condition", "right", "change"),
@@ -113,6 +116,30 @@ def html_page(metrics: Metrics, pictures: dict[str, bytes]) -> str:
         note = f"<p class='note'>{_NOTES[name]}</p>" if name in _NOTES else ""
         parts.append(f"<h2>{_TITLES[name]}</h2>{note}<img alt='{_TITLES[name]}' src='data:image/png;base64,{data}'>")
     return "\n".join([*parts, "</body></html>\n"])
+
+
+def _people(metrics: Metrics) -> list[str]:
+    people = metrics.people
+    if people is None:
+        return []
+    return [
+        "<h2>What people see</h2>",
+        f"<p class='note'>Most votes of about ten people, on {people.images:,} images. They agree with the label in ",
+        f"{_percent(people.agreement)}, so no answers agree well with both, nor are as sure as they are right against both.</p>",
+        _table(
+            ("against", "right", "calibration error"),
+            [
+                ("what most people see", _percent(people.accuracy), _percent(people.calibration_error)),
+                ("the labels", _percent(metrics.accuracy), _percent(metrics.calibration.error)),
+                ("mean of both", _percent(people.mean_accuracy), ""),
+                ("mean recall of the classes, people", _percent(people.macro_recall), ""),
+            ],
+        ),
+        _table(
+            ("class, as people see it", "precision", "recall", "images"),
+            [(name, _percent(row.precision), _percent(row.recall), f"{row.support:,}") for name, row in people.classes.items()],
+        ),
+    ]
 
 
 def _percent(share: float) -> str:

@@ -28,7 +28,10 @@ T = TypeVar("T")
 
 
 class EpochLine(msgspec.Struct, frozen=True):
-    """One line of the log. Training figures are of changed images and mixed targets, so validation's are often better."""
+    """One line of the log. Training figures are of changed images and mixed targets, so validation's are often better.
+
+    `val_accuracy` is against the labels, `val_people` against the majority of the votes; 0 where the run has no votes.
+    """
 
     epoch: int
     seconds: float
@@ -37,6 +40,7 @@ class EpochLine(msgspec.Struct, frozen=True):
     train_accuracy: float
     val_loss: float
     val_accuracy: float
+    val_people: float = 0.0
 
 
 class RunRecord(msgspec.Struct, frozen=True):
@@ -56,7 +60,11 @@ class RunRecord(msgspec.Struct, frozen=True):
 
 
 class RunResult(msgspec.Struct, frozen=True):
-    """The content of `result.json`: the best epoch, its figures on the validation part, and the temperature fitted there."""
+    """The content of `result.json`: the best epoch, its figures on the validation part, and the temperature fitted there.
+
+    `accuracy` is against the labels. Cross-entropy, calibration and temperature are against the people's majority where the run
+    has votes; `people` is the accuracy against it, 0 without votes.
+    """
 
     epochs: int
     best_epoch: int
@@ -66,10 +74,11 @@ class RunResult(msgspec.Struct, frozen=True):
     calibration_error_tempered: float
     temperature: float
     minutes: float
+    people: float = 0.0
 
 
 class RunState(msgspec.Struct, frozen=True):
-    """Where a run is, beside its arrays."""
+    """Where a run is, beside its arrays. `best_accuracy` is what the best epoch was chosen by: see `moodline.training.truths`."""
 
     epoch: int
     best_epoch: int

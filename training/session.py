@@ -14,6 +14,7 @@ from moodline.training.predictor import open_predictor
 from moodline.training.report import write_report
 from moodline.training.runs import load_log
 from moodline.training.train import OnProgress, run_training
+from moodline.training.votes import load_votes, people
 
 
 def train_from_files(  # the command's options
@@ -43,16 +44,19 @@ def train_from_files(  # the command's options
     )
 
 
-def evaluate_from_files(model: str, data: Path, out: Path | None, split: str, on_progress: Callable[[str], None]) -> str:
+def evaluate_from_files(
+    model: str, data: Path, out: Path | None, split: str, votes: Path | None, on_progress: Callable[[str], None]
+) -> str:
     """Measure a model, write its report and return a summary in words. See `evaluate_model` and `write_report`.
 
     Raises:
-        MoodlineError: the model, the data or the folder cannot be used.
+        MoodlineError: the model, the data, the votes or the folder cannot be used.
     """
     part = load_data(data).part(split)
+    seen = people(part, load_votes(votes)) if votes else None
     opened, temperature = open_predictor(model)
     try:
-        evaluation = evaluate_model(opened, temperature, part, split, on_progress)
+        evaluation = evaluate_model(opened, temperature, part, split, on_progress, seen)
     finally:
         opened.close()
     folder = out or Path("out/evaluate") / opened.name

@@ -1,6 +1,7 @@
 """What the network is to answer for each training image, as distributions over the seven classes."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,15 @@ from moodline.training.votes import load_votes, voted_targets
 Targets = npt.NDArray[np.float32]
 
 
-def make_targets(config: TrainConfig, train: Split, kept: npt.NDArray[np.intp]) -> Targets:
-    """Return the targets of the images kept, float32 (N, 7), rows that sum to 1.
+class TrainTargets(NamedTuple):
+    """Targets float32 (N, 7), rows that sum to 1, and how much each image counts in the loss, float32 (N,), mean 1."""
+
+    targets: Targets
+    image_weights: Targets
+
+
+def make_targets(config: TrainConfig, train: Split, kept: npt.NDArray[np.intp]) -> TrainTargets:
+    """Return the targets of the images kept.
 
     From the label or the votes, smoothed (Szegedy et al., "Rethinking Inception", 2016), and then from soft labels.
 
@@ -30,8 +38,10 @@ def make_targets(config: TrainConfig, train: Split, kept: npt.NDArray[np.intp]) 
         DataError: the votes or the soft labels do not fit the images.
     """
     part = train.subset(kept)
+    weights = np.ones(len(part), np.float32)
     if config.data.votes:
-        hard = voted_targets(part, load_votes(Path(config.data.votes)), config.data.votes_weight)
+        votes = load_votes(Path(config.data.votes))
+        hard, weights = voted_targets(part, votes, config.data.votes_weight, config.data.doubt_weight)
     else:
         hard = np.eye(len(EMOTIONS), dtype=np.float32)[part.labels]
     smoothing = config.loss.label_smoothing
@@ -39,7 +49,7 @@ def make_targets(config: TrainConfig, train: Split, kept: npt.NDArray[np.intp]) 
     if config.distil.soft_labels:
         soft = _soft_labels(config.distil, len(train))[kept]
         targets = (1 - config.distil.weight) * targets + config.distil.weight * soft
-    return targets.astype(np.float32)
+    return TrainTargets(targets.astype(np.float32), (weights / max(float(weights.mean()), 1e-6)).astype(np.float32))
 
 
 def class_weights(labels: npt.NDArray[np.int64], balance: float) -> Targets:

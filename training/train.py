@@ -18,7 +18,7 @@ from moodline.training.batches import Batches
 from moodline.training.config import ScheduleConfig, TrainConfig
 from moodline.training.data import TRAIN, VALIDATION, Dataset, Split, cleaned_index
 from moodline.training.data_report import report_data
-from moodline.training.measures import accuracy, calibration_error, cross_entropy, fitted_temperature, tempered
+from moodline.training.measures import accuracy, cross_entropy
 from moodline.training.network import build_network, float32_network, softmax
 from moodline.training.predictor import load_into
 from moodline.training.runs import (
@@ -40,6 +40,7 @@ from moodline.training.runs import (
     write_log,
 )
 from moodline.training.targets import class_weights, make_targets
+from moodline.training.truths import Truths, load_truths
 
 
 class Progress(NamedTuple):
@@ -119,7 +120,8 @@ def run_training(
     write_file(out / "data.txt", report.text().encode())
     targets = make_targets(config, data.part(TRAIN), chosen)
     batches = Batches(config, train.images, targets, class_weights(train.labels, config.loss.balance), teachers)
-    run = _Run(keras, config, batches, data.part(VALIDATION), out, fetch_weights and not resumed)
+    truths = load_truths(data.part(VALIDATION), config.data.votes)
+    run = _Run(keras, config, batches, truths, out, fetch_weights and not resumed)
     return run.until_the_end(resumed, on_progress)
 
 
@@ -152,10 +154,10 @@ class _Run:
     """The network, its moving average, its twin for measuring, and the optimiser."""
 
     def __init__(  # the parts of one run
-        self, keras: Any, config: TrainConfig, batches: Batches, validation: Split, out: Path, fetch_weights: bool
+        self, keras: Any, config: TrainConfig, batches: Batches, truths: Truths, out: Path, fetch_weights: bool
     ) -> None:
         keras.utils.set_random_seed(config.schedule.seed)
-        self._keras, self._config, self._batches, self._validation, self._out = keras, config, batches, validation, out
+        self._keras, self._config, self._batches, self._truths, self._out = keras, config, batches, truths, out
         self._network = build_network(keras, config.model, fetch_weights)
         if config.model.start:
             load_into(self._network, Path(config.model.start))
@@ -202,7 +204,7 @@ class _Run:
         if not np.isfinite(sums).all():
             raise ModelError(f"the loss is no number any more in epoch {epoch + 1}: lower the learning rate")
         answers = self._answers(self._average.values)
-        labels = self._validation.labels
+        labels = self._truths.split.labels
         line = EpochLine(
             epoch=epoch,
             seconds=round(time.monotonic() - began_s, 1),
@@ -211,8 +213,9 @@ class _Run:
             train_accuracy=round(float(sums[1] / steps), 4),
             val_loss=round(cross_entropy(answers, labels), 4),
             val_accuracy=round(accuracy(answers, labels), 6),
+            val_people=round(self._truths.people_accuracy(answers), 6),
         )
-        self._save(line, accuracy(answers, labels))
+        self._save(line, self._truths.score(answers))
         on_progress(Progress(epoch, steps, steps, line))
 
     def _reset_dropout(self, epoch: int) -> None:
@@ -225,7 +228,7 @@ class _Run:
 
     def _answers(self, values: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
         self._twin.set_weights(list(values))
-        return softmax(np.asarray(self._twin.predict(self._validation.images, batch_size=256, verbose=0)))
+        return softmax(np.asarray(self._twin.predict(self._truths.split.images, batch_size=256, verbose=0)))
 
     def _save(self, line: EpochLine, reached: float) -> None:
         """Best weights, then the checkpoint, then the log: killed in between, the epoch is done again, with the same outcome."""
@@ -258,18 +261,8 @@ class _Run:
 
     def _finish(self) -> RunResult:
         """Fit the temperature to the best weights' answers and write the result."""
-        labels = self._validation.labels
         answers = self._answers(ordered(self._network.weights, load_arrays(self._out / BEST)))
-        temperature = fitted_temperature(answers, labels)
-        result = RunResult(
-            epochs=len(self._state.log),
-            best_epoch=self._state.best_epoch,
-            accuracy=round(accuracy(answers, labels), 6),
-            cross_entropy=round(cross_entropy(tempered(answers, temperature), labels), 4),
-            calibration_error=round(calibration_error(answers, labels), 4),
-            calibration_error_tempered=round(calibration_error(tempered(answers, temperature), labels), 4),
-            temperature=round(temperature, 4),
-            minutes=round(sum(line.seconds for line in self._state.log) / 60, 2),
-        )
+        minutes = round(sum(line.seconds for line in self._state.log) / 60, 2)
+        result = self._truths.result(answers, len(self._state.log), self._state.best_epoch, minutes)
         write_json(self._out / RESULT, result)
         return result

@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from moodline.services.aggregator.gaps import Gaps
+from moodline.services.aggregator.gaps import MARGIN_MS, Gaps
 from moodline.services.aggregator.stream import StreamTimeline
 from moodline.shared.bus.base import Position
 from moodline.shared.emotions import EMOTIONS
@@ -31,7 +31,7 @@ from moodline.shared.errors import MessageError, StoreError
 from moodline.shared.messages import Emotions, End, Lane, SkipReason
 from moodline.shared.metrics import Metrics
 from moodline.shared.settings import AggregatorSettings
-from moodline.shared.stage import Apply, Output, Received, Rewind
+from moodline.shared.stage import Apply, Output, Received
 from moodline.shared.store.base import Mark, Progress, TimelineUpdate
 
 WORKER: Final = "aggregator"
@@ -84,7 +84,7 @@ class AggregatorStage:
         self._metrics = metrics
         self._cache_streams = cache_streams
         self._streams: OrderedDict[str, _Stream] = OrderedDict()
-        self._unknown_until_s: dict[str, float] = {}
+        self._unknown: dict[str, tuple[int, float]] = {}
         self._gaps = Gaps()
         self._turns: dict[str, _Turn] = {}
         self._dropped: Counter[str] = Counter()
@@ -93,7 +93,7 @@ class AggregatorStage:
         """Add what is new to the streams' timelines.
 
         Returns:
-            At most one `Apply` per stream and one `Rewind` per partition.
+            At most one `Apply` per stream, and per partition one `Rewind` to a place and one to a time.
 
         Raises:
             StoreUnavailableError: progress could not be read; nothing of the batch was used.
@@ -106,7 +106,7 @@ class AggregatorStage:
         for item in batch:
             self._handle(item, now_s)
         outputs: list[Output] = [Apply(self._update(stream_id, turn)) for stream_id, turn in self._turns.items()]
-        outputs += [Rewind(position) for position in self._gaps.take_rewinds()]
+        outputs += self._gaps.take_rewinds()
         for reason, count in self._dropped.items():
             self._metrics.frames_dropped.labels(reason).inc(count)
         while len(self._streams) > self._cache_streams:
@@ -147,21 +147,29 @@ class AggregatorStage:
             if known is None or message.session > known.session:
                 session = max(message.session, newest.get(message.stream_id, (0,))[0])
                 newest[message.stream_id] = session, (item.position.topic, item.position.partition)
-        wanted = [stream_id for stream_id in newest if self._unknown_until_s.get(stream_id, now_s) <= now_s]
+        wanted = [stream_id for stream_id, (session, _) in newest.items() if not self._is_unknown(stream_id, session, now_s)]
         if not wanted:
             return
         for stream_id, progress in zip(wanted, self._load(wanted), strict=True):
             if progress is None:
                 self._streams.pop(stream_id, None)
-                self._note_unknown(stream_id, now_s)
+                self._note_unknown(stream_id, newest[stream_id][0], now_s)
             else:
-                self._unknown_until_s.pop(stream_id, None)
+                self._unknown.pop(stream_id, None)
                 self._streams[stream_id] = self._restore(stream_id, progress, *newest[stream_id])
 
-    def _note_unknown(self, stream_id: str, now_s: float) -> None:
-        if len(self._unknown_until_s) >= self._cache_streams:
-            self._unknown_until_s.clear()
-        self._unknown_until_s[stream_id] = now_s + _UNKNOWN_RECHECK_S
+    def _is_unknown(self, stream_id: str, session: int, now_s: float) -> bool:
+        """Return whether the store said a moment ago that this stream is not registered.
+
+        A newer session than that of the message which was asked for then: it may be registered anew, and is asked for again.
+        """
+        known_session, until_s = self._unknown.get(stream_id, (-1, now_s))
+        return session <= known_session and now_s < until_s
+
+    def _note_unknown(self, stream_id: str, session: int, now_s: float) -> None:
+        if len(self._unknown) >= self._cache_streams:
+            self._unknown.clear()
+        self._unknown[stream_id] = session, now_s + _UNKNOWN_RECHECK_S
 
     def _restore(self, stream_id: str, progress: Progress, session: int, place: tuple[str, int]) -> _Stream:
         if progress.mark is not None and not progress.final and not progress.state:
@@ -194,7 +202,7 @@ class AggregatorStage:
         stream_id = item.message.stream_id
         if not missing and not self._gaps.is_open(stream_id, stream.mark):
             return False
-        is_real = self._gaps.is_real(stream_id, stream.mark, stream.position, item.position, now_s)
+        is_real = self._gaps.is_real(stream_id, stream.mark, stream.position, item.position, _since_ms(stream, item), now_s)
         return not is_real or item.message.lane is Lane.FILE
 
     def _add(self, stream: _Stream, message: Emotions | End, position: Position, missing: int) -> None:
@@ -274,3 +282,20 @@ def _begins_segment(stream: _Stream, message: Emotions | End) -> bool:
 
 def _expected_seq(stream: _Stream, message: Emotions | End) -> int:
     return 0 if stream.mark is None or _begins_segment(stream, message) else stream.mark.seq + 1
+
+
+def _since_ms(stream: _Stream, item: Received) -> int:
+    """Return when what is missing before a message was produced at the earliest, in ms on the clock that stamps records.
+
+    Ingest sends everything of a session after it has claimed it, and a session's number is not above the time of the claim by
+    much. How long that was before the message is measured by ingest's clock alone, so it does not matter whether the bus's
+    clock agrees. What was sent under an older session is not looked for: ingest sends it again.
+    """
+    message = item.message
+    captured_ms = message.captured_at_us // 1000
+    begun_ms = message.session
+    event_ms = (stream.timeline.event_time_us or 0) // 1000
+    if message.lane is Lane.LIVE and begun_ms < event_ms <= captured_ms:
+        # The missing frames of a live stream were captured after those that are in its timeline.
+        begun_ms = event_ms
+    return (item.timestamp_ms or captured_ms) - max(0, captured_ms - begun_ms) - MARGIN_MS

@@ -5,7 +5,7 @@ from typing import Final
 
 from moodline.services.alerts.evaluator import Second
 from moodline.shared.messages import Lane
-from moodline.shared.store import Progress
+from moodline.shared.store import Standing
 from moodline.shared.store.base import TimelineStore
 from moodline.shared.streams import StreamSpec, StreamStatus
 from moodline.shared.timeline.bucket import SECOND_US, unpack
@@ -19,7 +19,7 @@ LAG_S: Final = 120
 _CHUNK_S: Final = 3600
 
 
-def closed_to_s(spec: StreamSpec, status: StreamStatus, progress: Progress, now_s: float) -> int:
+def closed_to_s(spec: StreamSpec, status: StreamStatus, progress: Standing, now_s: float) -> int:
     """Return the second up to which (not included) a timeline will not change any more, or is not waited for any longer.
 
     Event time never goes back, so everything before a stream's newest frame is closed. A camera that sends nothing closes

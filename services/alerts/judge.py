@@ -24,7 +24,8 @@ from moodline.shared.clock import Clock
 from moodline.shared.errors import RevisionConflictError, StoreError, StoreUnavailableError
 from moodline.shared.messages import Lane
 from moodline.shared.metrics import Metrics
-from moodline.shared.store import Progress, Store
+from moodline.shared.store import Standing, Store
+from moodline.shared.store.registry_view import RegistryView
 from moodline.shared.streams import StreamSpec, StreamStatus
 from moodline.shared.timeline.bucket import SECOND_US
 
@@ -49,7 +50,7 @@ class _Kept(NamedTuple):
 class _Watched(NamedTuple):
     spec: StreamSpec
     status: StreamStatus
-    progress: Progress
+    progress: Standing
 
 
 class Judge:
@@ -58,6 +59,7 @@ class Judge:
     def __init__(self, store: Store, outbox: Outbox, metrics: Metrics, clock: Clock, is_owner: Callable[[], bool]) -> None:
         self._store = store
         self._rules = RuleBook(store)
+        self._registry = RegistryView(store)
         self._outbox = outbox
         self._metrics = metrics
         self._clock = clock
@@ -78,7 +80,7 @@ class Judge:
         if self._kept is None:
             self._kept = self._load()
         rules = [stored.rule for stored in self._rules.rules() if stored.rule.enabled]
-        streams = self._store.list_streams() if rules else []
+        streams = self._streams() if rules else []
         watching = {spec.stream_id: found for spec in streams if (found := [rule for rule in rules if rule.watches(spec)])}
         for watched in self._watched([spec for spec in streams if spec.stream_id in watching]):
             try:
@@ -105,9 +107,13 @@ class Judge:
             kept[found.key] = _Kept(found.revision, saved, saved.state, now_s)
         return kept
 
+    def _streams(self) -> list[StreamSpec]:
+        self._registry.refresh(self._clock.monotonic_s())
+        return list(self._registry.specs.values())
+
     def _watched(self, specs: list[StreamSpec]) -> list[_Watched]:
         ids = [spec.stream_id for spec in specs]
-        found = zip(specs, self._store.statuses(ids), self._store.load(ids), strict=True)
+        found = zip(specs, self._store.statuses(ids), self._store.standings(ids), strict=True)
         return [_Watched(spec, status, progress) for spec, status, progress in found if progress is not None]
 
     def _judge(self, watched: _Watched, rules: list[Rule]) -> None:

@@ -67,6 +67,7 @@ def run_analysis(
 
     Raises:
         SourceError: the file cannot be read; `reason` says why.
+        DefectError: something went wrong that nobody foresaw; nothing is tried again.
     """
     with tempfile.TemporaryDirectory(prefix="moodline-") as directory:
         local = settings.model_copy(
@@ -96,7 +97,7 @@ def run_analysis(
 
 
 def _finished(service: EmbeddedService, spec: StreamSpec, on_progress: Callable[[AnalysisProgress], None] | None) -> bool:
-    service.check()
+    service.require_no_defect()
     store = service.resources.store
     progress, status = store.load([spec.stream_id])[0], store.statuses([spec.stream_id])[0]
     if status.state is StreamState.FAILED:

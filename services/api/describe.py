@@ -4,12 +4,13 @@ from datetime import datetime
 
 from moodline.services.api.models import ProgressAnswer, Status, StreamAnswer, Video
 from moodline.services.report.moments import to_datetime
+from moodline.shared.clock_offset import SKEW_S
 from moodline.shared.messages import Lane
-from moodline.shared.store import Progress
+from moodline.shared.store import Standing
 from moodline.shared.streams import StreamSpec, StreamState, StreamStatus, is_pushed
 
 
-def describe(spec: StreamSpec, status: StreamStatus, progress: Progress) -> StreamAnswer:
+def describe(spec: StreamSpec, status: StreamStatus, progress: Standing) -> StreamAnswer:
     """Put definition, state and progress of one stream together."""
     is_live = spec.lane is Lane.LIVE
     is_camera = is_live and not is_pushed(spec.url)
@@ -34,7 +35,7 @@ def describe(spec: StreamSpec, status: StreamStatus, progress: Progress) -> Stre
     )
 
 
-def state_of(spec: StreamSpec, status: StreamStatus, progress: Progress) -> StreamState:
+def state_of(spec: StreamSpec, status: StreamStatus, progress: Standing) -> StreamState:
     """Return the state that holds now, where the reader may not have noticed a change yet.
 
     A complete timeline is `ended`, whatever else. A user's pause holds at once. What a reader said of an earlier attempt, or
@@ -52,12 +53,21 @@ def state_of(spec: StreamSpec, status: StreamStatus, progress: Progress) -> Stre
     return status.state
 
 
-def _status(spec: StreamSpec, status: StreamStatus, progress: Progress) -> Status:
+def _status(spec: StreamSpec, status: StreamStatus, progress: Standing) -> Status:
     state = state_of(spec, status, progress)
     if state is not status.state:
         return Status(state=state)
-    said = Status(state=state, reason=status.reason, detail=status.detail, since=_moment(status.since_us))
+    detail = status.detail or _of_skew(status)
+    said = Status(state=state, reason=status.reason, detail=detail, since=_moment(status.since_us))
     return said.model_copy(update=_measured(status)) if spec.lane is Lane.LIVE else said
+
+
+def _of_skew(status: StreamStatus) -> str:
+    ahead_s = status.host_clock_ahead_ms / 1000
+    if abs(ahead_s) < SKEW_S:
+        return ""
+    side = "ahead of" if ahead_s > 0 else "behind"
+    return f"the clock of the host that reads this stream is {abs(ahead_s):.1f} s {side} the store's; set both by NTP"
 
 
 def _measured(status: StreamStatus) -> dict[str, object]:
@@ -81,7 +91,7 @@ def _video(status: StreamStatus) -> Video | None:
     return Video(width=status.width, height=status.height, codec=status.codec, source_fps=status.source_fps)
 
 
-def _progress(spec: StreamSpec, status: StreamStatus, progress: Progress) -> ProgressAnswer:
+def _progress(spec: StreamSpec, status: StreamStatus, progress: Standing) -> ProgressAnswer:
     is_live = spec.lane is Lane.LIVE
     # The end of a stream takes a sequence number of its own.
     frames = progress.mark.seq + (0 if progress.final else 1) if progress.mark else 0

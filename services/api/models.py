@@ -191,7 +191,8 @@ class Status(BaseModel):
 
     state: StreamState = Field(
         description="`pending` (no worker has taken it yet), `connecting`, `playing`, `paused`, `ended` (all of it is in the "
-        "timeline), `failed`; live sources also `live`, `stalled`, `backing_off`."
+        "timeline), `failed`, `stalled` (frames were sent, and none reaches the timeline; or no frame comes); live sources also "
+        "`live`, `backing_off`."
     )
     reason: FailureReason | None = Field(None, description="Why it failed, if it did.")
     detail: str = Field("", description="One sentence for people.")

@@ -19,7 +19,7 @@ from moodline.services.api.upload_folder import UploadFolder
 from moodline.services.report.moments import to_us
 from moodline.shared.errors import InvalidStreamError, RevisionConflictError, StreamNotFoundError, StreamStartedError
 from moodline.shared.messages import Lane
-from moodline.shared.store import Progress
+from moodline.shared.store import Standing
 from moodline.shared.streams import StreamSpec, StreamState, StreamStatus, check_stream_id, parse_sample_fps
 
 router = APIRouter(prefix=PREFIX, tags=["streams"])
@@ -29,7 +29,7 @@ _ATTEMPTS: Final = 5
 _IF_MATCH = re.compile(r'(W/)?"(?P<revision>[0-9]{1,15})"', re.ASCII)
 _NOT_READING: Final = frozenset({StreamState.PENDING, StreamState.PAUSED, StreamState.FAILED})
 
-_Found = tuple[StreamSpec, StreamStatus, Progress]
+_Found = tuple[StreamSpec, StreamStatus, Standing]
 _GONE = problem_responses("stream_not_found")
 _CHANGE = problem_responses(
     "stream_not_found", "revision_conflict", "stream_started", "body_too_large", "invalid_stream", "invalid_request", "seal"
@@ -160,7 +160,7 @@ def delete_stream(ctx: Ctx, caller: Operator, stream_id: str) -> None:
 def find(ctx: Context, caller: Caller, stream_id: str) -> _Found:
     """Return definition, status and progress of one stream. Raises `StreamNotFoundError`."""
     spec = visible(ctx, caller, stream_id)
-    progress = ctx.store.load([stream_id])[0]
+    progress = ctx.store.standings([stream_id])[0]
     if progress is None:
         raise StreamNotFoundError(f"no stream {stream_id!r} is registered")
     return spec, ctx.store.statuses([stream_id])[0], progress
@@ -171,7 +171,7 @@ def _found(ctx: Context, caller: Caller, after: str, labels: list[str]) -> Itera
     for start in range(0, len(specs), _CHUNK):
         chunk = specs[start : start + _CHUNK]
         ids = [spec.stream_id for spec in chunk]
-        for spec, status, progress in zip(chunk, ctx.store.statuses(ids), ctx.store.load(ids), strict=True):
+        for spec, status, progress in zip(chunk, ctx.store.statuses(ids), ctx.store.standings(ids), strict=True):
             if progress is not None:
                 yield spec, status, progress
 

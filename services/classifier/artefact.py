@@ -10,7 +10,7 @@ import io
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -41,6 +41,9 @@ _ACTIVATIONS: Final = frozenset({None, "linear", "relu", "relu6", "silu", "sigmo
 _DTYPES: Final = frozenset({None, "float32", "uint8"})
 
 
+Views: TypeAlias = Literal["single", "mirror"]
+
+
 class InputContract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the network takes. Only one kind is served; it is written down so that another one is refused."""
 
@@ -62,6 +65,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         architecture: Configuration of a Keras functional model, as its `get_config` gives it.
         metrics: What was measured, and on what.
         training: How the weights came about.
+        views: Of a face: `single`, or `mirror`, the mean of the answers for a face and its mirror image.
     """
 
     format: int
@@ -72,6 +76,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     architecture: dict[str, Any]
     metrics: dict[str, Any]
     training: dict[str, Any]
+    views: Views = "single"
 
 
 @dataclass(frozen=True, slots=True)

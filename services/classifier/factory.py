@@ -6,6 +6,7 @@ from typing import Final
 
 from moodline.services.classifier.artefact import Artefact
 from moodline.services.classifier.catalogue import ModelCatalogue, model_folder
+from moodline.services.classifier.mirror import with_views
 from moodline.services.classifier.model import Model
 from moodline.shared.settings import ClassifierSettings
 
@@ -23,11 +24,8 @@ def open_model(settings: ClassifierSettings, name: str | None = None) -> Model:
     """
     catalogue = ModelCatalogue(settings)
     artefact = catalogue.load_default() if name is None else catalogue.load(name)
-    if _runs_on_tensorflow(settings.engine):
-        return _tensorflow_model(artefact, settings)
-    from moodline.services.classifier.openvino_model import OpenVinoModel
-
-    return OpenVinoModel(artefact, settings.batch_size, settings.threads, settings.precision)
+    make = _tensorflow_model if _runs_on_tensorflow(settings.engine) else _openvino_model
+    return with_views(make(artefact, settings), artefact.manifest.views)
 
 
 def _runs_on_tensorflow(engine: str) -> bool:
@@ -38,6 +36,12 @@ def _runs_on_tensorflow(engine: str) -> bool:
     from moodline.services.classifier.tensorflow_import import import_tensorflow
 
     return bool(import_tensorflow().config.list_physical_devices("GPU"))
+
+
+def _openvino_model(artefact: Artefact, settings: ClassifierSettings) -> Model:
+    from moodline.services.classifier.openvino_model import OpenVinoModel
+
+    return OpenVinoModel(artefact, settings.batch_size, settings.threads, settings.precision)
 
 
 def _tensorflow_model(artefact: Artefact, settings: ClassifierSettings) -> Model:

@@ -8,6 +8,7 @@ from typing import Protocol, TypeAlias, cast
 import numpy as np
 from msgspec.structs import replace
 
+from moodline.services.classifier.mirror import views_of
 from moodline.services.classifier.model import Model
 from moodline.services.classifier.quantise import quantised
 from moodline.shared.admission import FILE_BATCH_S, LIVE_BATCH, Admission, Candidate, ServiceTime
@@ -68,7 +69,7 @@ class ClassifierStage:
         self._successor = successor
         self._idle_since_s = timer()
         self._faces_per_message = 1.0
-        self._service = ServiceTime(settings.batch_size)
+        self._service = ServiceTime(self._faces_per_call())
         self._admission = Admission(settings.age_budget_s, _BUDGET_SHARE, self._service)
         metrics.model_active.labels(model.name).set(1)
 
@@ -108,6 +109,11 @@ class ClassifierStage:
             self._metrics.model_active.labels(model.name).set(1)
             log.info("model.changed", extra={"former": former.name, "model": model.name})
             former.close()
+            self._service.width = self._faces_per_call()
+
+    def _faces_per_call(self) -> int:
+        """Return how many faces one call of the network answers for, at least 1."""
+        return max(1, self._settings.batch_size // views_of(self._model))
 
     def _admitted(self, messages: Sequence[Faces | End], now_s: float) -> list[Faces | End]:
         """Return the messages; without their faces and marked, those that are not worth the network's time."""
@@ -145,8 +151,9 @@ class ClassifierStage:
         if len(probabilities) != len(crops):
             raise ModelError(f"the model answered {len(probabilities)} of {len(crops)} crops")
         self._service.observe(len(crops), self._timer() - started_s)
-        calls = -(-len(crops) // self._settings.batch_size)
-        self._metrics.model_batch_fill.observe(len(crops) / (calls * self._settings.batch_size))
+        views = len(crops) * views_of(self._model)
+        calls = -(-views // self._settings.batch_size)
+        self._metrics.model_batch_fill.observe(views / (calls * self._settings.batch_size))
         self._metrics.faces.labels(_NAME).inc(len(crops))
         return [cast(_Integers, tuple(row)) for row in probabilities.tolist()]
 

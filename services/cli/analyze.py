@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from moodline.services.cli.trouble import Verbose, is_verbose, logs_only_if_wanted, note_verbose
 from moodline.services.report import (
     TimelineDocument,
     plot_timeline,
@@ -33,6 +34,7 @@ _TABLE_POINTS = 40
 
 
 def analyze(  # noqa: PLR0913, PLR0917  # one for each option
+    context: typer.Context,
     clip: Annotated[str, typer.Argument(help="A video file, or a built-in scene such as synthetic://astronaut.")],
     sample_fps: Annotated[str, typer.Option(help="Frames per second to analyse, or `all`.")] = "",
     resolution: Annotated[str, typer.Option(help="Length of a point, such as 1s or 10s; by default what fits.")] = "",
@@ -41,15 +43,19 @@ def analyze(  # noqa: PLR0913, PLR0917  # one for each option
     csv_path: Annotated[Path | None, typer.Option("--csv", help="Write the timeline as CSV.")] = None,
     plot_path: Annotated[Path | None, typer.Option("--plot", help="Draw the timeline as a PNG.")] = None,
     annotate_path: Annotated[Path | None, typer.Option("--annotate", help="Write a video with boxes and emotions.")] = None,
+    *,
+    verbose: Verbose = False,
 ) -> None:
     """Analyse one video file and show its emotion timeline."""
     from moodline.services.analysis.analyze import run_analysis
 
+    note_verbose(context, verbose)
     settings = load_settings()
-    configure_logging("error" if settings.log.level == "info" else settings.log.level, settings.log.format)
+    configure_logging(settings.log.level if is_verbose() or settings.log.level != "info" else "error", settings.log.format)
+    quiet = logs_only_if_wanted(is_verbose() or settings.log.level != "info")
     spec, settings = make_spec(clip, sample_fps, recorded_at, settings)
     console = Console(stderr=True)
-    with progress_bar(console) as bar:
+    with quiet, progress_bar(console) as bar:
         task = bar.add_task("loading models", total=None)
         with run_analysis(
             settings, spec, keep_frames=annotate_path is not None, on_progress=lambda now: show_progress(bar, task, now)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from moodline import __version__
 from moodline.services.cli.alerts import app as alerts_app
 from moodline.services.cli.analyze import analyze
 from moodline.services.cli.audit import audit
@@ -21,7 +22,7 @@ from moodline.services.cli.setup import setup
 from moodline.services.cli.streams import app as streams_app
 from moodline.services.cli.timeline import timeline
 from moodline.services.cli.train import train
-from moodline.shared.errors import MoodlineError
+from moodline.services.cli.trouble import Verbose, end_with, note_verbose
 from moodline.shared.log import configure_logging
 from moodline.shared.settings import Settings, load_settings
 
@@ -30,7 +31,6 @@ app = typer.Typer(
     help="Per-stream emotion timelines from video, in one process or on Kafka and Redis.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 app.add_typer(streams_app, name="streams")
 app.add_typer(models_app, name="models")
@@ -48,14 +48,26 @@ app.command()(evaluate)
 app.command()(setup)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def moodline(
     context: typer.Context,
     api_url: Annotated[str | None, typer.Option(help=API_URL_HELP)] = None,
     api_key: Annotated[str | None, typer.Option(help=API_KEY_HELP)] = None,
+    *,
+    verbose: Verbose = False,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version, and end.", callback=_print_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Say which API the commands below ask."""
     note_place(context, api_url, api_key)
+    note_verbose(context, verbose)
 
 
 def _start(**overrides: object) -> Settings:
@@ -119,9 +131,7 @@ def api() -> None:
 @app.command()
 def version() -> None:
     """Print the version."""
-    from importlib.metadata import version as installed_version
-
-    typer.echo(installed_version("moodline"))
+    typer.echo(__version__)
 
 
 def _run_worker(kind: str) -> None:
@@ -131,9 +141,15 @@ def _run_worker(kind: str) -> None:
 
 
 def main() -> None:
-    """Run the command line; an error raised on purpose is one line on standard error and exit code 1."""
+    """Run the command line; whatever goes wrong is one line on standard error and exit code 1."""
     try:
         app()
-    except MoodlineError as error:
-        typer.echo(f"moodline: {error}", err=True)
-        sys.exit(1)
+    except Exception as error:  # noqa: BLE001  # the last one who can say it in one line
+        sys.exit(end_with(error, _command()))
+
+
+def _command() -> str:
+    """Return the name of the command that was asked for: the first word that is one."""
+    names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    names |= {group.name for group in app.registered_groups if group.name}
+    return next((word for word in sys.argv[1:] if word in names), "")

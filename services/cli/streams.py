@@ -144,7 +144,7 @@ def wait_until_ended(client: Client, stream_id: str, tell: Callable[[], None] = 
         ApiError: the API went away, or the stream was deleted.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[detail]}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(stream_id, total=None, detail="")
 
         def show_progress(stream: Stream) -> None:
@@ -233,7 +233,7 @@ def _card(stream: Stream) -> Table:
 
 def _state_text(stream: Stream) -> Text:
     text = Text(stream.status.state, style=_STATE_STYLES.get(stream.status.state, ""))
-    if stream.status.state == StreamState.FAILED or stream.status.reason:
+    if stream.status.state == StreamState.FAILED or stream.status.reason or stream.status.detail:
         text.append(f" ({_why(stream)})", style="dim")
     return text
 

@@ -21,6 +21,7 @@ from moodline.services.live.stream import EventKind, FeedEvent, WatchedStream, a
 from moodline.shared.clock import Clock
 from moodline.shared.errors import StoreError, StoreUnavailableError
 from moodline.shared.store import Store
+from moodline.shared.store.registry_view import RegistryView
 from moodline.shared.streams import StreamSpec
 
 log = logging.getLogger("moodline.feed")
@@ -229,7 +230,7 @@ class LiveFeed:
             listeners = list(self._listeners)
             wishes = [listener.wish for listener in listeners]
         seen = self._seen
-        is_changed = seen.read_registry(self._store)
+        is_changed = seen.read_registry(self._store, self._clock.monotonic_s())
         for listener, wish in zip(listeners, wishes, strict=True):
             if is_changed or seen.wishes.get(listener) is not wish:
                 seen.choose(listener, wish)
@@ -245,7 +246,7 @@ class LiveFeed:
 class _Seen:
     """What the feed knows of the store as of its last look."""
 
-    version: int | None = None
+    view: RegistryView | None = None
     specs: dict[str, StreamSpec] = field(default_factory=dict)
     streams: dict[str, WatchedStream] = field(default_factory=dict)
     wishes: dict[Listener, Wish] = field(default_factory=dict)
@@ -256,13 +257,13 @@ class _Seen:
     """What nobody was told yet; also kept where the store failed half-way."""
     unreadable: dict[str, str] = field(default_factory=dict)
 
-    def read_registry(self, store: Store) -> bool:
-        """Read all definitions where any has changed; return whether it did."""
-        version = store.version()
-        if version == self.version:
+    def read_registry(self, store: Store, now_s: float) -> bool:
+        """Read the definitions that have changed; return whether any has."""
+        if self.view is None:
+            self.view = RegistryView(store)
+        if not self.view.refresh(now_s):
             return False
-        self.specs = {spec.stream_id: spec for spec in store.list_streams()}
-        self.version = version
+        self.specs = dict(self.view.specs)
         return True
 
     def choose(self, listener: Listener, wish: Wish) -> None:

@@ -17,7 +17,10 @@ from moodline.shared.admission import LIVE_BATCH
 from moodline.shared.bus import Bus, ConsumerSettings, Producer, open_bus
 from moodline.shared.bus.traced import TracedBus
 from moodline.shared.clock import Clock, SystemClock
-from moodline.shared.errors import SettingsError
+from moodline.shared.clock_offset import ClockWatch
+from moodline.shared.errors import BusUnavailableError, SettingsError, StoreUnavailableError
+from moodline.shared.failures import FailureNotes
+from moodline.shared.health import Health
 from moodline.shared.messages import ALL_TOPICS, STREAMS_TOPIC, Hop, Lane, topic
 from moodline.shared.metrics import Metrics
 from moodline.shared.probe import Prober
@@ -35,6 +38,7 @@ log = logging.getLogger("moodline.bootstrap")
 WORKERS = ("ingest", "detector", "classifier", "aggregator")
 """The worker kinds, in the order in which a frame visits them."""
 
+_START_PAUSE_S: Final = 2.0
 _HEARTBEAT_MS: Final = 500
 """Members hear of a rebalance at their next heartbeat, and commits wait for all of them: with 2 s, cameras' frames expire."""
 
@@ -56,7 +60,9 @@ class Resources:
     store: Store
     metrics: Metrics
     clock: Clock
+    health: Health
     stop: threading.Event = field(default_factory=threading.Event)
+    clock_watch: ClockWatch | None = None
     _producers: list[Producer] = field(default_factory=list)
 
     def open_producer(self) -> Producer:
@@ -71,6 +77,8 @@ class Resources:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for producer in self._producers:
             producer.close()
+        if self.clock_watch is not None:
+            self.clock_watch.close()
         self.bus.close()
         self.store.close()
 
@@ -89,18 +97,55 @@ def retention(settings: Settings) -> Retention:
     )
 
 
-def open_resources(settings: Settings, *, clock: Clock | None = None) -> Resources:
+def open_resources(settings: Settings, *, clock: Clock | None = None, metrics: Metrics | None = None) -> Resources:
     """Open bus and store as the settings say, and make sure that the topics exist.
 
     Raises:
         SettingsError, BusUnavailableError, StoreUnavailableError: with what to do.
     """
     store = open_store(settings.store_url(), retention(settings))
-    store.ping()
-    metrics = Metrics(settings.worker.stream_metrics)
-    bus = _open_bus(settings, metrics)
-    bus.ensure_topics(ALL_TOPICS)
-    return Resources(settings, bus, store, metrics, clock or SystemClock())
+    metrics, machine = metrics or Metrics(settings.worker.stream_metrics), clock or SystemClock()
+    bus: Bus | None = None
+    try:
+        store.ping()
+        bus = _open_bus(settings, metrics)
+        bus.ensure_topics(ALL_TOPICS)
+    except BaseException:
+        if bus is not None:
+            bus.close()
+        store.close()
+        raise
+    if settings.store_url().startswith("sqlite:"):
+        return Resources(settings, bus, store, metrics, machine, Health(metrics, machine))
+    watch = ClockWatch(store.time_s, machine, metrics)
+    watch.start()
+    return Resources(settings, bus, store, metrics, watch.clock, Health(metrics, watch.clock), clock_watch=watch)
+
+
+def wait_for_resources(
+    settings: Settings, metrics: Metrics, stop: threading.Event, health: Health, worker: str
+) -> Resources | None:
+    """Open bus and store as soon as they are there; None when `stop` is set before. Says what it waits for.
+
+    Raises:
+        SettingsError, BusError: waiting would not help.
+    """
+    said = ""
+    while not stop.is_set():
+        try:
+            resources = open_resources(settings, metrics=metrics)
+        except (StoreUnavailableError, BusUnavailableError) as error:
+            health.waits(worker, str(error))
+            log.warning("worker.waiting", extra={"worker": worker, "reason": str(error)})
+            said = str(error)
+            stop.wait(_START_PAUSE_S)
+        else:
+            if said:
+                log.info("worker.back", extra={"worker": worker, "target": "bus and store"})
+            health.turned(worker)
+            resources.stop, resources.health = stop, health
+            return resources
+    return None
 
 
 def _open_bus(settings: Settings, metrics: Metrics) -> Bus:
@@ -111,6 +156,7 @@ def _open_bus(settings: Settings, metrics: Metrics) -> Bus:
         partitions=settings.bus.partitions,
         max_bytes=settings.bus.memory_bytes,
         on_trouble=metrics.bus_errors.inc,
+        on_reopened=lambda topic: metrics.bus_reopened.labels(topic).inc(),
     )
     return bus if tracing is None else TracedBus(bus, tracing)
 
@@ -157,13 +203,20 @@ def _worker(resources: Resources, name: str, hop: Hop, batch: _Batch, stage: Sta
         )
     )
     return Worker(
-        WorkerOptions(name, batch.messages, batch.linger_ms / 1000, resources.settings.worker.poison_limit),
+        WorkerOptions(
+            name,
+            batch.messages,
+            batch.linger_ms / 1000,
+            resources.settings.worker.poison_limit,
+            on_failed=FailureNotes(resources.store, name),
+        ),
         consumer,
         stage,
-        sink or ProducerSink(name, producer, resources.metrics, resources.stop),
+        sink or ProducerSink(name, producer, resources.metrics, resources.stop, resources.health),
         producer,
         resources.metrics,
         resources.clock,
+        resources.health,
     )
 
 
@@ -185,6 +238,8 @@ def _ingest(resources: Resources) -> Runnable:
         shards=resources.bus.partitions(STREAMS_TOPIC),
         cameras=Cameras(open_sealer(resources.settings)),
         pushed_silence_s=resources.settings.push.silence_s,
+        uncommitted=resources.bus.uncommitted,
+        health=resources.health,
     )
 
 
@@ -237,5 +292,5 @@ def _aggregator(resources: Resources) -> Runnable:
 
     settings = resources.settings.aggregator
     stage = AggregatorStage(resources.store.load, settings, resources.metrics)
-    sink = TimelineSink(resources.store, stage, resources.metrics, resources.clock)
+    sink = TimelineSink(resources.store, stage, resources.metrics, resources.clock, resources.bus.offset_at)
     return _worker(resources, "aggregator", Hop.EMOTIONS, _Batch(settings.batch_messages, settings.linger_ms), stage, sink)

@@ -14,11 +14,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from prometheus_client import Counter
+
 from moodline.services.ingest.push.hub import PushHub
 from moodline.services.runtime.bootstrap import WORKERS, Resources, Runnable, build, open_resources
 from moodline.shared.clock import Clock
-from moodline.shared.errors import SettingsError, StoreError
+from moodline.shared.errors import DefectError, SettingsError, StoreError
 from moodline.shared.settings import Settings
+from moodline.shared.streams import FailureReason
 
 log = logging.getLogger("moodline.embedded")
 
@@ -91,6 +94,27 @@ class EmbeddedService:
         if self.failure is not None:
             raise self.failure
 
+    def require_no_defect(self) -> None:
+        """For work that is done once and watched: raise what stopped the service, and end at the first defect too.
+
+        A service that stays up goes on with its other streams, and tries again.
+
+        Raises:
+            DefectError: a reader crashed, or a worker failed on a message.
+        """
+        self.check()
+        metrics = self.resources.metrics
+        if _total(metrics.reader_crashes):
+            what = self._crash().partition(";")[0] or "reading crashed"
+            raise DefectError(f"{what}; this is a defect, please report it; --verbose shows the trace")
+        if _total(metrics.dead_letters):
+            raise DefectError("a worker failed on a frame; this is a defect, please report it; --verbose shows the trace")
+
+    def _crash(self) -> str:
+        store = self.resources.store
+        statuses = store.statuses([spec.stream_id for spec in store.list_streams()])
+        return next((status.detail for status in statuses if status.reason is FailureReason.INTERNAL), "")
+
     def _start(self, name: str, runnable: Runnable) -> None:
         thread = threading.Thread(target=self._run, args=(name, runnable), name=name, daemon=True)
         self._threads.append(thread)
@@ -104,6 +128,10 @@ class EmbeddedService:
             self.failure = self.failure or error
             self.failed.set()
             self.stop.set()
+
+
+def _total(counter: Counter) -> float:
+    return sum(sample.value for family in counter.collect() for sample in family.samples if sample.name.endswith("_total"))
 
 
 class _Pruner:

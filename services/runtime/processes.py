@@ -8,9 +8,12 @@ from types import FrameType
 
 from moodline.services.alerts.service import AlertService
 from moodline.services.classifier.catalogue import ModelCatalogue
-from moodline.services.runtime.bootstrap import build, open_bus_on_demand, open_prober, open_resources, require_shared_bus
+from moodline.services.liveness import end_when_dead
+from moodline.services.runtime.bootstrap import build, open_bus_on_demand, open_prober, require_shared_bus, wait_for_resources
 from moodline.services.runtime.worker_server import start_worker_server
 from moodline.shared.clock import Clock, SystemClock
+from moodline.shared.clock_offset import ClockWatch
+from moodline.shared.health import Health
 from moodline.shared.metrics import Metrics
 from moodline.shared.push import Pushes
 from moodline.shared.settings import Settings
@@ -38,11 +41,16 @@ def run_worker(kind: str, settings: Settings) -> None:
         MoodlineError: why it could not start or go on.
     """
     require_shared_bus(settings)
-    with open_resources(settings) as resources:
-        stop_on_signal(resources.stop)
-        if settings.worker.metrics_port:
-            start_worker_server(settings.worker.metrics_host, settings.worker.metrics_port, resources.metrics)
-        build(kind, resources).run(resources.stop)
+    metrics, stop = Metrics(settings.worker.stream_metrics), threading.Event()
+    health = Health(metrics, SystemClock())
+    stop_on_signal(stop)
+    if settings.worker.metrics_port:
+        start_worker_server(settings.worker.metrics_host, settings.worker.metrics_port, metrics, health)
+    end_when_dead(health)
+    resources = wait_for_resources(settings, metrics, stop, health, kind)
+    if resources is not None:
+        with resources:
+            build(kind, resources).run(stop)
 
 
 def run_embedded(settings: Settings) -> None:
@@ -89,7 +97,10 @@ def run_api(settings: Settings) -> None:
     stop_on_signal(stop)
     with ExitStack() as stack:
         store = stack.enter_context(closing(open_store(settings.store_url(), retention(settings))))
-        metrics, clock = Metrics(settings.worker.stream_metrics), SystemClock()
+        metrics = Metrics(settings.worker.stream_metrics)
+        watch = stack.enter_context(closing(ClockWatch(store.time_s, SystemClock(), metrics)))
+        watch.start()
+        clock = watch.clock
         intake = Intake(_pushes(stack, store, settings, metrics, clock), open_prober(settings))
         alerts = AlertService(store, settings, metrics, clock)
         catalogue = ModelCatalogue(settings.classifier)

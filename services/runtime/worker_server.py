@@ -9,6 +9,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from prometheus_client import make_wsgi_app
 
 from moodline.shared.errors import SettingsError
+from moodline.shared.health import Health
 from moodline.shared.metrics import Metrics
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -16,36 +17,40 @@ Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 _TEXT: Final = (("Content-Type", "text/plain; charset=utf-8"),)
 
 
-def make_worker_app(metrics: Metrics) -> Application:
+def make_worker_app(metrics: Metrics, health: Health) -> Application:
     """Return the WSGI application: `/healthz`, `/readyz`, and metrics on every other path.
 
-    `/healthz` says that the process answers and asks nobody else: a bus that is away is no reason to restart a worker. `/readyz`
-    says that the worker's loop runs: models are loaded, bus and store were found, and it has not been told to stop.
+    `/healthz` says that the loop turns and no partition stands still, or else what is wrong. A bus that is away is no reason to
+    restart a worker. `/readyz` says that the worker's loop runs and waits for nobody: models are loaded, bus and store are there,
+    and it has not been told to stop.
     """
     exposition: Application = make_wsgi_app(metrics.registry)
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
         if path == "/healthz":
-            start_response("200 OK", list(_TEXT))
-            return [b"ok\n"]
+            return _answer(start_response, "ok", health.problem())
         if path == "/readyz":
-            works = _works(metrics)
-            start_response("200 OK" if works else "503 Service Unavailable", list(_TEXT))
-            return [b"ready\n" if works else b"the worker's loop does not run\n"]
+            stopped = None if _works(metrics) else "the worker's loop does not run"
+            return _answer(start_response, "ready", health.problem() or health.waiting() or stopped)
         return exposition(environ, start_response)
 
     return app
 
 
-def start_worker_server(host: str, port: int, metrics: Metrics) -> Callable[[], None]:
+def _answer(start_response: Callable[..., Any], well: str, problem: str | None) -> list[bytes]:
+    start_response("200 OK" if problem is None else "503 Service Unavailable", list(_TEXT))
+    return [f"{problem or well}\n".encode()]
+
+
+def start_worker_server(host: str, port: int, metrics: Metrics, health: Health) -> Callable[[], None]:
     """Serve in a thread of its own until the returned function is called, or the process ends.
 
     Raises:
         SettingsError: the address cannot be listened on.
     """
     try:
-        server = make_server(host, port, make_worker_app(metrics), _Server, handler_class=_Quiet)
+        server = make_server(host, port, make_worker_app(metrics, health), _Server, handler_class=_Quiet)
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SettingsError(

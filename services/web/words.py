@@ -44,10 +44,8 @@ def span_text(seconds: float) -> str:
 
 
 def why_text(stream: StreamAnswer) -> str:
-    """Return why a stream is not simply working; empty where it is."""
+    """Return why a stream is not simply working, or what its user should know; empty where it simply works."""
     status = stream.status
-    if status.state in (StreamState.LIVE, StreamState.PLAYING, StreamState.ENDED):
-        return ""
     reason = "" if status.reason is None else str(status.reason).replace("_", " ")
     return ": ".join(part for part in (reason, status.detail) if part)
 

@@ -26,6 +26,7 @@ def open_bus(
     partitions: int = 16,
     max_bytes: int = 256 * 1024 * 1024,
     on_trouble: Callable[[], None] | None = None,
+    on_reopened: Callable[[str], None] | None = None,
 ) -> Bus:
     """Open the bus that the URL names.
 
@@ -34,6 +35,7 @@ def open_bus(
         partitions: Partitions of topics that this call's `ensure_topics` creates.
         max_bytes: Bound of the memory bus, per topic.
         on_trouble: Called, from any thread, for every error of the bus that a client itself tries to get over.
+        on_reopened: Called with a topic whose client was replaced, because it failed or stood still.
 
     Raises:
         SettingsError: the URL's scheme is unknown or the adapter's package is not installed.
@@ -48,5 +50,5 @@ def open_bus(
             from moodline.shared.bus.kafka import KafkaBus
         except ModuleNotFoundError as error:
             raise SettingsError(f"kafka:// needs the package {error.name}: pip install 'moodline[kafka]'") from error
-        return KafkaBus(url, partitions=partitions, on_trouble=on_trouble)
+        return KafkaBus(url, partitions=partitions, on_trouble=on_trouble, on_reopened=on_reopened)
     raise SettingsError(f"bus URL scheme {scheme!r} is unknown; use memory:// or kafka://host:port")

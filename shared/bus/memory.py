@@ -83,6 +83,19 @@ class MemoryBus:
         with self.lock:
             return len(self.topic(topic).logs)
 
+    def uncommitted(self, group: str, topic: str, partition: int) -> int:
+        with self.lock:
+            found = self.topic(topic)
+            log, share = found.logs[partition], found.shares.get(group)
+            done = 0 if share is None else share.committed[partition]
+            return log.next_offset - max(done, log.oldest_offset)
+
+    def offset_at(self, topic: str, partition: int, time_ms: int) -> int | None:
+        with self.lock:
+            log = self.topic(topic).logs[partition]
+            records = log.read(log.oldest_offset, len(log))
+        return next((record.position.offset for record in records if record.timestamp_ms >= time_ms), None)
+
     def stored_bytes(self, topic: str) -> int:
         """Return how many bytes a topic holds now, as counted against its bound."""
         with self.lock:
@@ -213,6 +226,17 @@ class MemoryConsumer:
     def ends(self) -> dict[tuple[str, int], int]:
         with self._bus.lock:
             return {(topic, partition): self._topics[topic].logs[partition].next_offset for topic, partition in self._offsets}
+
+    def committed(self) -> dict[tuple[str, int], int]:
+        with self._bus.lock:
+            return {
+                (topic, part): max(self._shares[topic].committed[part], self._topics[topic].logs[part].oldest_offset)
+                for topic, part in self._offsets
+            }
+
+    def standing(self) -> dict[tuple[str, int], float]:
+        """Nothing can stand still here: whoever polls looks at the records themselves."""
+        return {}
 
     def close(self) -> None:
         with self._bus.lock:

@@ -30,6 +30,12 @@ class TracedBus:
     def partitions(self, topic: str) -> int:
         return self._bus.partitions(topic)
 
+    def uncommitted(self, group: str, topic: str, partition: int) -> int:
+        return self._bus.uncommitted(group, topic, partition)
+
+    def offset_at(self, topic: str, partition: int, time_ms: int) -> int | None:
+        return self._bus.offset_at(topic, partition, time_ms)
+
     def close(self) -> None:
         self._bus.close()
         self._tracing.close()
@@ -60,6 +66,12 @@ class _TracedConsumer:
 
     def ends(self) -> Mapping[tuple[str, int], int]:
         return self._consumer.ends()
+
+    def committed(self) -> Mapping[tuple[str, int], int]:
+        return self._consumer.committed()
+
+    def standing(self) -> Mapping[tuple[str, int], float]:
+        return self._consumer.standing()
 
     def close(self) -> None:
         self._consumer.close()

@@ -8,12 +8,15 @@ from moodline.shared.store.base import (
     Claim,
     Document,
     Documents,
+    FrameFailure,
     Mark,
     Notes,
     Progress,
     ProgressStore,
     Registry,
+    RegistryChanges,
     Retention,
+    Standing,
     Store,
     TimelineStore,
     TimelineUpdate,
@@ -27,12 +30,15 @@ __all__ = [
     "Claim",
     "Document",
     "Documents",
+    "FrameFailure",
     "Mark",
     "Notes",
     "Progress",
     "ProgressStore",
     "Registry",
+    "RegistryChanges",
     "Retention",
+    "Standing",
     "Store",
     "TimelineStore",
     "TimelineUpdate",
@@ -45,7 +51,7 @@ def open_store(url: str, retention: Retention) -> Store:
     """Open the store that the URL names.
 
     Args:
-        url: `sqlite:///relative.db`, `sqlite:////absolute.db`, or `redis://[user:password@]host:port/db` (`rediss://` for TLS).
+        url: `sqlite:///relative.db`, `sqlite:////absolute.db`, or one of Redis (`moodline.shared.store.redis_address`).
         retention: How long timeline cells are kept.
 
     Raises:
@@ -57,7 +63,7 @@ def open_store(url: str, retention: Retention) -> Store:
         from moodline.shared.store.sqlite import SqliteStore
 
         return SqliteStore(url, retention)
-    if scheme in ("redis", "rediss"):
+    if scheme.partition("+")[0] in ("redis", "rediss"):
         try:
             from moodline.shared.store.redis import RedisStore
         except ModuleNotFoundError as error:

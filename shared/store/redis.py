@@ -1,4 +1,4 @@
-"""`redis://host:port/db`: the store on a Redis server or cluster, shared by any number of machines."""
+"""`redis://host:port/db`: the store on a Redis server, behind Sentinel or as a cluster, shared by any number of machines."""
 
 import secrets
 from collections.abc import Sequence
@@ -16,7 +16,20 @@ from moodline.shared.errors import (
     StreamExistsError,
     StreamNotFoundError,
 )
-from moodline.shared.store.base import BLOCK_CELLS, ApplyResult, CellRange, Claim, Mark, Progress, Retention, TimelineUpdate
+from moodline.shared.store.base import (
+    BLOCK_CELLS,
+    FAILURES_KEPT,
+    ApplyResult,
+    CellRange,
+    Claim,
+    FrameFailure,
+    Mark,
+    Progress,
+    RegistryChanges,
+    Retention,
+    Standing,
+    TimelineUpdate,
+)
 from moodline.shared.store.cells import SESSION_LIMIT, clamp, kept_s, session_floor_ms
 from moodline.shared.store.records import decode_spec, decode_status, encode_record
 from moodline.shared.store.redis_documents import RedisDocuments
@@ -51,7 +64,7 @@ _bounds = Script("bounds")
 
 
 class RedisStore(RedisDocuments):
-    """The `Store` protocol on plain Redis, 7.0 or later, alone or as a cluster.
+    """The `Store` protocol on plain Redis, 7.0 or later: alone, behind Sentinel, or as a cluster.
 
     Thread-safe. Connects at the first use. While Redis is out of reach, starting, or out of memory, a call is repeated for
     some seconds and then raises `StoreUnavailableError`; repeating is safe for every call, also when only the answer was
@@ -62,7 +75,7 @@ class RedisStore(RedisDocuments):
         """Remember where Redis is.
 
         Args:
-            url: `redis://[user:password@]host:port/db`, or `rediss://` for TLS. Any node of a cluster will do.
+            url: Where Redis is; its forms are in `moodline.shared.store.redis_address`.
             retention: How long cells are kept after they were last written.
             clock: Waits between attempts; the machine's clock unless given.
             retry_s: How long to repeat a call while Redis is out of reach.
@@ -75,7 +88,7 @@ class RedisStore(RedisDocuments):
         self._index_kept_s = max(kept_s(retention, 0), *retention.levels.values())
 
     def __repr__(self) -> str:
-        return f"RedisStore('redis://{self._link.place}')"
+        return f"RedisStore('{self._link.address}')"
 
     # Registry
 
@@ -96,6 +109,10 @@ class RedisStore(RedisDocuments):
         if value is None:
             raise _not_found(stream_id)
         return decode_spec(value)
+
+    def get_many(self, stream_ids: Sequence[str]) -> list[StreamSpec | None]:
+        values = self._link.run([("HGET", stream_keys(name)[0], "spec") for name in stream_ids]) if stream_ids else []
+        return [None if value is None else decode_spec(value) for value in values]
 
     def list_streams(self) -> list[StreamSpec]:
         registrations = _pairs(self._one(("HGETALL", SHARED_KEYS[1])))
@@ -134,6 +151,10 @@ class RedisStore(RedisDocuments):
 
     def version(self) -> int:
         return int(self._shared("version", _CHANGE_LIMIT_MS))
+
+    def changes(self, since: int | None) -> RegistryChanges:
+        version, is_known, *names = self._shared("changes", "" if since is None else since, _CHANGE_LIMIT_MS)
+        return RegistryChanges(int(version), frozenset(name.decode() for name in names) if is_known else None)
 
     def _create(self, change: str, spec: StreamSpec) -> bool:
         for _ in range(_ATTEMPTS):
@@ -176,10 +197,23 @@ class RedisStore(RedisDocuments):
         values = self._link.run([("HGET", stream_keys(name)[0], "status") for name in stream_ids]) if stream_ids else []
         return [StreamStatus() if value is None else decode_status(value) for value in values]
 
+    def add_failure(self, stream_id: str, session: int, seq: int, letter: str) -> None:
+        self._on_stream(stream_id, "failed", session, seq, letter, FAILURES_KEPT)
+
+    def failures(self, stream_id: str) -> list[FrameFailure]:
+        value = self._one(("HGET", stream_keys(stream_id)[0], "failed"))
+        rows = [] if value is None else msgspec.json.decode(value, type=list[tuple[str, int, str, str]])
+        return sorted(FrameFailure(int(seq), tries, int(session), letter) for seq, tries, session, letter in rows)
+
     def load(self, stream_ids: Sequence[str]) -> list[Progress | None]:
         fields = ("fence", "mark", "final", "position", "state", "event_time_us")
         rows = self._link.run([("HMGET", stream_keys(name)[0], *fields) for name in stream_ids]) if stream_ids else []
         return [_progress(*row) for row in rows]
+
+    def standings(self, stream_ids: Sequence[str]) -> list[Standing | None]:
+        fields = ("fence", "mark", "final", "event_time_us")
+        rows = self._link.run([("HMGET", stream_keys(name)[0], *fields) for name in stream_ids]) if stream_ids else []
+        return [_standing(*row) for row in rows]
 
     def apply(self, updates: Sequence[TimelineUpdate]) -> list[ApplyResult]:
         answers = self._link.run([self._apply_call(update) for update in updates]) if updates else []
@@ -242,6 +276,9 @@ class RedisStore(RedisDocuments):
 
     # The adapter itself
 
+    def time_s(self) -> float | None:
+        return int(self._shared("time")) / 1e6
+
     def ping(self) -> None:
         schema = self._one(("HGET", SHARED_KEYS[0], "schema"))
         if schema is not None and int(schema) > SCHEMA_VERSION:
@@ -303,6 +340,14 @@ def _mark(text: bytes | None) -> Mark | None:
         return None
     session, _, seq = text.partition(b":")
     return Mark(int(session), int(seq))
+
+
+def _standing(fence: bytes | None, mark: bytes | None, final: bytes | None, event: bytes | None) -> Standing | None:
+    if fence is None or int(fence) == SESSION_LIMIT:
+        return None
+    if mark is None or event is None:
+        return Standing(fence=int(fence))
+    return Standing(mark=_mark(mark), final=final == b"1", fence=int(fence), last_event_time_us=int(event))
 
 
 def _progress(

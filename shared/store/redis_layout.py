@@ -12,6 +12,7 @@ of its own, which begins with `_` too.
 | `moodline:{_}` | hash | newest session given, version of the registry, schema |
 | `moodline:{_}:ids` | hash | id of every stream, with the number of its registration |
 | `moodline:{_}:changes` | hash | changes of the registry that are under way |
+| `moodline:{_}:done` | stream | newest changes of the registry: version before, streams; the entry's id is the version after |
 | `moodline:{_}:notes` | hash | small values by name, such as which model is active |
 | `moodline:{_keys}:documents` | hash | documents of a kind by key: revision, change and value, with spaces between |
 | `moodline:{_keys}:revision` | string | newest revision given to a document of the kind |
@@ -35,7 +36,7 @@ _NUMBER_DIGITS: Final = 13
 _NUMBER_ZERO: Final = 2**48
 """Added to block numbers, so that those of negative indices sort before the others."""
 
-SHARED_KEYS: Final = ("moodline:{_}", "moodline:{_}:ids", "moodline:{_}:changes")
+SHARED_KEYS: Final = ("moodline:{_}", "moodline:{_}:ids", "moodline:{_}:changes", "moodline:{_}:done")
 NOTES_KEY: Final = "moodline:{_}:notes"
 
 

@@ -1,6 +1,7 @@
 """What every store promises of streams and their progress, proved on SQLite, on Redis, and on a Redis cluster."""
 
 import threading
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -8,9 +9,9 @@ import pytest
 
 from moodline.shared.bus.base import Position
 from moodline.shared.errors import RevisionConflictError, StoreError, StreamExistsError, StreamNotFoundError
-from moodline.shared.store import ApplyResult, Cell, Mark, Progress, Store, dump
+from moodline.shared.store import ApplyResult, Cell, FrameFailure, Mark, Progress, Standing, Store, dump
 from moodline.shared.streams import FailureReason, StreamState, StreamStatus
-from tests.support.stores import LEVELS_S, NOW_S, NOW_US, Backend, Writer, spec, update
+from tests.support.stores import LEVELS_S, NOW_S, NOW_US, Backend, SqliteBackend, Writer, spec, update
 
 NOW_MS = int(NOW_S * 1000)
 EVERYWHERE = 2**53
@@ -99,6 +100,43 @@ class TestRegistry:
         store.set_status("yard", writer.session, StreamStatus())
         assert other.version() == before == store.version()
         other.close()
+
+    def test_changes_name_the_streams_that_changed_since_a_version(self, backend: Backend, store: Store) -> None:
+        other = backend.open()
+        version, names = other.changes(None)
+        assert names is None, "who knows nothing must read everything"
+        assert other.changes(version) == (version, frozenset())
+        for action, changed in (
+            (lambda: store.add(spec("lobby")), "lobby"),
+            (lambda: store.add(spec("yard")), "yard"),
+            (lambda: store.replace(spec("lobby", paused=True)), "lobby"),
+            (lambda: store.remove("yard"), "yard"),
+        ):
+            action()
+            before, (version, names) = version, other.changes(version)
+            assert names == {changed}
+            assert version > before
+            assert version == store.version()
+        assert other.changes(before)[1] == {"yard"}, "it can be asked again"
+        store.set_status("lobby", store.claim("lobby", NOW_S).session, StreamStatus())
+        assert other.changes(version) == (version, frozenset()), "what a reader writes is no change of a definition"
+        other.close()
+
+    def test_changes_of_a_version_that_is_too_old_or_was_never_given_are_unknown(self, store: Store) -> None:
+        store.add(spec("lobby"))
+        first, _ = store.changes(None)
+        assert store.changes(first + 10**15).stream_ids is None, "the store lost the version that was known"
+        changed = store.get("lobby")
+        for _ in range(5100):
+            changed = store.replace(changed)
+        version, names = store.changes(first)
+        assert names is None
+        assert store.changes(version) == (version, frozenset())
+
+    def test_many_streams_are_returned_in_the_order_asked_for(self, store: Store) -> None:
+        assert store.get_many([]) == []
+        lobby, yard = store.add(spec("lobby")), store.add(spec("yard"))
+        assert store.get_many(["yard", "nobody", "lobby"]) == [yard, None, lobby]
 
     def test_of_many_at_once_one_adds_one_changes_one_removes(self, backend: Backend) -> None:
         stores = [backend.open() for _ in range(THREADS)]
@@ -240,6 +278,35 @@ class TestStatus:
         assert store.statuses(["lobby"])[0].state is StreamState.PAUSED
 
 
+class TestFailures:
+    def test_a_failure_counts_once_for_each_session(self, store: Store) -> None:
+        store.add(spec("lobby"))
+        first = store.claim("lobby", NOW_S).session
+        assert store.failures("lobby") == []
+        for _ in range(2):
+            store.add_failure("lobby", first, 7, "ä: one")
+        store.add_failure("lobby", first, 3, "three")
+        assert store.failures("lobby") == [FrameFailure(3, 1, first, "three"), FrameFailure(7, 1, first, "ä: one")]
+        second = store.claim("lobby", NOW_S).session
+        store.add_failure("lobby", second, 7, "two")
+        store.add_failure("lobby", first, 7, "late")
+        assert store.failures("lobby")[1] == FrameFailure(7, 2, second, "two")
+
+    def test_failures_go_with_their_stream_and_their_number_is_bounded(self, store: Store) -> None:
+        store.add_failure("nobody", 2**50, 7, "x")
+        assert store.failures("nobody") == []
+        store.add(spec("lobby"))
+        session = store.claim("lobby", NOW_S).session
+        for seq in range(40):
+            store.add_failure("lobby", session, seq, "x")
+        assert [failure.seq for failure in store.failures("lobby")] == list(range(8, 40))
+        store.remove("lobby")
+        store.add(spec("lobby"))
+        assert store.failures("lobby") == []
+        store.add_failure("lobby", session, 7, "of the former stream")
+        assert store.failures("lobby") == []
+
+
 class TestApply:
     def test_an_update_is_loaded_as_it_was_written(self, store: Store) -> None:
         writer = Writer(store, "lobby")
@@ -251,6 +318,11 @@ class TestApply:
         expected = Progress(mark=step.mark, final=True, position=position, state=state, fence=fence.fence, last_event_time_us=-1)
         assert store.load(["nobody", "lobby", "lobby"]) == [None, expected, expected]
         assert store.load([]) == []
+        known = Standing(
+            mark=expected.mark, final=expected.final, fence=expected.fence, last_event_time_us=expected.last_event_time_us
+        )
+        assert store.standings(["nobody", "lobby", "lobby"]) == [None, known, known]
+        assert store.standings([]) == []
         assert store.apply([]) == []
 
     def test_a_writer_that_saw_another_mark_changes_nothing(self, store: Store) -> None:
@@ -352,3 +424,13 @@ class TestNotes:
         store.set_note("model", b"new")
         assert store.version() == before
         assert store.list_streams() == []
+
+
+def test_the_store_tells_the_time_of_its_host_unless_that_is_this_machine(backend: Backend, store: Store) -> None:
+    before_s = time.time()
+    told_s = store.time_s()
+    if isinstance(backend, SqliteBackend):
+        assert told_s is None
+    else:
+        assert told_s is not None
+        assert before_s - 0.001 <= told_s <= time.time() + 0.001

@@ -160,16 +160,21 @@ class TestDiedInTheMiddle:
     ) -> None:
         dying = through(proxy, redis_backend, retry_s=0.0)
         dying.ping()
-        before = store.version()
+        before, (known, _) = store.version(), store.changes(None)
         # The definition is written, and the process dies before it can say so.
         proxy.lose(2, stay_dead=True)
         assert isinstance(outcome(lambda: dying.add(spec("lobby"))), StoreUnavailableError)
         assert store.get("lobby") == spec("lobby")
         assert len({before, store.version(), store.version()}) == 3, "as long as it may still go on, readers look each time"
+        for _ in range(2):
+            known, names = store.changes(known)
+            assert names == {"lobby"}, "the same for those who ask what has changed"
         redis_backend.admin.hdel("moodline:{_}:ids", "lobby")
         monkeypatch.setattr("moodline.shared.store.redis._CHANGE_LIMIT_MS", -1)
-        store.version()
+        assert store.changes(known).stream_ids == {"lobby"}
         assert store.version() == store.version()
+        known = store.changes(known).version
+        assert store.changes(known) == (store.version(), frozenset())
         assert [stream.stream_id for stream in store.list_streams()] == ["lobby"]
         dying.close()
 

@@ -24,7 +24,7 @@ class Aggregator:
     def __init__(self, store: Store) -> None:
         self.metrics = Metrics()
         self.stage = AggregatorStage(store.load, AggregatorSettings(), self.metrics)
-        self.sink = TimelineSink(store, self.stage, self.metrics, SystemClock())
+        self.sink = TimelineSink(store, self.stage, self.metrics, SystemClock(), lambda *_: 0)
 
     def handle(self, batch: Sequence[Received]) -> list[Position]:
         return self.sink.write(self.stage.process(batch, 0.0))

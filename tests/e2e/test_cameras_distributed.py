@@ -15,7 +15,7 @@ from moodline.shared.timeline import TimelineQuery, timeline
 from tests.support.cluster import Cluster, WorkerProcess
 from tests.support.servers import KafkaServer, RedisServer, wait_until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.quiet, pytest.mark.kafka, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(600)]
 
 CANARY = "c4n4ry-s3cr3t"
 KEY = new_key()

@@ -8,6 +8,7 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -109,6 +110,38 @@ def test_views_answer_like_their_copies(model: Model) -> None:
     assert np.array_equal(model.predict(view), model.predict(view.copy()))
 
 
+def with_mirror(folder: Path) -> Path:
+    """Write the shipped model anew, as one that looks at each face twice."""
+    folder.mkdir()
+    (folder / WEIGHTS).write_bytes((SHIPPED_MODEL / WEIGHTS).read_bytes())
+    manifest = json.loads((SHIPPED_MODEL / MANIFEST).read_text()) | {"name": folder.name, "views": "mirror"}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    return folder
+
+
+def test_a_mirrored_model_gives_a_face_and_its_mirror_image_one_answer(engine: dict[str, Any], tmp_path: Path) -> None:
+    model = open_model(ClassifierSettings(model=str(with_mirror(tmp_path / "twice")), batch_size=8, threads=2, **engine))
+    crops = make_crops(40, seed=4)
+    answer = model.predict(crops)
+    assert (model.name, answer.dtype) == ("twice", np.float32)
+    assert (quantised(answer).sum(1) == 65535).all()
+    assert model.predict(crops[:, :, ::-1]).tobytes() == answer.tobytes()
+    alone = np.concatenate([model.predict(crops[index : index + 1]) for index in range(len(crops))])
+    assert alone.tobytes() == answer.tobytes()
+    assert model.predict(crops[::-1]).tobytes() == answer[::-1].tobytes()
+    with pytest.raises(ModelError, match="crops must be uint8"):
+        model.predict(crops[:, :47])
+    model.close()
+
+
+def test_other_views_are_refused(tmp_path: Path) -> None:
+    folder = with_mirror(tmp_path / "many")
+    manifest = json.loads((folder / MANIFEST).read_text()) | {"views": "ten"}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(ModelError, match="views"):
+        load_artefact(folder)
+
+
 _DIGEST = """
 import hashlib, sys
 sys.path.insert(0, {root!r})
@@ -123,13 +156,19 @@ model.close()
 
 def test_other_processes_and_numbers_of_threads_answer_the_same(model: Model, engine: dict[str, Any], repo: Path) -> None:
     expected = hashlib.sha256(model.predict(make_crops(100)).tobytes()).hexdigest()
-    for threads in (1, 3):
-        script = _DIGEST.format(root=str(repo), threads=threads, engine=engine)
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=200, check=False
-        )
-        assert done.stdout.strip() == expected, done.stderr
-        assert done.stderr == "", "a start is not quiet"
+    scripts = [_DIGEST.format(root=str(repo), threads=threads, engine=engine) for threads in (1, 3)]
+    commands = [(sys.executable, "-W", "error", "-c", script) for script in scripts]
+    with ExitStack() as stack:
+        pipe = subprocess.PIPE
+        started = [stack.enter_context(subprocess.Popen(each, stdout=pipe, stderr=pipe, text=True)) for each in commands]
+        try:
+            said = [process.communicate(timeout=250) for process in started]
+        finally:
+            for process in started:
+                process.kill()
+    for digest, complaints in said:
+        assert digest.strip() == expected, complaints
+        assert complaints == "", "a start is not quiet"
 
 
 def changed(tmp_path: Path, change: Any = None, weights: list[np.ndarray] | None = None) -> Path:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.redis
 def limited_url(repo: Path, private_redis: RedisServer) -> str:
     """A URL of the user that the page makes, on a server whose default user is off."""
     page = (repo / "docs/operations.md").read_text()
-    (line,) = re.findall(r"^ACL SETUSER (moodline .*)$", page, re.MULTILINE)
+    (line,) = re.findall(r"^ACL SETUSER (moodline .*~moodline:.*)$", page, re.MULTILINE)
     with redis.Redis(port=private_redis.port) as admin:
         admin.execute_command("ACL", "SETUSER", *line.split())
     return f"redis://moodline:WORD@127.0.0.1:{private_redis.port}/0"

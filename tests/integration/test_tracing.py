@@ -20,6 +20,7 @@ from moodline.services.runtime.bootstrap import WORKERS, Resources, build, open_
 from moodline.shared.bus import ConsumerSettings, open_bus
 from moodline.shared.bus.traced import TracedBus
 from moodline.shared.clock import SystemClock
+from moodline.shared.health import Health
 from moodline.shared.messages import ALL_TOPICS, Frame, Hop, Lane, encode, topic
 from moodline.shared.metrics import Metrics
 from moodline.shared.settings import Settings, TracingSettings
@@ -98,7 +99,8 @@ def test_every_traced_frame_is_one_trace_with_the_right_parents(bus_url: str, tm
     bus = TracedBus(open_bus(bus_url, partitions=4), tracing)
     bus.ensure_topics(ALL_TOPICS)
     store = open_store(settings.store_url(), retention(settings))
-    with pipeline(Resources(settings, bus, store, Metrics(), SystemClock())) as resources:
+    metrics = Metrics()
+    with pipeline(Resources(settings, bus, store, metrics, SystemClock(), Health(metrics, SystemClock()))) as resources:
         analyse(resources, stream)
         wait_until(lambda: all(set(CHAIN) == set(trace) for trace in traces(exporter.get_finished_spans(), stream).values()))
         found = traces(exporter.get_finished_spans(), stream)

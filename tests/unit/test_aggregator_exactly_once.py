@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 
 from moodline.services.aggregator.sink import TimelineSink
 from moodline.services.aggregator.stage import AggregatorStage
-from moodline.shared.bus.base import OLDEST, Position
+from moodline.shared.bus.base import Position
 from moodline.shared.messages import Emotions, End, FaceEmotion, Lane, SkipReason
 from moodline.shared.metrics import Metrics
 from moodline.shared.settings import AggregatorSettings
 from moodline.shared.stage import Received
 from moodline.shared.store.base import ApplyResult, Mark, Progress, TimelineUpdate
 from moodline.shared.timeline import LEVELS_S, SECOND_US, Bucket, merge_all, unpack
+from tests.support.clocks import StillClock
 
 PLACE = ("moodline.emotions.file.v1", 0)
 SETTINGS = AggregatorSettings(smoothing_ms=700, track_lost_ms=900)
@@ -66,16 +67,6 @@ class StubStore:
         self.cells = {stream_id: dict(series) for stream_id, series in cells.items()}
 
 
-class StubClock:
-    def now_s(self) -> float:
-        return 0.0
-
-    def monotonic_s(self) -> float:
-        return 0.0
-
-    def sleep(self, seconds: float) -> None: ...
-
-
 @dataclass
 class World:
     store: StubStore
@@ -94,7 +85,8 @@ class Worker:
         self.at = self.world.committed
         metrics = Metrics()
         self.stage = AggregatorStage(self.world.store.load, SETTINGS, metrics)
-        self.sink = TimelineSink(self.world.store, self.stage, metrics, StubClock())  # type: ignore[arg-type]
+        # All that is in the log was produced since the session began.
+        self.sink = TimelineSink(self.world.store, self.stage, metrics, StillClock(), lambda *_: 0)  # type: ignore[arg-type]
 
     def step(self, records: int, die_before_commit: bool = False) -> bool:
         """Do one turn; False when there was nothing to read."""
@@ -107,7 +99,7 @@ class Worker:
             (position,) = rewinds
             assert position[:2] == PLACE
             assert position.offset < self.at + records, "never forward"
-            self.at = 0 if position.offset == OLDEST else position.offset
+            self.at = position.offset
         else:
             self.at += len(taken)
             self.world.committed = self.at

@@ -14,6 +14,7 @@ from moodline.shared.metrics import Metrics
 from moodline.shared.settings import AggregatorSettings
 from moodline.shared.stage import Apply, Output, Received, Rewind
 from moodline.shared.store.base import ApplyResult, Mark, Progress, TimelineUpdate
+from tests.support.clocks import StillClock
 
 PLACE = ("moodline.emotions.file.v1", 3)
 
@@ -39,21 +40,17 @@ class StubStore:
         return [self.result for _ in updates]
 
 
-class StubClock:
-    def now_s(self) -> float:
-        return 12.5
-
-    def monotonic_s(self) -> float:
-        return 0.0
-
-    def sleep(self, seconds: float) -> None: ...
-
-
 class World:
     def __init__(self) -> None:
         self.store, self.metrics = StubStore(), Metrics()
         self.stage = AggregatorStage(self.store.load, AggregatorSettings(), self.metrics)
-        self.sink = TimelineSink(self.store, self.stage, self.metrics, StubClock())  # type: ignore[arg-type]
+        self.looked_up: list[tuple[str, int, int]] = []
+        self.found: int | None = 4
+        self.sink = TimelineSink(self.store, self.stage, self.metrics, StillClock(12.5), self._offset_at)  # type: ignore[arg-type]
+
+    def _offset_at(self, topic: str, partition: int, time_ms: int) -> int | None:
+        self.looked_up.append((topic, partition, time_ms))
+        return self.found
 
     def outputs(self, *streams: str, offset: int = 20, seq: int = 0) -> list[Output]:
         """Return what the stage makes of one frame of each stream, at neighbouring offsets."""
@@ -110,8 +107,8 @@ def test_capture_time_is_no_part_of_an_update() -> None:
         (Position(*PLACE, 19), [Position(*PLACE, 20)]),
         (Position(*PLACE, 20), []),
         (Position(*PLACE, 500), []),
-        (Position(PLACE[0], 4, 7), [Position(*PLACE, OLDEST)]),
-        (None, [Position(*PLACE, OLDEST)]),
+        (Position(PLACE[0], 4, 7), [Position(*PLACE, 4)]),
+        (None, [Position(*PLACE, 4)]),
     ],
 )
 def test_a_refused_update_reads_again_from_where_the_store_stands_and_never_forward(
@@ -174,3 +171,18 @@ def test_a_store_out_of_reach_is_the_workers_business_and_writing_can_be_repeate
     world.store.is_away = False
     assert world.sink.write(outputs) == []
     assert [update.mark for update in world.store.applied] == [Mark(10, 0)]
+
+
+def test_where_the_store_names_no_place_it_is_read_again_from_the_session_on_less_a_minute() -> None:
+    world = World()
+    assert refuse(world, ApplyResult.STALE, Progress()) == [Position(*PLACE, 4)]
+    assert world.looked_up == [(*PLACE, 10 - 60_000)]
+
+
+@pytest.mark.parametrize(("found", "offset"), [(4, 4), (20, 20), (500, 20), (None, 20)])
+def test_a_rewind_to_a_time_is_looked_up_and_never_goes_forward(found: int | None, offset: int) -> None:
+    world = World()
+    world.found = found
+    assert world.sink.write([Rewind(Position(*PLACE, 20), 7_000)]) == [Position(*PLACE, offset)]
+    assert world.looked_up == [(*PLACE, 7_000)]
+    assert world.sink.write([Rewind(Position(*PLACE, 20), 7_000), Rewind(Position(*PLACE, 2))]) == [Position(*PLACE, 2)]

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from moodline.services.aggregator.stage import AggregatorStage
-from moodline.shared.bus.base import OLDEST, Position
+from moodline.shared.bus.base import Position
 from moodline.shared.errors import MessageError, StoreError, StoreUnavailableError
 from moodline.shared.messages import Emotions, End, FaceEmotion, Frame, Lane, Message, SkipReason
 from moodline.shared.metrics import Metrics
@@ -215,18 +215,61 @@ def test_nothing_is_ever_added_after_a_hole_in_a_file() -> None:
     assert world.total().skipped == (0, 0, 0, 0)
 
 
-def test_a_gap_before_the_first_frame_reads_everything_that_is_kept() -> None:
+def times(outputs: list[Output]) -> list[tuple[Position, int | None]]:
+    return [(output.position, output.since_ms) for output in outputs if isinstance(output, Rewind)]
+
+
+CLAIMED_MS = START_US // 1000 - 5000
+"""A session that began 5 s before the streams' first frames."""
+MARGIN_MS = 60_000
+
+
+@pytest.mark.parametrize("ahead_ms", [0, 3_600_000, -3_600_000])
+def test_a_gap_before_the_first_frame_reads_again_from_the_claim_on_whatever_the_clock_of_the_bus_says(ahead_ms: int) -> None:
     world = World()
-    assert rewinds(world.receive(frame(3), offset=100)) == [Position(TOPIC[Lane.FILE], 0, OLDEST)]
+    message, produced_ms = frame(3, session=CLAIMED_MS), START_US // 1000 + 900 + ahead_ms
+    place = Position(TOPIC[Lane.FILE], 0, 100)
+    outputs = world.stage.process([Received(message, place, produced_ms)], 0.0)
+    # Captured 5.6 s after the claim.
+    assert times(outputs) == [(place, produced_ms - 5600 - MARGIN_MS)]
+
+
+def test_a_session_number_ahead_of_its_claim_does_not_move_the_rewind_forward() -> None:
+    world = World()
+    assert times(world.receive(frame(3, session=2 * CLAIMED_MS), offset=100)) == [
+        (Position(TOPIC[Lane.FILE], 0, 100), START_US // 1000 + 600 - MARGIN_MS)
+    ]
 
 
 def test_a_mark_from_another_partition_or_beyond_says_nothing_about_where_to_read() -> None:
+    since_ms = CLAIMED_MS - MARGIN_MS
     world = World()
-    world.receive(frame(0), offset=50)
-    assert rewinds(world.receive(frame(2), offset=99, partition=1)) == [Position(TOPIC[Lane.FILE], 1, OLDEST)]
+    world.receive(frame(0, session=CLAIMED_MS), offset=50)
+    outputs = world.receive(frame(2, session=CLAIMED_MS), offset=99, partition=1)
+    assert times(outputs) == [(Position(TOPIC[Lane.FILE], 1, 99), since_ms)]
     again = World()
-    again.receive(frame(0), offset=50)
-    assert rewinds(again.receive(frame(2), offset=7)) == [Position(TOPIC[Lane.FILE], 0, OLDEST)]
+    again.receive(frame(0, session=CLAIMED_MS), offset=50)
+    assert times(again.receive(frame(2, session=CLAIMED_MS), offset=7)) == [(Position(TOPIC[Lane.FILE], 0, 7), since_ms)]
+
+
+def test_of_a_live_stream_nothing_before_its_last_frame_is_missing() -> None:
+    world = World()
+    world.receive(frame(0, lane=Lane.LIVE, session=CLAIMED_MS), offset=50)
+    outputs = world.receive(frame(2, lane=Lane.LIVE, session=CLAIMED_MS), offset=7)
+    assert times(outputs) == [(Position(TOPIC[Lane.LIVE], 0, 7), START_US // 1000 - MARGIN_MS)]
+
+
+def test_a_stream_that_is_registered_again_within_a_second_has_no_hole() -> None:
+    world = World("other")
+    world.receive(frame(7, session=CLAIMED_MS))
+    assert world.dropped("unknown") == 1
+    world.receive(frame(8, session=CLAIMED_MS))
+    assert world.loads == [["a"]], "what is not registered is asked for once a second"
+    world.progress["a"] = Progress(fence=CLAIMED_MS + 100)
+    # No second has passed, and its first frames under the new claim arrive.
+    outputs = world.receive(frame(0, session=CLAIMED_MS + 200), frame(1, session=CLAIMED_MS + 200))
+    assert updates(outputs)[0].mark == Mark(CLAIMED_MS + 200, 1)
+    assert rewinds(outputs) == []
 
 
 def test_gaps_of_one_partition_are_one_rewind_to_the_smallest_offset() -> None:

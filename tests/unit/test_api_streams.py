@@ -496,3 +496,15 @@ def test_a_stream_that_is_not_there(world: ApiWorld, method: str, path: str, str
     code = answer.json()["error"]["code"]
     assert (answer.status_code, code) in {(404, "stream_not_found"), (404, "not_found")}
     assert code == "stream_not_found" or "%2f" in stream_id
+
+
+def test_a_standstill_and_a_skewed_clock_show_in_the_state(world: ApiWorld) -> None:
+    world.add("lobby")
+    world.say("lobby", state=StreamState.STALLED, detail="they wait for the detector", host_clock_ahead_ms=3200)
+    status = world.get("/streams/lobby").json()["status"]
+    assert (status["state"], status["detail"]) == ("stalled", "they wait for the detector")
+    world.say("lobby", state=StreamState.PLAYING, host_clock_ahead_ms=-3200)
+    detail = world.get("/streams/lobby").json()["status"]["detail"]
+    assert detail == "the clock of the host that reads this stream is 3.2 s behind the store's; set both by NTP"
+    world.say("lobby", state=StreamState.PLAYING, host_clock_ahead_ms=400)
+    assert world.get("/streams/lobby").json()["status"]["detail"] == ""

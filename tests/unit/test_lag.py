@@ -12,23 +12,10 @@ from moodline.shared.messages import ALL_TOPICS, Emotions, Hop, Lane, encode, to
 from moodline.shared.metrics import Metrics
 from moodline.shared.stage import Output, Received
 from moodline.shared.worker import Worker, WorkerOptions
+from tests.support.clocks import SleepingClock
 
 TOPIC = topic(Hop.EMOTIONS, Lane.FILE)
 PLACE = (TOPIC, 0)
-
-
-class StubClock:
-    def __init__(self) -> None:
-        self.time_s = 1000.0
-
-    def now_s(self) -> float:
-        return self.time_s
-
-    def monotonic_s(self) -> float:
-        return self.time_s
-
-    def sleep(self, seconds: float) -> None:
-        self.time_s += seconds
 
 
 def record(offset: int, at_ms: int, partition: int = 0) -> Record:
@@ -104,7 +91,7 @@ class Rig:
     """A worker that takes two messages at a time from a memory bus."""
 
     def __init__(self) -> None:
-        self.clock, self.metrics, self.stage, self.stop = StubClock(), Metrics(), StubStage(), StubStop()
+        self.clock, self.metrics, self.stage, self.stop = SleepingClock(), Metrics(), StubStage(), StubStop()
         bus = MemoryBus(partitions=1, max_bytes=1_000_000, clock=self.clock)
         bus.ensure_topics(ALL_TOPICS)
         self.producer = bus.open_producer()

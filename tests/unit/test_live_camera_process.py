@@ -99,8 +99,8 @@ def test_a_mistake_of_ours_is_told_by_type_and_place_without_its_message(host: C
     assert isinstance(records[0], Opened)
     failed = records[-1]
     assert isinstance(failed, Failed)
-    assert failed.reason is FailureReason.CORRUPT
-    assert failed.detail.startswith("internal error KeyError at camera_doubles.py:")
+    assert failed.reason is FailureReason.INTERNAL
+    assert failed.detail.startswith("KeyError at camera_doubles.py:")
     assert CANARY not in repr(records)
 
 

@@ -254,6 +254,20 @@ def test_no_frames_for_half_of_the_time_out_is_stalled_and_frames_heal_it(yard: 
     assert yard.count("frames_decoded_total") == 2
 
 
+def test_a_camera_whose_timeline_stands_still_is_stalled_until_it_moves(yard: Yard) -> None:
+    thread = yard.start()
+    link = yard.link()
+    link.say(OPENED, sample(0), stats(decoded=1, last_frame_us=1))
+    yard.wait(lambda: yard.count("frames_decoded_total") == 1)
+    thread.timeline_stands("frames wait for the classifier")
+    link.say(stats(decoded=2, last_frame_us=2))
+    yard.wait(lambda: yard.status.state is StreamState.STALLED)
+    assert yard.status.detail == "frames wait for the classifier"
+    thread.timeline_stands("")
+    link.say(stats(decoded=3, last_frame_us=3))
+    yard.wait(lambda: yard.status.state is StreamState.LIVE)
+
+
 def test_what_was_measured_is_in_the_registry_and_in_the_metrics(yard: Yard) -> None:
     yard.start()
     link = yard.link()
@@ -399,6 +413,16 @@ def test_a_bug_takes_down_one_connection_and_its_message_stays_out_of_everything
     assert "camera.crashed" in logged
     assert CANARY not in logged
     assert CANARY not in str(msgspec.to_builtins(yard.status))
+
+
+def test_a_bug_that_comes_again_and_again_says_so_and_is_counted(yard: Yard) -> None:
+    yard.start()
+    for _ in range(2):
+        yard.link().say(Failed(reason=FailureReason.INTERNAL, detail="KeyError at decoder.py:7"))
+    yard.wait(lambda: "in the same way 2 times" in yard.status.detail)
+    assert (yard.status.state, yard.status.reason) == (StreamState.BACKING_OFF, FailureReason.INTERNAL)
+    assert "(KeyError at decoder.py:7)" in yard.status.detail
+    assert yard.metrics.registry.get_sample_value("moodline_reader_crashes_total", {"lane": "live"}) == 2
 
 
 def test_stopping_ends_the_process_at_once_and_leaves_the_stream_to_others(yard: Yard) -> None:

@@ -9,7 +9,7 @@ from moodline.shared.emotions import EMOTIONS
 from moodline.shared.errors import DataError, ImageError
 from moodline.training.data import Dataset, Split, cleaned, load_data, load_split
 from moodline.training.data_report import report_data
-from moodline.training.votes import load_votes, voted_targets
+from moodline.training.votes import load_votes, people, voted_targets
 
 USAGES = ("Training", "PublicTest", "PrivateTest")
 
@@ -127,7 +127,7 @@ def test_the_csv_is_read_as_published(tmp_path: Path) -> None:
     data = load_data(make_csv(tmp_path / "fer2013.csv", rows))
     assert data.part("train").labels.tolist() == [0, 3, 6]
     assert data.part("validation").labels.tolist() == [1, 4]
-    assert data.part("train").names == ("fer0000000.png", "fer0000003.png", "fer0000006.png")
+    assert data.part("train").names == ("row 0", "row 3", "row 6")
     assert (data.part("test").images[0] == grey(2)).all()
 
 
@@ -196,18 +196,74 @@ def test_cleaning_drops_what_cannot_teach() -> None:
 VOTES_HEADER = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
 
 
-def test_votes_become_distributions(tmp_path: Path) -> None:
-    path = tmp_path / "fer2013new.csv"
-    path.write_text(
-        f"{VOTES_HEADER}\nTraining,fer0000000.png,4,0,0,1,3,0,0,2,0,0\nTraining,,0,0,0,0,0,0,0,0,0,10\n"
-        "Training,fer0000002.png,0,0,0,0,0,0,0,10,0,0\n"
-    )
-    votes = load_votes(path)
-    assert list(votes) == ["fer0000000.png"]  # one has no name, one no vote for any of the seven
-    split = Split(np.stack([grey(0), grey(2)]), np.array([0, 2], np.int64), ("fer0000000.png", "fer0000002.png"))
-    targets = voted_targets(split, votes, 0.5)
-    assert targets[0] == pytest.approx([0.5 + 0.5 * 3 / 8, 0, 0, 0, 0.5 / 8, 0, 0.5 * 4 / 8])
+def write_votes(path: Path, rows: list[tuple[str, tuple[int, ...]]]) -> Path:
+    """Write a FER+ CSV of image names and their ten counts, in the order of the header."""
+    lines = [f"Training,{name},{','.join(str(count) for count in counts)}" for name, counts in rows]
+    path.write_text("\n".join([VOTES_HEADER, *lines]) + "\n")
+    return path
+
+
+def named_split(names: tuple[str, ...], labels: list[int]) -> Split:
+    return Split(np.stack([grey(index) for index in range(len(names))]), np.array(labels, np.int64), names)
+
+
+def test_votes_and_the_label_share_a_target(tmp_path: Path) -> None:
+    votes = load_votes(write_votes(tmp_path / "votes.csv", [("a.jpg", (4, 0, 0, 1, 3, 0, 0, 0, 0, 0))]))
+    targets, weights = voted_targets(named_split(("a.jpg", "other.jpg"), [0, 2]), votes, 0.75, 0.1)
+    assert targets[0] == pytest.approx([0.25 + 0.75 * 3 / 8, 0, 0, 0, 0.75 / 8, 0, 0.75 * 4 / 8])
     assert targets[1].tolist() == np.eye(7)[2].tolist()
+    assert weights.tolist() == pytest.approx([1, 0.1])  # FER+ left the second image out
+
+
+def test_an_image_counts_less_where_people_see_none_of_the_classes(tmp_path: Path) -> None:
+    rows = [
+        ("contempt.jpg", (2, 0, 0, 0, 3, 0, 0, 5, 0, 0)),
+        ("unknown.jpg", (4, 0, 0, 0, 0, 0, 0, 0, 4, 0)),
+        ("no-face.jpg", (0, 0, 0, 0, 0, 0, 0, 0, 0, 10)),
+        ("some-doubt.jpg", (8, 0, 0, 0, 0, 0, 0, 1, 1, 0)),
+    ]
+    votes = load_votes(write_votes(tmp_path / "votes.csv", rows))
+    split = named_split(tuple(name for name, _ in rows), [0, 6, 6, 6])
+    targets, weights = voted_targets(split, votes, 1.0, 0.2)
+    assert weights.tolist() == pytest.approx([0.2, 0.2, 0.2, 0.8])
+    assert targets[0] == pytest.approx([0.6, 0, 0, 0, 0, 0, 0.4])
+    assert targets[2].tolist() == np.eye(7)[6].tolist()  # nobody voted for a class: the label's
+    seen = people(split, votes)
+    assert seen.known.tolist() == [True, True, False, True]
+    assert seen.majority[seen.known].tolist() == [0, 6, 6]
+
+
+def test_images_of_fer2013_csv_get_the_votes_of_their_row(tmp_path: Path) -> None:
+    # As in FER+'s own file: its names count only the rows that have one.
+    none = (0,) * 10
+    happy, sad, angry = (0, 9, 0, 0, 0, 0, 0, 0, 1, 0), (1, 0, 0, 9, 0, 0, 0, 0, 0, 0), (0, 0, 0, 0, 10, 0, 0, 0, 0, 0)
+    rows = [("fer0000000.png", happy), ("", none), ("fer0000001.png", sad), ("", none), ("fer0000002.png", angry)]
+    votes = load_votes(write_votes(tmp_path / "fer2013new.csv", rows))
+    data = load_data(make_csv(tmp_path / "fer2013.csv", [(str(label), pixels(label), "Training") for label in (3, 2, 4, 5, 0)]))
+    seen = people(data.part("train"), votes)
+    assert seen.known.tolist() == [True, False, True, False, True]
+    assert [EMOTIONS[index] for index in seen.majority[seen.known]] == ["happy", "sad", "angry"]
+    # Files that FER+'s own tool wrote carry its names.
+    seen = people(named_split(("fer0000001.png", "fer0000002.png"), [4, 0]), votes)
+    assert [EMOTIONS[index] for index in seen.majority] == ["sad", "angry"]
+
+
+def test_votes_for_other_images_are_refused_with_the_figure(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    labels = random.integers(0, 7, 300)
+    columns = (4, 5, 6, 1, 3, 2, 0)  # of the header, by class
+    rows = []
+    for index, label in enumerate(labels):
+        counts = [0] * 10
+        counts[columns[label]] = 10
+        rows.append((f"{index}.jpg", tuple(counts)))
+    right = load_votes(write_votes(tmp_path / "votes.csv", rows))
+    split = named_split(tuple(name for name, _ in rows), labels.tolist())
+    assert people(split, right).majority.tolist() == labels.tolist()
+    shuffled = [(f"{index}.jpg", rows[other][1]) for index, other in enumerate(random.permutation(300))]
+    wrong = load_votes(write_votes(tmp_path / "wrong.csv", shuffled))
+    with pytest.raises(DataError, match=r"agree with the labels in 1\d\.\d% of 300 images, and votes of other images would in 1"):
+        voted_targets(split, wrong, 1.0)
 
 
 def test_votes_that_fit_nothing_are_errors(tmp_path: Path) -> None:
@@ -221,4 +277,7 @@ def test_votes_that_fit_nothing_are_errors(tmp_path: Path) -> None:
         voted_targets(other, load_votes(path), 1.0)
     path.write_text("Usage,Image name\n")
     with pytest.raises(DataError, match="no column 'anger'"):
+        load_votes(path)
+    path.write_text(f"{VOTES_HEADER}\nTraining,,0,0,0,0,0,0,0,0,0,10\n")
+    with pytest.raises(DataError, match="holds no votes"):
         load_votes(path)

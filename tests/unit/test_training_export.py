@@ -6,6 +6,7 @@ from moodline.training.architecture import BASELINE, SHIPPED, Block
 from moodline.training.data import Split
 from moodline.training.export import folded, measured
 from moodline.training.import_torch import named_weights
+from moodline.training.truths import Truths
 
 
 def make_state(seed: int = 0, blocks: tuple[Block, ...] = BASELINE) -> dict[str, np.ndarray]:
@@ -69,7 +70,7 @@ def test_weights_of_another_architecture_are_refused() -> None:
 def test_figures_are_those_of_the_answers() -> None:
     labels = np.array([0, 0, 1, 2, 3, 4, 5, 6], np.int64)
     answers = np.eye(7, dtype=np.float32)[[0, 1, 1, 2, 3, 4, 5, 6]]
-    figures = measured(answers, Split(np.zeros((8, 48, 48), np.uint8), labels))
+    figures = measured(answers, Truths(Split(np.zeros((8, 48, 48), np.uint8), labels)))
     assert figures["accuracy"] == 0.875
     assert figures["recall"]["angry"] == 0.5
     assert figures["recall"]["happy"] == 1.0

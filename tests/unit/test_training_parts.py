@@ -28,7 +28,7 @@ from moodline.training.measures import (
 )
 from moodline.training.report import html_page
 from moodline.training.runs import write_arrays
-from moodline.training.targets import class_weights, make_targets
+from moodline.training.targets import TrainTargets, class_weights, make_targets
 from moodline.training.train import learning_rate
 
 NOTHING = AugmentConfig(
@@ -111,12 +111,17 @@ def test_mixup_is_the_weighted_mean() -> None:
     assert np.abs(mixed(images, 0.3, order) - expected).max() <= 0.51
 
 
+def evenly(targets: np.ndarray) -> TrainTargets:
+    """Return targets of images that all count the same."""
+    return TrainTargets(targets, np.ones(len(targets), np.float32))
+
+
 def test_batches_follow_from_seed_and_epoch_and_mix_targets_as_images() -> None:
     images, targets = faces(40), np.eye(7, dtype=np.float32)[np.arange(40) % 7]
     config = TrainConfig(schedule=ScheduleConfig(batch=8), loss=LossConfig(mixup=1.0, mixup_alpha=1.0), augment=NOTHING)
 
     def epoch(number: int) -> list[np.ndarray]:
-        batches = Batches(config, images, targets, np.ones(7, np.float32))
+        batches = Batches(config, images, evenly(targets), np.ones(7, np.float32))
         assert batches.steps == 5
         return [part for batch in batches.epoch(number) for part in batch]
 
@@ -131,12 +136,20 @@ def test_a_mixed_target_is_the_mixture_that_its_image_is() -> None:
     labels = np.arange(28) % 7
     images = np.repeat(30 * labels, 48 * 48).reshape(28, 48, 48).astype(np.uint8)  # the grey value says the class
     config = TrainConfig(schedule=ScheduleConfig(batch=14), loss=LossConfig(mixup=1.0, mixup_alpha=0.3), augment=NOTHING)
-    for batch in Batches(config, images, np.eye(7, dtype=np.float32)[labels], np.ones(7, np.float32)).epoch(0):
+    for batch in Batches(config, images, evenly(np.eye(7, dtype=np.float32)[labels]), np.ones(7, np.float32)).epoch(0):
         assert batch.images.mean((1, 2)) == pytest.approx(30 * batch.targets @ np.arange(7), abs=0.6)
 
 
+def test_an_image_counts_as_much_in_the_loss_as_its_weight_says() -> None:
+    images = np.repeat(30 * np.arange(6), 48 * 48).reshape(6, 48, 48).astype(np.uint8)  # the grey value says which it is
+    targets = TrainTargets(np.eye(7, dtype=np.float32)[:6], np.array([0.1, 1, 2, 1, 0.5, 1], np.float32))
+    config = TrainConfig(loss=LossConfig(mixup=0), augment=NOTHING)
+    batch = next(Batches(config, images, targets, np.ones(7, np.float32)).epoch(0))
+    assert batch.targets.sum(1) == pytest.approx(targets.image_weights[batch.images[:, 0, 0] // 30])
+
+
 def test_fewer_images_than_a_batch_are_one_batch() -> None:
-    batches = Batches(TrainConfig(augment=NOTHING), faces(3), np.eye(7, dtype=np.float32)[:3], np.ones(7, np.float32))
+    batches = Batches(TrainConfig(augment=NOTHING), faces(3), evenly(np.eye(7, dtype=np.float32)[:3]), np.ones(7, np.float32))
     assert [len(batch.images) for batch in batches.epoch(0)] == [3]
 
 
@@ -145,18 +158,19 @@ def test_teachers_have_their_share_in_the_targets() -> None:
         distil=DistilConfig(weight=0.25), loss=LossConfig(mixup=0), augment=NOTHING, schedule=ScheduleConfig(batch=7)
     )
     images, targets = faces(7), np.full((7, 7), 1 / 7, np.float32)
-    batch = next(Batches(config, images, targets, np.ones(7, np.float32), [StubModel()]).epoch(0))
+    batch = next(Batches(config, images, evenly(targets), np.ones(7, np.float32), [StubModel()]).epoch(0))
     assert batch.targets == pytest.approx(0.75 / 7 + 0.25 * StubModel().predict(batch.images) / 1.0, abs=1e-3)
 
 
 def test_labels_are_smoothed_and_soft_labels_follow_the_rows_kept(tmp_path: Path) -> None:
     split = Split(faces(3), np.array([0, 1, 2], np.int64))
-    plain = make_targets(TrainConfig(), split, np.array([0, 2]))
+    plain, counts = make_targets(TrainConfig(), split, np.array([0, 2]))
+    assert counts.tolist() == [1, 1]
     assert plain[1] == pytest.approx(np.eye(7)[2] * 0.9 + 0.1 / 7, abs=1e-6)
     soft = np.eye(7, dtype=np.float32)[[6, 5, 4]]
     write_arrays(tmp_path / "soft.npz", {"probabilities": soft})
     config = TrainConfig(distil=DistilConfig(soft_labels=str(tmp_path / "soft.npz"), weight=1.0))
-    assert make_targets(config, split, np.array([0, 2])).argmax(1).tolist() == [6, 4]
+    assert make_targets(config, split, np.array([0, 2])).targets.argmax(1).tolist() == [6, 4]
     write_arrays(tmp_path / "soft.npz", {"probabilities": soft[:2]})
     with pytest.raises(DataError, match=r"\(3, 7\)"):
         make_targets(config, split, np.array([0, 2]))

@@ -12,6 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+import msgspec
+
+from moodline.services.ingest.crashes import Crashes, place_of
 from moodline.services.ingest.file.reader import WORKER, Outcome
 from moodline.services.ingest.live.publisher import LivePublisher, PublisherParts
 from moodline.services.ingest.live.records import Failed, Job, Opened, Record, Sample, Stats
@@ -21,7 +24,9 @@ from moodline.services.ingest.stream.thread import StreamThread
 from moodline.shared.bus import Producer
 from moodline.shared.camera import CameraAddress
 from moodline.shared.clock import Clock
+from moodline.shared.clock_offset import offset_of
 from moodline.shared.errors import InvalidStreamError, SealError, SourceError, StoreError, StreamNotFoundError
+from moodline.shared.messages import Lane
 from moodline.shared.metrics import Metrics
 from moodline.shared.settings import IngestSettings
 from moodline.shared.store import ProgressStore
@@ -78,6 +83,7 @@ class CameraThread(StreamThread):
         self._status = CameraStatus(parts.store, parts.clock, spec)
         self._link: Link | None = None
         self._last_event_us = 0
+        self._crashes = Crashes()
 
     @property
     def is_decoding(self) -> bool:
@@ -103,7 +109,7 @@ class CameraThread(StreamThread):
 
     def _attempt(self) -> float:
         """Connect and read until that comes to an end; return how long to wait before the next attempt, in s."""
-        connection = _Connection(self.spec, self._parts, self._status, self._stop)
+        connection = _Connection(self.spec, self._parts, self._status, self._stop, lambda: self.standstill)
         try:
             connection.claim(self._last_event_us)
             self._status.say(StreamState.CONNECTING, attempts=self._back_off.attempts)
@@ -126,7 +132,7 @@ class CameraThread(StreamThread):
         except Exception as error:  # noqa: BLE001  # this is the supervisor: one camera's trouble stays its own
             # No message: whatever it is about, it must not take credentials into the log.
             log.error("camera.crashed", extra={"stream_id": self.spec.stream_id, "error": type(error).__name__})
-            return self._failed(FailureReason.CORRUPT, f"internal error ({type(error).__name__})", connection)
+            return self._failed(FailureReason.INTERNAL, place_of(error), connection)
         finally:
             self._last_event_us = max(self._last_event_us, connection.last_event_us)
             if self._link is not None:
@@ -141,6 +147,8 @@ class CameraThread(StreamThread):
         self._parts.metrics.camera_connections.labels(reason).inc()
         self._back_off.was_live_for(connection.live_s())
         pause_s = self._back_off.next_s()
+        if reason is FailureReason.INTERNAL:
+            pause_s, detail = self._crashed(pause_s, detail, connection)
         fields = {"stream_id": self.spec.stream_id, "reason": reason, "detail": detail, "attempts": self._back_off.attempts}
         if reason is FailureReason.FORBIDDEN_URL:
             log.warning("camera.failed", extra=fields)
@@ -155,6 +163,14 @@ class CameraThread(StreamThread):
             raise _GaveUp(Outcome.FENCED)
         return pause_s
 
+    def _crashed(self, pause_s: float, place: str, connection: "_Connection") -> tuple[float, str]:
+        """Count a defect, here or in the camera's process; return the pause in s and what to say."""
+        self._parts.metrics.reader_crashes.labels(Lane.LIVE).inc()
+        if connection.live_s() > 0:
+            self._crashes.forget()
+        pause_s = max(pause_s, self._crashes.add(place))
+        return pause_s, self._crashes.sentence(pause_s)
+
     def _pause_without_store(self, error: StoreError) -> float:
         self._parts.metrics.retries.labels(WORKER, "store").inc()
         log.warning("camera.store_failed", extra={"stream_id": self.spec.stream_id, "reason": str(error)})
@@ -164,7 +180,15 @@ class CameraThread(StreamThread):
 class _Connection:
     """One connection: its publisher, and the time it was live."""
 
-    def __init__(self, spec: StreamSpec, parts: CameraParts, status: CameraStatus, stop: threading.Event) -> None:
+    def __init__(
+        self,
+        spec: StreamSpec,
+        parts: CameraParts,
+        status: CameraStatus,
+        stop: threading.Event,
+        standstill: Callable[[], str] = str,
+    ) -> None:
+        self._standstill = standstill
         self._spec = spec
         self._parts = parts
         self._status = status
@@ -254,17 +278,20 @@ class _Connection:
         return self._note_stall() and self._publisher.measure(stats)
 
     def _note_stall(self) -> bool:
-        """Say `stalled` when no frame has come for half of the read time-out, and `live` when they come again."""
+        """Say `stalled` when no frame has come for half of the read time-out or the timeline stands, else `live`."""
         if self._opened_s is None:
             return True
         still_s = self._parts.clock.monotonic_s() - self._frame_seen_s
-        is_stalled = still_s > self._parts.settings.read_timeout_s / 2
-        if is_stalled and self._status.state is StreamState.LIVE:
-            return self._status.say(StreamState.STALLED, detail="connected, but no frame comes")
-        if not is_stalled and self._status.state is StreamState.STALLED:
+        is_silent = still_s > self._parts.settings.read_timeout_s / 2
+        why = "connected, but no frame comes" if is_silent else self._standstill()
+        if why and self._status.detail != why and self._status.state in (StreamState.LIVE, StreamState.STALLED):
+            return self._status.say(StreamState.STALLED, detail=why)
+        if not why and self._status.state is StreamState.STALLED:
             return self._status.say(StreamState.LIVE)
         return True
 
     def _publish(self, sample: Sample) -> bool:
         self._frame_seen_s = self._parts.clock.monotonic_s()
-        return self._publisher.publish(sample)
+        # The camera's process has the machine's clock; whoever judges the frame's age has the common one.
+        ahead_us = int(offset_of(self._parts.clock) * 1e6)
+        return self._publisher.publish(msgspec.structs.replace(sample, captured_at_us=sample.captured_at_us - ahead_us))

@@ -9,7 +9,7 @@ from typing import Final
 from moodline.shared.clock import Clock
 from moodline.shared.errors import StoreError
 from moodline.shared.metrics import Metrics
-from moodline.shared.store import Progress, ProgressStore
+from moodline.shared.store import ProgressStore, Standing
 
 log = logging.getLogger("moodline.ingest.watch")
 
@@ -24,7 +24,7 @@ class Followed:
 
     def __init__(self, watch: "ProgressWatch", stream_id: str) -> None:
         self.stream_id = stream_id
-        self.progress: Progress | None = None
+        self.progress: Standing | None = None
         self.known = False
         self.changed = threading.Event()
         self._watch = watch
@@ -43,7 +43,7 @@ class Followed:
         finally:
             self._watch.ask_no_more(self)
 
-    def update(self, progress: Progress | None) -> bool:
+    def update(self, progress: Standing | None) -> bool:
         """Take over what the store says; return whether that is news."""
         news = not self.known or _place(progress) != _place(self.progress)
         self.progress, self.known = progress, True
@@ -140,7 +140,7 @@ class ProgressWatch:
 
     def _look(self, waiting: list[Followed]) -> bool:
         try:
-            progress = self._store.load([followed.stream_id for followed in waiting])
+            progress = self._store.standings([followed.stream_id for followed in waiting])
         except StoreError as error:
             self._metrics.retries.labels("ingest", "store").inc()
             if not self._out_of_reach:
@@ -158,5 +158,5 @@ class ProgressWatch:
         return any(news)
 
 
-def _place(progress: Progress | None) -> tuple[object, ...] | None:
+def _place(progress: Standing | None) -> tuple[object, ...] | None:
     return None if progress is None else (progress.mark, progress.final, progress.fence)

@@ -20,23 +20,26 @@ from moodline.services.ingest.file.open import DecodedFrame, Source, SourceOpene
 from moodline.services.ingest.file.progress_watch import Followed, ProgressWatch
 from moodline.services.ingest.media.encode import encode_jpeg, reduce_image
 from moodline.services.ingest.media.sampling import Sampler
+from moodline.services.ingest.standstill import STANDSTILL_S, WaitingPlace
 from moodline.services.ingest.stream.status_report import StatusReport
 from moodline.shared.bus import Producer
-from moodline.shared.clock import Clock
+from moodline.shared.clock import Clock, SystemClock
 from moodline.shared.errors import (
     BusFullError,
     DeliveryError,
     ImageError,
     InvalidStreamError,
     MoodlineError,
+    NotDeliveredYetError,
     SourceError,
+    StoreUnavailableError,
     StreamNotFoundError,
 )
 from moodline.shared.log import bind
 from moodline.shared.messages import End, Frame, Hop, Lane, SkipReason, encode, lane_of, topic
 from moodline.shared.metrics import Metrics
 from moodline.shared.settings import IngestSettings
-from moodline.shared.store import Mark, ProgressStore
+from moodline.shared.store import FrameFailure, Mark, ProgressStore
 from moodline.shared.streams import FailureReason, StreamSpec, StreamState
 
 log = logging.getLogger("moodline.ingest.reader")
@@ -45,10 +48,13 @@ WORKER: Final = "ingest"
 DOUBLINGS: Final = 5
 """How often the wait before a file is read again doubles: with 30 s it ends at 16 min."""
 
+_FLUSH_LOOK_S: Final = 5.0
 _TOPIC: Final = topic(Hop.FRAMES, Lane.FILE)
 _LOOK_S: Final = 0.5
 _DOUBT_S: Final = 1.0
-"""After this long without progress the bus is asked whether it has everything."""
+"""After this long without progress the bus is asked whether it has everything, and the store whether a worker failed."""
+_FAILURES_LIMIT: Final = 8
+"""If more frames on their way have failed, the stage is broken and not the frames: none is left out."""
 
 
 class Outcome(StrEnum):
@@ -98,6 +104,10 @@ class Patience:
         """Return how long the timeline may stand at this mark, in s."""
         return self.stall_s * 2 ** min(self.read_again, DOUBLINGS) if mark == self.mark else self.stall_s
 
+    def is_at(self, next_seq: int) -> bool:
+        """Return whether the timeline stood still right before this frame when the stream was last read."""
+        return self.read_again > 0 and next_seq == (0 if self.mark is None else self.mark.seq + 1)
+
     def try_again(self, mark: Mark | None) -> int:
         """Count a standstill at this mark; return how many there were."""
         self.read_again = self.read_again + 1 if mark == self.mark else 1
@@ -117,6 +127,7 @@ class ReaderParts:
     watch: ProgressWatch
     open_source: SourceOpener
     faults: BusFaults = field(default_factory=BusFaults)
+    waiting: Callable[[str, Lane, float], str] = WaitingPlace(None, SystemClock(), 1).sentence
 
 
 class _Halt(Exception):  # noqa: N818  # not an error: ends a reader from anywhere inside
@@ -140,6 +151,7 @@ class FileReader:
         self._next_seq = 0
         self._mark: Mark | None = None
         self._final = False
+        self._left_out: dict[int, FrameFailure] = {}
 
     @property
     def next_seq(self) -> int:
@@ -178,6 +190,9 @@ class FileReader:
         if claim.final:
             self._say(StreamState.ENDED)
             raise _Halt(Outcome.ENDED)
+        failures = self._failing(claim.next_seq)
+        if len(failures) <= _FAILURES_LIMIT:
+            self._left_out = {failure.seq: failure for failure in failures if failure.tries >= self._parts.settings.poison_tries}
         self._credit = Credit(claim.next_seq, self._parts.settings.credit_frames, self._parts.settings.credit_bytes)
 
     def _open(self) -> Source:
@@ -189,7 +204,10 @@ class FileReader:
     def _read(self, source: Source, followed: Followed) -> None:
         self._followed = followed
         sampler = Sampler(self._spec.sample_fps)
-        self._say(StreamState.PLAYING)
+        if self._patience.is_at(self._next_seq):
+            self._say(StreamState.STALLED, detail="the timeline stood still; the file is read again from there")
+        else:
+            self._say(StreamState.PLAYING, detail=self._of_left_out())
         log.info("stream.playing", extra={"stream_id": self._spec.stream_id, "from_seq": self._next_seq})
         decoded, damaged, seq = self._parts.metrics.frames_decoded, 0, 0
         for frame in source.frames():
@@ -231,11 +249,17 @@ class FileReader:
     def _message(self, seq: int, frame: DecodedFrame) -> tuple[Frame, bool]:
         jpeg, width, height, skip = b"", 0, 0, None
         try:
+            if seq in self._left_out:
+                raise ImageError(self._left_out[seq].letter)
             image = reduce_image(frame.to_bgr(), self._spec.max_side_px)
             height, width = image.shape[:2]
             jpeg = encode_jpeg(image, self._parts.settings.jpeg_quality)
         except ImageError as error:
-            log.warning("frame.corrupt", extra={"stream_id": self._spec.stream_id, "seq": seq, "reason": str(error)})
+            fields = {"stream_id": self._spec.stream_id, "seq": seq, "reason": str(error)}
+            if seq in self._left_out:
+                log.warning("frame.left_out", extra=fields)
+            else:
+                log.warning("frame.corrupt", extra=fields)
             skip = SkipReason.CORRUPT
         message = Frame(
             stream_id=self._spec.stream_id,
@@ -265,7 +289,7 @@ class FileReader:
         )
         self._flush()
         self._wait_until(lambda: self._final)
-        self._say(StreamState.ENDED)
+        self._say(StreamState.ENDED, detail=self._of_left_out())
         log.info("stream.ended", extra={"stream_id": self._spec.stream_id, "frames": seq})
 
     def _send(self, message: Frame | End) -> int:
@@ -282,12 +306,17 @@ class FileReader:
                 return len(value)
 
     def _flush(self) -> None:
-        try:
-            self._parts.producer.flush()
-        except DeliveryError as error:
-            # The producer is shared with cameras, whose lost frames are nothing to read again for.
-            if not error.topics or any(lane_of(name) is not Lane.LIVE for name in error.topics):
-                raise
+        while True:
+            try:
+                self._parts.producer.flush(_FLUSH_LOOK_S)
+            except NotDeliveredYetError:
+                self._look_up()
+            except DeliveryError as error:
+                # The producer is shared with cameras, whose lost frames are nothing to read again for.
+                if not error.topics or any(lane_of(name) is not Lane.LIVE for name in error.topics):
+                    raise
+            else:
+                return
 
     def _await_credit(self) -> None:
         clock = self._parts.clock
@@ -299,21 +328,28 @@ class FileReader:
 
     def _wait_until(self, done: Callable[[], bool]) -> None:
         """Wait for the timeline. Raises `StalledError` when it stands still, though everything was sent, for too long."""
-        followed, doubted = self._followed, False
+        followed, doubted, say_s = self._followed, False, STANDSTILL_S
         since_s, mark = followed.watched_s, self._mark
         while True:
             self._look_up()
             self._take_in(followed)
+            if self._mark != mark:
+                since_s, mark, doubted, say_s = followed.watched_s, self._mark, False, STANDSTILL_S
+                if self.report is not None and self.report.state is StreamState.STALLED:
+                    self._say(StreamState.PLAYING, detail=self._of_left_out())
             if done():
                 break
-            if self._mark != mark:
-                since_s, mark, doubted = followed.watched_s, self._mark, False
             still_s = followed.watched_s - since_s
             if still_s >= self._patience.limit_s(mark):
                 self._stalled(mark)
-            if still_s >= _DOUBT_S and not doubted:
-                self._flush()
-                doubted = True
+            if still_s >= _DOUBT_S:
+                if not doubted:
+                    self._flush()
+                    doubted = True
+                self._look_for_failure(mark, still_s)
+            if still_s >= say_s:
+                self._say(StreamState.STALLED, detail=self._parts.waiting(self._spec.stream_id, Lane.FILE, still_s))
+                say_s *= 2
             followed.wait(_LOOK_S)
 
     def _take_in(self, followed: Followed) -> None:
@@ -331,8 +367,39 @@ class FileReader:
     def _stalled(self, mark: Mark | None) -> None:
         count = self._patience.try_again(mark)
         times = "" if count == 1 else f", for the {count}th time; see whether the other workers run, and their dead letters"
+        failing = self._failing(0 if mark is None else mark.seq + 1)
+        if len(failing) > _FAILURES_LIMIT:
+            times += f"; {len(failing)} of its frames failed, so it is the worker that is broken: {failing[0].letter}"
         self._say(StreamState.STALLED, detail=f"the timeline stands still; the file is read again from there{times}")
         raise StalledError("the timeline stands still")
+
+    def _failing(self, next_seq: int) -> list[FrameFailure]:
+        """Return the frames from this one on that a worker has failed on."""
+        return [failure for failure in self._parts.store.failures(self._spec.stream_id) if failure.seq >= next_seq]
+
+    def _look_for_failure(self, mark: Mark | None, still_s: float) -> None:
+        """Read the file again, after a pause that grows, when a worker failed on the very frame that the timeline waits for."""
+        next_seq = 0 if mark is None else mark.seq + 1
+        try:
+            failures = self._failing(next_seq)
+        except StoreUnavailableError:
+            return
+        if not failures or len(failures) > _FAILURES_LIMIT:
+            return
+        first = failures[0]
+        if first.seq != next_seq or first.session != self._session or still_s < 2 ** min(first.tries, DOUBLINGS):
+            return
+        self._patience.try_again(mark)
+        again = "it is left out now" if first.tries >= self._parts.settings.poison_tries else "it is tried again"
+        self._say(StreamState.STALLED, detail=f"frame {first.seq} failed for the {first.tries}. time, {again}: {first.letter}")
+        raise StalledError("a worker failed on the next frame")
+
+    def _of_left_out(self) -> str:
+        if not self._left_out:
+            return ""
+        first, count = min(self._left_out.values()), len(self._left_out)
+        frames = f"frame {first.seq} is" if count == 1 else f"{count} frames are"
+        return f"{frames} left out as corrupt, workers failed on them; frame {first.seq}: {first.letter}"
 
     def _look_up(self) -> None:
         if self._stop.is_set():

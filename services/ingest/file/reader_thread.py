@@ -3,10 +3,12 @@
 import logging
 from typing import Final
 
+from moodline.services.ingest.crashes import PAUSES_S, Crashes, place_of
 from moodline.services.ingest.file.reader import BusFaultError, FileReader, Outcome, Patience, ReaderParts, StalledError
 from moodline.services.ingest.stream.thread import StreamThread
 from moodline.shared.errors import BusError, StoreError
-from moodline.shared.streams import StreamSpec, StreamState
+from moodline.shared.messages import Lane
+from moodline.shared.streams import FailureReason, StreamSpec, StreamState
 
 log = logging.getLogger("moodline.ingest.reader")
 
@@ -16,10 +18,18 @@ BACK_OFF_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 class ReaderThread(StreamThread):
     """Reads one stream until it has ended or failed, or is told to stop."""
 
-    def __init__(self, spec: StreamSpec, parts: ReaderParts, back_off_s: tuple[float, ...] = BACK_OFF_S) -> None:
+    def __init__(
+        self,
+        spec: StreamSpec,
+        parts: ReaderParts,
+        back_off_s: tuple[float, ...] = BACK_OFF_S,
+        crash_pauses_s: tuple[float, ...] = PAUSES_S,
+    ) -> None:
         super().__init__(spec, "read")
         self._parts = parts
         self._back_off_s = back_off_s
+        self._crashes = Crashes(crash_pauses_s)
+        self._crash_pause_s = 0.0
         self._patience = Patience(parts.settings.stall_s)
         self._reader: FileReader | None = None
 
@@ -31,25 +41,24 @@ class ReaderThread(StreamThread):
     def _run(self) -> None:
         failures, furthest = 0, -1
         while self.outcome is None:
-            cause = self._read_once()
+            self._reader = FileReader(self.spec, self._parts, self._stop, self._patience)
+            cause = self._read_once(self._reader, furthest)
             if cause is None:
                 return
-            assert self._reader is not None
             # What got further than before was worth the attempt: begin with short pauses again.
             failures = 0 if self._reader.next_seq > furthest else failures + 1
             furthest = max(furthest, self._reader.next_seq)
             self._parts.metrics.reader_restarts.labels(cause).inc()
-            pause_s = 0.0 if cause == "stall" else self._back_off_s[min(failures, len(self._back_off_s) - 1)]
+            pause_s = self._pause_s(cause, failures)
             self._say_pause(cause, pause_s)
             if self._stop.wait(pause_s):
                 self.outcome = Outcome.STOPPED
 
-    def _read_once(self) -> str | None:
+    def _read_once(self, reader: FileReader, furthest: int) -> str | None:
         """Claim and read; return None when done, else the cause for which to do it again."""
         stream_id = self.spec.stream_id
-        self._reader = FileReader(self.spec, self._parts, self._stop, self._patience)
         try:
-            self.outcome = self._reader.run()
+            self.outcome = reader.run()
         except StalledError:
             log.warning("reader.stalled", extra={"stream_id": stream_id, "read_again": self._patience.read_again})
             return "stall"
@@ -63,16 +72,28 @@ class ReaderThread(StreamThread):
         except StoreError as error:
             log.warning("reader.store_failed", extra={"stream_id": stream_id, "reason": str(error)})
             return "store"
-        except Exception:
+        except Exception as error:
             log.exception("reader.crashed", extra={"stream_id": stream_id})
+            self._parts.metrics.reader_crashes.labels(Lane.FILE).inc()
+            if reader.next_seq > furthest >= 0:
+                self._crashes.forget()
+            self._crash_pause_s = self._crashes.add(place_of(error))
             return "crash"
         return None
+
+    def _pause_s(self, cause: str, failures: int) -> float:
+        if cause == "crash":
+            return self._crash_pause_s
+        return 0.0 if cause == "stall" else self._back_off_s[min(failures, len(self._back_off_s) - 1)]
 
     def _say_pause(self, cause: str, pause_s: float) -> None:
         report = self._reader.report if self._reader is not None else None
         if report is None or not pause_s or self._stop.is_set():
             return
         try:
-            report.say(StreamState.BACKING_OFF, detail=f"reading failed ({cause}) and is tried again in {pause_s:g} s")
+            if cause == "crash":
+                report.say(StreamState.BACKING_OFF, FailureReason.INTERNAL, self._crashes.sentence(pause_s))
+            else:
+                report.say(StreamState.BACKING_OFF, detail=f"reading failed ({cause}) and is tried again in {pause_s:g} s")
         except StoreError:
             log.debug("reader.status_lost", extra={"stream_id": self.spec.stream_id})

@@ -6,6 +6,7 @@ import msgspec
 
 from moodline.services.ingest.live.records import Opened, Stats
 from moodline.shared.clock import Clock
+from moodline.shared.clock_offset import offset_of
 from moodline.shared.errors import StoreError
 from moodline.shared.store import ProgressStore
 from moodline.shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus
@@ -28,6 +29,11 @@ class CameraStatus:
     def state(self) -> StreamState:
         """The state last said."""
         return self._status.state
+
+    @property
+    def detail(self) -> str:
+        """The sentence last said."""
+        return self._status.detail
 
     def claimed(self, session: int) -> None:
         """Write under this session from now on."""
@@ -73,6 +79,7 @@ class CameraStatus:
 
     def _write(self) -> bool:
         self._written_s = self._clock.monotonic_s()
+        self._change(host_clock_ahead_ms=int(offset_of(self._clock) * 1000))
         try:
             return self._store.set_status(self._stream_id, self._session, self._status)
         except StoreError:

@@ -15,6 +15,7 @@ from moodline.services.ingest.live.records import Opened, Sample, Stats
 from moodline.services.ingest.live.status import CameraStatus
 from moodline.services.ingest.media.sampling import Sampler
 from moodline.services.ingest.push.picture import Encoder, Picture
+from moodline.services.ingest.standstill import STANDSTILL_S, standstill_sentence
 from moodline.services.ingest.stream.plan import content_of
 from moodline.services.ingest.stream.thread import StreamThread
 from moodline.shared.bus import Producer
@@ -239,11 +240,24 @@ class PushThread(StreamThread):
                 self._accepting = False
                 return Outcome.STOPPED, StreamState.PENDING, f"no frame has come for {settings.push.silence_s:g} s"
         mine, is_still = True, still_s > settings.ingest.read_timeout_s
-        if is_still and self._status.state is StreamState.LIVE:
-            mine = self._status.say(StreamState.STALLED, detail="no frame comes", fps=0.0)
-        elif not is_still and self._status.state is StreamState.STALLED:
+        why = "no frame comes" if is_still else self._standstill()
+        if why and self._status.detail != why and self._status.state in (StreamState.LIVE, StreamState.STALLED):
+            measured = {"fps": 0.0} if is_still else {}
+            mine = self._status.say(StreamState.STALLED, None, why, **measured)
+        elif not why and self._status.state is StreamState.STALLED:
             mine = self._status.say(StreamState.LIVE)
         return None if mine else (Outcome.FENCED, StreamState.PENDING, "")
+
+    def _standstill(self) -> str:
+        """Return what to tell of a timeline that stands still although frames are sent; empty when it moves."""
+        try:
+            standing = self._parts.store.standings([self.spec.stream_id])[0]
+        except StoreError:
+            return ""
+        if standing is None or standing.last_event_time_us is None:
+            return ""
+        behind_s = (self._last_frame_us - standing.last_event_time_us) / 1e6
+        return standstill_sentence(behind_s) if behind_s >= STANDSTILL_S else ""
 
     def _stats(self) -> Stats:
         with self._lock:

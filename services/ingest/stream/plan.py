@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from moodline.shared.store import Progress
+from moodline.shared.store import Standing
 from moodline.shared.streams import StreamSpec, StreamState, StreamStatus
 
 
@@ -15,15 +15,15 @@ class Wish(StrEnum):
     """Nothing: it has ended or failed, or is gone."""
 
 
-def wish_for(spec: StreamSpec, status: StreamStatus, progress: Progress | None) -> Wish:
+def wish_for(spec: StreamSpec, status: StreamStatus, standing: Standing | None) -> Wish:
     """Return what is to be done.
 
     A complete timeline whose status does not say so is read too: its reader finds nothing to read and says so. A stream that
     had ended and is not complete any more, because the store lost its last writes, is read again.
     """
-    if progress is None:
+    if standing is None:
         return Wish.LEAVE
-    if progress.final:
+    if standing.final:
         return Wish.LEAVE if status.state is StreamState.ENDED else Wish.READ
     if spec.paused:
         return Wish.PAUSE

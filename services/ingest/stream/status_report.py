@@ -4,6 +4,7 @@ import msgspec
 
 from moodline.services.ingest.file.open import SourceInfo
 from moodline.shared.clock import Clock
+from moodline.shared.clock_offset import offset_of
 from moodline.shared.errors import StoreUnavailableError
 from moodline.shared.store import ProgressStore
 from moodline.shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus
@@ -58,4 +59,5 @@ class StatusReport:
 
     def _write(self) -> bool:
         self._written_s = self._clock.monotonic_s()
+        self._status = msgspec.structs.replace(self._status, host_clock_ahead_ms=int(offset_of(self._clock) * 1000))
         return self._store.set_status(self._stream_id, self._session, self._status)

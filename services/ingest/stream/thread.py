@@ -14,6 +14,7 @@ class StreamThread(ABC):
     def __init__(self, spec: StreamSpec, kind: str) -> None:
         self.spec = spec
         self.outcome: Outcome | None = None
+        self.standstill = ""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run_bound, name=f"{kind}-{spec.stream_id}", daemon=True)
 
@@ -30,6 +31,10 @@ class StreamThread(ABC):
     def start(self) -> None:
         """Begin to read."""
         self._thread.start()
+
+    def timeline_stands(self, sentence: str) -> None:
+        """Take what is to be told of a timeline that stands still although frames are sent; empty when it moves."""
+        self.standstill = sentence
 
     def stop(self) -> None:
         """Tell it to stop; returns at once."""

@@ -11,7 +11,6 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable
 from fractions import Fraction
@@ -23,6 +22,7 @@ import msgspec
 from moodline.services.ingest.camera.process.channel import Channel, ChannelClosedError, ChannelError
 from moodline.services.ingest.camera.process.link import EXIT_MEMORY
 from moodline.services.ingest.camera.sources.open import LiveFrame, LiveLimits, LiveOpener, LiveSource, open_live
+from moodline.services.ingest.crashes import place_of
 from moodline.services.ingest.file.open import BgrImage
 from moodline.services.ingest.live.capture_clock import CaptureClock
 from moodline.services.ingest.live.latest import LatestSlot
@@ -109,9 +109,7 @@ def _supervised(channel: Channel[Job], work: Callable[[], None]) -> None:
 def _give_up(channel: Channel[Job], error: BaseException) -> NoReturn:
     try:
         # Type and place only: a message may hold the address or the password.
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{Path(last.filename).name}:{last.lineno}"
-        channel.send(Failed(reason=FailureReason.CORRUPT, detail=f"internal error {type(error).__name__} at {place}"))
+        channel.send(Failed(reason=FailureReason.INTERNAL, detail=place_of(error)))
     except MemoryError:
         os._exit(EXIT_MEMORY)
     finally:

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Makes the shipped classifiers from nothing: training/all.sh DATA VOTES [CLIPS]
+# DATA: FER-2013, image folders or fer2013.csv. VOTES: FER+ votes CSV. CLIPS: folder with the clip of a neutral speaker, for the card.
+# Each step is left out where its result is there, and goes on where it was stopped: call it again after whatever happened.
+# PYTHON: an interpreter with moodline[train]; OUT: where the models go, by default training/runs/models.
+set -euo pipefail
+data=$(realpath "$1") votes=$(realpath "$2") clips=${3:+$(realpath "$3")}
+cd "$(dirname "$0")/.."
+python=${PYTHON:-.venv/bin/python} runs=training/runs out=${OUT:-training/runs/models}
+mkdir -p "$runs"
+cp -u "$votes" "$runs/votes.csv"
+
+train() { # a configuration's name
+  [[ -f $runs/$1/result.json ]] || "$python" -c 'from moodline.services.cli.app import main; main()' train --config "training/configs/$1.toml" --data "$data" --resume
+}
+soft() { # a run's name, a file's name
+  [[ -f $runs/$2 ]] || "$python" -m moodline.training.soft_labels --model "$runs/$1" --data "$data" --out "$runs/$2"
+}
+
+# fer-1: from random weights, by the labels alone.
+train shipped
+soft shipped soft.npz
+train shipped-2
+soft shipped-2 soft-2.npz
+train shipped-3
+[[ -f $runs/fer-1/result.json ]] ||
+  "$python" -m moodline.training.soup --run "$runs/shipped-2" --run "$runs/shipped-3" --data "$data" --out "$runs/fer-1"
+
+# fer-2-small: from there, by people's votes and the labels.
+train fer-2-small-1
+train fer-2-small
+"$python" -m moodline.training.export --run "$runs/fer-2-small" --data "$data" --votes "$runs/votes.csv" --views mirror \
+  ${clips:+--clips "$clips"} --name fer-2-small --out "$out/fer-2-small"
