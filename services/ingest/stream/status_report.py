@@ -2,7 +2,7 @@
 
 import msgspec
 
-from moodline.services.ingest.file.open import SourceInfo
+from moodline.services.ingest.media.frames import SourceInfo
 from moodline.shared.clock import Clock
 from moodline.shared.errors import StoreUnavailableError
 from moodline.shared.store import ProgressStore
