@@ -24,11 +24,11 @@ from moodline.services.ingest.file.progress_watch import ProgressWatch
 from moodline.services.ingest.file.reader import ReaderParts
 from moodline.services.ingest.file.reader_thread import ReaderThread
 from moodline.services.ingest.live.records import Job
+from moodline.services.ingest.stream import WORKER
 from moodline.services.ingest.stream.gauges import StreamGauges
 from moodline.services.ingest.stream.outcome import Outcome
 from moodline.services.ingest.stream.plan import Wish, content_of, wish_for
 from moodline.services.ingest.stream.thread import StreamThread
-from moodline.services.ingest.stream.worker_name import WORKER
 from moodline.shared.bus import Consumer, Producer, partition_for
 from moodline.shared.camera import CameraAddress
 from moodline.shared.clock import Clock

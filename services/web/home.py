@@ -6,8 +6,9 @@ from fastapi import Request, Response
 from nicegui import ui
 
 from moodline.services.analysis.sample import SAMPLE_URL
-from moodline.services.api.models import NewStream, StreamAnswer
+from moodline.services.api.models import NewStream
 from moodline.services.auth.callers import LOCAL
+from moodline.services.report.stream_document import StreamAnswer
 from moodline.services.web.alerts import AlertBanner
 from moodline.services.web.cards import Acts, Card
 from moodline.services.web.elements import FileDrop

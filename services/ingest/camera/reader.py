@@ -15,10 +15,10 @@ from typing import Final, Protocol
 from moodline.services.ingest.live.publisher import LivePublisher, PublisherParts
 from moodline.services.ingest.live.records import Failed, Job, Opened, Record, Sample, Stats
 from moodline.services.ingest.live.status import CameraStatus
+from moodline.services.ingest.stream import WORKER
 from moodline.services.ingest.stream.back_off import BackOff
 from moodline.services.ingest.stream.outcome import Outcome
 from moodline.services.ingest.stream.thread import StreamThread
-from moodline.services.ingest.stream.worker_name import WORKER
 from moodline.shared.bus import Producer
 from moodline.shared.camera import CameraAddress
 from moodline.shared.clock import Clock

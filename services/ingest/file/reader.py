@@ -20,9 +20,9 @@ from moodline.services.ingest.file.progress_watch import Followed, ProgressWatch
 from moodline.services.ingest.media.encode import encode_jpeg, reduce_image
 from moodline.services.ingest.media.frames import DecodedFrame, Source
 from moodline.services.ingest.media.sampling import Sampler
+from moodline.services.ingest.stream import WORKER
 from moodline.services.ingest.stream.outcome import Outcome
 from moodline.services.ingest.stream.status_report import StatusReport
-from moodline.services.ingest.stream.worker_name import WORKER
 from moodline.shared.bus import Producer
 from moodline.shared.clock import Clock
 from moodline.shared.errors import (

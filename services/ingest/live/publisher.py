@@ -12,7 +12,7 @@ import msgspec
 
 from moodline.services.ingest.live.records import Sample, Stats
 from moodline.services.ingest.live.status import CameraStatus
-from moodline.services.ingest.stream.worker_name import WORKER
+from moodline.services.ingest.stream import WORKER
 from moodline.shared.bus import Producer
 from moodline.shared.clock import Clock
 from moodline.shared.errors import BusFullError, DeliveryError, StoreError, StreamNotFoundError
