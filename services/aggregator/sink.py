@@ -7,14 +7,14 @@ from moodline.services.aggregator.stage import AggregatorStage
 from moodline.shared.bus.base import OLDEST, Position
 from moodline.shared.clock import Clock
 from moodline.shared.metrics import Metrics
-from moodline.shared.stage import Apply, Output, Rewind
+from moodline.shared.pipeline.stage import Apply, Output, Rewind
 from moodline.shared.store.base import ApplyResult, ProgressStore, TimelineUpdate
 
 log = logging.getLogger("moodline.aggregator")
 
 
 class TimelineSink:
-    """Implements `moodline.shared.worker.Sink` for `Apply` and `Rewind`."""
+    """Implements `moodline.shared.pipeline.worker.Sink` for `Apply` and `Rewind`."""
 
     def __init__(self, store: ProgressStore, stage: AggregatorStage, metrics: Metrics, clock: Clock) -> None:
         self._store = store

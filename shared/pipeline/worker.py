@@ -30,10 +30,10 @@ from moodline.shared.errors import (
     PoisonLimitError,
     StoreUnavailableError,
 )
-from moodline.shared.lag import LOOK_S, Lag, LagGauges
 from moodline.shared.messages import DEAD_LETTER_VALUE_LIMIT_BYTES, DLQ_TOPIC, DeadLetter, End, Lane, decode, encode, lane_of
 from moodline.shared.metrics import Metrics
-from moodline.shared.stage import Output, Received, Rewind, Send, Stage
+from moodline.shared.pipeline.lag import LOOK_S, Lag, LagGauges
+from moodline.shared.pipeline.stage import Output, Received, Rewind, Send, Stage
 
 log = logging.getLogger("moodline.worker")
 
