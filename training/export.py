@@ -1,4 +1,6 @@
-"""Make a served model of a training run: `python -m moodline.training.export --run training/runs/shipped --data fer2013 --name fer`.
+"""Make a served model of a training run.
+
+    python -m moodline.training.export --run training/runs/shipped --data fer2013 --name fer
 
 Batch normalisation and shortcuts are folded into the convolutions and the temperature into the last layer, weights are
 rounded to float16, and what was written is opened and measured again on the validation part: the figures in `metrics.json`

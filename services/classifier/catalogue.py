@@ -10,7 +10,10 @@ from moodline.shared.store.model_choice import ModelInfo
 
 
 class ModelCatalogue:
-    """Implements `moodline.shared.store.model_choice.Catalogue`. A model's name is its folder's; nothing else on the disk can be named."""
+    """Implements `moodline.shared.store.model_choice.Catalogue`.
+
+    The name of a model is the name of its folder; nothing else on the disk can be named.
+    """
 
     def __init__(self, settings: ClassifierSettings) -> None:
         self._settings = settings
