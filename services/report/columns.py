@@ -1,4 +1,4 @@
-"""Many buckets at once, as arrays: the same values as `moodline.shared.timeline.bucket` gives one by one, some 20 times as fast."""
+"""Many buckets at once, as arrays: the values of `moodline.shared.timeline.bucket`, some 20 times as fast."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
