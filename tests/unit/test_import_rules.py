@@ -13,17 +13,17 @@ REPO = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
+    skipped = shutil.ignore_patterns("__pycache__", "runs", "*.npz")
     for name in ("moodline", "services", "shared", "training", "models"):
-        shutil.copytree(REPO / name, tmp_path / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "runs", "*.npz"))
+        shutil.copytree(REPO / name, tmp_path / name, symlinks=True, ignore=skipped)
     shutil.copy(REPO / "pyproject.toml", tmp_path)
     return tmp_path
 
 
 def broken_rules(tree: Path) -> str:
     command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
-    run = subprocess.run(
-        command, cwd=tree, env={**os.environ, "PYTHONPATH": str(tree), "COLUMNS": "200"}, capture_output=True, text=True, check=False
-    )
+    environment = {**os.environ, "PYTHONPATH": str(tree), "COLUMNS": "200"}
+    run = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
     return run.stdout if run.returncode else ""
 
 
