@@ -1,6 +1,6 @@
 """Description of a dashboard, and its translation into Grafana's model by Grafana's own builders.
 
-The builders (`grafana-foundation-sdk`) are generated from Grafana's schemas, so a field that Grafana does not know cannot be written.
+The builders (`grafana-foundation-sdk`) are generated from Grafana's schemas. A field that Grafana does not know cannot be written.
 """
 
 from typing import Any, Final, NamedTuple
