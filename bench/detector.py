@@ -4,13 +4,13 @@
         [--clips FOLDER] [--crowds PHOTOS.tar --labels LABELS.jsonl] [--classifier fer-1] [--out FOLDER]
 
 Labelled photos have people's boxes. Clips and crowds have a stand-in for them: on clips what YuNet finds at 640 px in a frame
-and in its mirror image alike; in crowds what `moodline.training.detector.labels` wrote, on the photos that training held out, enlarged to
-640 px. Both favour YuNet. What is smaller than the smallest labelled faces counts neither way where labels have a least size,
-for nobody said which of those there are. Recall is given at each detector's own threshold and at the one where its precision is
-just 0.93 (in brackets: what it is there). Time is CPU time, one thread each, detectors taking turns on the same pictures. With
---classifier: how often the crops of two detectors get the same answer. With --out: the table, a plot, and sheets of detections
-on every clip: own green, YuNet blue, Haar red. What concerns single clips is as Moodline runs: at 480 px, faces from 16 px.
-"""
+and in its mirror image alike; in crowds what `moodline.training.detector.labels` wrote, on the photos that training held out,
+enlarged to 640 px. Both favour YuNet. What is smaller than the smallest labelled faces counts neither way where labels have a
+least size, for nobody said which of those there are. Recall is given at each detector's own threshold and at the one where its
+precision is just 0.93 (in brackets: what it is there). Time is CPU time, one thread each, detectors taking turns on the same
+pictures. With --classifier: how often the crops of two detectors get the same answer. With --out: the table, a plot, and
+sheets of detections on every clip: own green, YuNet blue, Haar red. What concerns single clips is as Moodline runs: at 480 px,
+faces from 16 px."""
 
 import argparse
 import itertools

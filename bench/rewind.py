@@ -21,10 +21,10 @@ from moodline.shared.bus import Bus, ConsumerSettings, Position, open_bus
 from moodline.shared.clock import SystemClock
 from moodline.shared.messages import Emotions, Hop, Lane, encode, topic
 from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.worker import Worker, WorkerOptions
 from moodline.shared.settings import AggregatorSettings
 from moodline.shared.store import Mark, Retention, Store, TimelineUpdate, open_store
 from moodline.shared.streams import StreamSpec
-from moodline.shared.worker import Worker, WorkerOptions
 from tests.support.servers import KafkaServer
 
 TOPIC: Final = topic(Hop.EMOTIONS, Lane.LIVE)

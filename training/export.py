@@ -1,4 +1,6 @@
-"""Make a served model of a training run: `python -m moodline.training.export --run training/runs/shipped --data fer2013 --name fer`.
+"""Make a served model of a training run.
+
+    python -m moodline.training.export --run training/runs/shipped --data fer2013 --name fer
 
 With `--views mirror` the model answers the mean for a face and its mirror image. With `--votes` it is compared with what people
 see as well, and its confidence is calibrated to that; with `--clips` its card says how it sees a neutral speaker.

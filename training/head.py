@@ -1,4 +1,6 @@
-"""Fit a run's last layer anew, and show what one truth costs the other: `python -m moodline.training.head --run A --data fer2013 …`.
+"""Fit a run's last layer again, and show what one truth costs the other.
+
+    python -m moodline.training.head --run A --data fer2013 …
 
 The layers below stay as they are; what they see in each training image, and in its mirror image, is computed once. The last layer
 is then the softmax regression (L-BFGS) towards a mixture of votes and labels. That takes minutes where training takes hours, so

@@ -1,7 +1,7 @@
 """Make a run of weights that were trained in plain PyTorch with one of our architectures.
 
-`python -m moodline.training.import_torch --state best.pt --kind shipped --data fer2013 --out training/runs/imported`; then evaluate and
-export it like any other run.
+`python -m moodline.training.import_torch --state best.pt --kind shipped --data fer2013 --out training/runs/imported`; then
+evaluate and export it like any other run.
 """
 
 import argparse

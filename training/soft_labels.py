@@ -1,7 +1,7 @@
 """Write what models answer for the training images, each seen in ten views, as targets for another run.
 
-`python -m moodline.training.soft_labels --model training/runs/first --data fer2013 --out soft.npz`; a configuration names the file as
-`distil.soft_labels`. A run that learns from the averaged views of its own predecessor is taught to doubt labels that the
+`python -m moodline.training.soft_labels --model training/runs/first --data fer2013 --out soft.npz`; a configuration names the
+file as `distil.soft_labels`. A run that learns from the averaged views of its own predecessor is taught to doubt labels that the
 predecessor could not agree with (Furlanello et al., "Born-again neural networks", 2018).
 """
 

@@ -1,4 +1,6 @@
-"""Average the weights of runs that began from one another: `python -m moodline.training.soup --run A --run B --data fer2013 --out C`.
+"""Average the weights of runs that began from one another.
+
+    python -m moodline.training.soup --run A --run B --data fer2013 --out C
 
 Runs of one network that start from common weights end near one another, and the mean of their weights is often better than each
 of them, at no cost (Wortsman et al., "Model soups", 2022). Taken is each run's moving average as of its last epoch: the best

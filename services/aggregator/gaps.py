@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from moodline.shared.bus.base import Position
-from moodline.shared.stage import Rewind
+from moodline.shared.pipeline.stage import Rewind
 from moodline.shared.store.base import Mark
 
 log = logging.getLogger("moodline.aggregator")

@@ -9,7 +9,7 @@ from moodline.shared.bus.base import Position
 from moodline.shared.clock import Clock
 from moodline.shared.messages import Lane, lane_of
 from moodline.shared.metrics import Metrics
-from moodline.shared.stage import Apply, Output, Rewind
+from moodline.shared.pipeline.stage import Apply, Output, Rewind
 from moodline.shared.store.base import ApplyResult, Progress, ProgressStore, TimelineUpdate
 
 log = logging.getLogger("moodline.aggregator")
@@ -19,7 +19,7 @@ OffsetAt = Callable[[str, int, int], int | None]
 
 
 class TimelineSink:
-    """Implements `moodline.shared.worker.Sink` for `Apply` and `Rewind`."""
+    """Implements `moodline.shared.pipeline.worker.Sink` for `Apply` and `Rewind`."""
 
     def __init__(self, store: ProgressStore, stage: AggregatorStage, metrics: Metrics, clock: Clock, offset_at: OffsetAt) -> None:
         self._store = store

@@ -30,8 +30,8 @@ from moodline.shared.emotions import EMOTIONS
 from moodline.shared.errors import MessageError, StoreError
 from moodline.shared.messages import Emotions, End, Lane, SkipReason
 from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.stage import Apply, Output, Received
 from moodline.shared.settings import AggregatorSettings
-from moodline.shared.stage import Apply, Output, Received
 from moodline.shared.store.base import Mark, Progress, TimelineUpdate
 
 WORKER: Final = "aggregator"
@@ -62,7 +62,7 @@ class _Turn:
 
 
 class AggregatorStage:
-    """Implements `moodline.shared.stage.Stage`.
+    """Implements `moodline.shared.pipeline.stage.Stage`.
 
     Args of the constructor:
         load: Returns the progress of streams, None for those not registered; `ProgressStore.load`. May block, and may raise

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moodline.services.aggregator.tracker import StreamTracker
-from moodline.services.ingest.file.open import Source
+from moodline.services.ingest.media.frames import Source
 from moodline.services.ingest.media.sampling import Sampler
 from moodline.shared.emotions import EMOTIONS, PROBABILITY_SCALE
 from moodline.shared.messages import Emotions

@@ -15,11 +15,11 @@ from moodline.services.live.feed import LiveFeed
 from moodline.services.report.quick_json import StretchCache
 from moodline.shared.clock import Clock
 from moodline.shared.metrics import Metrics
-from moodline.shared.model_choice import Catalogue
 from moodline.shared.net_policy import NetPolicy, net_policy_of
 from moodline.shared.seal import open_sealer
 from moodline.shared.settings import IngestSettings, Settings
 from moodline.shared.store import Store
+from moodline.shared.store.model_choice import Catalogue
 
 
 def create_app(

@@ -12,7 +12,7 @@ from moodline.services.api.errors import problem_responses
 from moodline.services.api.models import ModelAnswer, ModelChange, ModelPage, RefusalAnswer
 from moodline.services.report.moments import to_datetime
 from moodline.shared.errors import ModelNotFoundError
-from moodline.shared.model_choice import ModelChoice, ModelInfo, read_choice, read_refusal, write_choice
+from moodline.shared.store.model_choice import ModelChoice, ModelInfo, read_choice, read_refusal, write_choice
 
 router = APIRouter(prefix=PREFIX, tags=["models"])
 

@@ -217,12 +217,12 @@ def _window(ctx: Context, specs: list[StreamSpec], parameters: CompareParameters
 
 
 def _series_document(found: ComparedSeries, step_s: int) -> SeriesDocument:
-    points = [_point(point) for point in found.points]
+    points, summary = [_point(point) for point in found.points], point_document(found.summary, None)
     return SeriesDocument(
         name=found.name,
         streams=list(found.streams),
         points=points,
-        summary=window_statistics((point.empty for point in points), point_document(found.summary, None), step_s),
+        summary=window_statistics((point.empty for point in points), summary.shares, summary.dominant, summary.faces, step_s),
     )
 
 

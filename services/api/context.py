@@ -13,13 +13,13 @@ from moodline.services.live.feed import LiveFeed
 from moodline.services.report.quick_json import StretchCache
 from moodline.shared.clock import Clock
 from moodline.shared.metrics import Metrics
-from moodline.shared.model_choice import Catalogue
 from moodline.shared.net_policy import NetPolicy
 from moodline.shared.probe import Prober
 from moodline.shared.push import Pushes
 from moodline.shared.seal import Sealer
 from moodline.shared.settings import Settings
 from moodline.shared.store import Store
+from moodline.shared.store.model_choice import Catalogue
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,12 @@ from moodline.services.api.access import Caller, Operator, Viewer, require_scope
 from moodline.services.api.audit import audited
 from moodline.services.api.cameras import address_fields, changed_address_fields
 from moodline.services.api.context import Context, Ctx
-from moodline.services.api.describe import describe, state_of
 from moodline.services.api.errors import problem_responses
-from moodline.services.api.models import NewStream, StreamAnswer, StreamChange, StreamPage
+from moodline.services.api.models import NewStream, StreamChange, StreamPage
 from moodline.services.api.upload_folder import UploadFolder
 from moodline.services.report.moments import to_us
+from moodline.services.report.stream_document import StreamAnswer
+from moodline.services.report.streams import describe, state_of
 from moodline.shared.errors import InvalidStreamError, RevisionConflictError, StreamNotFoundError, StreamStartedError
 from moodline.shared.messages import Lane
 from moodline.shared.store import Standing

@@ -18,10 +18,11 @@ from moodline.services.api.audit import audited
 from moodline.services.api.bodies import chunks_of
 from moodline.services.api.context import Context, Ctx
 from moodline.services.api.errors import problem_responses
-from moodline.services.api.models import LABELS_LIMIT, GivenTime, NewStream, Rate, StreamAnswer, Video
+from moodline.services.api.models import LABELS_LIMIT, GivenTime, NewStream, Rate
 from moodline.services.api.streams import add_stream
 from moodline.services.api.upload_folder import UploadFolder
 from moodline.services.report.moments import iso
+from moodline.services.report.stream_document import StreamAnswer, Video
 from moodline.shared.errors import (
     DiskFullError,
     InvalidStreamError,

@@ -11,13 +11,13 @@ from msgspec.structs import replace
 from moodline.services.classifier.mirror import views_of
 from moodline.services.classifier.model import Model
 from moodline.services.classifier.quantise import quantised
-from moodline.shared.admission import FILE_BATCH_S, LIVE_BATCH, Admission, Candidate, ServiceTime
 from moodline.shared.emotions import CROP_SIDE_PX
 from moodline.shared.errors import MessageError, ModelError
 from moodline.shared.messages import Emotions, End, FaceEmotion, Faces, Hop, Lane, Message, topic
 from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.admission import FILE_BATCH_S, LIVE_BATCH, Admission, Candidate, ServiceTime
+from moodline.shared.pipeline.stage import Output, Received, Send
 from moodline.shared.settings import ClassifierSettings
-from moodline.shared.stage import Output, Received, Send
 
 log = logging.getLogger("moodline.classifier")
 

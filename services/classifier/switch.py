@@ -14,8 +14,8 @@ from moodline.services.classifier.model import Model
 from moodline.shared.clock import Clock
 from moodline.shared.errors import ModelError, StoreError
 from moodline.shared.metrics import Metrics
-from moodline.shared.model_choice import ModelChoice, ModelRefusal, read_choice, write_refusal
 from moodline.shared.store.base import Notes
+from moodline.shared.store.model_choice import ModelChoice, ModelRefusal, read_choice, write_refusal
 
 log = logging.getLogger("moodline.classifier")
 

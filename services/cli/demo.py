@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from moodline import Client
-from moodline.services.analysis.sample import SAMPLE_URL
 from moodline.services.cli.streams import wait_until_ended
 from moodline.services.cli.timeline import Format, document_of, print_timeline
 from moodline.services.cli.trouble import Verbose, is_verbose, logs_only_if_wanted, note_verbose
 from moodline.services.report import plot_timeline
 from moodline.shared.log import configure_logging
+from moodline.shared.sample import SAMPLE_URL
 from moodline.shared.settings import Settings, load_settings
 
 _TABLE_POINTS = 30

@@ -15,7 +15,7 @@ from moodline.shared.errors import ImageError, SettingsError
 from moodline.shared.settings import IngestSettings, load_settings
 
 if TYPE_CHECKING:
-    from moodline.services.ingest.file.open import BgrImage
+    from moodline.services.ingest.media.frames import BgrImage
 
 
 def push(
@@ -91,8 +91,8 @@ def pictures(source: str, settings: IngestSettings, *, loop: bool) -> "Iterator[
 
 def _of_device(source: str, settings: IngestSettings) -> "Iterator[tuple[Fraction, BgrImage]]":
     from moodline.services.ingest.camera.input.egress import PolicyEgress
+    from moodline.services.ingest.camera.input.frames import LiveLimits
     from moodline.services.ingest.camera.sources.device import open_device
-    from moodline.services.ingest.camera.sources.open import LiveLimits
     from moodline.shared.camera_url import camera_address, register_url
     from moodline.shared.net_policy import net_policy_of
     from moodline.shared.streams import StreamSpec

@@ -9,12 +9,12 @@ from queue import SimpleQueue
 from moodline.services.detector.base import FaceDetector
 from moodline.services.detector.crop import cut_faces
 from moodline.services.detector.image import decode_jpeg
-from moodline.shared.admission import FILE_BATCH_S, LIVE_BATCH, Admission, Candidate, ServiceTime
 from moodline.shared.errors import ImageError, MessageError
 from moodline.shared.messages import End, Face, Faces, Frame, Hop, Lane, Message, SkipReason, topic
 from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.admission import FILE_BATCH_S, LIVE_BATCH, Admission, Candidate, ServiceTime
+from moodline.shared.pipeline.stage import Output, Received, Send
 from moodline.shared.settings import DetectorSettings
-from moodline.shared.stage import Output, Received, Send
 
 _NAME = "detector"
 _BUDGET_SHARE = 0.5

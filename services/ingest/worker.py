@@ -21,21 +21,23 @@ from moodline.services.ingest.abandoned import settle_abandoned
 from moodline.services.ingest.camera.reader import CameraParts, CameraThread, Link
 from moodline.services.ingest.file.open import SourceOpener, open_source
 from moodline.services.ingest.file.progress_watch import ProgressWatch
-from moodline.services.ingest.file.reader import WORKER, Outcome, ReaderParts
+from moodline.services.ingest.file.reader import ReaderParts
 from moodline.services.ingest.file.reader_thread import ReaderThread
 from moodline.services.ingest.live.records import Job
 from moodline.services.ingest.owned_streams import OwnedStreams
-from moodline.services.ingest.standstill import STANDSTILL_S, Uncommitted, WaitingPlace
+from moodline.services.ingest.stream import WORKER
 from moodline.services.ingest.stream.gauges import StreamGauges
+from moodline.services.ingest.stream.outcome import Outcome
 from moodline.services.ingest.stream.plan import Wish, content_of
+from moodline.services.ingest.stream.standstill import STANDSTILL_S, Uncommitted, WaitingPlace
 from moodline.services.ingest.stream.thread import StreamThread
 from moodline.shared.bus import Consumer, Producer, partition_for
 from moodline.shared.camera import CameraAddress
 from moodline.shared.clock import Clock
 from moodline.shared.errors import BusError, BusUnavailableError, StoreUnavailableError, StreamNotFoundError
-from moodline.shared.health import Health
 from moodline.shared.messages import STREAMS_TOPIC, Lane
 from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.health import Health
 from moodline.shared.settings import IngestSettings
 from moodline.shared.store import Store
 from moodline.shared.streams import StreamSpec, StreamState, StreamStatus

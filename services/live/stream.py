@@ -7,10 +7,10 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from moodline.services.api.describe import describe
-from moodline.services.api.models import StreamAnswer
 from moodline.services.report.document import by_emotion, point_document
 from moodline.services.report.moments import iso, to_datetime
+from moodline.services.report.stream_document import StreamAnswer
+from moodline.services.report.streams import describe
 from moodline.shared.emotions import EMOTIONS
 from moodline.shared.errors import StoreError
 from moodline.shared.messages import Lane

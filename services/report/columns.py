@@ -1,4 +1,4 @@
-"""Many buckets at once, as arrays: the same values as one by one (`moodline.shared.timeline.bucket`), some twenty times as fast."""
+"""Many buckets at once, as arrays: the values of `moodline.shared.timeline.bucket`, some 20 times as fast."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -151,14 +151,17 @@ def timeline_document(answer: TimelineAnswer, *, stream: str, lane: Lane, record
 
 def summary_document(timeline: TimelineDocument) -> SummaryDocument:
     """Return a timeline's summary alone."""
+    summary = timeline.summary
     return SummaryDocument(
         stream=timeline.stream,
         lane=timeline.lane,
         recorded_at=timeline.recorded_at,
         start=timeline.start,
         end=timeline.end,
-        summary=timeline.summary,
-        window=window_statistics((point.empty for point in timeline.points), timeline.summary, timeline.resolution_s),
+        summary=summary,
+        window=window_statistics(
+            (point.empty for point in timeline.points), summary.shares, summary.dominant, summary.faces, timeline.resolution_s
+        ),
     )
 
 

@@ -13,22 +13,22 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 
 from moodline.services.runtime.gpu import watch_gpus
-from moodline.shared.admission import LIVE_BATCH
 from moodline.shared.bus import Bus, ConsumerSettings, Producer, open_bus
-from moodline.shared.bus.traced import TracedBus
 from moodline.shared.clock import Clock, SystemClock
 from moodline.shared.clock_offset import ClockWatch
 from moodline.shared.errors import BusUnavailableError, SettingsError, StoreUnavailableError
-from moodline.shared.failures import FailureNotes
-from moodline.shared.health import Health
 from moodline.shared.messages import ALL_TOPICS, STREAMS_TOPIC, Hop, Lane, topic
 from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.admission import LIVE_BATCH
+from moodline.shared.pipeline.failures import FailureNotes
+from moodline.shared.pipeline.health import Health
+from moodline.shared.pipeline.stage import Stage
+from moodline.shared.pipeline.worker import ProducerSink, Sink, Worker, WorkerOptions
 from moodline.shared.probe import Prober
 from moodline.shared.settings import Settings
-from moodline.shared.stage import Stage
 from moodline.shared.store import Retention, Store, open_store
-from moodline.shared.tracing import open_tracing
-from moodline.shared.worker import ProducerSink, Sink, Worker, WorkerOptions
+from moodline.shared.tracing.bus import TracedBus
+from moodline.shared.tracing.spans import open_tracing
 
 if TYPE_CHECKING:
     from moodline.services.ingest.push.bus_on_demand import BusOnDemand

@@ -8,13 +8,13 @@ from types import FrameType
 
 from moodline.services.alerts.service import AlertService
 from moodline.services.classifier.catalogue import ModelCatalogue
-from moodline.services.liveness import end_when_dead
 from moodline.services.runtime.bootstrap import build, open_bus_on_demand, open_prober, require_shared_bus, wait_for_resources
+from moodline.services.runtime.liveness import end_when_dead
 from moodline.services.runtime.worker_server import start_worker_server
 from moodline.shared.clock import Clock, SystemClock
 from moodline.shared.clock_offset import ClockWatch
-from moodline.shared.health import Health
 from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.health import Health
 from moodline.shared.push import Pushes
 from moodline.shared.settings import Settings
 from moodline.shared.store import Store

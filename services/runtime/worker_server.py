@@ -9,8 +9,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from prometheus_client import make_wsgi_app
 
 from moodline.shared.errors import SettingsError
-from moodline.shared.health import Health
 from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.health import Health
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 

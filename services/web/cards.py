@@ -6,9 +6,9 @@ from html import escape
 
 from nicegui import ui
 
-from moodline.services.api.models import StreamAnswer
 from moodline.services.report.document import TimelineDocument
 from moodline.services.report.moments import clock_text
+from moodline.services.report.stream_document import StreamAnswer
 from moodline.services.web.chart_data import faces_per_frame
 from moodline.services.web.eta import Eta
 from moodline.services.web.layout import button, relabel

@@ -7,7 +7,8 @@ from typing import Any, Final
 from nicegui import ui
 from pydantic import ValidationError
 
-from moodline.services.api.models import NewStream, StreamAnswer, StreamChange
+from moodline.services.api.models import NewStream, StreamChange
+from moodline.services.report.stream_document import StreamAnswer
 from moodline.services.web.layout import button, refusals_shown, say
 from moodline.services.web.visit import Visit
 from moodline.services.web.words import labels_from, labels_text, problems_of

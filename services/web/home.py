@@ -5,9 +5,9 @@ from typing import Any, Final
 from fastapi import Request, Response
 from nicegui import ui
 
-from moodline.services.analysis.sample import SAMPLE_URL
-from moodline.services.api.models import NewStream, StreamAnswer
+from moodline.services.api.models import NewStream
 from moodline.services.auth.callers import LOCAL
+from moodline.services.report.stream_document import StreamAnswer
 from moodline.services.web.alerts import AlertBanner
 from moodline.services.web.cards import Acts, Card
 from moodline.services.web.elements import FileDrop
@@ -18,6 +18,7 @@ from moodline.services.web.windows import Window
 from moodline.services.web.words import id_from_name
 from moodline.shared.errors import MoodlineError, UnauthorizedError
 from moodline.shared.messages import Lane
+from moodline.shared.sample import SAMPLE_URL
 from moodline.shared.streams import PUSH_URL, StreamState
 
 _TICK_S: Final = 1.0

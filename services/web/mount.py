@@ -32,7 +32,7 @@ class _PageRoutes(Mount):
 
 
 def mount_page(app: FastAPI) -> None:
-    """Serve the page from an application of `moodline.services.api.app.create_app`. Once in a process: NiceGUI has one page tree."""
+    """Serve the page from an application of `services.api.app.create_app`. Once in a process: NiceGUI has one page tree."""
     if find_spec("nicegui") is None:
         app.add_api_route("/", _how_to_get_it, include_in_schema=False)
         return

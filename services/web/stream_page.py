@@ -8,11 +8,11 @@ from fastapi import Request, Response
 from nicegui import ui
 
 from moodline.services.api import PREFIX
-from moodline.services.api.models import StreamAnswer
 from moodline.services.api.timelines import TrackListParameters
 from moodline.services.auth.callers import LOCAL
 from moodline.services.report.document import TimelineDocument
 from moodline.services.report.moments import iso, length_text, to_datetime, to_us
+from moodline.services.report.stream_document import StreamAnswer
 from moodline.services.web.alerts import AlertBanner
 from moodline.services.web.cards import progress_html
 from moodline.services.web.chart_data import chart_of

@@ -12,11 +12,12 @@ from moodline.services.api import alerts, streams, timelines
 from moodline.services.api.access import identify, require_role
 from moodline.services.api.alert_models import FiringAnswer
 from moodline.services.api.context import Context, context_of
-from moodline.services.api.models import NewStream, StreamAnswer, StreamChange
+from moodline.services.api.models import NewStream, StreamChange
 from moodline.services.api.timelines import PointsWindow, TimelineParameters, TrackListParameters
 from moodline.services.auth.callers import Caller, Role
 from moodline.services.report.document import TimelineDocument
 from moodline.services.report.moments import iso, to_datetime
+from moodline.services.report.stream_document import StreamAnswer
 from moodline.services.report.tracks import TrackDocument
 from moodline.services.web.words import sign_in_path
 from moodline.shared.errors import MoodlineError, UnauthorizedError

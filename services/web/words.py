@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from pydantic import ValidationError
 
-from moodline.services.api.models import StreamAnswer
+from moodline.services.report.stream_document import StreamAnswer
 from moodline.shared.errors import InvalidStreamError, MoodlineError
 from moodline.shared.messages import Lane
 from moodline.shared.streams import StreamState

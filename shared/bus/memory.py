@@ -19,8 +19,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from moodline.shared.bus.base import ConsumerSettings, Headers, Position, Record
-from moodline.shared.bus.memory_group import Member, Share
-from moodline.shared.bus.memory_log import Topic, size_of
+from moodline.shared.bus.memory_topic import Member, Share, Topic, size_of
 from moodline.shared.bus.retention import retention_of
 from moodline.shared.clock import Clock, SystemClock
 from moodline.shared.errors import BusClosedError, BusError, BusFullError, DeliveryError

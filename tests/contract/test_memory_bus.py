@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from moodline.shared.bus import ConsumerSettings, Record, partition_for
 from moodline.shared.bus.memory import MemoryBus, MemoryConsumer, MemoryProducer
-from moodline.shared.bus.memory_group import Member, Share
-from moodline.shared.bus.memory_log import RECORD_OVERHEAD_BYTES, Topic
+from moodline.shared.bus.memory_topic import RECORD_OVERHEAD_BYTES, Member, Share, Topic
 from moodline.shared.errors import BusClosedError, BusError, BusFullError, DeliveryError
 from moodline.shared.messages import DLQ_TOPIC
 from tests.support.clocks import SleepingClock

@@ -10,8 +10,8 @@ from moodline.shared.bus import Position
 from moodline.shared.clock import SystemClock
 from moodline.shared.messages import Emotions, FaceEmotion, Hop, Lane, topic
 from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.stage import Received
 from moodline.shared.settings import AggregatorSettings
-from moodline.shared.stage import Received
 from moodline.shared.store import Mark, Store, dump
 from moodline.shared.streams import StreamSpec
 from moodline.shared.timeline import LEVELS_S

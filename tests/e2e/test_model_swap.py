@@ -12,8 +12,8 @@ from moodline.services.classifier.catalogue import ModelCatalogue
 from moodline.services.runtime.embedded import EmbeddedService
 from moodline.shared.errors import ModelError
 from moodline.shared.messages import Lane
-from moodline.shared.model_choice import ModelChoice, read_refusal, write_choice
 from moodline.shared.settings import ClassifierSettings, DetectorSettings, IngestSettings, Settings
+from moodline.shared.store.model_choice import ModelChoice, read_refusal, write_choice
 from moodline.shared.timeline import TimelineQuery, timeline
 from tests.support.reference import synthetic_spec
 

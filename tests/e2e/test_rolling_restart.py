@@ -158,7 +158,7 @@ def test_an_upgrade_that_adds_fields(
     references: list[bytes],
 ) -> None:
     """From front to back, so that every older worker meets messages of a newer one; the timelines stay the same."""
-    monkeypatch.setattr("moodline.shared.worker.encode", encode_newer)
+    monkeypatch.setattr("moodline.shared.pipeline.worker.encode", encode_newer)
     monkeypatch.setattr("moodline.services.ingest.file.reader.encode", encode_newer)
     settings = reference_settings(tmp_path).model_copy(update={"detector": SMALL})
     settings = Settings.model_validate(

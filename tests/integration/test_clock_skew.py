@@ -27,7 +27,7 @@ from moodline.shared.clock_offset import ClockWatch
 from moodline.shared.messages import decode
 from moodline.shared.metrics import Metrics
 from moodline.shared.settings import DetectorSettings
-from moodline.shared.stage import Received
+from moodline.shared.pipeline.stage import Received
 from moodline.shared.store import Retention, open_store
 
 store, metrics = open_store(sys.argv[1], Retention({1: 86_400})), Metrics()

@@ -43,7 +43,8 @@ DetectorStage.process = broken
 
 def moodline(prelude: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process in which something else was done before."""
-    code = f"import sys\n{prelude}\nsys.argv = ['moodline', *{list(arguments)!r}]\nfrom moodline.services.cli.app import main\nmain()\n"
+    start = f"sys.argv = ['moodline', *{list(arguments)!r}]\nfrom moodline.services.cli.app import main\nmain()\n"
+    code = f"import sys\n{prelude}\n{start}"
     environment = {**os.environ, "MOODLINE_DATA_DIR": str(cwd / "data")}
     return subprocess.run(
         [sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True, timeout=100, check=False

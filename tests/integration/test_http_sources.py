@@ -17,7 +17,7 @@ import pytest
 
 from moodline.services.ingest.camera.http.source import open_http
 from moodline.services.ingest.camera.input.egress import PolicyEgress
-from moodline.services.ingest.camera.sources.open import LiveLimits, LiveSource
+from moodline.services.ingest.camera.input.frames import LiveLimits, LiveSource
 from moodline.shared.camera import CameraAddress
 from moodline.shared.errors import SourceError
 from moodline.shared.net_policy import net_policy_of

@@ -10,9 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
-from moodline.services.ingest.file.open import Source, open_source
-from moodline.services.ingest.file.reader import FileReader, Outcome, Patience
+from moodline.services.ingest.file.open import open_source
+from moodline.services.ingest.file.reader import FileReader, Patience
+from moodline.services.ingest.media.frames import Source
 from moodline.services.ingest.media.sampling import Sampler
+from moodline.services.ingest.stream.outcome import Outcome
 from moodline.shared.messages import End, Frame, Message
 from moodline.shared.settings import IngestSettings
 from moodline.shared.streams import StreamSpec

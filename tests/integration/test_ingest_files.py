@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 import pytest
 
-from moodline.services.ingest.file.open import SCHEMES, Source, never, open_source
+from moodline.services.ingest.file.open import SCHEMES, open_source
 from moodline.services.ingest.file.video import CONTAINERS, VideoFile
+from moodline.services.ingest.media.frames import Source, never
 from moodline.shared.errors import SourceError
 from moodline.shared.settings import IngestSettings
 from tests.support.make_media import (

@@ -17,8 +17,8 @@ from moodline.services.detector.stage import DetectorStage
 from moodline.shared.bus.base import Position
 from moodline.shared.messages import Frame, Lane, encode
 from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.stage import Received
 from moodline.shared.settings import DetectorSettings
-from moodline.shared.stage import Received
 from moodline.training.detector.labels import overlap
 
 pytestmark = pytest.mark.material

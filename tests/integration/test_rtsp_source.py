@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from moodline.services.ingest.camera.input.egress import PolicyEgress
+from moodline.services.ingest.camera.input.frames import LiveFrame, LiveLimits, LiveSource
 from moodline.services.ingest.camera.rtsp.source import open_rtsp
-from moodline.services.ingest.camera.sources.open import LiveFrame, LiveLimits, LiveSource
 from moodline.shared.camera import CameraAddress
 from moodline.shared.errors import SourceError
 from moodline.shared.net_policy import NetPolicy

@@ -18,14 +18,14 @@ from pydantic import SecretStr
 
 from moodline.services.runtime.bootstrap import WORKERS, Resources, build, open_resources, retention
 from moodline.shared.bus import ConsumerSettings, open_bus
-from moodline.shared.bus.traced import TracedBus
 from moodline.shared.clock import SystemClock
-from moodline.shared.health import Health
 from moodline.shared.messages import ALL_TOPICS, Frame, Hop, Lane, encode, topic
 from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.health import Health
 from moodline.shared.settings import Settings, TracingSettings
 from moodline.shared.store import open_store
-from moodline.shared.tracing import Tracing
+from moodline.shared.tracing.bus import TracedBus
+from moodline.shared.tracing.spans import Tracing
 from tests.support.fixtures import Server
 from tests.support.reference import synthetic_spec
 from tests.support.servers import wait_until

@@ -16,9 +16,9 @@ from moodline.shared.bus import Position
 from moodline.shared.errors import ModelError, ModelNotFoundError
 from moodline.shared.messages import SkipReason
 from moodline.shared.metrics import Metrics
-from moodline.shared.model_choice import ModelInfo
 from moodline.shared.settings import ApiSettings, IngestSettings, Settings, load_settings
 from moodline.shared.store import Cell, Mark, Retention, TimelineUpdate
+from moodline.shared.store.model_choice import ModelInfo
 from moodline.shared.store.sqlite import SqliteStore
 from moodline.shared.streams import StreamStatus
 from moodline.shared.timeline.bucket import LEVELS_S, SKIP_REASONS, Bucket, merge_all, pack

@@ -8,9 +8,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from moodline.services.ingest.camera.sources.open import LiveCounts, LiveFrame, LiveInfo, LiveSource
-from moodline.services.ingest.file.open import BgrImage
+from moodline.services.ingest.camera.input.frames import LiveCounts, LiveFrame, LiveInfo, LiveSource
 from moodline.services.ingest.live.records import Job
+from moodline.services.ingest.media.frames import BgrImage
 from moodline.shared.errors import ImageError, SourceError
 from moodline.shared.streams import FailureReason, Transport
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from moodline.services.ingest.file.open import BgrImage, Cancelled, DecodedFrame, Source, SourceInfo, never
 from moodline.services.ingest.file.progress_watch import ProgressWatch
 from moodline.services.ingest.file.reader import ReaderParts
+from moodline.services.ingest.media.frames import BgrImage, Cancelled, DecodedFrame, Source, SourceInfo, never
 from moodline.shared.bus import Position
 from moodline.shared.errors import BusFullError, DeliveryError, ImageError
 from moodline.shared.messages import End, Frame, Message, decode

@@ -14,12 +14,12 @@ from moodline.services.classifier.model import Crops, Probabilities
 from moodline.services.classifier.stage import ClassifierStage
 from moodline.services.detector.base import BgrImage, Detections
 from moodline.services.detector.stage import DetectorStage
-from moodline.shared.admission import Admission, Candidate, ServiceTime
 from moodline.shared.bus.base import Position
 from moodline.shared.messages import Emotions, Frame, Hop, Lane, Message, SkipReason, topic
 from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.admission import Admission, Candidate, ServiceTime
+from moodline.shared.pipeline.stage import Received, Send
 from moodline.shared.settings import ClassifierSettings, DetectorSettings
-from moodline.shared.stage import Received, Send
 
 BUDGET_S = 2.0
 SHARE = 0.5

@@ -17,8 +17,8 @@ from moodline.services.aggregator.stage import AggregatorStage
 from moodline.shared.bus.base import Position
 from moodline.shared.messages import Emotions, End, FaceEmotion, Lane, SkipReason
 from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.stage import Received
 from moodline.shared.settings import AggregatorSettings
-from moodline.shared.stage import Received
 from moodline.shared.store.base import ApplyResult, Mark, Progress, TimelineUpdate
 from moodline.shared.timeline import LEVELS_S, SECOND_US, Bucket, merge_all, unpack
 from tests.support.clocks import StillClock

@@ -2,7 +2,7 @@
 
 from moodline.services.aggregator.gaps import Gaps
 from moodline.shared.bus.base import Position
-from moodline.shared.stage import Rewind
+from moodline.shared.pipeline.stage import Rewind
 from moodline.shared.store.base import Mark
 
 TOPIC = "moodline.emotions.live.v1"

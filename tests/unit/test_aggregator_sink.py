@@ -11,8 +11,8 @@ from moodline.shared.bus.base import OLDEST, Position
 from moodline.shared.errors import StoreUnavailableError
 from moodline.shared.messages import Emotions, Lane
 from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.stage import Apply, Output, Received, Rewind
 from moodline.shared.settings import AggregatorSettings
-from moodline.shared.stage import Apply, Output, Received, Rewind
 from moodline.shared.store.base import ApplyResult, Mark, Progress, TimelineUpdate
 from tests.support.clocks import StillClock
 

@@ -10,8 +10,8 @@ from moodline.shared.bus.base import Position
 from moodline.shared.errors import MessageError, StoreError, StoreUnavailableError
 from moodline.shared.messages import Emotions, End, FaceEmotion, Frame, Lane, Message, SkipReason
 from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.stage import Apply, Output, Received, Rewind
 from moodline.shared.settings import AggregatorSettings
-from moodline.shared.stage import Apply, Output, Received, Rewind
 from moodline.shared.store.base import Mark, Progress, TimelineUpdate
 from moodline.shared.timeline import Bucket, unpack, unpack_track_summary
 

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from moodline.services.api.models import ModelPage, NewStream, StreamAnswer, StreamChange
+from moodline.services.api.models import ModelPage, NewStream, StreamChange
 from moodline.services.api.problems import PROBLEMS
 from moodline.services.report.document import PointDocument, TimelineDocument
 from moodline.services.report.export import CSV_FIELDS
+from moodline.services.report.stream_document import StreamAnswer
 from moodline.services.report.tracks import TrackDocument
 from moodline.shared.streams import FailureReason, StreamState
 from moodline.shared.timeline.points import EmptyReason

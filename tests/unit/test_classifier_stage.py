@@ -9,8 +9,8 @@ from moodline.shared.bus.base import Position
 from moodline.shared.errors import MessageError, ModelError
 from moodline.shared.messages import Emotions, End, Face, Faces, Frame, Lane, Message, SkipReason, decode, encode
 from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.stage import Received, Send
 from moodline.shared.settings import ClassifierSettings
-from moodline.shared.stage import Received, Send
 
 NOW_S = 1_000_000.0
 

@@ -17,10 +17,10 @@ from moodline.shared.clock import SystemClock
 from moodline.shared.errors import ModelError, StoreUnavailableError
 from moodline.shared.messages import ALL_TOPICS, Emotions, Face, Faces, Hop, Lane, decode, encode, topic
 from moodline.shared.metrics import Metrics
-from moodline.shared.model_choice import ModelChoice, read_refusal, write_choice
+from moodline.shared.pipeline.worker import ProducerSink, Worker, WorkerOptions
 from moodline.shared.settings import ClassifierSettings
+from moodline.shared.store.model_choice import ModelChoice, read_refusal, write_choice
 from moodline.shared.store.sqlite import SqliteStore
-from moodline.shared.worker import ProducerSink, Worker, WorkerOptions
 from tests.support.api import StubClock
 from tests.support.stores import RETENTION
 

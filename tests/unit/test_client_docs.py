@@ -56,7 +56,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServe
     with ApiWorld(tmp_path, intake=intake, overrides=uploads) as world, ApiServer(world.app, "127.0.0.1", 0) as server:
         (world.media / "lobby.mp4").write_bytes(b"x")
         clock.world = world
-        monkeypatch.setattr("moodline.client.SystemClock", lambda: clock)
+        monkeypatch.setattr("moodline.client._client.SystemClock", lambda: clock)
         yield server
 
 

@@ -9,8 +9,8 @@ from moodline.shared.clock_offset import ClockWatch, ReferenceClock, measure_off
 from moodline.shared.errors import StoreUnavailableError
 from moodline.shared.messages import Faces, Frame, Lane, SkipReason
 from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.stage import Received, Send
 from moodline.shared.settings import DetectorSettings
-from moodline.shared.stage import Received, Send
 
 STORE_S = 1_750_000_000.0
 

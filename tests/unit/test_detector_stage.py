@@ -11,8 +11,8 @@ from moodline.shared.bus.base import Position
 from moodline.shared.errors import ImageError, ModelError
 from moodline.shared.messages import Emotions, End, Faces, Frame, Lane, SkipReason, encode
 from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.stage import Received, Send
 from moodline.shared.settings import DetectorSettings
-from moodline.shared.stage import Received, Send
 
 NOW_S = 1_000_000.0
 

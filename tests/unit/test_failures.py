@@ -6,9 +6,9 @@ import pytest
 
 from moodline.shared.bus import Position
 from moodline.shared.errors import StoreUnavailableError
-from moodline.shared.failures import FailureNotes
 from moodline.shared.messages import Frame, Lane
-from moodline.shared.stage import Received
+from moodline.shared.pipeline.failures import FailureNotes
+from moodline.shared.pipeline.stage import Received
 from moodline.shared.store import FrameFailure
 from moodline.shared.store.sqlite import SqliteStore
 from moodline.shared.streams import StreamSpec

@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
-from moodline.services.ingest.crashes import Crashes
-from moodline.services.ingest.file.open import DecodedFrame
-from moodline.services.ingest.file.reader import BusFaultError, FileReader, Outcome, Patience, StalledError
+from moodline.services.ingest.file.reader import BusFaultError, FileReader, Patience, StalledError
 from moodline.services.ingest.file.reader_thread import ReaderThread
+from moodline.services.ingest.media.frames import DecodedFrame
+from moodline.services.ingest.stream.crashes import Crashes
+from moodline.services.ingest.stream.outcome import Outcome
 from moodline.shared.bus import Position
 from moodline.shared.errors import DeliveryError, SourceError, StoreUnavailableError
 from moodline.shared.messages import End, Frame, Hop, Lane, Message, SkipReason, topic

@@ -2,8 +2,8 @@
 
 import pytest
 
-from moodline.services.ingest.standstill import WaitingPlace
 from moodline.services.ingest.stream.gauges import StreamGauges
+from moodline.services.ingest.stream.standstill import WaitingPlace
 from moodline.shared.bus import partition_for
 from moodline.shared.errors import BusUnavailableError
 from moodline.shared.messages import Lane

@@ -7,11 +7,11 @@ from moodline.shared.bus import ConsumerSettings, open_bus
 from moodline.shared.bus.base import Position, Record
 from moodline.shared.bus.memory import MemoryBus
 from moodline.shared.errors import StoreUnavailableError
-from moodline.shared.lag import Behind, Lag
 from moodline.shared.messages import ALL_TOPICS, Emotions, Hop, Lane, encode, topic
 from moodline.shared.metrics import Metrics
-from moodline.shared.stage import Output, Received
-from moodline.shared.worker import Worker, WorkerOptions
+from moodline.shared.pipeline.lag import Behind, Lag
+from moodline.shared.pipeline.stage import Output, Received
+from moodline.shared.pipeline.worker import Worker, WorkerOptions
 from tests.support.clocks import SleepingClock
 
 TOPIC = topic(Hop.EMOTIONS, Lane.FILE)

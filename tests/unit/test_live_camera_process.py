@@ -8,9 +8,9 @@ from fractions import Fraction
 import pytest
 
 from moodline.services.ingest.camera.input.egress import Egress
+from moodline.services.ingest.camera.input.frames import LiveLimits, LiveSource
 from moodline.services.ingest.camera.process.host import CameraHost
 from moodline.services.ingest.camera.process.job import open_job
-from moodline.services.ingest.camera.sources.open import LiveLimits, LiveSource
 from moodline.services.ingest.live.records import Failed, Job, Opened, Record, Sample, Stats
 from moodline.services.ingest.media.sampling import Sampler
 from moodline.shared.camera import CameraAddress

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from moodline.services.ingest.camera.reader import CameraParts, CameraThread
-from moodline.services.ingest.file.reader import Outcome
 from moodline.services.ingest.live.records import Failed, Job, Opened, Record, Sample, Stats
 from moodline.services.ingest.stream.back_off import BackOff
+from moodline.services.ingest.stream.outcome import Outcome
 from moodline.shared.camera import CameraAddress
 from moodline.shared.errors import InvalidStreamError, SealError, SourceError, StoreUnavailableError
 from moodline.shared.messages import Frame, Lane, SkipReason

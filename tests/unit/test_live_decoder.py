@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from moodline.services.ingest.camera.input.decoder import WITHOUT_KEYFRAME_S, KeyframeDecoder, UnitTimes
-from moodline.services.ingest.camera.sources.open import LiveCounts, LiveFrame
+from moodline.services.ingest.camera.input.frames import LiveCounts, LiveFrame
 from moodline.shared.errors import SourceError
 
 GOP = 10

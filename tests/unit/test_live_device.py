@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from moodline.services.ingest.camera.input.egress import PolicyEgress
+from moodline.services.ingest.camera.input.frames import LiveLimits, LiveSource
 from moodline.services.ingest.camera.sources.device import device_of, open_device
-from moodline.services.ingest.camera.sources.open import LiveLimits, LiveSource
 from moodline.shared.camera import CameraAddress
 from moodline.shared.errors import SourceError
 from moodline.shared.net_policy import net_policy_of

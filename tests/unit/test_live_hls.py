@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from moodline.services.ingest.camera.http.hls import MediaTime, Pace, Timetable
 from moodline.services.ingest.camera.http.hls_playlist import MediaPlaylist, parse_playlist
 from moodline.services.ingest.camera.http.hls_segment import decode_segment
-from moodline.services.ingest.camera.sources.open import LiveCounts
+from moodline.services.ingest.camera.input.frames import LiveCounts
 from moodline.shared.errors import SourceError
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from moodline.services.ingest.camera.http.mjpeg import JpegSource, whole_jpeg
 from moodline.services.ingest.camera.http.multipart import MultipartParser, boundary_of
-from moodline.services.ingest.camera.sources.open import LiveLimits
+from moodline.services.ingest.camera.input.frames import LiveLimits
 from moodline.shared.errors import SourceError
 
 JPEG = cv2.imencode(".jpg", np.full((24, 32, 3), 128, np.uint8))[1].tobytes()

@@ -13,8 +13,8 @@ from moodline.services.api.server import ApiServer
 from moodline.services.classifier.catalogue import ModelCatalogue
 from moodline.services.cli.app import app
 from moodline.shared.errors import ModelError, ModelNotFoundError, StoreError
-from moodline.shared.model_choice import ModelChoice, ModelRefusal, read_choice, write_choice, write_refusal
 from moodline.shared.settings import ClassifierSettings
+from moodline.shared.store.model_choice import ModelChoice, ModelRefusal, read_choice, write_choice, write_refusal
 from tests.support.api import NOW, NOW_US, ApiWorld
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import av
 import pytest
 
+from moodline.services.ingest.camera.input.frames import LiveFrame, LiveLimits
 from moodline.services.ingest.camera.rtsp.source import open_rtsp
-from moodline.services.ingest.camera.sources.open import LiveFrame, LiveLimits
 from moodline.shared.camera import CameraAddress
 from moodline.shared.errors import SourceError
 from moodline.shared.net_policy import NetPolicy

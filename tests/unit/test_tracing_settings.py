@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from moodline.shared.errors import SettingsError
 from moodline.shared.settings import Settings, TracingSettings
-from moodline.shared.tracing import open_tracing
+from moodline.shared.tracing.spans import open_tracing
 
 ENDPOINT = "http://127.0.0.1:4318/v1/traces"
 

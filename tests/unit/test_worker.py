@@ -7,11 +7,11 @@ import pytest
 
 from moodline.shared.bus.base import Position, Record
 from moodline.shared.errors import BusFullError, DeliveryError, NotDeliveredYetError, PoisonLimitError, StoreUnavailableError
-from moodline.shared.health import Health
 from moodline.shared.messages import DLQ_TOPIC, Emotions, Hop, Lane, decode, decode_dead_letter, encode, topic
 from moodline.shared.metrics import Metrics
-from moodline.shared.stage import Output, Received, Rewind, Send
-from moodline.shared.worker import ProducerSink, Worker, WorkerOptions
+from moodline.shared.pipeline.health import Health
+from moodline.shared.pipeline.stage import Output, Received, Rewind, Send
+from moodline.shared.pipeline.worker import ProducerSink, Worker, WorkerOptions
 from tests.support.clocks import SleeplessClock
 
 IN_TOPIC = topic(Hop.FACES, Lane.FILE)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from moodline.services.liveness import Deadline
+from moodline.services.runtime.liveness import Deadline
 from moodline.services.runtime.worker_server import start_worker_server
 from moodline.shared.errors import SettingsError
-from moodline.shared.health import Health
 from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.health import Health
 
 Ask = Callable[[str], tuple[int, str]]
 

@@ -1,4 +1,6 @@
-"""Labels from a teacher: `python -m moodline.training.detector.labels --images PHOTOS.tar --teacher YUNET.onnx --out LABELS.jsonl`.
+"""Labels from a teacher.
+
+    python -m moodline.training.detector.labels --images PHOTOS.tar --teacher YUNET.onnx --out LABELS.jsonl
 
 The teacher searches each photo at several scales, and mirrored. A face is what is found in both mirrors of at least one
 scale: small faces show at the large scales, large ones at the small scales, so the best scale decides, while an answer

@@ -14,12 +14,13 @@ from typing import Final, Protocol
 
 import msgspec
 
-from moodline.services.ingest.crashes import Crashes, place_of
-from moodline.services.ingest.file.reader import WORKER, Outcome
 from moodline.services.ingest.live.publisher import LivePublisher, PublisherParts
 from moodline.services.ingest.live.records import Failed, Job, Opened, Record, Sample, Stats
 from moodline.services.ingest.live.status import CameraStatus
+from moodline.services.ingest.stream import WORKER
 from moodline.services.ingest.stream.back_off import BackOff
+from moodline.services.ingest.stream.crashes import Crashes, place_of
+from moodline.services.ingest.stream.outcome import Outcome
 from moodline.services.ingest.stream.thread import StreamThread
 from moodline.shared.bus import Producer
 from moodline.shared.camera import CameraAddress

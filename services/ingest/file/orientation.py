@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import cv2
 
-from moodline.services.ingest.file.open import BgrImage
+from moodline.services.ingest.media.frames import BgrImage
 
 
 class Orientation(NamedTuple):

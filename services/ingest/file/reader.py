@@ -9,18 +9,20 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
-from enum import StrEnum
 from fractions import Fraction
 from typing import Final
 
 import msgspec
 
 from moodline.services.ingest.file.credit import Credit
-from moodline.services.ingest.file.open import DecodedFrame, Source, SourceOpener
+from moodline.services.ingest.file.open import SourceOpener
 from moodline.services.ingest.file.progress_watch import Followed, ProgressWatch
 from moodline.services.ingest.media.encode import encode_jpeg, reduce_image
+from moodline.services.ingest.media.frames import DecodedFrame, Source
 from moodline.services.ingest.media.sampling import Sampler
-from moodline.services.ingest.standstill import STANDSTILL_S, WaitingPlace
+from moodline.services.ingest.stream import WORKER
+from moodline.services.ingest.stream.outcome import Outcome
+from moodline.services.ingest.stream.standstill import STANDSTILL_S, WaitingPlace
 from moodline.services.ingest.stream.status_report import StatusReport
 from moodline.shared.bus import Producer
 from moodline.shared.clock import Clock, SystemClock
@@ -44,7 +46,6 @@ from moodline.shared.streams import FailureReason, StreamSpec, StreamState
 
 log = logging.getLogger("moodline.ingest.reader")
 
-WORKER: Final = "ingest"
 DOUBLINGS: Final = 5
 """How often the wait before a file is read again doubles: with 30 s it ends at 16 min."""
 
@@ -55,18 +56,6 @@ _DOUBT_S: Final = 1.0
 """After this long without progress the bus is asked whether it has everything, and the store whether a worker failed."""
 _FAILURES_LIMIT: Final = 8
 """If more frames on their way have failed, the stage is broken and not the frames: none is left out."""
-
-
-class Outcome(StrEnum):
-    """Why a reader is done."""
-
-    ENDED = "ended"
-    FAILED = "failed"
-    STOPPED = "stopped"
-    FENCED = "fenced"
-    """A newer session has the stream."""
-    GONE = "gone"
-    """The stream is not registered any more."""
 
 
 class StalledError(MoodlineError):

@@ -3,8 +3,9 @@
 import logging
 from typing import Final
 
-from moodline.services.ingest.crashes import PAUSES_S, Crashes, place_of
-from moodline.services.ingest.file.reader import BusFaultError, FileReader, Outcome, Patience, ReaderParts, StalledError
+from moodline.services.ingest.file.reader import BusFaultError, FileReader, Patience, ReaderParts, StalledError
+from moodline.services.ingest.stream.crashes import PAUSES_S, Crashes, place_of
+from moodline.services.ingest.stream.outcome import Outcome
 from moodline.services.ingest.stream.thread import StreamThread
 from moodline.shared.errors import BusError, StoreError
 from moodline.shared.messages import Lane

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from moodline.services.ingest.file.open import BgrImage, DecodedFrame, SourceInfo
+from moodline.services.ingest.media.frames import BgrImage, DecodedFrame, SourceInfo
 from moodline.shared.errors import InvalidStreamError, SourceError
 from moodline.shared.streams import FailureReason, parse_sample_fps
 

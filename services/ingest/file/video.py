@@ -25,8 +25,8 @@ from av.stream import Discard, Disposition
 from av.video.reformatter import VideoReformatter
 
 from moodline.services.ingest.file.frame_times import FrameTimes
-from moodline.services.ingest.file.open import BgrImage, Cancelled, DecodedFrame, SourceInfo
 from moodline.services.ingest.file.orientation import Orientation, orientation_of, turn_upright
+from moodline.services.ingest.media.frames import BgrImage, Cancelled, DecodedFrame, SourceInfo
 from moodline.services.ingest.media.image_size import HEAD_BYTES, image_size_px
 from moodline.services.ingest.media.pixels import bgr_pixels
 from moodline.shared.errors import ImageError, SourceError

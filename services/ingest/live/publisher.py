@@ -10,9 +10,9 @@ from typing import Final
 
 import msgspec
 
-from moodline.services.ingest.file.reader import WORKER
 from moodline.services.ingest.live.records import Sample, Stats
 from moodline.services.ingest.live.status import CameraStatus
+from moodline.services.ingest.stream import WORKER
 from moodline.shared.bus import Producer
 from moodline.shared.clock import Clock
 from moodline.shared.errors import BusFullError, DeliveryError, StoreError, StreamNotFoundError

@@ -2,7 +2,7 @@
 
 import cv2
 
-from moodline.services.ingest.file.open import BgrImage
+from moodline.services.ingest.media.frames import BgrImage
 from moodline.shared.errors import ImageError
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from moodline.services.ingest.file.open import BgrImage
+from moodline.services.ingest.media.frames import BgrImage
 
 
 def bgr_pixels(picture: Any) -> BgrImage:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
-from moodline.services.ingest.file.reader import Outcome
 from moodline.services.ingest.push.picture import Encoder, Picture, checked_picture
 from moodline.services.ingest.push.thread import PushParts, PushThread
+from moodline.services.ingest.stream.outcome import Outcome
 from moodline.services.ingest.stream.plan import content_of
 from moodline.shared.bus import Producer
 from moodline.shared.clock import Clock

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
-from moodline.services.ingest.file.reader import Outcome
 from moodline.services.ingest.live.capture_clock import CaptureClock
 from moodline.services.ingest.live.latest import LatestSlot
 from moodline.services.ingest.live.publisher import LivePublisher, PublisherParts
@@ -15,8 +14,9 @@ from moodline.services.ingest.live.records import Opened, Sample, Stats
 from moodline.services.ingest.live.status import CameraStatus
 from moodline.services.ingest.media.sampling import Sampler
 from moodline.services.ingest.push.picture import Encoder, Picture
-from moodline.services.ingest.standstill import STANDSTILL_S, standstill_sentence
+from moodline.services.ingest.stream.outcome import Outcome
 from moodline.services.ingest.stream.plan import content_of
+from moodline.services.ingest.stream.standstill import STANDSTILL_S, standstill_sentence
 from moodline.services.ingest.stream.thread import StreamThread
 from moodline.shared.bus import Producer
 from moodline.shared.clock import Clock

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
-from moodline.services.ingest.standstill import STANDSTILL_S
+from moodline.services.ingest.stream.standstill import STANDSTILL_S
 from moodline.shared.clock import Clock
 from moodline.shared.messages import Lane
 from moodline.shared.metrics import Metrics

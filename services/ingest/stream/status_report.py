@@ -2,7 +2,7 @@
 
 import msgspec
 
-from moodline.services.ingest.file.open import SourceInfo
+from moodline.services.ingest.media.frames import SourceInfo
 from moodline.shared.clock import Clock
 from moodline.shared.clock_offset import offset_of
 from moodline.shared.errors import StoreUnavailableError

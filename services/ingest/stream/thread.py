@@ -3,7 +3,7 @@
 import threading
 from abc import ABC, abstractmethod
 
-from moodline.services.ingest.file.reader import Outcome
+from moodline.services.ingest.stream.outcome import Outcome
 from moodline.shared.log import bound
 from moodline.shared.streams import StreamSpec
 

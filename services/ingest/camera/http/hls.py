@@ -13,7 +13,7 @@ from moodline.services.ingest.camera.http.client import HttpClient
 from moodline.services.ingest.camera.http.hls_playlist import MediaPlaylist, Segment, parse_playlist
 from moodline.services.ingest.camera.http.hls_segment import Picture, decode_segment, to_bgr
 from moodline.services.ingest.camera.http.location import Location
-from moodline.services.ingest.camera.sources.open import LiveCounts, LiveFrame, LiveInfo, LiveLimits
+from moodline.services.ingest.camera.input.frames import LiveCounts, LiveFrame, LiveInfo, LiveLimits
 from moodline.shared.errors import SourceError
 from moodline.shared.streams import FailureReason
 

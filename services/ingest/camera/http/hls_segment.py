@@ -9,8 +9,8 @@ from typing import Any, Final, NoReturn
 import av
 from av.video.reformatter import VideoReformatter
 
-from moodline.services.ingest.camera.sources.open import LiveCounts
-from moodline.services.ingest.file.open import BgrImage
+from moodline.services.ingest.camera.input.frames import LiveCounts
+from moodline.services.ingest.media.frames import BgrImage
 from moodline.services.ingest.media.pixels import bgr_pixels
 from moodline.shared.errors import ImageError, SourceError
 from moodline.shared.streams import FailureReason

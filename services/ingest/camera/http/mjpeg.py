@@ -12,8 +12,8 @@ import numpy as np
 from moodline.services.ingest.camera.http.client import HttpClient, HttpResponse
 from moodline.services.ingest.camera.http.location import Location
 from moodline.services.ingest.camera.http.multipart import PART_LIMIT_BYTES, MultipartParser, boundary_of
-from moodline.services.ingest.camera.sources.open import LiveCounts, LiveFrame, LiveInfo, LiveLimits
-from moodline.services.ingest.file.open import BgrImage
+from moodline.services.ingest.camera.input.frames import LiveCounts, LiveFrame, LiveInfo, LiveLimits
+from moodline.services.ingest.media.frames import BgrImage
 from moodline.services.ingest.media.image_size import HEAD_BYTES, image_size_px
 from moodline.shared.errors import ImageError, SourceError
 from moodline.shared.streams import FailureReason

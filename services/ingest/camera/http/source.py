@@ -8,7 +8,7 @@ from moodline.services.ingest.camera.http.hls import open_hls
 from moodline.services.ingest.camera.http.location import location_of
 from moodline.services.ingest.camera.http.mjpeg import open_mjpeg, open_snapshots
 from moodline.services.ingest.camera.input.egress import Egress
-from moodline.services.ingest.camera.sources.open import LiveLimits, LiveSource
+from moodline.services.ingest.camera.input.frames import LiveLimits, LiveSource
 from moodline.shared.camera import CameraAddress
 from moodline.shared.errors import SourceError
 from moodline.shared.streams import FailureReason

@@ -11,8 +11,8 @@ import av
 from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 
-from moodline.services.ingest.camera.sources.open import LiveCounts, LiveFrame
-from moodline.services.ingest.file.open import BgrImage
+from moodline.services.ingest.camera.input.frames import LiveCounts, LiveFrame
+from moodline.services.ingest.media.frames import BgrImage
 from moodline.services.ingest.media.pixels import bgr_pixels
 from moodline.shared.errors import ImageError, SourceError
 from moodline.shared.streams import FailureReason

@@ -19,16 +19,17 @@ from typing import Final, NoReturn
 
 import msgspec
 
+from moodline.services.ingest.camera.input.frames import LiveFrame, LiveLimits, LiveSource
 from moodline.services.ingest.camera.process.channel import Channel, ChannelClosedError, ChannelError
 from moodline.services.ingest.camera.process.link import EXIT_MEMORY
-from moodline.services.ingest.camera.sources.open import LiveFrame, LiveLimits, LiveOpener, LiveSource, open_live
-from moodline.services.ingest.crashes import place_of
-from moodline.services.ingest.file.open import BgrImage
+from moodline.services.ingest.camera.sources.open import LiveOpener, open_live
 from moodline.services.ingest.live.capture_clock import CaptureClock
 from moodline.services.ingest.live.latest import LatestSlot
 from moodline.services.ingest.live.records import Failed, Job, Opened, Sample, Stats
 from moodline.services.ingest.media.encode import encode_jpeg, reduce_image
+from moodline.services.ingest.media.frames import BgrImage
 from moodline.services.ingest.media.sampling import Sampler
+from moodline.services.ingest.stream.crashes import place_of
 from moodline.shared.camera import CameraAddress
 from moodline.shared.errors import ImageError, SourceError
 from moodline.shared.messages import SkipReason

@@ -8,6 +8,7 @@ from typing import Final
 
 from moodline.services.ingest.camera.input.decoder import KeyframeDecoder, UnitTimes
 from moodline.services.ingest.camera.input.egress import Egress
+from moodline.services.ingest.camera.input.frames import LiveCounts, LiveFrame, LiveInfo, LiveLimits, LiveSource
 from moodline.services.ingest.camera.rtsp.access_unit import AccessUnit
 from moodline.services.ingest.camera.rtsp.media import Media, Reorder, TcpMedia, UdpMedia
 from moodline.services.ingest.camera.rtsp.rtp import (
@@ -22,7 +23,6 @@ from moodline.services.ingest.camera.rtsp.rtp import (
 )
 from moodline.services.ingest.camera.rtsp.sdp import VideoTrack
 from moodline.services.ingest.camera.rtsp.session import Session, describe
-from moodline.services.ingest.camera.sources.open import LiveCounts, LiveFrame, LiveInfo, LiveLimits, LiveSource
 from moodline.shared.camera import CameraAddress
 from moodline.shared.errors import SourceError
 from moodline.shared.streams import FailureReason, Transport

@@ -13,8 +13,8 @@ from typing import Any, Final, Protocol, cast
 import cv2
 
 from moodline.services.ingest.camera.input.egress import Egress
-from moodline.services.ingest.camera.sources.open import LiveCounts, LiveFrame, LiveInfo, LiveLimits, LiveSource
-from moodline.services.ingest.file.open import BgrImage
+from moodline.services.ingest.camera.input.frames import LiveCounts, LiveFrame, LiveInfo, LiveLimits, LiveSource
+from moodline.services.ingest.media.frames import BgrImage
 from moodline.shared.camera import CameraAddress
 from moodline.shared.errors import SourceError
 from moodline.shared.streams import FailureReason

@@ -1,99 +1,12 @@
-"""The seam between one connection to a camera and the process that reads it. A URL's scheme picks the adapter."""
+"""Opens the connection to a camera. The scheme of the URL selects the adapter."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from fractions import Fraction
-from typing import Protocol
+from collections.abc import Callable
 
 from moodline.services.ingest.camera.input.egress import Egress
-from moodline.services.ingest.file.open import BgrImage
+from moodline.services.ingest.camera.input.frames import LiveLimits, LiveSource
 from moodline.shared.camera import CameraAddress
 from moodline.shared.errors import SourceError
 from moodline.shared.streams import FailureReason
-
-
-@dataclass(frozen=True, slots=True)
-class LiveFrame:
-    """One whole, undamaged frame of a camera, in order of presentation.
-
-    Attributes:
-        media_s: Time on the camera's media clock in s, of unknown origin. Wraps of its counter are already undone; a reset
-            of the clock shows as a jump.
-        arrived_s: Wall clock when the last byte of the frame had arrived, seconds since the Unix epoch.
-        camera_s: When the camera says it took the frame (RTCP sender report, EXT-X-PROGRAM-DATE-TIME), in s since the Unix
-            epoch by its own clock; None where it does not say.
-        width, height: In px, upright. May change from frame to frame.
-        to_bgr: Converts the picture; costs time, so only called for frames that are analysed. Valid until the next frame but
-            one is asked for; may be called from another thread. Raises `ImageError`.
-    """
-
-    media_s: Fraction
-    arrived_s: float
-    camera_s: float | None
-    width: int
-    height: int
-    to_bgr: Callable[[], BgrImage]
-
-
-@dataclass(frozen=True, slots=True)
-class LiveInfo:
-    """What is known of a camera once its first frame was decoded. `fps` is what the camera claims, or None."""
-
-    codec: str
-    width: int
-    height: int
-    fps: Fraction | None
-
-
-@dataclass(slots=True)
-class LiveCounts:
-    """Counters of one connection, read at any time from another thread.
-
-    Attributes:
-        packets: Network packets, or parts of a multipart stream, or segments.
-        lost_packets: Packets that never came, by gaps in their numbers.
-        decoded: Frames that came out of the decoder.
-        damaged: Frames, or pieces of them, that were left out because they or what they build on is damaged.
-    """
-
-    packets: int = 0
-    lost_packets: int = 0
-    decoded: int = 0
-    damaged: int = 0
-
-
-class LiveSource(Protocol):
-    """One connection to one camera. Used by one thread; ends only by an error or `close`.
-
-    It starts at a keyframe and leaves out what follows a loss until the next keyframe: no grey or smeared frame gets through.
-    It reads as fast as the camera sends and never waits for whoever takes the frames.
-    """
-
-    info: LiveInfo
-    counts: LiveCounts
-
-    def frames(self) -> Iterator[LiveFrame]:
-        """Yield frames as they come, for ever; may be called once. Blocks between frames.
-
-        Raises:
-            SourceError: the connection is over; `reason` is a `FailureReason` (`timeout`: no frame within the read time-out,
-                whatever else arrives), the message one fixed sentence without any text from the camera or the URL.
-        """
-        ...
-
-    def close(self) -> None:
-        """Release the connection within a moment, whatever state it is in. Safe to call twice."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class LiveLimits:
-    """Time-outs in s and limits of one connection."""
-
-    open_timeout_s: float = 10.0
-    read_timeout_s: float = 5.0
-    max_pixels: int = 50_000_000
-
 
 LiveOpener = Callable[[CameraAddress, Egress, LiveLimits], LiveSource]
 """Connects and decodes the first frame within `open_timeout_s`. Raises `SourceError` with the typed reason."""

@@ -6,7 +6,7 @@ from typing import Final
 
 from moodline.shared.bus.base import Bus, Consumer, ConsumerSettings, Headers, Position, Producer, Record
 from moodline.shared.messages import Hop, Lane, topic
-from moodline.shared.tracing import Tracing
+from moodline.shared.tracing.spans import Tracing
 
 _HOPS: Final = {topic(hop, lane): hop for hop in Hop for lane in Lane}
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from moodline.shared.health import Health
+from moodline.shared.pipeline.health import Health
 
 log = logging.getLogger("moodline.process")
 

@@ -2,8 +2,8 @@
 
 from datetime import datetime
 
-from moodline.services.api.models import ProgressAnswer, Status, StreamAnswer, Video
 from moodline.services.report.moments import to_datetime
+from moodline.services.report.stream_document import ProgressAnswer, Status, StreamAnswer, Video
 from moodline.shared.clock_offset import SKEW_S
 from moodline.shared.messages import Lane
 from moodline.shared.store import Standing

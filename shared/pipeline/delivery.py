@@ -6,7 +6,7 @@ from typing import Final
 
 from moodline.shared.bus.base import Producer
 from moodline.shared.errors import NotDeliveredYetError
-from moodline.shared.health import Health
+from moodline.shared.pipeline.health import Health
 
 log = logging.getLogger("moodline.worker")
 

@@ -4,7 +4,7 @@ import logging
 
 from moodline.shared.errors import StoreError
 from moodline.shared.messages import Lane
-from moodline.shared.stage import Received
+from moodline.shared.pipeline.stage import Received
 from moodline.shared.store import ProgressStore
 
 log = logging.getLogger("moodline.worker")

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from moodline.shared.bus.base import Consumer, Position, Producer, Record
-from moodline.shared.bus.delivery import flush_patiently
 from moodline.shared.clock import Clock
 from moodline.shared.errors import (
     BusFullError,
@@ -32,11 +31,12 @@ from moodline.shared.errors import (
     PoisonLimitError,
     StoreUnavailableError,
 )
-from moodline.shared.health import Health
-from moodline.shared.lag import LOOK_S, Lag, LagGauges
 from moodline.shared.messages import DEAD_LETTER_VALUE_LIMIT_BYTES, DLQ_TOPIC, DeadLetter, End, Lane, decode, encode, lane_of
 from moodline.shared.metrics import Metrics
-from moodline.shared.stage import Output, Received, Rewind, Send, Stage
+from moodline.shared.pipeline.delivery import flush_patiently
+from moodline.shared.pipeline.health import Health
+from moodline.shared.pipeline.lag import LOOK_S, Lag, LagGauges
+from moodline.shared.pipeline.stage import Output, Received, Rewind, Send, Stage
 
 log = logging.getLogger("moodline.worker")
 
