@@ -110,7 +110,7 @@ class RevisionConflictError(StoreError):
 
 
 class StreamStartedError(StoreError):
-    """What decides the content of a timeline cannot change any more: frames are in it, or on their way."""
+    """The options that decide the content of a timeline cannot change any more: frames are in it, or on their way."""
 
     code = "stream_started"
 

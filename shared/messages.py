@@ -35,7 +35,7 @@ class Hop(StrEnum):
 
 
 class SkipReason(StrEnum):
-    """Why a sampled frame carries no result. Order is fixed: timelines store counts by position, so append only."""
+    """The reasons for which a sampled frame has no result. Timelines store counts by position: append only."""
 
     EXPIRED = "expired"
     OVERLOADED = "overloaded"
@@ -70,7 +70,7 @@ def lane_of(topic_name: str) -> Lane | None:
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """What every message of a stream carries.
+    """The fields that every message of a stream has.
 
     Attributes:
         v: Schema version.

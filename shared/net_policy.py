@@ -1,4 +1,4 @@
-"""Which addresses cameras may have. Pure; resolving and connecting are ingest's.
+"""The policy of addresses that cameras may have. Pure; ingest resolves names and connects.
 
 What counts is the address that a name or an oddly written number resolves to, never how it is written.
 """

@@ -19,7 +19,7 @@ class _Group(BaseModel):
 
 
 class BusSettings(_Group):
-    """Where messages travel."""
+    """Settings of the bus."""
 
     url: SecretStr = Field(SecretStr("memory://"), description="`memory://` (embedded) or `kafka://host:port[,host:port]`.")
     partitions: int = Field(
@@ -30,7 +30,7 @@ class BusSettings(_Group):
 
 
 class StoreSettings(_Group):
-    """Where streams and timelines are kept."""
+    """Settings of the store of streams and timelines."""
 
     url: SecretStr = Field(
         SecretStr(""),
@@ -218,7 +218,7 @@ class AlertsSettings(_Group):
 
 
 class WorkerSettings(_Group):
-    """What all workers share."""
+    """Settings of all workers."""
 
     poison_limit: int = Field(100, ge=1, description="Undecodable messages in a row after which a worker stops.")
     stream_metrics: int = Field(

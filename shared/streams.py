@@ -1,4 +1,4 @@
-"""What a stream is: its definition in the registry and its reader's state."""
+"""Streams: their definition in the registry, and the state that their reader writes."""
 
 import re
 from enum import StrEnum
@@ -19,7 +19,7 @@ _SAMPLE_FPS = re.compile(r"(?P<number>[0-9]{1,9}(\.[0-9]{1,9})?)(/(?P<divisor>[0
 
 
 class StreamState(StrEnum):
-    """What a stream's reader is doing."""
+    """The states of a stream."""
 
     PENDING = "pending"
     CONNECTING = "connecting"
@@ -33,7 +33,7 @@ class StreamState(StrEnum):
 
 
 class FailureReason(StrEnum):
-    """Why a stream cannot be read."""
+    """The reasons for which a stream cannot be read."""
 
     AUTH = "auth"
     NOT_FOUND = "not_found"
@@ -51,7 +51,7 @@ class FailureReason(StrEnum):
 
 
 class Transport(StrEnum):
-    """How an RTSP camera's media travel."""
+    """The transports of an RTSP camera's media."""
 
     TCP = "tcp"
     UDP = "udp"
@@ -115,7 +115,7 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reader last said of its stream. Written under the session of its claim.
+    """The last status of a stream. Its reader writes it with the epoch under which it acquired the stream.
 
     Attributes:
         state: What the reader does.

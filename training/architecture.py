@@ -1,4 +1,4 @@
-"""What the networks are, in three tables: plain stacks of 3x3 convolutions that a CPU serves fast.
+"""The networks as tables: plain stacks of 3x3 convolutions that a CPU serves fast.
 
 `moodline.training.network` builds them for training, with batch normalisation and shortcuts; `moodline.training.export` builds
 them for serving, where both are folded into the convolutions.

@@ -1,4 +1,4 @@
-"""What a service does to faces that a data set does not: each condition changes crops uint8 (N, 48, 48) as one of them would."""
+"""Conditions of a service that a data set does not have: each changes crops uint8 (N, 48, 48) accordingly."""
 
 from collections.abc import Callable
 from typing import Final

@@ -13,7 +13,7 @@ NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which network.
+    """The network.
 
     Attributes:
         kind: `tiny`, `baseline`, `shipped` (see `moodline.training.architecture`), or `transfer`.
@@ -31,7 +31,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 class DataConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which images.
+    """The training images.
 
     Attributes:
         path: A folder of `<split>/<class>/` images, or fer2013.csv; `--data` goes before it.
@@ -53,7 +53,7 @@ class DataConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class ScheduleConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How long, how fast.
+    """The schedule of a run.
 
     Attributes:
         epochs: Rounds over the training part.
@@ -78,7 +78,7 @@ class ScheduleConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
 
 class LossConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the network is to answer.
+    """The loss.
 
     Attributes:
         label_smoothing: Share of a target that is spread over all classes.
@@ -112,7 +112,7 @@ class DistilConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class AugmentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What may happen to a training image. Shares are of images, except `noise`: of batches.
+    """The random changes to training images. Shares are of images, except `noise`: of batches.
 
     Attributes:
         shift: Up to so much of the side, in both directions (a detector's box is no steadier).

@@ -1,4 +1,4 @@
-"""What is wrong with a data set, before anything is trained on it."""
+"""Finds faults of a data set before anything is trained on it."""
 
 from collections import Counter, defaultdict
 

@@ -39,7 +39,7 @@ class ClassRow(msgspec.Struct, frozen=True):
 
 
 class Calibration(msgspec.Struct, frozen=True):
-    """How far confidence and accuracy are apart (expected calibration error, 15 bins).
+    """The distance between confidence and accuracy (expected calibration error, 15 bins).
 
     Attributes:
         temperature: What is part of the model's answers; 1: none.

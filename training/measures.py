@@ -17,7 +17,7 @@ _TINY: Final = 1e-9
 
 
 class Interval(NamedTuple):
-    """Where the true share is with 95% confidence."""
+    """The interval that holds the true share with 95% confidence."""
 
     low: float
     high: float

@@ -1,4 +1,4 @@
-"""What the network is to answer for each training image, as distributions over the seven classes."""
+"""The target of each training image, as distributions over the seven classes."""
 
 from pathlib import Path
 from typing import NamedTuple

@@ -44,7 +44,7 @@ from moodline.training.truths import Truths, load_truths
 
 
 class Progress(NamedTuple):
-    """How far a run is. `line` is the log's line of an epoch that has just ended."""
+    """The progress of a run. `line` is the log's line of an epoch that has just ended."""
 
     epoch: int
     step: int

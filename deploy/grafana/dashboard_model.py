@@ -1,6 +1,6 @@
 """Description of a dashboard, and its translation into Grafana's model by Grafana's own builders.
 
-The builders (`grafana-foundation-sdk`) are generated from Grafana's schemas. A field that is unknown to Grafana cannot be written.
+The builders (`grafana-foundation-sdk`) are generated from Grafana's schemas, so an unknown field cannot be written.
 """
 
 from typing import Any, Final, NamedTuple

@@ -17,7 +17,7 @@ _Page = TypeVar("_Page", AlertPage, DeliveryPage)
 
 
 class RuleOptions(TypedDict, total=False):
-    """What may be said of an alert rule; what is left out takes its default, or stays as it is.
+    """Options of an alert rule. An option that is left out takes its default, or stays as it is.
 
     Attributes:
         emotion: Of `share` and `change`.

@@ -63,7 +63,7 @@ class Face(Answer, frozen=True, kw_only=True):
 
 
 class FacesEvent(Answer, frozen=True, kw_only=True):
-    """Which faces are in the picture; `time` is that of the last frame."""
+    """The faces in the picture; `time` is the time of the last frame."""
 
     stream: str
     time: datetime | None

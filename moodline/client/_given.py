@@ -1,4 +1,4 @@
-"""What users give, in the form in which the API takes it."""
+"""Converts what users give into the form that the API takes."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime

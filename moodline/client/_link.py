@@ -1,4 +1,4 @@
-"""How the API is asked: one connection pool, one error shape, and requests that are safe to repeat are repeated."""
+"""Requests to the API: one connection pool, one form of errors; requests that are safe to repeat are repeated."""
 
 import os
 import re

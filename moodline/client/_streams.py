@@ -18,7 +18,7 @@ Tell = Callable[[Stream], None]
 
 
 class StreamChanges(TypedDict, total=False):
-    """What of a stream can be changed; what is left out stays.
+    """The options of a stream that can be changed. An option that is left out stays as it is.
 
     Attributes:
         url: Of a file, only before its first frame.
@@ -46,7 +46,7 @@ class StreamChanges(TypedDict, total=False):
 
 
 class StreamOptions(TypedDict, total=False):
-    """What may be said of a new stream, besides its id and URL; as in `StreamChanges`."""
+    """Options of a new stream besides its id and URL; as in `StreamChanges`."""
 
     username: str
     password: str

@@ -1,4 +1,4 @@
-"""What is known of missing frames: going back on the bus once for each, and no more."""
+"""Gaps in a stream: the worker goes back on the bus once for each gap, and no more."""
 
 import logging
 from collections import OrderedDict

@@ -54,7 +54,7 @@ class _Stream:
 
 @dataclass(slots=True)
 class _Turn:
-    """What one batch did to a stream."""
+    """The changes that one batch has made to a stream and that are not written yet."""
 
     expected: Mark | None
     lane: Lane

@@ -20,7 +20,7 @@ _IOU_BITS: Final = 20
 
 
 class TrackedFace(NamedTuple):
-    """What the tracker says of one face of a frame.
+    """One face of a frame with its track.
 
     Attributes:
         track_id: The face's track.

@@ -1,4 +1,4 @@
-"""Which alerts a rule would have raised over stored history. The same evaluator, fed from the same store."""
+"""Finds the alerts that a rule would have raised over stored history, with the same evaluator and the same store."""
 
 from typing import Final
 

@@ -29,7 +29,7 @@ _TRIM: Final = 5
 
 
 class Second(NamedTuple):
-    """What one second of event time holds.
+    """The content of one second of event time.
 
     Attributes:
         second: Seconds since the Unix epoch.
@@ -75,7 +75,7 @@ class Firing(msgspec.Struct, frozen=True, array_like=True):
 
 
 class AlertState(msgspec.Struct, frozen=True, array_like=True):
-    """What is known of one rule and one stream; small, and enough to go on.
+    """The state of one rule on one stream. It is small, and all that is needed to go on.
 
     Attributes:
         stream: The stream's id.
@@ -105,14 +105,14 @@ class AlertState(msgspec.Struct, frozen=True, array_like=True):
 
 
 class EventKind(StrEnum):
-    """What happened to an alert."""
+    """The kinds of events of an alert."""
 
     FIRING = "firing"
     RESOLVED = "resolved"
 
 
 class Reason(StrEnum):
-    """Why an alert began or ended."""
+    """The reasons for which an alert begins or ends."""
 
     CONDITION = "condition"
     """The condition held long enough."""

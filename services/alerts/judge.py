@@ -39,7 +39,7 @@ _LOOK_BACK: Final = 500
 
 
 class _Kept(NamedTuple):
-    """What is in the store of one rule and stream, where it stands by now, and when it was last written."""
+    """State of one rule on one stream: as stored, as of now, and the time of the last write."""
 
     revision: int | None
     stored: Saved

@@ -1,4 +1,4 @@
-"""Who judges alerts: one process of all that share a store."""
+"""The leader lease: of all processes that share a store, one evaluates alert rules."""
 
 from contextlib import suppress
 from typing import Final
@@ -39,7 +39,7 @@ class Lease:
 
     @property
     def is_held(self) -> bool:
-        """Whether it is held, without asking the store."""
+        """Return whether the lease is held, without asking the store."""
         return self._revision is not None and self._clock.monotonic_s() - self._renewed_s < _TRUST_S
 
     def hold(self) -> bool:

@@ -1,4 +1,4 @@
-"""What alerts keep in the store: rules, states, the lease, deliveries, and two logs."""
+"""Records of alerts in the store: rules, states, the lease, deliveries, and two logs."""
 
 import json
 from typing import Final, NamedTuple, TypeVar

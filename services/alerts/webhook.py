@@ -38,7 +38,7 @@ Resolver = Callable[[str, int], Sequence[str]]
 
 
 class Target(NamedTuple):
-    """Where a webhook goes, taken apart."""
+    """The parts of a webhook's URL."""
 
     scheme: str
     host: str

@@ -24,7 +24,7 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class AnalysisProgress:
-    """How far the analysis is. `media_us` is the media time in the timeline, of `duration_us` (None: unknown)."""
+    """Progress of the analysis: `media_us` is the media time in the timeline, of `duration_us` (None: unknown)."""
 
     frames: int
     media_us: int

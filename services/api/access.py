@@ -1,4 +1,4 @@
-"""Who may call which route, and which streams they may see there.
+"""Access to routes by role, and to streams by label.
 
 Every handler takes a `Viewer`, `Operator` or `Admin`; a test walks through all routes and fails for one that takes none. A
 stream outside of the caller's scope answers exactly as one that does not exist.

@@ -1,4 +1,4 @@
-"""What the definition of a camera may be: its address, its credentials and how it is reached. Secrets leave it sealed."""
+"""Checks the definition of a camera: address, credentials, transport. Secrets leave this module sealed."""
 
 import ipaddress
 from typing import Any, Final

@@ -64,7 +64,7 @@ CSV_FIELDS: Final = (
 
 
 class CompareParameters(Window):
-    """What to compare, and when."""
+    """The series to compare, and the window."""
 
     stream: list[str] = Field([], max_length=MAX_STREAMS, description="Ids of streams.")
     label: list[str] = Field(

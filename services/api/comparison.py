@@ -44,7 +44,7 @@ class Series(NamedTuple):
 
 
 class ComparedSeries(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found of a series; `points` are one for every stretch of the comparison, empty ones included."""
+    """One series of a comparison; `points` has one entry for each interval, also for empty ones."""
 
     name: str
     streams: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What every handler works with."""
+"""The context that every request handler works with."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ from moodline.shared.store.model_choice import Catalogue
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """What takes in frames and files from senders. `pushes` is None where there is no bus, `prober` where nothing decodes."""
+    """Entry points for frames and files of senders. `pushes` is None where there is no bus, `prober` where nothing decodes."""
 
     pushes: Pushes | None = None
     prober: Prober | None = None

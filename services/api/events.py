@@ -40,7 +40,7 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 
 
 class EventParameters(BaseModel):
-    """What to hear."""
+    """The parameters of a subscription to live events."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -1,4 +1,4 @@
-"""How much may be under way at the same time, so that one who asks much or slowly leaves room for others."""
+"""Limits how many requests of one caller run at the same time, so that others find room."""
 
 import threading
 from collections import Counter

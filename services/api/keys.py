@@ -87,7 +87,7 @@ class NewSession(BaseModel):
 
 
 class CallerAnswer(BaseModel):
-    """Who asks, and what they may do and see."""
+    """The caller: its role, and the streams that it may see."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "front-desk", "role": "viewer", **_SCOPE, "open": False}]})
 

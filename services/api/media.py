@@ -1,4 +1,4 @@
-"""Which addresses of files may be registered: below the media root, and synthetic scenes. Cameras: `services/api/cameras.py`."""
+"""Checks URLs of files: below the media root, or a synthetic scene. For cameras see `services/api/cameras.py`."""
 
 import os
 import re

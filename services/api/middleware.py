@@ -1,4 +1,4 @@
-"""What happens around every request: measuring, refusing other sites' pages, and limiting bodies."""
+"""Middleware of all requests: metrics, refusal of requests from other sites' pages, limits on bodies."""
 
 import re
 from collections.abc import Sequence

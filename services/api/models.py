@@ -1,4 +1,4 @@
-"""What clients send and get about streams: JSON bodies with their limits, meanings and examples."""
+"""Request and answer bodies about streams: limits, meanings and examples."""
 
 import re
 from datetime import UTC, datetime
@@ -124,7 +124,7 @@ class NewStream(_Body):
 
 
 class StreamChange(_Body):
-    """What to change of a stream; what is left out or null stays as it is."""
+    """A change of a stream. A field that is left out or null stays as it is."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"labels": {"site": "berlin", "floor": "2"}, "revision": 1}]})
 
@@ -212,7 +212,7 @@ class ModelPage(BaseModel):
 
 
 class ModelChange(_Body):
-    """Which model is to be active."""
+    """The request to activate a model."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "fer-seed"}]})
 

@@ -53,7 +53,7 @@ _time = TypeAdapter[datetime](GivenTime)
 
 
 class PushAnswer(BaseModel):
-    """What became of a pushed frame."""
+    """The result of one pushed frame."""
 
     model_config = ConfigDict(
         json_schema_extra={

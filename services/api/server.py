@@ -41,7 +41,7 @@ class ApiServer:
 
     @property
     def url(self) -> str:
-        """Where the API is, e.g. `http://127.0.0.1:8000`."""
+        """Return the address of the API, for example `http://127.0.0.1:8000`."""
         return f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{self.port}"
 
     def start(self) -> None:

@@ -37,14 +37,14 @@ TrackNumber = Annotated[int, Path(ge=1, le=_MOST_TRACK, description="The track's
 
 
 class Format(StrEnum):
-    """How a timeline is sent."""
+    """The formats of a timeline."""
 
     JSON = "json"
     CSV = "csv"
 
 
 class Window(BaseModel):
-    """Which part of a timeline."""
+    """A window of a timeline."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -65,7 +65,7 @@ class Window(BaseModel):
 
 
 class PointsWindow(Window):
-    """Which part of a timeline, how finely. `resolution` and `max_points` exclude each other."""
+    """A window of a timeline and its resolution. `resolution` and `max_points` exclude each other."""
 
     resolution: str | None = Field(
         None, max_length=32, description="Length of a point in whole seconds: `1s`, `10s`, `1min`, `10min`, `1h`."
@@ -76,13 +76,13 @@ class PointsWindow(Window):
 
 
 class TimelineParameters(PointsWindow):
-    """Which part of a timeline, how finely, in which format."""
+    """A window of a timeline, its resolution and its format."""
 
     format: Format | None = Field(None, description="`json` or `csv`; default: as `Accept` says, else `json`.")
 
 
 class TrackListParameters(Window):
-    """Which tracks: those seen at some time in the window."""
+    """The tracks that were seen at some time in the window."""
 
     limit: int = Field(100, ge=1, le=500, description="Most tracks in the answer.")
     cursor: int = Field(0, ge=0, le=_MOST_TRACK, description="`next_cursor` of the page before.")

@@ -1,4 +1,4 @@
-"""Where uploaded files lie: below the media root, under names that nobody can guess or choose."""
+"""The folder of uploaded files: below the media root, under names that nobody can guess or choose."""
 
 import logging
 import os

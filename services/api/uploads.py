@@ -73,7 +73,7 @@ class UploadAnswer(BaseModel):
 
 
 class UploadParameters(BaseModel):
-    """What is uploaded, and what is to become of it."""
+    """The parameters of an upload."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -146,7 +146,7 @@ def _checked_definition(ctx: Context, caller: Caller, asked: UploadParameters) -
 
 @dataclass(frozen=True, slots=True)
 class _Definition:
-    """What was asked for: the file's name, and the stream to register, if any."""
+    """The checked parameters of an upload: the file's name, and the stream to register, if any."""
 
     name: str
     stream: NewStream | None

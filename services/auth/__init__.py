@@ -1,1 +1,1 @@
-"""Who calls and what they may do: keys, roles, limits of failed sign-ins, audit log."""
+"""Callers and their rights: keys, roles, limits of failed sign-ins, audit log."""

@@ -1,4 +1,4 @@
-"""Who asks, and what they may do and see. Pure: the API, its events, alerts and the page go by the same rules."""
+"""Callers and their rights, as pure rules. The API, its events, alerts and the page use the same ones."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from moodline.shared.streams import StreamSpec
 
 
 class Role(StrEnum):
-    """What a caller may do. Each role may do what those before it may."""
+    """The roles of callers. Each role includes the rights of those before it."""
 
     VIEWER = "viewer"
     """Read streams, timelines and events."""
@@ -28,7 +28,7 @@ _RANK: Final = {role: rank for rank, role in enumerate(Role)}
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks.
+    """A caller.
 
     Attributes:
         name: Of the key, or `local` where no key is asked for.
@@ -47,7 +47,7 @@ class Caller:
 
     @property
     def sees_all(self) -> bool:
-        """Whether no stream is hidden from the caller."""
+        """Return whether the caller may see all streams."""
         return self.streams is None and self.labels is None
 
     def may_see(self, spec: StreamSpec) -> bool:

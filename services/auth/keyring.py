@@ -67,7 +67,7 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def prefix(self) -> str:
-        """How the key begins, for telling keys apart."""
+        """Return the beginning of the key, by which people tell keys apart."""
         return f"mdl_{self.key_id}"
 
     def caller(self) -> Caller:

@@ -22,7 +22,7 @@ _Activation = Literal["linear", "relu", "softmax"] | None
 
 
 class _Layer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What every layer's configuration may have; none of it changes what the network answers."""
+    """The entries that the configuration of any layer may have; none of them changes the answer."""
 
     name: str
     trainable: Any = None

@@ -29,7 +29,7 @@ _Integers: TypeAlias = tuple[int, int, int, int, int, int, int]
 
 
 class Successor(Protocol):
-    """Where another model may come from while the stage works."""
+    """Supplies another model while the stage works."""
 
     def take(self) -> Model | None:
         """Return, once, a model that is ready to replace the present one; may not block."""

@@ -15,7 +15,7 @@ from moodline.shared.errors import SettingsError
 
 
 class Auth(StrEnum):
-    """Which ways to log in a camera offers."""
+    """The log-in methods that a simulated camera offers."""
 
     ANY = "any"
     BASIC = "basic"

@@ -1,4 +1,4 @@
-"""Where the commands that ask the API find it, and with which key."""
+"""The address of the API and the key, for the commands that ask it."""
 
 from contextvars import ContextVar
 from typing import Final, NamedTuple
@@ -14,7 +14,7 @@ API_KEY_HELP: Final = "API key; others on this machine can see it here, so MOODL
 
 
 class Place(NamedTuple):
-    """What was said on the command line of the API to ask; None: what the settings say."""
+    """The API's address and key from the command line; None: as the settings have it."""
 
     url: str | None = None
     key: str | None = None

@@ -19,7 +19,7 @@ TABLE_POINTS: Final = 60
 
 
 class Format(StrEnum):
-    """How a timeline is printed."""
+    """The output formats of a timeline."""
 
     TABLE = "table"
     JSON = "json"

@@ -56,7 +56,7 @@ _REST_S: Final = 2.0
 
 
 class CameraOpener(Protocol):
-    """What reading cameras takes; see `moodline.services.ingest.camera.cameras.Cameras`."""
+    """Opens cameras; see `moodline.services.ingest.camera.cameras.Cameras`."""
 
     def open(self, job: Job) -> Link: ...
 

@@ -23,7 +23,7 @@ Key = bytes
 
 
 class Cursor(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a listener stands.
+    """The position of a subscriber.
 
     Attributes:
         level_s: Length of its points, in s.

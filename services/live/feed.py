@@ -44,7 +44,7 @@ _READERS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a listener wants to hear.
+    """The filter of a subscription.
 
     Attributes:
         selects: Whether a stream is in its scope. Called in the feed's thread; must be quick and raise nothing.
@@ -244,7 +244,7 @@ class LiveFeed:
 
 @dataclass(slots=True)
 class _Seen:
-    """What the feed knows of the store as of its last look."""
+    """The state of the store as of the feed's last poll."""
 
     view: RegistryView | None = None
     specs: dict[str, StreamSpec] = field(default_factory=dict)

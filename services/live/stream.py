@@ -34,7 +34,7 @@ _BOX_DIGITS: Final = 5
 
 
 class EventKind(StrEnum):
-    """What an event tells."""
+    """The kinds of live events."""
 
     POINT = "point"
     STATE = "state"
@@ -63,7 +63,7 @@ class FeedEvent(NamedTuple):
 
 @dataclass(slots=True)
 class _Level:
-    """What was told of one resolution: the first index that is not final, and the newest point."""
+    """The points of one resolution that were sent: the first index that is not final, and the newest point."""
 
     next: int
     newest: FeedEvent | None = None
@@ -73,7 +73,7 @@ class _Level:
 
 @dataclass(slots=True)
 class WatchedStream:
-    """What was last told of one stream. `spec` is replaced when its definition changes."""
+    """The last events of one stream. `spec` is replaced when its definition changes."""
 
     spec: StreamSpec
     _levels: dict[int, _Level] = field(default_factory=dict)

@@ -43,7 +43,7 @@ _Answer = TypeVar("_Answer")
 
 
 class Sent(NamedTuple):
-    """What the listener is told. `id` is its position after this event; empty where that is not told."""
+    """One event for a subscriber. `id` is its position after this event; empty where the position does not change."""
 
     event: str
     data: bytes
@@ -52,7 +52,7 @@ class Sent(NamedTuple):
 
 @dataclass(slots=True)
 class _Place:
-    """Where the listener stands in one stream: `order` of its newest point, None where it has none and needs none."""
+    """The position of a subscriber in one stream: `order` of its newest point, None where it has none and needs none."""
 
     spec: StreamSpec
     key: Key
@@ -66,7 +66,7 @@ class _Place:
 
 
 class Subscription:
-    """What one listener hears, in order."""
+    """The events of one subscriber, in order."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What a window comes to: shares, entropy, and how much of the time is covered."""
+"""Statistics of a window: shares, entropy, and the covered part of the time."""
 
 import math
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ STATISTICS_EXAMPLE: Final[dict[str, Any]] = {
 
 
 class WindowStatistics(BaseModel):
-    """What a window comes to."""
+    """Statistics of a window."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [STATISTICS_EXAMPLE]})
 

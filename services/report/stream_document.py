@@ -48,7 +48,7 @@ STREAM_EXAMPLE: Final[dict[str, Any]] = {
 
 
 class Status(BaseModel):
-    """What a stream does now."""
+    """The present state of a stream."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [STREAM_EXAMPLE["status"]]})
 
@@ -71,7 +71,7 @@ class Status(BaseModel):
 
 
 class Video(BaseModel):
-    """What the decoder found."""
+    """The content as decoded."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [STREAM_EXAMPLE["video"]]})
 
@@ -82,7 +82,7 @@ class Video(BaseModel):
 
 
 class ProgressAnswer(BaseModel):
-    """How much of the stream is in its timeline."""
+    """The part of the stream that is in its timeline."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [STREAM_EXAMPLE["progress"]]})
 

@@ -53,7 +53,7 @@ class Runnable(Protocol):
 
 @dataclass(slots=True)
 class Resources:
-    """What the workers of one process share. A context manager; closing it releases everything it opened."""
+    """The objects that all workers of one process share. A context manager; closing it releases everything it opened."""
 
     settings: Settings
     bus: Bus
@@ -182,7 +182,7 @@ def lanes(hop: Hop) -> tuple[str, ...]:
 
 
 class _Batch(NamedTuple):
-    """How a worker's batches are made: most messages, linger in ms, and per topic as `ConsumerSettings.batch_limit`."""
+    """Limits of a worker's batches: messages, linger in ms, and per topic as `ConsumerSettings.batch_limit`."""
 
     messages: int
     linger_ms: int

@@ -1,4 +1,4 @@
-"""How busy NVIDIA GPUs are, from the library that comes with their driver: nothing to install, and silent where there is none."""
+"""Load of NVIDIA GPUs, from the library that comes with their driver. Nothing to install, and no metric where there is none."""
 
 import ctypes
 from functools import partial

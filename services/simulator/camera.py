@@ -58,7 +58,7 @@ def payload_type(codec: Codec) -> int:
 
 
 class Camera:
-    """What is behind one path. Used by the event loop's thread alone, but for encoding."""
+    """The camera behind one path. Used by the event loop's thread alone, except for encoding."""
 
     def __init__(self, name: str, film: Film, picture: Picture, *, phase: float = 0.0) -> None:
         """Args: `phase`, 0 to 1, is the part of a frame's time that it is behind others, so that not all send at once."""

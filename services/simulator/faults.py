@@ -1,4 +1,4 @@
-"""What can be wrong with a simulated camera."""
+"""The faults of a simulated camera."""
 
 from dataclasses import dataclass
 from enum import StrEnum

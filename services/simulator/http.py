@@ -40,7 +40,7 @@ class CameraState(msgspec.Struct, frozen=True):
 
 
 class Controlled(Protocol):
-    """What the control server works on."""
+    """The objects that the control server works on."""
 
     @property
     def cameras(self) -> Mapping[str, "Camera"]: ...

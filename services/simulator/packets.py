@@ -1,4 +1,4 @@
-"""How a coded frame goes into RTP payloads: H.264 (RFC 6184), H.265 (RFC 7798), JPEG (RFC 2435). Pure functions."""
+"""Packs coded frames into RTP payloads: H.264 (RFC 6184), H.265 (RFC 7798), JPEG (RFC 2435). Pure functions."""
 
 import re
 from typing import Final

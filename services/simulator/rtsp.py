@@ -23,7 +23,7 @@ _PHRASES: Final = {454: "Session Not Found", 455: "Method Not Valid in This Stat
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What all connections share: cameras by their path, who may come in, and how long a silent session lasts in s."""
+    """The objects that all connections share: cameras by path, accounts, and the time-out of a silent session in s."""
 
     cameras: Mapping[str, Camera]
     guard: Guard

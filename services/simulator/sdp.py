@@ -1,4 +1,4 @@
-"""How a simulated camera describes its stream (RFC 4566, with the parameters of RFC 6184 and RFC 7798)."""
+"""Session description of a simulated camera (RFC 4566, with the parameters of RFC 6184 and RFC 7798)."""
 
 import base64
 from collections.abc import Sequence

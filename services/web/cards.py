@@ -20,7 +20,7 @@ from moodline.shared.streams import StreamState
 
 @dataclass(frozen=True, slots=True)
 class Acts:
-    """What a card's buttons do."""
+    """The actions of a card's buttons."""
 
     change: Callable[[StreamAnswer], None]
     toggle: Callable[[StreamAnswer], Awaitable[None]]

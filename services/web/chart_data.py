@@ -22,7 +22,7 @@ class Gap(TypedDict):
 
 
 class Chart(TypedDict):
-    """What the chart draws. Times in ms since the Unix epoch.
+    """The data of the chart. Times are in ms since the Unix epoch.
 
     Attributes:
         origin: Of a file: its first instant, so that the axis counts from there; None for live streams.

@@ -1,4 +1,4 @@
-"""What every page has: style, header, theme, and how a refusal is shown."""
+"""The common parts of all pages: style, header, theme, and messages of refused requests."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager

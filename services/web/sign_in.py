@@ -1,4 +1,4 @@
-"""Where a visitor gives a key, when the service asks for one."""
+"""The sign-in page, where a visitor enters a key."""
 
 from typing import Any
 

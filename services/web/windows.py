@@ -1,4 +1,4 @@
-"""Which part of a timeline a visitor looks at. Pure."""
+"""The part of a timeline that a visitor sees. Pure."""
 
 from dataclasses import dataclass, replace
 from typing import Final
@@ -29,7 +29,7 @@ _ON_ITS_WAY_S: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What is shown.
+    """The window that is shown.
 
     Attributes:
         span_s: Length; None: all there is.
@@ -41,7 +41,7 @@ class Window:
 
     @property
     def follows(self) -> bool:
-        """Whether new points come into sight by themselves."""
+        """Return whether the window follows new points."""
         return self.start_us is None
 
     def turned_to(self, start_us: int, end_us: int) -> "Window":

@@ -1,4 +1,4 @@
-"""How the page says things: states, ages, lengths of time, and what was wrong with a form. Pure."""
+"""Texts of the page: states, ages, durations, and errors in forms. Pure."""
 
 import re
 from collections.abc import Mapping

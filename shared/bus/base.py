@@ -50,7 +50,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerSettings:
-    """How to read.
+    """Options of a consumer.
 
     Attributes:
         group: Consumer group.

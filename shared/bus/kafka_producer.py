@@ -138,7 +138,7 @@ def _drop(client: Any) -> None:
 
 
 class _Deliveries:
-    """What became of the records.
+    """The delivery results of records.
 
     Several threads may send and flush. Records are counted in rounds; a flush ends the round and waits for it and those before
     it, not for what others send meanwhile. Each thread learns of every loss since its own last flush, whoever's flush came

@@ -1,4 +1,4 @@
-"""How Moodline sets up librdkafka: the URL, the properties of every client, and what they have to say.
+"""Configuration of librdkafka: the URL, the properties of each client, and their log lines.
 
 Secrets travel only in the URL's query; nothing here, no error and no log line carries a property's value.
 """
@@ -51,7 +51,7 @@ _FIXED: Final = frozenset(
 
 
 class KafkaAddress(NamedTuple):
-    """What a bus URL says. `properties` may hold secrets; `servers` never does."""
+    """The parts of a bus URL. `properties` may hold secrets; `servers` never does."""
 
     servers: str
     properties: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""What Moodline's topics are declared to be, and how far those of a cluster are from it. Pure."""
+"""The declared settings of Moodline's topics, and the differences of a cluster's topics from them. Pure."""
 
 from collections.abc import Mapping
 from typing import Final, NamedTuple
@@ -17,7 +17,7 @@ class FoundTopic(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """What of a topic is not as declared: `partitions`, or one of Kafka's settings."""
+    """A difference between a topic and its declaration: `partitions`, or one of Kafka's settings."""
 
     topic: str
     what: str

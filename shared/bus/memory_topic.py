@@ -133,7 +133,7 @@ class Member:
 
 
 class Share:
-    """How one topic's partitions are dealt out in one group.
+    """The assignment of one topic's partitions in one group.
 
     `targets` says who shall own a partition, `owners` who does. A partition passes on in two steps: its owner gives it up in
     its own `poll`, and the new one takes it in a later `poll` of its own. `version` goes up whenever a member has to look;

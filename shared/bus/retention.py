@@ -1,4 +1,4 @@
-"""How long each topic keeps its records: one table for every adapter."""
+"""Retention of each topic: one table for all adapters."""
 
 from typing import Final, NamedTuple
 
@@ -11,7 +11,7 @@ _DAY_S: Final = 24 * _HOUR_S
 
 
 class Retention(NamedTuple):
-    """What a topic keeps.
+    """The retention of one topic.
 
     Attributes:
         keep_s: Records older than this may go, in s.

@@ -23,7 +23,7 @@ class TopicAdmin(Protocol):
 
 
 class TopicReport(NamedTuple):
-    """How topics were found.
+    """The result of a check of topics.
 
     Attributes:
         missing: Topics that did not exist.
@@ -37,7 +37,7 @@ class TopicReport(NamedTuple):
 
     @property
     def complete(self) -> bool:
-        """Whether everything was as declared."""
+        """Return whether everything is as declared."""
         return not self.missing and not self.different
 
 

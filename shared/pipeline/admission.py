@@ -1,4 +1,4 @@
-"""Which live messages of a batch are worth a stage's time: never stale, and fair between streams.
+"""Admission of live messages: a stage works on fresh ones only, and treats streams fairly.
 
 While a stage keeps up, everything is processed. When it cannot, it serves short slices: what has just come in is taken whole,
 the streams that have had least are served first, each with its newest message, and the rest is passed on as `overloaded`. So

@@ -1,4 +1,4 @@
-"""How far a worker is behind: messages and seconds, from what it has seen itself; no question to the bus.
+"""Lag of a worker in messages and seconds, from what it has seen itself, without a request to the bus.
 
 The lag of a partition in seconds is the age of its oldest record that is not committed yet:
 
@@ -31,7 +31,7 @@ Place = tuple[str, int]
 
 
 class Behind(NamedTuple):
-    """How far the partitions of one topic are behind.
+    """The lag of one topic's partitions.
 
     Attributes:
         messages: Records that are not committed, over all owned partitions.

@@ -62,7 +62,7 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """How a worker reads.
+    """Options of a worker.
 
     Attributes:
         name: Name in metrics, logs and dead letters.

@@ -35,7 +35,7 @@ class Mark(NamedTuple):
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """What an ingest worker gets when it takes a stream.
+    """The result of acquiring a stream.
 
     Attributes:
         session: The new fencing number.
@@ -201,7 +201,7 @@ class Registry(Protocol):
 
 
 class ProgressStore(Protocol):
-    """How far each stream has come, and who may write."""
+    """The progress of each stream, and the epoch that may write."""
 
     def claim(self, stream_id: str, now_s: float) -> Claim:
         """Take a stream for reading and return the new session.
@@ -349,7 +349,7 @@ class Store(Registry, ProgressStore, TimelineStore, Notes, Documents, Protocol):
 
 
 class Retention(msgspec.Struct, frozen=True):
-    """How long cells of each level are kept after they were last written; `levels` maps level in s to seconds."""
+    """Time for which bucket values are kept after their last write, by resolution; `levels` maps resolution in s to seconds."""
 
     levels: dict[int, int]
 

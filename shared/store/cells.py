@@ -1,4 +1,4 @@
-"""Where a cell is kept, and for how long: rules that every adapter shares."""
+"""Place and lifetime of a bucket value: rules that all adapters share."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Which classifier model is active: chosen through the API, kept as a note in the store, looked at by every classifier.
+"""The active classifier model: chosen through the API, kept as a config entry in the store, polled by every classifier.
 
 What a model is, the services know; here are only names and what is said of them.
 """
@@ -43,7 +43,7 @@ class ModelRefusal(msgspec.Struct, frozen=True):
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of an installed model.
+    """The properties of an installed model.
 
     Attributes:
         name: Name in messages and timelines.

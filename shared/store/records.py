@@ -1,4 +1,4 @@
-"""How stream definitions and statuses are written in a store: JSON, so that an operator can read them. Errors of adapters."""
+"""Encoding of stream definitions and statuses in a store: JSON, so that an operator can read them. Errors of adapters."""
 
 import msgspec
 

@@ -1,4 +1,4 @@
-"""How streams and cells are laid out in Redis: names of keys, and cells packed into blocks.
+"""Layout of streams and bucket values in Redis: names of keys, and values packed into chunks.
 
 All keys of a stream have its id as their hash tag, so a cluster keeps them on one node and one script can change them in
 one atomic step. What streams share has the tag `_`, which no stream id can be; each kind of documents and each log has a tag

@@ -49,7 +49,7 @@ _FINAL, SKIPS, FACES, TRACKS = 1, 2, 4, 8
 
 
 class Bucket(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What one stretch of event time holds.
+    """The content of one interval of event time.
 
     Attributes:
         sampled: Frames sampled, skipped ones included.

@@ -1,4 +1,4 @@
-"""Which stored level answers a question.
+"""Chooses the stored resolution that answers a query.
 
 Retention drops the oldest cells of a level first, and finer levels earlier than coarser ones. A level is complete when its
 first cell lies within the first cell of the next coarser level, all the way up; it still answers a window that begins after
@@ -20,7 +20,7 @@ class Extent(NamedTuple):
 
 
 class Levels:
-    """What is stored of one stream's own series, level by level."""
+    """The stored range of one stream's own series, for each resolution."""
 
     def __init__(self, store: TimelineStore, stream_id: str) -> None:
         found = zip(LEVELS_S, store.bounds_many(stream_id, LEVELS_S), strict=True)

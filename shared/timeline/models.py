@@ -1,4 +1,4 @@
-"""Which model made which part of a timeline.
+"""Records which model made which part of a timeline.
 
 Series `MODELS_SERIES`, one cell for each day (UTC) with a classified frame, index = day since the Unix epoch: the changes of
 that day, its first frame included, in order of event time. So the answer for any stretch of time lies in the cells of its own
@@ -27,7 +27,7 @@ Change = tuple[int, int, str]
 
 
 class ModelDay(msgspec.Struct, array_like=True):
-    """What is known of the present day of event time.
+    """The models of the present day of event time.
 
     Attributes:
         day: Days since the Unix epoch.
@@ -81,7 +81,7 @@ def unpack_models(value: bytes) -> list[Change]:
 
 
 class ModelLabels:
-    """Which models made a window of a stream's timeline."""
+    """The models that made a window of a stream's timeline."""
 
     def __init__(self, changes: list[Change]) -> None:
         """Take the changes of the window's days, in order."""

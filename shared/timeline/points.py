@@ -1,4 +1,4 @@
-"""What a timeline answer consists of."""
+"""The parts of a timeline answer."""
 
 from enum import StrEnum
 
@@ -13,7 +13,7 @@ Shares = tuple[float, ...]
 
 
 class EmptyReason(StrEnum):
-    """Why a stretch of time has no emotions. Emptiness is never neutral."""
+    """The reasons for which an interval has no emotions. An empty interval is never neutral."""
 
     NO_FACE = "no_face"
     """Frames were looked at, and none showed a face."""
@@ -26,7 +26,7 @@ class EmptyReason(StrEnum):
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """What some faces showed.
+    """The emotions of some faces.
 
     Attributes:
         raw: Mean probabilities as the model gave them.

@@ -30,7 +30,7 @@ LEAST_POINTS: Final = 2
 
 
 class TimelineQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Which window, how finely.
+    """A query: the window and its resolution.
 
     Attributes:
         from_us: Start, inclusive, microseconds since the Unix epoch; None: where the timeline begins.
@@ -46,7 +46,7 @@ class TimelineQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(NamedTuple):
-    """Which points an answer has: multiples `start` to before `stop` of `resolution_s`, made of buckets of `level_s`."""
+    """The points of an answer: multiples `start` to before `stop` of `resolution_s`, made of buckets of `level_s`."""
 
     start: int
     """First point, in units of `resolution_s`."""
@@ -56,7 +56,7 @@ class Plan(NamedTuple):
 
 
 class FoundCells(NamedTuple):
-    """What an answer is made of.
+    """The stored values that an answer is made of.
 
     Attributes:
         plan: Its points.

@@ -56,7 +56,7 @@ class TrackerState(msgspec.Struct, array_like=True):
 
 
 class OpenTrack(msgspec.Struct, array_like=True):
-    """What is summed up of an active track: its closed seconds, and the open one with its index."""
+    """The sums of an active track: its closed seconds, and the open second with its index."""
 
     first_us: int
     last_us: int
@@ -105,7 +105,7 @@ class PresentFace(NamedTuple):
 
 
 class Present(NamedTuple):
-    """What a stream shows as of its mark.
+    """The faces of a stream as of its high-water mark.
 
     Attributes:
         now_us: Event time of the last frame, or None where that is not known.

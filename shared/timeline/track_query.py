@@ -37,7 +37,7 @@ _TRACK_STOP: Final = 2**53
 
 
 class TrackReading(msgspec.Struct, frozen=True, kw_only=True):
-    """What one face showed; fields as in `moodline.shared.timeline.points.Reading`."""
+    """The emotions of one face; fields as in `moodline.shared.timeline.points.Reading`."""
 
     smoothed: Shares
     shares: Shares

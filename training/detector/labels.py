@@ -59,7 +59,7 @@ class PhotoLabels(msgspec.Struct, frozen=True):
 
 
 class Found(NamedTuple):
-    """What one search found: its scale and the boxes, mirrored back."""
+    """The result of one search: its scale and the boxes, mirrored back."""
 
     scale: float
     boxes: Boxes

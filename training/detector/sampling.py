@@ -19,7 +19,7 @@ Rows = npt.NDArray[np.float32]
 
 
 class SamplingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What training pictures are like. Shares are of pictures.
+    """The sampling of training pictures. Shares are of pictures.
 
     Attributes:
         side_px: Of the square picture.

@@ -1,4 +1,4 @@
-"""What each cell is to answer, and how far it is from that.
+"""The target of each grid cell, and the loss.
 
 Cells are given to faces by how well they already find them (Feng et al., "TOOD", 2021): of the cells of fitting size inside a
 face, those with the best product of score and overlap are taught it, with their overlap as the score to reach; so a high score

@@ -1,4 +1,4 @@
-"""What a network reaches on photos that it does not learn from: held-out ones, against the teacher, and labelled ones."""
+"""Validation of a network on photos that it does not learn from: held-out ones, against the teacher, and labelled ones."""
 
 import json
 import tarfile

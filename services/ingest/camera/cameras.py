@@ -1,4 +1,4 @@
-"""What an ingest worker needs to read cameras: processes to read them in, and a key to unseal their passwords."""
+"""Opens cameras for an ingest worker: starts their processes and unseals their passwords."""
 
 from moodline.services.ingest.camera.process.host import CameraHost
 from moodline.services.ingest.camera.process.link import CameraLink

@@ -55,7 +55,7 @@ class Link(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CameraParts:
-    """What the cameras of one worker share.
+    """The objects that all cameras of one worker share.
 
     `address_of` unseals a stream's credentials. Raises `SealError`, `InvalidStreamError`.
     """

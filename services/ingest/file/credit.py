@@ -1,4 +1,4 @@
-"""How far a file may be read ahead of its timeline. Pure accounting, no waiting."""
+"""The read-ahead credit of a file: frames and bytes that may be sent beyond its timeline. Counts only, never waits."""
 
 from collections import deque
 

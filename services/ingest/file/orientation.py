@@ -9,7 +9,7 @@ from moodline.services.ingest.media.frames import BgrImage
 
 
 class Orientation(NamedTuple):
-    """How to turn a picture upright: swap rows and columns first, then mirror."""
+    """The steps that turn a picture upright: swap rows and columns first, then mirror."""
 
     transposed: bool = False
     mirror_x: bool = False

@@ -72,14 +72,14 @@ class BusFaultError(MoodlineError):
 
 @dataclass(slots=True)
 class BusFaults:
-    """How often the bus lost records of this worker's producer, which all readers share."""
+    """Counts how often the bus lost records of the producer that all readers of this worker share."""
 
     count: int = 0
 
 
 @dataclass(slots=True)
 class Patience:
-    """How long a timeline may stand still, over several claims of one reader.
+    """The time that a timeline may stand still before the file is read again, over several attempts of one reader.
 
     The wait doubles each time at the same mark, up to a limit: a pipeline that is slow or stopped for a while gets few
     frames twice, and what was truly lost is sent again for as long as it takes. A stream never fails for want of others.
@@ -106,7 +106,7 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class ReaderParts:
-    """What the readers of one worker share."""
+    """The objects that all readers of one worker share."""
 
     producer: Producer
     store: ProgressStore

@@ -36,7 +36,7 @@ class ReaderThread(StreamThread):
 
     @property
     def is_decoding(self) -> bool:
-        """Whether it takes a core: not while it waits for the rest of a file's timeline, or to try again."""
+        """Return whether the thread needs a core. It needs none while it waits for the timeline or before another attempt."""
         return self.is_alive and (self._reader is None or self._reader.decoding)
 
     def _run(self) -> None:

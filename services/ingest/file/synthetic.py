@@ -85,7 +85,7 @@ class SyntheticScene:
 
 @dataclass(frozen=True, slots=True)
 class _Path:
-    """How one face moves. Periods are in s, phases in 1/65536 of a period, the rest in px."""
+    """The movement of one face. Periods are in s, phases in 1/65536 of a period, the rest in px."""
 
     cross_s: int
     cross_phase: int

@@ -1,1 +1,1 @@
-"""What cameras and pushed streams have in common: the newest frame counts."""
+"""The common part of cameras and pushed streams: the newest frame counts."""

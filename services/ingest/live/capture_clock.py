@@ -59,7 +59,7 @@ class _Tracker:
         self._late_since_us = None
 
     def _is_late_for_long(self, difference_us: int, arrived_us: int) -> bool:
-        """Whether all frames have been late for so long that it is the clock; then the offset is put right."""
+        """Return whether all frames have been late for so long that the clock is wrong. Then the offset is corrected."""
         if difference_us <= self.offset_us + _JUMP_US:
             self._late_since_us = None
             return False

@@ -1,4 +1,4 @@
-"""What a live stream's frames go through, wherever they come from: sessions, numbers, the bus, and counts that add up.
+"""Publishes the frames of a live stream, whatever its source: epochs, sequence numbers, the bus, and complete counts.
 
 A frame that the bus does not take becomes a skip that is counted in the stream's own timeline.
 """
@@ -33,7 +33,7 @@ _NOTHING: Final = Stats(
 
 @dataclass(frozen=True, slots=True)
 class PublisherParts:
-    """What the publishers of one process share."""
+    """The objects that all publishers of one process share."""
 
     producer: Producer
     store: ProgressStore

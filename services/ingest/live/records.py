@@ -1,4 +1,4 @@
-"""What a camera's process and the ingest worker say to each other, over one socket pair per camera.
+"""Messages between a camera's process and the ingest worker, over one socket pair for each camera.
 
 The worker sends one `Job` and nothing else; when it closes its end, the process ends at once. The process sends records; it
 never waits for the worker to take a frame: while one cannot be handed over, newer ones replace it.
@@ -17,7 +17,7 @@ RECORD_LIMIT_BYTES: Final = 64 * 1024 * 1024
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, tag="job"):
-    """What one camera process is to do. Holds credentials: travels over the socket pair only, and is never shown.
+    """The task of one camera process. Holds credentials: it is sent over the socket pair only, and never shown.
 
     Attributes:
         scheme, host, port, target, username, password, transport, tls_verify: As in `CameraAddress`.

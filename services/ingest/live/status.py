@@ -1,4 +1,4 @@
-"""What the worker says of a camera, written to the store under the session of its claim."""
+"""The status of a camera. The worker writes it to the store with the epoch under which it acquired the stream."""
 
 from typing import Final
 

@@ -32,7 +32,7 @@ class DecodedFrame:
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """What is known of the content once it is open.
+    """Properties of the content, known once it is open.
 
     Attributes:
         codec: FFmpeg's name of the codec, or the name of a synthetic scene.
@@ -60,7 +60,7 @@ class Source(Protocol):
 
     @property
     def damaged(self) -> int:
-        """How many damaged packets were left out so far."""
+        """Return the number of damaged packets that were dropped so far."""
         ...
 
     def frames(self) -> Iterator[DecodedFrame]:

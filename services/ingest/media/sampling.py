@@ -1,4 +1,4 @@
-"""Which frames are analysed: the first of each slot of 1/sample_fps seconds of media time. Exact, so nothing drifts."""
+"""Selects the frames to analyse: the first in each slot of 1/sample_fps s of media time. Exact fractions, so nothing drifts."""
 
 from fractions import Fraction
 

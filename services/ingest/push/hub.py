@@ -177,7 +177,7 @@ class PushHub:
 
 
 def _suits(thread: PushThread, spec: StreamSpec) -> bool:
-    """Whether a thread may take frames of a stream as it is registered now. Senders may know an older definition."""
+    """Return whether a thread may take frames of a stream as it is registered now. Senders may know an older definition."""
     if not (thread.is_alive and thread.is_accepting) or thread.spec.created_at_us > spec.created_at_us:
         return False
     return content_of(thread.spec) == content_of(spec) or thread.spec.revision > spec.revision

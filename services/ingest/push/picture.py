@@ -1,4 +1,4 @@
-"""What a pushed picture must be, told from its bytes before anything is decoded, and what it becomes on the bus."""
+"""Checks a pushed picture by its bytes before anything is decoded, and prepares it for the bus."""
 
 import threading
 from dataclasses import dataclass

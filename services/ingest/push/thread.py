@@ -39,7 +39,7 @@ _SLOW_DOWN_MS: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class PushParts:
-    """What the pushed streams of one process share."""
+    """The objects that all pushed streams of one process share."""
 
     producer: Producer
     store: Store
@@ -100,7 +100,7 @@ class PushThread(StreamThread):
 
     @property
     def is_accepting(self) -> bool:
-        """Whether it takes frames."""
+        """Return whether it takes frames."""
         return self._accepting
 
     def take(self, picture: Picture, captured_at_s: float | None) -> Pushed | None:

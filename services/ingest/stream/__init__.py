@@ -1,4 +1,4 @@
-"""What reading a stream has in common, whatever its source."""
+"""The common part of reading a stream, whatever its source."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""How long to wait before a camera is tried again: exponential, with jitter, for ever."""
+"""The pause before a camera is tried again: exponential, with jitter, without an end."""
 
 import random
 from collections.abc import Callable

@@ -1,10 +1,10 @@
-"""Why the reading of a stream is over."""
+"""The reasons for which the reading of a stream ends."""
 
 from enum import StrEnum
 
 
 class Outcome(StrEnum):
-    """Why a reader is done."""
+    """The reasons for which a reader ends."""
 
     ENDED = "ended"
     FAILED = "failed"

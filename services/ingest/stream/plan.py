@@ -1,4 +1,4 @@
-"""What a worker is to do with each stream that it owns. Pure."""
+"""Decides what a worker does with each stream that it owns. Pure."""
 
 from enum import StrEnum
 
@@ -7,7 +7,7 @@ from moodline.shared.streams import StreamSpec, StreamState, StreamStatus
 
 
 class Wish(StrEnum):
-    """What is to be done with a stream."""
+    """The desired state of a stream."""
 
     READ = "read"
     PAUSE = "pause"

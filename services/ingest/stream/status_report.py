@@ -1,4 +1,4 @@
-"""What a reader says of its stream, written to the store under the session of its claim."""
+"""The status of a stream. Its reader writes it to the store with the epoch under which it acquired the stream."""
 
 import msgspec
 

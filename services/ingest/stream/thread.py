@@ -21,11 +21,11 @@ class StreamThread(ABC):
     @property
     @abstractmethod
     def is_decoding(self) -> bool:
-        """Whether it takes a core of this process."""
+        """Return whether it needs a core of this process."""
 
     @property
     def is_alive(self) -> bool:
-        """Whether it still reads."""
+        """Return whether it still reads."""
         return self._thread.is_alive()
 
     def start(self) -> None:

@@ -39,7 +39,7 @@ class HttpConnection:
 
     @property
     def is_reusable(self) -> bool:
-        """Whether another request may follow: the last answer was read to its end, and the server keeps the connection."""
+        """Return whether another request may follow: the last answer is read to its end, and the server keeps the connection."""
         return not self._closed and self._protocol.our_state is h11.DONE and self._protocol.their_state is h11.DONE
 
     def request(self, target: str, headers: list[tuple[str, str]], deadline_s: float) -> h11.Response:

@@ -86,7 +86,7 @@ class Fetched:
 
 
 class Timetable:
-    """Which segment is next: at first the last but one, then one after the other; what is too far behind is left out."""
+    """Selects the next segment: first the last but one, then one after the other. Segments that are too old are dropped."""
 
     def __init__(self) -> None:
         self._next: int | None = None

@@ -1,4 +1,4 @@
-"""Where HTTP requests go: absolute addresses, and the references in redirects and playlists. Pure."""
+"""Addresses of HTTP requests: absolute ones, and references in redirects and playlists. Pure functions."""
 
 import re
 from dataclasses import dataclass, field

@@ -18,7 +18,7 @@ _LIMIT_CHARACTERS: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """How a camera wants a log-in: `algorithm` is BASIC, or one of Digest; `auth` tells whether it takes qop=auth."""
+    """A camera's request to log in: `algorithm` is BASIC, or one of Digest; `auth` tells whether it takes qop=auth."""
 
     algorithm: str
     realm: str = ""

@@ -24,7 +24,7 @@ _WAITING_LIMIT: Final = 64
 
 
 class UnitTimes(NamedTuple):
-    """When a unit's frame was taken and came; see `LiveFrame`."""
+    """The times of one access unit; see `LiveFrame`."""
 
     media_s: Fraction
     arrived_s: float

@@ -33,7 +33,7 @@ class LiveFrame:
 
 @dataclass(frozen=True, slots=True)
 class LiveInfo:
-    """What is known of a camera once its first frame was decoded. `fps` is what the camera claims, or None."""
+    """Properties of a camera, known after its first frame is decoded. `fps` is what the camera claims, or None."""
 
     codec: str
     width: int

@@ -22,7 +22,7 @@ In = TypeVar("In")
 
 
 class ChannelError(MoodlineError):
-    """What came over the socket is no record: too long, or not of a known form. The connection cannot go on."""
+    """The data on the socket are no record: too long, or of an unknown form. The connection cannot be used any more."""
 
     code = "channel"
 

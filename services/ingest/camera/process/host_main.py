@@ -160,7 +160,7 @@ def _keep_only(descriptor: int) -> None:
 
 
 def _offer_to_the_oom_killer() -> None:
-    """When the machine runs out of memory, a camera is to go and not the worker. Linux; elsewhere there is no such thing."""
+    """Make the kernel end a camera's process before the worker when memory runs out. Works on Linux only."""
     try:
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
     except OSError:

@@ -1,4 +1,4 @@
-"""What one camera's process does, after the camera host forked it: read, choose, hand over. It ends when the worker says so.
+"""The work of one camera's process after the fork: read, sample, hand over. It ends when the worker closes the link.
 
 Three threads: the main one reads frames as fast as the camera sends, and puts sampled ones into a slot; one converts, encodes
 and sends what is newest there; one waits for the worker to close its end, and ends the process, whatever the others do.

@@ -28,7 +28,7 @@ class CameraGoneError(SourceError):
 
 
 class Fate:
-    """What becomes of one camera's process, as the camera host reports it. Thread-safe."""
+    """The state of one camera's process, as the camera host reports it. Thread-safe."""
 
     def __init__(self) -> None:
         self._started = threading.Event()
@@ -59,7 +59,7 @@ class Fate:
 
     @property
     def is_known_ended(self) -> bool:
-        """Whether the process is gone."""
+        """Return whether the process has ended."""
         return self._ended.is_set()
 
 
@@ -106,7 +106,7 @@ class CameraLink:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the process is known to be gone."""
+        """Return whether the process is known to have ended."""
         return self._fate.is_known_ended
 
     def send(self, job: Job) -> None:

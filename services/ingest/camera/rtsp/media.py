@@ -1,4 +1,4 @@
-"""How RTP and RTCP travel: over the RTSP connection (interleaved), or over a pair of UDP ports."""
+"""Transport of RTP and RTCP: over the RTSP connection (interleaved), or over a pair of UDP ports."""
 
 import contextlib
 import ipaddress
@@ -23,7 +23,7 @@ _PUNCH: Final = b"\x80\0\0\0\0\0\0\0\0\0\0\0"
 
 
 class Received(NamedTuple):
-    """What one read brought: media, control packets of RTCP, and answers to requests."""
+    """The result of one read: media packets, RTCP packets, and answers to requests."""
 
     rtp: Sequence[bytes]
     rtcp: Sequence[bytes]

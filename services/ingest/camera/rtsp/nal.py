@@ -9,7 +9,7 @@ START_CODE: Final = b"\0\0\0\1"
 
 
 class _NalDepacketiser(Depacketiser):
-    """What both formats share. A unit without a slice waits for its slices: some cameras mark parameter sets as a unit."""
+    """The part that both formats share. A unit without slices waits for them: some cameras mark parameter sets as a unit."""
 
     header_bytes: int
 

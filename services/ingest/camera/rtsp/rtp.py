@@ -46,7 +46,7 @@ def parse_rtp(data: bytes) -> RtpPacket | None:
 
 
 class SenderReport(NamedTuple):
-    """What a camera's wall clock showed at a time stamp of its media: `unix_s` s since the Unix epoch."""
+    """The camera's wall clock at one media time stamp: `unix_s` in s since the Unix epoch."""
 
     ssrc: int
     unix_s: float
@@ -56,7 +56,7 @@ class SenderReport(NamedTuple):
 
 @dataclass(slots=True)
 class Rtcp:
-    """What is of use in one compound packet: reports of senders, and the SSRCs that have ended."""
+    """The used content of one compound packet: sender reports, and the SSRCs that have ended."""
 
     reports: list[SenderReport] = field(default_factory=list)
     ended: list[int] = field(default_factory=list)
@@ -141,7 +141,7 @@ class MediaClock:
 
 
 class Reception(NamedTuple):
-    """What a receiver report says of a sender; `delay` is in 1/65536 s."""
+    """The reception statistics for a receiver report; `delay` is in 1/65536 s."""
 
     ssrc: int
     lost: int

@@ -58,7 +58,7 @@ class VideoTrack:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What of a session description is used. `control` is the session's own, "" when it has none."""
+    """The used part of a session description. `control` is that of the session, "" when it has none."""
 
     control: str
     track: VideoTrack

@@ -1,4 +1,4 @@
-"""What travels over an RTSP connection (RFC 2326): responses, and media packets between them. Bytes in, items out; no I/O."""
+"""Parser of an RTSP connection (RFC 2326): responses, and media packets between them. Bytes in, items out; no I/O."""
 
 from dataclasses import dataclass
 from typing import Final, NamedTuple

@@ -24,7 +24,7 @@ _WAITING_FRAMES: Final = 2
 
 
 class Capture(Protocol):
-    """What is used of `cv2.VideoCapture`."""
+    """The part of `cv2.VideoCapture` that is used."""
 
     def isOpened(self) -> bool: ...  # noqa: N802  # OpenCV's name
     def read(self) -> tuple[bool, Any]: ...
