@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=50.0, help="requests per second")
     parser.add_argument("--listeners", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=20.0, help="how long each measurement runs")
-    parser.add_argument("--processes", type=int, default=1, help="API processes; requests and listeners are dealt out to them")
+    parser.add_argument("--processes", type=int, default=1, help="API processes; requests and listeners are assigned to them")
     options = parser.parse_args()
     names = [f"stream-{number:03}" for number in range(options.streams)]
     load = ", ".join(f"{part:.2f}" for part in os.getloadavg())

@@ -140,7 +140,7 @@ class Metrics:
         )
         self.bus_errors: Final = Counter(
             "moodline_bus_errors_total",
-            "Errors that the bus's client reported and tries to get over by itself, such as brokers out of reach.",
+            "Errors that the bus's client reported and tries to get over by itself, such as brokers unavailable.",
             registry=r,
         )
         self.bus_reopened: Final = Counter(
@@ -178,7 +178,7 @@ class Metrics:
         )
         self.retries: Final = Counter(
             "moodline_retries_total",
-            "Attempts repeated because the bus or the store was out of reach, by worker and target.",
+            "Attempts repeated because the bus or the store was unavailable, by worker and target.",
             ["worker", "target"],
             registry=r,
         )

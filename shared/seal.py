@@ -43,7 +43,7 @@ class Sealer:
     def __init__(self, keys: str | KeySource) -> None:
         self._keys: KeySource = (lambda _create: keys) if isinstance(keys, str) else keys
         self._lock = Lock()
-        # A wrong setting shows at the start; a missing one, or a file, once it is needed.
+        # A wrong setting is reported at the start. A missing key, or a key file, is reported when it is first needed.
         self._fernet = _fernet(keys) if isinstance(keys, str) and keys else None
 
     def __repr__(self) -> str:

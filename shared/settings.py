@@ -77,7 +77,9 @@ class IngestSettings(_Group):
     read_timeout_s: float = Field(5.0, gt=0, le=300, description="Longest time without a frame of a live camera, in s.")
     backoff_min_s: float = Field(1.0, gt=0, description="First pause before a camera is tried again, in s.")
     backoff_max_s: float = Field(60.0, gt=0, description="Longest pause before a camera is tried again, in s.")
-    tls_ca_file: Path | None = Field(None, description="Certificates (PEM) to trust for rtsps:// and https://; empty: the usual.")
+    tls_ca_file: Path | None = Field(
+        None, description="Certificates (PEM) to trust for rtsps:// and https://; empty: those of the system."
+    )
     clock_tolerance_s: float = Field(
         5.0, gt=0, description="A camera's clock that differs by more is not trusted with the time of day, in s."
     )

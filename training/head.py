@@ -120,7 +120,7 @@ def _targets(config: TrainConfig, dataset: Dataset, kept: npt.NDArray[np.intp], 
 
 def _config(config: TrainConfig, run: Path, votes: str, share: float) -> TrainConfig:
     data = msgspec.structs.replace(config.data, votes=votes, votes_weight=share)
-    name = f"last layer of {config.name} fitted anew"
+    name = f"last layer of {config.name} fitted again"
     loss = msgspec.structs.replace(config.loss, label_smoothing=0.0)
     return msgspec.structs.replace(
         config, name=name, data=data, loss=loss, model=msgspec.structs.replace(config.model, start=str(run))

@@ -46,7 +46,7 @@ class LiveMethods:
             resolution: Length of a point.
             faces: Also tell which faces are in the picture.
             last_event_id: Go on where another listener with this `last_event_id` stopped.
-            patience_s: Raise `UnreachableError` when a lost connection cannot be made again for so long; None: try for ever.
+            patience_s: Raise `UnreachableError` when a lost connection cannot be made again for so long; None: try indefinitely.
         """
         asked = query(stream=names(streams), label=names(labels), resolution=resolution, faces="true" if faces else None)
         return Events(self._link, asked, last_event_id, patience_s)

@@ -102,7 +102,7 @@ class Gaps:
             after = place._replace(offset=place.offset + 1)
             self._rewinds[key] = min(after, self._rewinds.get(key, after))
             return
-        # The mark's place says nothing: there is none, it is on another partition, or the topic was made anew.
+        # The mark's place says nothing: there is none, it is on another partition, or the topic was made again.
         known = self._since.get(key)
         if known is not None:
             seen, since_ms = min(seen, known.position), min(since_ms, known.since_ms or 0)

@@ -73,7 +73,7 @@ class TimelineSink:
         rewinds = []
         for update, progress in zip(refused, self._store.load([update.stream_id for update in refused]), strict=True):
             if progress is None or update.mark.session < progress.fence:
-                # Removed, or registered anew: nothing of what was read belongs to it.
+                # Removed, or registered again: nothing of what was read belongs to it.
                 continue
             log.warning(
                 "aggregator.stale",

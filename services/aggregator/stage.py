@@ -161,7 +161,7 @@ class AggregatorStage:
     def _is_unknown(self, stream_id: str, session: int, now_s: float) -> bool:
         """Return whether the store said a moment ago that this stream is not registered.
 
-        A newer session than that of the message which was asked for then: it may be registered anew, and is asked for again.
+        A newer session than that of the message which was asked for then: it may be registered again, and is asked for again.
         """
         known_session, until_s = self._unknown.get(stream_id, (-1, now_s))
         return session <= known_session and now_s < until_s

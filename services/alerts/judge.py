@@ -67,7 +67,7 @@ class Judge:
         self._kept: dict[str, _Kept] | None = None
 
     def forget(self) -> None:
-        """Forget what is in memory; the next step reads it anew."""
+        """Forget what is in memory; the next step reads it again."""
         self._kept = None
 
     def step(self) -> None:
@@ -145,7 +145,7 @@ class Judge:
         return self._kept[state_key(rule.rule_id, spec.stream_id)]
 
     def _standing(self, rule: Rule, watched: _Watched, until_s: int) -> _Kept:
-        """Return where a rule stands on a stream; anew for a new rule, another condition or another stream of this name."""
+        """Return where a rule stands on a stream; again for a new rule, another condition or another stream of this name."""
         assert self._kept is not None
         spec, condition = watched.spec, _fingerprint(rule)
         key = state_key(rule.rule_id, spec.stream_id)
@@ -233,5 +233,5 @@ class Judge:
 
 
 def _fingerprint(rule: Rule) -> str:
-    """Return a short word for what a rule judges; a rule made anew under an old id is another one."""
+    """Return a short word for what a rule judges; a rule made again under an old id is another one."""
     return sha256(msgspec.msgpack.encode((rule.created_at_us, rule.condition()))).hexdigest()[:16]

@@ -76,7 +76,7 @@ class Lease:
         if found is None:
             return _NONE
         if decode(found.value, _Held).owner == self._owner:
-            # Our own, from before the store was out of reach.
+            # Our own, from before the store was unavailable.
             return found.revision
         if self._seen is None or self._seen[0] != found.revision:
             self._seen = found.revision, now_s

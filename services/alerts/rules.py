@@ -116,7 +116,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
         return self.window_s + (self.baseline_s + self.for_s + 60 if self.kind is RuleKind.CHANGE else 0)
 
     def condition(self) -> tuple[object, ...]:
-        """Return everything that decides what is judged; a rule with another condition begins anew."""
+        """Return everything that decides what is judged; a rule with another condition begins again."""
         measured = (self.emotion, self.direction, self.threshold, self.clear_threshold, self.window_s, self.min_faces)
         return self.kind, *measured, self.for_s, self.clear_for_s, self.baseline_s, self.baseline_min, self.no_data_s
 

@@ -104,7 +104,7 @@ def get_rule(ctx: Ctx, caller: Viewer, rule_id: str, response: Response) -> Rule
 def change_rule(
     ctx: Ctx, caller: Operator, rule_id: str, body: RuleChange, response: Response, if_match: IfMatch = None
 ) -> RuleAnswer:
-    """Change a rule. With another condition it begins anew, and an alert that fires is over (`withdrawn`)."""
+    """Change a rule. With another condition it begins again, and an alert that fires is over (`withdrawn`)."""
     stored = _visible_rule(ctx, caller, rule_id)
     bases = {revision for revision in (body.revision, revision_of(if_match)) if revision is not None}
     if bases - {stored.revision}:

@@ -108,7 +108,7 @@ class Guard:
         return await self._holder(_Credential(key, is_session=False), address)
 
     def forget(self) -> None:
-        """Look everything up anew: a key was made or removed, or a session was closed."""
+        """Look everything up again: a key was made or removed, or a session was closed."""
         self._known = OrderedDict()
         self._open = None
 

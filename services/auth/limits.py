@@ -6,7 +6,7 @@ from typing import Final
 from moodline.shared.clock import Clock
 
 _MOST_BUCKETS: Final = 10_000
-"""Of more callers, those that asked the longest time ago are forgotten; they begin anew with a full bucket."""
+"""Of more callers, those that asked the longest time ago are forgotten; they begin again with a full bucket."""
 
 
 class Buckets:

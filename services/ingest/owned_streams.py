@@ -47,7 +47,7 @@ class OwnedStreams:
         self._turn: list[str] = []
 
     def refresh(self, *, moved: bool) -> None:
-        """Read which definitions have changed; with `moved`, find out anew which are this worker's. Raises `StoreError`."""
+        """Read which definitions have changed; with `moved`, find out again which are this worker's. Raises `StoreError`."""
         changed = self._view.refresh(self._clock.monotonic_s())
         if moved:
             changed |= self._view.specs.keys() | self.specs.keys() | self.pushed.keys()

@@ -5,7 +5,7 @@ and a stream belongs to the shard of its id. The worker compares, twice a second
 the readers that run, and starts and stops readers accordingly. Nothing needs to be handed over between workers: every reader
 claims its stream, which fences the one before, and goes on after the timeline's mark.
 
-A reader that fails takes down only itself. While the store is out of reach readers go on as far as their credit goes.
+A reader that fails takes down only itself. While the store is unavailable readers go on as far as their credit goes.
 """
 
 import logging

@@ -79,5 +79,5 @@ def read_cursor(text: str) -> Cursor:
         if packed.format != _FORMAT:
             raise ValueError(packed.format)
     except (ValueError, binascii.Error, msgspec.MsgspecError):
-        raise QueryError("Last-Event-ID", "Last-Event-ID is none that this API gave; leave it out to begin anew") from None
+        raise QueryError("Last-Event-ID", "Last-Event-ID is none that this API gave; leave it out to begin again") from None
     return Cursor(level_s=packed.level_s, since_us=packed.since_us, alert=packed.alert, next=positions)

@@ -4,7 +4,7 @@ A look at the store takes a few batched calls for all streams that somebody list
 resolution with news. What is new is rendered once and handed to every listener that has the stream in its scope.
 
 A listener is told, in this order: its scope (and again whenever it changes), then for each stream that has joined the newest of
-what is known, then what changes. Its queue is bounded: when it is full, it is emptied, and the listener is told its scope anew
+what is known, then what changes. Its queue is bounded: when it is full, it is emptied, and the listener is told its scope again
 with `behind` set as soon as it takes from it again; it then reads from the store what it missed. Points are absolute, so a later
 event for the same start replaces an earlier one.
 """

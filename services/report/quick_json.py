@@ -28,7 +28,7 @@ from moodline.shared.timeline.query import FoundCells
 _SCALE: Final = 10.0**DIGITS
 _NEAR_A_TIE: Final = 1e-6
 _STRETCH: Final = 240
-"""Points of a stretch: fewer cost more calls, more are made anew for every point that is added."""
+"""Points of a stretch: fewer cost more calls, more are made again for every point that is added."""
 
 _Seven: Final[Any] = msgspec.defstruct("_Seven", [(name, float) for name in EMOTIONS], gc=False)
 _Skipped: Final[Any] = msgspec.defstruct("_Skipped", [(reason.value, int) for reason in SKIP_REASONS], gc=False)

@@ -1,7 +1,7 @@
 """Ending a process that is alive for nobody: whatever restarts a process that ends does the rest.
 
 Kubernetes asks `/healthz`. Docker Compose and systemd restart a process only when it ends, so a process that has said for a while
-that it should be started anew ends by itself. A loop that hangs in C code cannot be asked to stop, so the end is at once. That
+that it should be started again ends by itself. A loop that hangs in C code cannot be asked to stop, so the end is at once. That
 loses no more than a kill does, which is nothing.
 """
 

@@ -117,13 +117,13 @@ class Home:
         due = list(self._cards) if self._ticks % _MOODS_EVERY == 0 else fresh
         self._ticks += 1
         for stream_id in due:
-            # Another turn, as after a deletion, may have come between.
+            # Another update, for example after a deletion, may have run in between.
             stream = self._streams.get(stream_id)
             if stream is not None:
                 await self._draw_mood(stream)
 
     def _arrange(self) -> None:
-        """Let there be one card for each stream in sight, in order; what stays is not built anew, so focus stays too."""
+        """Let there be one card for each stream in sight, in order; what stays is not built again, so focus stays too."""
         shown = list(self._streams)[: self._limit]
         for stream_id in [known for known in self._cards if known not in shown]:
             self._cards.pop(stream_id).element.delete()

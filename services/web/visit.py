@@ -36,7 +36,7 @@ class Visit:
     request: Request
 
     async def caller(self) -> Caller:
-        """Return who the visitor is. Asked anew each time, so that a key that was removed ends what its visitor sees."""
+        """Return who the visitor is. Asked again each time, so that a key that was removed ends what its visitor sees."""
         return await identify(self.request)
 
     async def may_change(self) -> bool:

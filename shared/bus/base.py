@@ -4,7 +4,7 @@ Semantics, the same for every adapter and proved by one contract suite:
 
 - A topic has a fixed number of partitions. Records with the same key go to the same partition (CRC-32 of the key modulo
   the number of partitions) and keep their order there.
-- A consumer belongs to a group. The group's partitions are dealt out among its consumers; a partition has one owner at
+- A consumer belongs to a group. The group's partitions are assigned among its consumers; a partition has one owner at
   a time. A consumer that joins, leaves or dies moves partitions; records not committed by the old owner come again to the
   new one. Delivery is at least once.
 - `poll` is the only place where ownership changes, so between two polls a worker's partitions are stable from its own
@@ -88,7 +88,7 @@ class Consumer(Protocol):
         takes the partitions away.
 
         Raises:
-            BusUnavailableError: the bus was out of reach for longer than the adapter retries.
+            BusUnavailableError: the bus was unavailable for longer than the adapter retries.
             BusClosedError: after `close`.
         """
         ...

@@ -1,7 +1,7 @@
 """The consuming side of `kafka://`.
 
 Kafka knows no priority among topics, so each topic is a lane: a librdkafka consumer of its own, in a group named after the
-consumer's group and the topic. Partitions of each topic are then dealt out evenly for themselves, too. All lanes are served
+consumer's group and the topic. Partitions of each topic are then assigned evenly for themselves, too. All lanes are served
 by the one thread that polls: it blocks on the first lane, in slices, and looks at the others in between.
 """
 
@@ -19,7 +19,7 @@ _SLICE_S: Final = 0.01
 """How long a wait on the first lane leaves the others alone: bounds what that adds to their latency."""
 
 _STARVED_S: Final = 5.0
-"""A later lane gives one record this often although earlier ones fill every batch: who never polls is put out of the group."""
+"""A later lane gives one record this often although earlier ones fill every batch: who never polls is removed from the group."""
 
 
 Value = TypeVar("Value", int, float)

@@ -19,7 +19,7 @@ from moodline.shared.bus.kafka_settings import KafkaAddress, log, open_client
 _ASK_S: Final = 2.0
 _PAUSES_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 _TRIES: Final = 3
-"""So often one client asks. Then another one does, which looks for the group's coordinator anew."""
+"""So often one client asks. Then another one does, which looks for the group's coordinator again."""
 
 
 class StartOffsets:

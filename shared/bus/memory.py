@@ -7,7 +7,7 @@ It keeps the contract of `moodline.shared.bus.base`, rebalancing included, with 
   subscribed wait for it. While there is no room, `send` blocks.
 - Topics that nobody has to read (`drops_oldest` in `moodline.shared.bus.retention`: dead letters) keep only their newest bytes.
 - The old owner of a partition gives it up in its own `poll`. If it does not poll (or commit) for the session time-out while
-  another consumer waits for the partition, it is put out of the group and joins again at its next `poll`.
+  another consumer waits for the partition, it is removed from the group and joins again at its next `poll`.
 - A commit never goes back. A `seek` to a place that is not kept goes to the oldest record kept, as on Kafka.
 - Everything is lost with the process; what must survive is in the store.
 """

@@ -78,7 +78,7 @@ class StandstillWatch:
             self._stood_since_s.pop(partition, None)
 
     def reopened(self) -> None:
-        """Begin all clocks anew; what stood still goes on standing still until it moves."""
+        """Begin all clocks again; what stood still goes on standing still until it moves."""
         self._clocks.clear()
         self._looked_s = None
 

@@ -118,7 +118,7 @@ class Admission:
 
     def _chosen(self, batch: Sequence[Candidate], wanted: list[int], idle_s: float, busy_units: int) -> list[int]:
         total_s = self._service.seconds(busy_units + sum(batch[index].cost for index in wanted))
-        # One who has time to wait is not overloaded, whatever comes at once now.
+        # A frame that still has time to wait is not overloaded, however many arrive now.
         if total_s <= self._slice_s or idle_s > self._slice_s / 2:
             self._overloaded = False
         if total_s <= self._slice_s:

@@ -65,7 +65,7 @@ class Health:
             self._metrics.standstill_seconds.labels(worker, topic, str(partition)).set(stood_s)
 
     def problem(self) -> str | None:
-        """Say why this process should be started anew; None while it should not."""
+        """Say why this process should be started again; None while it should not."""
         with self._lock:
             now_s = self._clock.monotonic_s()
             for worker, turned_s in self._turned_s.items():

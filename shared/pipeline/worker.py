@@ -9,7 +9,7 @@ What goes wrong, and what the loop does:
 | --- | --- |
 | bytes that are no message | the record goes to the dead-letter topic with reason and origin; too many in a row stop the worker |
 | a message on which the stage itself fails | tried alone; if it fails alone, it goes to the dead-letter topic; the others go on |
-| store or bus out of reach | the batch is read again after a pause, for as long as it takes |
+| store or bus unavailable | the batch is read again after a pause, for as long as it takes |
 | outputs are not durable yet | the batch is kept and waited for, for as long as it takes; the worker is not ready meanwhile |
 | outputs of a file stream were lost | the batch is read again; lost ten times in a row, the worker stops without committing |
 | delivery failed for live streams only | counted; old live frames are worth nothing |

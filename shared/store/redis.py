@@ -66,7 +66,7 @@ _bounds = Script("bounds")
 class RedisStore(RedisDocuments):
     """The `Store` protocol on plain Redis, 7.0 or later: alone, behind Sentinel, or as a cluster.
 
-    Thread-safe. Connects at the first use. While Redis is out of reach, starting, or out of memory, a call is repeated for
+    Thread-safe. Connects at the first use. While Redis is unavailable, starting, or out of memory, a call is repeated for
     some seconds and then raises `StoreUnavailableError`; repeating is safe for every call, also when only the answer was
     lost. Blocks of cells expire by themselves.
     """
@@ -78,7 +78,7 @@ class RedisStore(RedisDocuments):
             url: Where Redis is; its forms are in `moodline.shared.store.redis_address`.
             retention: How long cells are kept after they were last written.
             clock: Waits between attempts; the machine's clock unless given.
-            retry_s: How long to repeat a call while Redis is out of reach.
+            retry_s: How long to repeat a call while Redis is unavailable.
 
         Raises:
             SettingsError: the URL cannot be used.

@@ -62,7 +62,7 @@ class Replies(list[Any]):
 
 
 class RedisLink:
-    """Sends commands, and repeats them for a few seconds while Redis is out of reach. Thread-safe.
+    """Sends commands, and repeats them for a few seconds while Redis is unavailable. Thread-safe.
 
     Every command given to `run` must be safe to repeat: an attempt whose answer was lost may have had its effect.
     """
@@ -88,7 +88,7 @@ class RedisLink:
         Commands are independent of each other: each is atomic by itself, all of them together are not.
 
         Raises:
-            StoreUnavailableError: Redis is out of reach, starting, out of memory, or refuses this user.
+            StoreUnavailableError: Redis is unavailable, starting, out of memory, or refuses this user.
             StoreError: Redis refused a command, or the store was closed.
         """
         give_up_s = self._clock.monotonic_s() + self._retry_s

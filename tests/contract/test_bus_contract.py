@@ -80,7 +80,7 @@ def check_batch_limits(bench: Bench) -> None:
     for one, two in sizes:
         assert one <= 40
         assert two <= max(0, 6 - one)
-    assert sizes[-1][1] <= 3, "limits are asked for anew each time"
+    assert sizes[-1][1] <= 3, "limits are asked for again each time"
 
 
 def test_each_topic_has_its_own_batch_limit(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""What only Kafka can show: brokers that are away, come back, or never were; members that are put out of the group."""
+"""What only Kafka can show: brokers that are away, come back, or never were; members that are removed from the group."""
 
 import threading
 import time

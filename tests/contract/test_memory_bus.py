@@ -265,7 +265,7 @@ def test_a_consumer_inside_poll_is_not_silent(bus: MemoryBus, clock: SleepingClo
         new.poll(1, 0.01)
     assert thread.is_alive(), "it gave up its half inside its poll, at once"
     assert len(new.assignment()) == len(waiting.assignment()) == 2
-    assert set(lost) == new.assignment(), "it was not put out of the group"
+    assert set(lost) == new.assignment(), "it was not removed from the group"
     thread.join()
 
 

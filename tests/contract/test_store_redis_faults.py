@@ -132,7 +132,7 @@ class TestDiedInTheMiddle:
         assert_works(store, "lobby")
         dying.close()
 
-    @pytest.mark.parametrize("listed_first", [False, True], ids=["added-anew", "listed"])
+    @pytest.mark.parametrize("listed_first", [False, True], ids=["added-again", "listed"])
     @pytest.mark.parametrize("after", STEPS)
     def test_of_removing(
         self, redis_backend: RedisBackend, store: Store, proxy: LossyProxy, after: int, listed_first: bool

@@ -1,4 +1,4 @@
-"""Kafka out of reach shows in the metrics, though its client goes on trying by itself and nothing is raised."""
+"""Kafka unavailable shows in the metrics, though its client goes on trying by itself and nothing is raised."""
 
 from contextlib import closing
 

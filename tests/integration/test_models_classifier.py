@@ -111,7 +111,7 @@ def test_views_answer_like_their_copies(model: Model) -> None:
 
 
 def with_mirror(folder: Path) -> Path:
-    """Write the shipped model anew, as one that looks at each face twice."""
+    """Write the shipped model again, as one that looks at each face twice."""
     folder.mkdir()
     (folder / WEIGHTS).write_bytes((SHIPPED_MODEL / WEIGHTS).read_bytes())
     manifest = json.loads((SHIPPED_MODEL / MANIFEST).read_text()) | {"name": folder.name, "views": "mirror"}

@@ -1,4 +1,4 @@
-"""`moodline setup` on a real Kafka: creates, corrects, checks, and never deletes or deals anew."""
+"""`moodline setup` on a real Kafka: creates, corrects, checks, and never deletes or deals again."""
 
 from collections.abc import Iterator
 

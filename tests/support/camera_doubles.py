@@ -108,7 +108,7 @@ def _silent(camera: DoubleCamera) -> Iterator[LiveFrame]:
 
 
 def _hang(camera: DoubleCamera) -> Iterator[LiveFrame]:
-    """Hangs in C and holds the interpreter's lock, for ever."""
+    """Hangs in C and holds the interpreter's lock, indefinitely."""
     yield camera.frame()
     ctypes.PyDLL(None).sleep(600)
 

@@ -1,6 +1,6 @@
 """librdkafka's imitation of a Kafka cluster, with its error queue: it answers any kind of request with any error, once or often.
 
-It runs in a process of its own, which is killed at the end: librdkafka may wait for ever when it destroys such a cluster.
+It runs in a process of its own, which is killed at the end: librdkafka may wait indefinitely when it destroys such a cluster.
 Commands go to it as lines of JSON, and each is answered with a line, so a fault is in place when its call returns.
 """
 

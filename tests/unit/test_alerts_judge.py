@@ -89,7 +89,7 @@ def test_a_timeline_that_lags_is_waited_for(world: AlertWorld) -> None:
     assert world.log() == [], "the camera sends: Moodline is late"
     world.clock.now += 120
     process.step()
-    assert world.log() == [FIRED], "but not for ever"
+    assert world.log() == [FIRED], "but not indefinitely"
 
 
 def test_a_pause_is_no_absence(world: AlertWorld) -> None:

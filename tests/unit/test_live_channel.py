@@ -1,4 +1,4 @@
-"""Records over a socket pair: whole however they are cut, limited in length, and never waiting for ever."""
+"""Records over a socket pair: whole however they are cut, limited in length, and never waiting indefinitely."""
 
 import socket
 import struct

@@ -133,7 +133,7 @@ def test_time_left_comes_from_the_speed_of_the_last_seconds() -> None:
     for second in range(111, 145):
         left_s = eta.left_s(10 + 2 * (second - 110), float(second))
     assert left_s == pytest.approx((100 - 78) / 2, rel=0.05), "the slow beginning is forgotten"
-    assert eta.left_s(5, 146.0) is None, "it began anew"
+    assert eta.left_s(5, 146.0) is None, "it began again"
 
 
 def test_ages_and_lengths() -> None:

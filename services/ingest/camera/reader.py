@@ -1,7 +1,7 @@
 """The worker's side of one camera: a thread that keeps it connected, numbers its frames and sends them on.
 
 Every connection is a new session, and so is every jump of the camera's clock: the aggregator follows nobody across, and a
-reader that was taken for dead cannot interfere. A camera is tried for ever, with growing pauses; only an address that may not
+reader that was taken for dead cannot interfere. A camera is tried indefinitely, with growing pauses; only an address that may not
 be read fails it for good. Nothing here waits for other streams, and nothing is kept: a frame that the bus does not take
 becomes a skip that is counted in the stream's own timeline.
 """
@@ -38,7 +38,7 @@ log = logging.getLogger("moodline.ingest.camera")
 _MARGIN_S: Final = 2.0
 """The camera's process keeps the time-outs itself; after this much more it is taken to hang, and is killed."""
 _WITHOUT_STORE_S: Final = 3.0
-"""Pause after a failure that is not the camera's: the store is out of reach."""
+"""Pause after a failure that is not the camera's: the store is unavailable."""
 
 
 class Link(Protocol):

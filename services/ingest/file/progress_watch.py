@@ -56,7 +56,7 @@ class ProgressWatch:
     """Asks the store for the progress of all streams whose readers wait, in one call, from a thread of its own.
 
     It asks every 5 ms while timelines move and ever less often, down to 5 times a second, while they stand still; not at all
-    while nobody waits. While the store is out of reach it keeps trying.
+    while nobody waits. While the store is unavailable it keeps trying.
     """
 
     def __init__(self, store: ProgressStore, metrics: Metrics, clock: Clock) -> None:

@@ -70,7 +70,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, tag="sample"):
     Attributes:
         event_time_us: Position on the timeline; never goes back within a process, nor before `Job.not_before_us`.
         captured_at_us: Wall clock when the frame had arrived.
-        segment: Rises by one when the camera's clock was set or began anew: what follows is a new session.
+        segment: Rises by one when the camera's clock was set or began again: what follows is a new session.
         width, height: Of the JPEG; 0 when there is none.
         jpeg: Empty when skipped.
         skip: `overloaded` when a newer frame took its place before it could be handed over, `corrupt` when it could not be

@@ -44,7 +44,7 @@ class CameraStatus:
         self._change(codec=opened.codec, width=opened.width, height=opened.height, source_fps=opened.fps)
 
     def measured(self, stats: Stats, lost_packets: int) -> bool:
-        """Take over what was measured; written at most once a second, and not while the store is out of reach."""
+        """Take over what was measured; written at most once a second, and not while the store is unavailable."""
         self._change(
             last_frame_us=max(self._status.last_frame_us, stats.last_frame_us),
             fps=round(stats.fps, 2),
@@ -61,7 +61,7 @@ class CameraStatus:
         return self._write_soon()
 
     def say(self, state: StreamState, reason: FailureReason | None = None, detail: str = "", **more: int | float) -> bool:
-        """Write a state; True also when the store is out of reach: cameras go on without it."""
+        """Write a state; True also when the store is unavailable: cameras go on without it."""
         since_us = self._status.since_us if self._status.state is state else int(self._clock.now_s() * 1e6)
         fields: dict[str, object] = {"next_attempt_us": 0, **more}
         self._change(state=state, reason=reason, detail=detail, since_us=since_us, **fields)

@@ -160,7 +160,7 @@ class PushThread(StreamThread):
         except BusError as error:
             self.outcome = Outcome.FAILED
             log.warning("push.bus_failed", extra={"stream_id": stream_id, "reason": str(error)})
-            self._status.say(StreamState.PENDING, detail="the bus failed; the next frame begins anew")
+            self._status.say(StreamState.PENDING, detail="the bus failed; the next frame begins again")
         finally:
             self._close()
             self.ended_s = self._parts.clock.monotonic_s()

@@ -48,7 +48,7 @@ class StatusReport:
         return self._write()
 
     def count_frame(self) -> bool:
-        """Count a frame that was sent; writes the count at most once a second, and not while the store is out of reach."""
+        """Count a frame that was sent; writes the count at most once a second, and not while the store is unavailable."""
         self._status = msgspec.structs.replace(self._status, frames_sent=self._status.frames_sent + 1)
         if self._clock.monotonic_s() - self._written_s < _COUNT_INTERVAL_S:
             return True

@@ -99,7 +99,7 @@ class Timetable:
             return None
         newest = segments[-1].sequence
         if self._next is None or newest < self._next - 1 - len(segments):
-            # Also where the numbers began anew.
+            # Also where the numbers began again.
             self._next = segments[-min(2, len(segments))].sequence
             self.jumped = True
         waiting = [segment for segment in segments if segment.sequence >= self._next]

@@ -69,7 +69,7 @@ class LiveSource(Protocol):
     counts: LiveCounts
 
     def frames(self) -> Iterator[LiveFrame]:
-        """Yield frames as they come, for ever; may be called once. Blocks between frames.
+        """Yield frames as they come, indefinitely; may be called once. Blocks between frames.
 
         Raises:
             SourceError: the connection is over; `reason` is a `FailureReason` (`timeout`: no frame within the read time-out,

@@ -117,7 +117,7 @@ class Channel(Generic[In]):
         """Return the next record, or None when it is not whole in time; what has come so far is kept.
 
         Args:
-            timeout_s: Longest wait in s; None waits for ever.
+            timeout_s: Longest wait in s; None waits indefinitely.
 
         Raises:
             ChannelClosedError: the other side is gone, or `shut` was called.

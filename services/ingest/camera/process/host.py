@@ -1,6 +1,6 @@
 """The worker's side of the camera host: one small helper process, out of which all camera processes are forked.
 
-A fork of the worker itself would be unsafe (threads, TensorFlow) and large; starting Python anew for each camera would take a
+A fork of the worker itself would be unsafe (threads, TensorFlow) and large; starting Python again for each camera would take a
 second of CPU time. So the worker starts one process that has loaded what cameras need, and that forks on request. It never sees
 an address or a password: the worker sends the `Job` to the camera's process over their own socket pair.
 

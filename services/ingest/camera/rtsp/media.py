@@ -174,7 +174,7 @@ class Reorder:
             return (packet, *self._following()) if self._held else (packet,)
         ahead = (sequence - self._next) & 0xFFFF
         if ahead >= 0x8000:
-            # Late or twice: who counts the numbers decides.
+            # Late or a duplicate: the receiver decides by sequence numbers.
             return (packet,)
         self._held[sequence] = packet
         return self._skip() if len(self._held) > self.LIMIT or ahead > 1024 else ()

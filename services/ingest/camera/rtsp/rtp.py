@@ -101,7 +101,7 @@ class PacketNumbers:
             return 0
         if ahead == 0 or ahead > 65536 - _LATE_PACKETS:
             return -1
-        # Very far ahead, or back, is no gap: the numbers began anew.
+        # Very far ahead, or back, is no gap: the numbers began again.
         missing = ahead - 1 if ahead <= _JUMP_PACKETS else 1
         self.highest += ahead
         self.lost += missing
