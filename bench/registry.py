@@ -19,10 +19,10 @@ from moodline.services.ingest.worker import IngestWorker
 from moodline.shared.bus import Record
 from moodline.shared.bus.base import Position
 from moodline.shared.clock import SystemClock
-from moodline.shared.messages import STREAMS_TOPIC, Lane
+from moodline.shared.messages import STREAMS_TOPIC, StreamClass
 from moodline.shared.metrics import Metrics
 from moodline.shared.settings import IngestSettings
-from moodline.shared.store import Mark, Retention, Store, TimelineUpdate, open_store
+from moodline.shared.store import HighWaterMark, Retention, Store, TimelineUpdate, open_store
 from moodline.shared.streams import StreamSpec, StreamState, StreamStatus
 from moodline.shared.timeline.state import ActiveTrack, SavedState, TrackerState, save_state
 from tests.support.servers import RedisServer
@@ -74,7 +74,7 @@ def register(store: Store, count: int) -> None:
     state = save_state(SavedState(TrackerState(START_US, 4, [_track(number) for number in range(3)])))
     for number in range(count):
         name, is_file = f"stream-{number:05}", number % 2 == 0
-        url, lane = ("file:///srv/media/clip.mp4", Lane.FILE) if is_file else ("rtsp://camera.example/1", Lane.LIVE)
+        url, lane = ("file:///srv/media/clip.mp4", StreamClass.FILE) if is_file else ("rtsp://camera.example/1", StreamClass.LIVE)
         store.add(StreamSpec(stream_id=name, url=url, lane=lane, paused=not is_file, labels={"site": "berlin"}))
         session = store.claim(name, START_US / 1e6).session
         said = StreamState.ENDED if is_file else StreamState.PAUSED
@@ -82,7 +82,7 @@ def register(store: Store, count: int) -> None:
         update = TimelineUpdate(
             stream_id=name,
             expected=None,
-            mark=Mark(session, 1000),
+            mark=HighWaterMark(session, 1000),
             final=is_file,
             position=Position("moodline.emotions.file.v1", 1, 1000),
             state=b"" if is_file else state,

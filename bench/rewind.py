@@ -19,15 +19,15 @@ from moodline.services.aggregator.sink import TimelineSink
 from moodline.services.aggregator.stage import AggregatorStage
 from moodline.shared.bus import Bus, ConsumerSettings, Position, open_bus
 from moodline.shared.clock import SystemClock
-from moodline.shared.messages import Emotions, Hop, Lane, encode, topic
+from moodline.shared.messages import Emotions, PipelineStep, StreamClass, encode, topic
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.worker import Worker, WorkerOptions
 from moodline.shared.settings import AggregatorSettings
-from moodline.shared.store import Mark, Retention, Store, TimelineUpdate, open_store
+from moodline.shared.store import HighWaterMark, Retention, Store, TimelineUpdate, open_store
 from moodline.shared.streams import StreamSpec
 from tests.support.servers import KafkaServer
 
-TOPIC: Final = topic(Hop.EMOTIONS, Lane.LIVE)
+TOPIC: Final = topic(PipelineStep.EMOTIONS, StreamClass.LIVE)
 RETENTION: Final = Retention({1: 86_400})
 CAMERAS: Final = 25
 DAY_S: Final = 86_400
@@ -53,12 +53,12 @@ def fill(client: Any, store: Store, count: int) -> None:
     sessions = {}
     for number in range(CAMERAS):
         name = f"camera-{number}"
-        store.add(StreamSpec(stream_id=name, url="rtsp://camera.example/1", lane=Lane.LIVE))
+        store.add(StreamSpec(stream_id=name, url="rtsp://camera.example/1", lane=StreamClass.LIVE))
         sessions[name] = store.claim(name, now_s - DAY_S).session
         update = TimelineUpdate(
             stream_id=name,
             expected=None,
-            mark=Mark(sessions[name], count),
+            mark=HighWaterMark(sessions[name], count),
             final=True,
             position=Position(TOPIC, 0, count),
             state=b"",
@@ -89,7 +89,9 @@ def measure(client: Any, bus: Bus, store: Store, before: int) -> None:
     while not consumer.assignment():
         worker.step(stop)
     consumer.seek(Position(TOPIC, 0, before))
-    store.add(StreamSpec(stream_id=NEW, url="rtsp://camera.example/2", lane=Lane.LIVE, created_at_us=int(clock.now_s() * 1e6)))
+    store.add(
+        StreamSpec(stream_id=NEW, url="rtsp://camera.example/2", lane=StreamClass.LIVE, created_at_us=int(clock.now_s() * 1e6))
+    )
     session = store.claim(NEW, clock.now_s()).session
     for seq in range(5, 10):
         send(client, frame(NEW, session, seq, clock.now_s()), clock.now_s())
@@ -125,7 +127,7 @@ def frame(stream_id: str, session: int, seq: int, at_s: float) -> Emotions:
         seq=seq,
         event_time_us=at_us,
         captured_at_us=at_us,
-        lane=Lane.LIVE,
+        lane=StreamClass.LIVE,
         width=640,
         height=360,
     )

@@ -99,7 +99,7 @@ class ClockWatch:
 
     def start(self) -> None:
         """Measure once, before anything depends on it, and go on in the thread."""
-        self.look()
+        self.poll()
         self._thread.start()
 
     def close(self) -> None:
@@ -108,7 +108,7 @@ class ClockWatch:
         if self._thread.ident is not None:
             self._thread.join(1.0)
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Measure once. What is too uncertain, or cannot be measured because the store is away, changes nothing."""
         try:
             found = measure_offset(self._store_time, self._machine)
@@ -118,9 +118,9 @@ class ClockWatch:
             return
         self._metrics.clock_offset_seconds.set(found.ahead_s)
         self.clock.offset_s = found.ahead_s if abs(found.ahead_s) > DEAD_BAND_S else 0.0
-        self._say(found)
+        self._set_state(found)
 
-    def _say(self, found: Offset) -> None:
+    def _set_state(self, found: Offset) -> None:
         is_skewed = abs(found.ahead_s) > SKEW_S
         if is_skewed and not self._is_skewed:
             way_out = "set the clocks of both hosts by NTP; ages are corrected by the offset meanwhile"
@@ -131,4 +131,4 @@ class ClockWatch:
 
     def _run(self) -> None:
         while not self._stop.wait(_EVERY_S):
-            self.look()
+            self.poll()

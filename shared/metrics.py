@@ -9,7 +9,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from moodline.shared.emotions import EMOTIONS
-from moodline.shared.messages import Lane, SkipReason
+from moodline.shared.messages import SkipReason, StreamClass
 from moodline.shared.stream_metrics import StreamMetrics
 
 DEAD_LETTER_REASONS: Final = ("malformed", "version", "invalid", "stage_error")
@@ -263,7 +263,7 @@ class Metrics:
 
     def begin_at_zero(self, worker: str) -> None:
         """Show a worker's counters before they count: a rate needs a value before the first event."""
-        for lane in Lane:
+        for lane in StreamClass:
             self.frames.labels(worker, lane)
             for skip in SkipReason:
                 self.frames_skipped.labels(worker, lane, skip)
@@ -274,7 +274,7 @@ class Metrics:
         if worker == "aggregator":
             for result in ("applied", "stale", "gone"):
                 self.updates.labels(result)
-            for lane in Lane:
+            for lane in StreamClass:
                 for emotion in EMOTIONS:
                     self.emotions.labels(lane, emotion)
 

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from moodline.shared.errors import InvalidStreamError
-from moodline.shared.messages import Lane
+from moodline.shared.messages import StreamClass
 
 STREAM_ID_PATTERN: Final = r"[a-z0-9][a-z0-9._-]{0,62}"
 _STREAM_ID = re.compile(STREAM_ID_PATTERN)
@@ -65,9 +65,9 @@ PUSH_URL: Final = f"{PUSH_SCHEME}://"
 """Of a live stream whose frames are brought to the API; nobody reads it."""
 
 
-def lane_of_url(url: str) -> Lane:
+def lane_of_url(url: str) -> StreamClass:
     """Return the lane of what a URL names, by its scheme."""
-    return Lane.LIVE if url.partition("://")[0].lower() in (*LIVE_SCHEMES, PUSH_SCHEME) else Lane.FILE
+    return StreamClass.LIVE if url.partition("://")[0].lower() in (*LIVE_SCHEMES, PUSH_SCHEME) else StreamClass.FILE
 
 
 def is_pushed(url: str) -> bool:
@@ -103,7 +103,7 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
     sealed: str = ""
     transport: Transport = Transport.TCP
     tls_verify: bool = True
-    lane: Lane = Lane.FILE
+    lane: StreamClass = StreamClass.FILE
     sample_fps: str = "5"
     max_side_px: int = 1280
     recorded_at_us: int = 0

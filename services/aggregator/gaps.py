@@ -7,7 +7,7 @@ from typing import Final
 
 from moodline.shared.bus.base import Position
 from moodline.shared.pipeline.stage import Rewind
-from moodline.shared.store.base import Mark
+from moodline.shared.store.base import HighWaterMark
 
 log = logging.getLogger("moodline.aggregator")
 
@@ -22,7 +22,7 @@ MARGIN_MS: Final = 60_000
 
 @dataclass(slots=True)
 class _Gap:
-    mark: Mark | None
+    mark: HighWaterMark | None
     seen: Position
     since_s: float
     is_confirmed: bool = False
@@ -40,13 +40,13 @@ class Gaps:
         self._rewinds: dict[tuple[str, int], Position] = {}
         self._since: dict[tuple[str, int], Rewind] = {}
 
-    def is_open(self, stream_id: str, mark: Mark | None) -> bool:
+    def is_open(self, stream_id: str, mark: HighWaterMark | None) -> bool:
         """Return whether a hole after this mark is known."""
         gap = self._gaps.get(stream_id)
         return gap is not None and gap.mark == mark
 
     def is_real(
-        self, stream_id: str, mark: Mark | None, place: Position | None, seen: Position, since_ms: int, now_s: float
+        self, stream_id: str, mark: HighWaterMark | None, place: Position | None, seen: Position, since_ms: int, now_s: float
     ) -> bool:
         """Note a frame that has a hole before it, and ask for a rewind if this is the first sight of the hole.
 

@@ -7,7 +7,7 @@ from moodline.services.aggregator.gaps import MARGIN_MS
 from moodline.services.aggregator.stage import AggregatorStage
 from moodline.shared.bus.base import Position
 from moodline.shared.clock import Clock
-from moodline.shared.messages import Lane, lane_of
+from moodline.shared.messages import StreamClass, lane_of
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.stage import Apply, Output, Rewind
 from moodline.shared.store.base import ApplyResult, Progress, ProgressStore, TimelineUpdate
@@ -94,7 +94,7 @@ class TimelineSink:
     def _since_ms(self, update: TimelineUpdate, progress: Progress) -> int:
         """Return the time after which everything was produced that follows the stored mark under the update's session."""
         begun_ms = update.mark.session
-        if lane_of(update.position.topic) is Lane.LIVE and progress.last_event_time_us is not None:
+        if lane_of(update.position.topic) is StreamClass.LIVE and progress.last_event_time_us is not None:
             begun_ms = max(begun_ms, progress.last_event_time_us // 1000)
         return min(begun_ms, int(self._clock.now_s() * 1000)) - MARGIN_MS
 

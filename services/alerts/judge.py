@@ -22,7 +22,7 @@ from moodline.services.alerts.records import ALERTS_LOG, KEEP, STATES, RuleBook,
 from moodline.services.alerts.rules import Rule
 from moodline.shared.clock import Clock
 from moodline.shared.errors import RevisionConflictError, StoreError, StoreUnavailableError
-from moodline.shared.messages import Lane
+from moodline.shared.messages import StreamClass
 from moodline.shared.metrics import Metrics
 from moodline.shared.store import Standing, Store
 from moodline.shared.store.registry_view import RegistryView
@@ -53,7 +53,7 @@ class _Watched(NamedTuple):
     progress: Standing
 
 
-class Judge:
+class RuleEvaluator:
     """One per process; only the holder of the lease steps. Used by one thread."""
 
     def __init__(self, store: Store, outbox: Outbox, metrics: Metrics, clock: Clock, is_owner: Callable[[], bool]) -> None:
@@ -156,8 +156,8 @@ class Judge:
         if known is not None and same_stream and known.stored.condition == condition:
             return known
         # What was before a camera was registered is no absence.
-        from_s = max(until_s, spec.created_at_us // SECOND_US) if spec.lane is Lane.LIVE else until_s
-        if spec.lane is Lane.FILE and watched.progress.last_event_time_us is None:
+        from_s = max(until_s, spec.created_at_us // SECOND_US) if spec.lane is StreamClass.LIVE else until_s
+        if spec.lane is StreamClass.FILE and watched.progress.last_event_time_us is None:
             from_s = spec.recorded_at_us // SECOND_US
         if known is not None and same_stream:
             from_s = known.state.at_s

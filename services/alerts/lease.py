@@ -20,7 +20,7 @@ class _Held(msgspec.Struct, frozen=True):
     owner: str
 
 
-class Lease:
+class LeaderLease:
     """Held by at most one owner at a time, as far as each can tell from its own monotonic clock.
 
     The holder renews the document; others take it over once it has not changed for `TERM_S` of their own time. So clocks need

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
-from moodline.services.alerts.judge import Judge
-from moodline.services.alerts.lease import Lease
+from moodline.services.alerts.judge import RuleEvaluator
+from moodline.services.alerts.lease import LeaderLease
 from moodline.services.alerts.outbox import Outbox
 from moodline.services.alerts.webhook import HttpSender, Sender, webhook_policy
 from moodline.shared.clock import Clock
@@ -35,10 +35,10 @@ class AlertService:
         alerts = settings.alerts
         self._settings = alerts
         self._metrics = metrics
-        self._lease = Lease(store, clock, uuid.uuid4().hex)
+        self._lease = LeaderLease(store, clock, uuid.uuid4().hex)
         sender = sender or HttpSender(webhook_policy(alerts), alerts.webhook_timeout_s)
         self._outbox = Outbox(store, open_sealer(settings), sender, alerts, metrics, clock)
-        self._judge = Judge(store, self._outbox, metrics, clock, lambda: self._lease.is_held)
+        self._judge = RuleEvaluator(store, self._outbox, metrics, clock, lambda: self._lease.is_held)
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
 

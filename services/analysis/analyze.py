@@ -12,7 +12,7 @@ from pathlib import Path
 from moodline.services.runtime.embedded import EmbeddedService
 from moodline.shared.bus import Consumer, ConsumerSettings
 from moodline.shared.errors import SourceError
-from moodline.shared.messages import Emotions, Hop, Lane, decode, topic
+from moodline.shared.messages import Emotions, PipelineStep, StreamClass, decode, topic
 from moodline.shared.metrics import Metrics
 from moodline.shared.settings import BusSettings, Settings, StoreSettings
 from moodline.shared.store import Store
@@ -112,7 +112,9 @@ def _finished(service: EmbeddedService, spec: StreamSpec, on_progress: Callable[
 
 
 def _open_tap(service: EmbeddedService) -> Consumer:
-    tap = service.resources.bus.open_consumer(ConsumerSettings(group="moodline.tap", topics=(topic(Hop.EMOTIONS, Lane.FILE),)))
+    tap = service.resources.bus.open_consumer(
+        ConsumerSettings(group="moodline.tap", topics=(topic(PipelineStep.EMOTIONS, StreamClass.FILE),))
+    )
     tap.poll(1, 0.0)
     return tap
 

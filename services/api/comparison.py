@@ -7,14 +7,14 @@ from typing import Final, NamedTuple
 import msgspec
 
 from moodline.shared.errors import QueryError
-from moodline.shared.messages import Lane
+from moodline.shared.messages import StreamClass
 from moodline.shared.store.base import TimelineStore
 from moodline.shared.timeline.bucket import LEVELS_S, NOTHING, SECOND_US, Bucket, merge, merge_all
 from moodline.shared.timeline.levels import Extent
 from moodline.shared.timeline.points import TimelinePoint, make_point
 from moodline.shared.timeline.query import (
     LEAST_POINTS,
-    FoundCells,
+    FoundValues,
     TimelineQuery,
     count_points,
     extent,
@@ -33,7 +33,7 @@ class Member(NamedTuple):
     """A stream in a comparison."""
 
     stream_id: str
-    lane: Lane
+    lane: StreamClass
 
 
 class Series(NamedTuple):
@@ -48,7 +48,7 @@ class ComparedSeries(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     streams: tuple[str, ...]
-    lane: Lane
+    lane: StreamClass
     points: list[TimelinePoint]
     summary: TimelinePoint
 
@@ -112,10 +112,10 @@ def _covered(store: TimelineStore, streams: set[str]) -> Extent | None:
     return Extent(min(each.start_us for each in extents), max(each.end_us for each in extents))
 
 
-def _find(store: TimelineStore, streams: Sequence[str], window: Extent, most: int) -> dict[str, FoundCells]:
+def _find(store: TimelineStore, streams: Sequence[str], window: Extent, most: int) -> dict[str, FoundValues]:
     """Read all streams at one resolution: a coarser one as long as the one tried is no longer kept of some stream."""
     resolution_s = _resolution(window, most)
-    found: dict[str, FoundCells] = {}
+    found: dict[str, FoundValues] = {}
     while True:
         for stream in streams:
             if stream not in found or found[stream].plan.resolution_s != resolution_s:
@@ -138,9 +138,9 @@ def _resolution(window: Extent, most: int) -> int:
     return -(-(window.end_us - window.start_us) // (coarsest * SECOND_US * (most - 1))) * coarsest
 
 
-def _series(asked: Series, found: dict[str, FoundCells]) -> ComparedSeries:
+def _series(asked: Series, found: dict[str, FoundValues]) -> ComparedSeries:
     # What nobody sampled is an absence where one of them is a camera.
-    lane = Lane.LIVE if any(member.lane is Lane.LIVE for member in asked.members) else Lane.FILE
+    lane = StreamClass.LIVE if any(member.lane is StreamClass.LIVE for member in asked.members) else StreamClass.FILE
     parts = [found[member.stream_id] for member in asked.members if member.stream_id in found]
     columns = [merged_buckets(part) for part in parts]
     points, buckets = [], []
@@ -160,7 +160,7 @@ def _series(asked: Series, found: dict[str, FoundCells]) -> ComparedSeries:
     )
 
 
-def _models(parts: Sequence[FoundCells], row: Sequence[tuple[int, Bucket]], start_s: int, stop_s: int) -> tuple[str, ...]:
+def _models(parts: Sequence[FoundValues], row: Sequence[tuple[int, Bucket]], start_s: int, stop_s: int) -> tuple[str, ...]:
     """Return the models of those streams that had a frame looked at; a group may have several at a time."""
     looked = [part for part, (_, bucket) in zip(parts, row, strict=True) if bucket.classified]
     return tuple(dict.fromkeys(name for part in looked for name in part.labels.between(start_s, stop_s)))

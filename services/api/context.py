@@ -7,10 +7,10 @@ from typing import Annotated, Final
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from moodline.services.api.gate import Gate
-from moodline.services.auth.authenticator import Guard
+from moodline.services.api.gate import ConcurrencyLimit
+from moodline.services.auth.authenticator import Authenticator
 from moodline.services.live.feed import LiveFeed
-from moodline.services.report.quick_json import StretchCache
+from moodline.services.report.quick_json import ChunkCache
 from moodline.shared.clock import Clock
 from moodline.shared.metrics import Metrics
 from moodline.shared.net_policy import NetPolicy
@@ -45,12 +45,12 @@ class Context:
     sealer: Sealer
     policy: NetPolicy
     feed: LiveFeed
-    guard: Guard
+    guard: Authenticator
     readiness: Readiness | None = None
     catalogue: Catalogue | None = None
     intake: Intake = Intake()
-    gate: Gate = field(default_factory=Gate)
-    stretches: StretchCache = field(default_factory=lambda: StretchCache(0))
+    gate: ConcurrencyLimit = field(default_factory=ConcurrencyLimit)
+    stretches: ChunkCache = field(default_factory=lambda: ChunkCache(0))
 
     def now_us(self) -> int:
         """Return wall-clock time, microseconds since the Unix epoch, UTC."""

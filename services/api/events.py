@@ -15,7 +15,7 @@ from moodline.services.api.context import Context, Ctx
 from moodline.services.api.errors import problem_responses
 from moodline.services.auth.callers import matches
 from moodline.services.live.cursor import read_cursor
-from moodline.services.live.feed import Wish
+from moodline.services.live.feed import SubscriptionFilter
 from moodline.services.live.subscription import Selects, Sent, Subscription
 from moodline.shared.errors import MoodlineError, NotAllowedError, QueryError, StoreError, UnauthorizedError
 from moodline.shared.streams import StreamSpec
@@ -101,7 +101,7 @@ def subscribe(
         for stream_id in sorted(named):
             visible(ctx, caller, stream_id)
     selects = _selects(caller, named, asked.label)
-    wish = Wish(selects, level_s, asked.faces)
+    wish = SubscriptionFilter(selects, level_s, asked.faces)
 
     async def renew() -> Selects | None:
         nonlocal caller, selects

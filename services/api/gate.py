@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from moodline.shared.errors import TooBusyError
 
 
-class Gate:
+class ConcurrencyLimit:
     """Counts what is under way. Thread-safe."""
 
     def __init__(self) -> None:

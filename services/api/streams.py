@@ -19,7 +19,7 @@ from moodline.services.report.moments import to_us
 from moodline.services.report.stream_document import StreamAnswer
 from moodline.services.report.streams import describe, state_of
 from moodline.shared.errors import InvalidStreamError, RevisionConflictError, StreamNotFoundError, StreamStartedError
-from moodline.shared.messages import Lane
+from moodline.shared.messages import StreamClass
 from moodline.shared.store import Standing
 from moodline.shared.streams import StreamSpec, StreamState, StreamStatus, check_stream_id, parse_sample_fps
 
@@ -59,7 +59,7 @@ def add_stream(ctx: Ctx, caller: Operator, body: NewStream, response: Response) 
         created_at_us=now_us,
         **address_fields(ctx, body),
     )
-    if spec.lane is Lane.FILE:
+    if spec.lane is StreamClass.FILE:
         recorded_at_us = _whole_second(now_us) if body.recorded_at is None else to_us(body.recorded_at)
         spec = msgspec.structs.replace(spec, recorded_at_us=recorded_at_us)
     require_scope(caller, spec)
@@ -115,7 +115,7 @@ def change_stream(
             )
         changed = msgspec.structs.replace(spec, **_changes(ctx, spec, body))
         if _content(changed) != _content(spec):
-            if spec.lane is Lane.FILE:
+            if spec.lane is StreamClass.FILE:
                 _require_not_started(found)
             changed = _retried(found, changed)
         require_scope(caller, changed)

@@ -15,7 +15,7 @@ from moodline.services.report.export import timeline_csv
 from moodline.services.report.quick_json import timeline_json
 from moodline.services.report.tracks import TrackPage, TrackTimelineDocument, track_document, track_timeline_document
 from moodline.shared.errors import QueryError
-from moodline.shared.messages import Lane
+from moodline.shared.messages import StreamClass
 from moodline.shared.streams import StreamSpec
 from moodline.shared.timeline.levels import Extent
 from moodline.shared.timeline.query import TimelineQuery, extent, find_cells, timeline
@@ -178,7 +178,7 @@ def _edges(ctx: Context, spec: StreamSpec, window: Window) -> tuple[int | None, 
     now_us = present_us(ctx, spec)
     start_us = None if window.start is None else parse_time(window.start, now_us, "from")
     end_us = None if window.end is None else parse_time(window.end, now_us, "to")
-    if spec.lane is Lane.LIVE and end_us is None and start_us is not None:
+    if spec.lane is StreamClass.LIVE and end_us is None and start_us is not None:
         end_us = _live_end_us(ctx, spec, start_us)
     return start_us, end_us
 
@@ -195,7 +195,7 @@ def _live_end_us(ctx: Context, spec: StreamSpec, start_us: int) -> int | None:
 
 def present_us(ctx: Context, spec: StreamSpec) -> int:
     """Return what relative times count from: a file's own end, since the hour of its reading means nothing to it."""
-    if spec.lane is Lane.LIVE:
+    if spec.lane is StreamClass.LIVE:
         return ctx.now_us()
     covered = extent(ctx.store, spec.stream_id)
     return spec.recorded_at_us if covered is None else covered.end_us
@@ -212,4 +212,4 @@ def _extent(ctx: Context, spec: StreamSpec, window: Window) -> Extent | None:
 
 
 def _origin_us(spec: StreamSpec) -> int | None:
-    return spec.recorded_at_us if spec.lane is Lane.FILE else None
+    return spec.recorded_at_us if spec.lane is StreamClass.FILE else None

@@ -37,7 +37,7 @@ class _Credential:
         return hashlib.sha256(self.secret.encode()).hexdigest()
 
 
-class Guard:
+class Authenticator:
     """Decides for one application. Coroutines belong to the event loop; `forget` may be called from any thread."""
 
     def __init__(self, store: Documents, settings: ApiSettings, clock: Clock) -> None:
@@ -114,7 +114,7 @@ class Guard:
 
     async def _look_up(self, credential: _Credential, address: str) -> Caller:
         record = await self._holder(credential, address)
-        await run_in_threadpool(self.keyring.note_use, record)
+        await run_in_threadpool(self.keyring.record_use, record)
         return record.caller()
 
     async def _holder(self, credential: _Credential, address: str) -> KeyRecord:

@@ -163,7 +163,7 @@ class Keyring:
         """End a session. One that is over is no error."""
         self._store.remove_document(_SESSIONS, _digest(session))
 
-    def note_use(self, record: KeyRecord) -> None:
+    def record_use(self, record: KeyRecord) -> None:
         """Remember that a key was used now; writes at most once a minute."""
         stored = self._store.document(_USES, record.key_id)
         now_us = self._now_us()

@@ -22,7 +22,7 @@ from moodline.services.report import (
 from moodline.services.report.moments import to_us
 from moodline.shared.errors import InvalidStreamError, SourceError
 from moodline.shared.log import configure_logging
-from moodline.shared.messages import Lane
+from moodline.shared.messages import StreamClass
 from moodline.shared.settings import Settings, load_settings
 from moodline.shared.streams import FailureReason, StreamSpec, parse_sample_fps
 from moodline.shared.timeline import TimelineQuery, parse_resolution, timeline
@@ -133,8 +133,8 @@ def _parse_recorded_at(text: str) -> int:
 
 def _document(analysis: "Analysis", name: str, query: TimelineQuery) -> TimelineDocument:
     spec = analysis.spec
-    answer = timeline(analysis.store, spec.stream_id, Lane.FILE, query)
-    return timeline_document(answer, stream=name, lane=Lane.FILE, recorded_at_us=spec.recorded_at_us)
+    answer = timeline(analysis.store, spec.stream_id, StreamClass.FILE, query)
+    return timeline_document(answer, stream=name, lane=StreamClass.FILE, recorded_at_us=spec.recorded_at_us)
 
 
 def _report(

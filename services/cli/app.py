@@ -11,7 +11,7 @@ from moodline.services.cli.alerts import app as alerts_app
 from moodline.services.cli.analyze import analyze
 from moodline.services.cli.audit import audit
 from moodline.services.cli.camera import camera
-from moodline.services.cli.connection import API_KEY_HELP, API_URL_HELP, note_place
+from moodline.services.cli.connection import API_KEY_HELP, API_URL_HELP, remember_target
 from moodline.services.cli.demo import demo
 from moodline.services.cli.evaluate import evaluate
 from moodline.services.cli.key import key
@@ -66,7 +66,7 @@ def moodline(
     ] = False,
 ) -> None:
     """Say which API the commands below ask."""
-    note_place(context, api_url, api_key)
+    remember_target(context, api_url, api_key)
     note_verbose(context, verbose)
 
 

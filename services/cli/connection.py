@@ -24,7 +24,7 @@ _SETTINGS: Final = Place()
 _place: ContextVar[Place] = ContextVar("place", default=_SETTINGS)
 
 
-def note_place(context: typer.Context, url: str | None, key: str | None) -> None:
+def remember_target(context: typer.Context, url: str | None, key: str | None) -> None:
     """Remember, for all commands below this one and until it ends, which API is asked."""
     token = _place.set(Place(url, key))
     context.call_on_close(lambda: _place.reset(token))

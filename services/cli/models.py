@@ -23,7 +23,7 @@ def list_models(as_json: AsJson = False) -> None:
         typer.echo(page.to_json())
         return
     Console().print(_table(page.models))
-    _say_refusal(page)
+    _report_refusal(page)
 
 
 @app.command()
@@ -48,6 +48,6 @@ def _table(models: list[Model]) -> Table:
     return table
 
 
-def _say_refusal(page: Models) -> None:
+def _report_refusal(page: Models) -> None:
     if page.refused is not None:
         typer.echo(f"a classifier could not load {page.refused.name} and uses the one before: {page.refused.reason}", err=True)

@@ -17,7 +17,7 @@ from moodline.answers import StreamPage
 from moodline.services.cli.connection import open_client
 from moodline.services.report.moments import clock_text, iso
 from moodline.shared.clock import SystemClock
-from moodline.shared.messages import Lane
+from moodline.shared.messages import StreamClass
 from moodline.shared.streams import StreamState, Transport, lane_of_url
 
 app = typer.Typer(name="streams", help="Register streams and see what they do.", no_args_is_help=True)
@@ -64,7 +64,7 @@ def add(  # noqa: PLR0913  # one for each option
     """Register a stream."""
     if paused and wait:
         raise typer.BadParameter("a paused stream comes to no end", param_hint="--wait")
-    if wait and lane_of_url(url) is Lane.LIVE:
+    if wait and lane_of_url(url) is StreamClass.LIVE:
         raise typer.BadParameter("a camera comes to no end", param_hint="--wait")
     if password_stdin and username is None:
         raise typer.BadParameter("give --username too", param_hint="--password-stdin")
@@ -168,7 +168,7 @@ def _read_password() -> str:
 
 def _warn_of_password(url: str) -> None:
     authority = url.partition("://")[2].partition("/")[0]
-    if lane_of_url(url) is Lane.LIVE and ":" in authority.rpartition("@")[0]:
+    if lane_of_url(url) is StreamClass.LIVE and ":" in authority.rpartition("@")[0]:
         typer.echo(
             "moodline: others on this machine can see a password on the command line; use --username and --password-stdin",
             err=True,
@@ -243,7 +243,7 @@ def _why(stream: Stream) -> str:
 
 
 def _live_rows(stream: Stream) -> list[tuple[str, str | Text]]:
-    if stream.lane != Lane.LIVE:
+    if stream.lane != StreamClass.LIVE:
         return []
     status = stream.status
     offset_ms = status.clock_offset_ms

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Final
 
-from moodline.services.ingest.stream.plan import Wish, wish_for
+from moodline.services.ingest.stream.plan import DesiredState, desired_state
 from moodline.shared.clock import Clock
 from moodline.shared.store import Standing, Store
 from moodline.shared.store.registry_view import RegistryView
@@ -38,13 +38,13 @@ class OwnedStreams:
         self.specs: dict[str, StreamSpec] = {}
         self.pushed: dict[str, StreamSpec] = {}
         self.wanted: dict[str, StreamSpec] = {}
-        self.wishes: dict[str, Wish] = {}
+        self.wishes: dict[str, DesiredState] = {}
         self._store = store
         self._clock = clock
         self._is_mine = is_mine
         self._view = RegistryView(store)
         self._due: dict[str, None] = {}
-        self._turn: list[str] = []
+        self._pending_update: list[str] = []
 
     def refresh(self, *, moved: bool) -> None:
         """Read which definitions have changed; with `moved`, find out again which are this worker's. Raises `StoreError`."""
@@ -54,7 +54,7 @@ class OwnedStreams:
         for name in sorted(changed, key=self._age):
             self._sort_in(name)
 
-    def look(self, ids: Iterable[str] = ()) -> dict[str, tuple[StreamStatus, Standing | None]]:
+    def poll(self, ids: Iterable[str] = ()) -> dict[str, tuple[StreamStatus, Standing | None]]:
         """Look at the streams that are due, at `ids`, and at the next in turn; return what was found. Raises `StoreError`."""
         self._due.update(dict.fromkeys(name for name in ids if name in self.specs))
         self._due.update(dict.fromkeys(name for name in self._next_in_turn() if name in self.specs))
@@ -66,13 +66,13 @@ class OwnedStreams:
             statuses = self._store.statuses(chunk)
             found.update(zip(chunk, zip(statuses, self._store.standings(chunk), strict=True), strict=True))
         for name, (status, standing) in found.items():
-            self._decide(name, wish_for(self.specs[name], status, standing))
+            self._decide(name, desired_state(self.specs[name], status, standing))
         self._due.clear()
         return found
 
     def pushed_in_turn(self) -> list[StreamSpec]:
         """Return the pushed streams among those whose turn it is in this pass; call it before `look`."""
-        return [self.pushed[name] for name in self._turn[: self._share()] if name in self.pushed]
+        return [self.pushed[name] for name in self._pending_update[: self._share()] if name in self.pushed]
 
     def _age(self, name: str) -> tuple[int, str]:
         spec = self._view.specs.get(name)
@@ -100,9 +100,9 @@ class OwnedStreams:
             self.wanted[name] = spec
         self._due[name] = None
 
-    def _decide(self, name: str, wish: Wish) -> None:
+    def _decide(self, name: str, wish: DesiredState) -> None:
         self.wishes[name] = wish
-        if wish is Wish.READ:
+        if wish is DesiredState.READ:
             self.wanted[name] = self.specs[name]
         else:
             self.wanted.pop(name, None)
@@ -112,7 +112,7 @@ class OwnedStreams:
 
     def _next_in_turn(self) -> list[str]:
         share = self._share()
-        taken, self._turn = list(islice(self._turn, share)), self._turn[share:]
-        if not self._turn:
-            self._turn = [*self.specs, *self.pushed]
+        taken, self._pending_update = list(islice(self._pending_update, share)), self._pending_update[share:]
+        if not self._pending_update:
+            self._pending_update = [*self.specs, *self.pushed]
         return taken

@@ -28,14 +28,14 @@ from moodline.services.ingest.owned_streams import OwnedStreams
 from moodline.services.ingest.stream import WORKER
 from moodline.services.ingest.stream.gauges import StreamGauges
 from moodline.services.ingest.stream.outcome import Outcome
-from moodline.services.ingest.stream.plan import Wish, content_of
+from moodline.services.ingest.stream.plan import DesiredState, content_of
 from moodline.services.ingest.stream.standstill import STANDSTILL_S, Uncommitted, WaitingPlace
 from moodline.services.ingest.stream.thread import StreamThread
 from moodline.shared.bus import Consumer, Producer, partition_for
 from moodline.shared.camera import CameraAddress
 from moodline.shared.clock import Clock
 from moodline.shared.errors import BusError, BusUnavailableError, StoreUnavailableError, StreamNotFoundError
-from moodline.shared.messages import STREAMS_TOPIC, Lane
+from moodline.shared.messages import STREAMS_TOPIC, StreamClass
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.health import Health
 from moodline.shared.settings import IngestSettings
@@ -128,7 +128,7 @@ class IngestWorker:
         metrics.begin_at_zero(WORKER)
         self._moved = False
         self._doubtful: set[str] = set()
-        for lane in Lane:
+        for lane in StreamClass:
             metrics.reader_crashes.labels(lane)
         self._due_s = 0.0
         self._troubles: set[str] = set()
@@ -183,12 +183,12 @@ class IngestWorker:
         self._moved = False
         settle_abandoned(self._store, streams.pushed_in_turn(), self._clock.now_s(), self._pushed_silence_s)
         self._doubtful.update(self._reap(), self._rested())
-        found = streams.look(self._doubtful)
+        found = streams.poll(self._doubtful)
         self._doubtful.clear()
         self._stop_readers([reader for reader in self._readers.values() if not _still_right(reader, streams.wanted)])
         self._start_readers(streams.wanted)
         for name, (status, _) in found.items():
-            if streams.wishes[name] is Wish.PAUSE:
+            if streams.wishes[name] is DesiredState.PAUSE:
                 self._mark(streams.specs[name], StreamState.PAUSED, status)
             elif name in self._queue:
                 self._mark(streams.specs[name], StreamState.PENDING, status)
@@ -196,11 +196,11 @@ class IngestWorker:
         for name in found.keys() & self._readers.keys():
             still_s = self._gauges.behind_s(name)
             is_still = still_s >= STANDSTILL_S
-            sentence = self._place.sentence(name, Lane.LIVE, still_s) if is_still else ""
+            sentence = self._place.sentence(name, StreamClass.LIVE, still_s) if is_still else ""
             self._readers[name].timeline_stands(sentence)
 
     def _is_mine(self, spec: StreamSpec) -> bool:
-        is_readable = spec.lane is Lane.FILE or self._camera_parts is not None
+        is_readable = spec.lane is StreamClass.FILE or self._camera_parts is not None
         return is_readable and partition_for(spec.stream_id.encode(), self._shards) in self._owned
 
     def _rested(self) -> list[str]:
@@ -217,15 +217,15 @@ class IngestWorker:
         # Those that waited before keep their places.
         self._queue = {name: waiting[name] for name in (*self._queue, *waiting) if name in waiting}
         free = self._slots - sum(reader.is_decoding for reader in self._readers.values())
-        files = [name for name, spec in self._queue.items() if spec.lane is Lane.FILE][: max(0, free)]
+        files = [name for name, spec in self._queue.items() if spec.lane is StreamClass.FILE][: max(0, free)]
         # A camera waits for nobody.
-        cameras = [name for name, spec in self._queue.items() if spec.lane is Lane.LIVE]
+        cameras = [name for name, spec in self._queue.items() if spec.lane is StreamClass.LIVE]
         for name in (*cameras, *files):
             reader = self._readers[name] = self._new_reader(self._queue.pop(name))
             reader.start()
 
     def _new_reader(self, spec: StreamSpec) -> StreamThread:
-        if spec.lane is Lane.LIVE:
+        if spec.lane is StreamClass.LIVE:
             assert self._camera_parts is not None
             return CameraThread(spec, self._camera_parts)
         return ReaderThread(spec, self._parts)

@@ -43,7 +43,7 @@ _READERS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class SubscriptionFilter:
     """The filter of a subscription.
 
     Attributes:
@@ -57,7 +57,7 @@ class Wish:
     faces: bool = False
 
 
-class Scope(NamedTuple):
+class SubscriptionScope(NamedTuple):
     """The streams that a listener hears of from here on.
 
     Attributes:
@@ -71,13 +71,13 @@ class Scope(NamedTuple):
     behind: bool
 
 
-Item = Scope | FeedEvent
+Item = SubscriptionScope | FeedEvent
 
 
-class Listener:
+class Subscriber:
     """One listener's bounded queue. `take` is called by the listener, everything else by the feed. Thread-safe."""
 
-    def __init__(self, wish: Wish, notify: Callable[[], None]) -> None:
+    def __init__(self, wish: SubscriptionFilter, notify: Callable[[], None]) -> None:
         self.wish = wish
         self.known: dict[str, StreamSpec] = {}
         """The scope that it was last told."""
@@ -134,7 +134,7 @@ class LiveFeed:
         self._look_s = look_s
         self._lock = threading.Lock()
         self._wake = threading.Event()
-        self._listeners: list[Listener] = []
+        self._listeners: list[Subscriber] = []
         self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
         self.readers: Final = ThreadPoolExecutor(_READERS, thread_name_prefix="live-read")
@@ -146,14 +146,14 @@ class LiveFeed:
         """The store that is watched."""
         return self._store
 
-    def listen(self, wish: Wish, notify: Callable[[], None]) -> Listener:
+    def listen(self, wish: SubscriptionFilter, notify: Callable[[], None]) -> Subscriber:
         """Begin to listen.
 
         Args:
             wish: What to hear.
             notify: Called, in the feed's thread, when there is something to take; must be quick and raise nothing.
         """
-        listener = Listener(wish, notify)
+        listener = Subscriber(wish, notify)
         with self._lock:
             if self._stopped.is_set():
                 listener.close()
@@ -165,13 +165,13 @@ class LiveFeed:
         self._wake.set()
         return listener
 
-    def change(self, listener: Listener, wish: Wish) -> None:
+    def change(self, listener: Subscriber, wish: SubscriptionFilter) -> None:
         """Give a listener another scope; level and faces stay as they were."""
         with self._lock:
             listener.wish = wish
         self._wake.set()
 
-    def drop(self, listener: Listener) -> None:
+    def drop(self, listener: Subscriber) -> None:
         """Forget a listener. Safe to call twice."""
         with self._lock:
             if listener in self._listeners:
@@ -194,7 +194,7 @@ class LiveFeed:
             while self._goes_on():
                 self._wake.clear()
                 try:
-                    self._look()
+                    self._poll()
                     problem = ""
                 except StoreError as error:
                     if str(error) != problem:
@@ -224,7 +224,7 @@ class LiveFeed:
         for listener in listeners:
             listener.close()
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         """Look at the store once, and tell every listener what is new."""
         with self._lock:
             listeners = list(self._listeners)
@@ -249,9 +249,9 @@ class _Seen:
     view: RegistryView | None = None
     specs: dict[str, StreamSpec] = field(default_factory=dict)
     streams: dict[str, WatchedStream] = field(default_factory=dict)
-    wishes: dict[Listener, Wish] = field(default_factory=dict)
+    wishes: dict[Subscriber, SubscriptionFilter] = field(default_factory=dict)
     """What each listener's scope was chosen by."""
-    scopes: dict[Listener, dict[str, StreamSpec]] = field(default_factory=dict)
+    scopes: dict[Subscriber, dict[str, StreamSpec]] = field(default_factory=dict)
     alert: int | None = None
     events: list[FeedEvent] = field(default_factory=list)
     """What nobody was told yet; also kept where the store failed half-way."""
@@ -266,19 +266,19 @@ class _Seen:
         self.specs = dict(self.view.specs)
         return True
 
-    def choose(self, listener: Listener, wish: Wish) -> None:
+    def choose(self, listener: Subscriber, wish: SubscriptionFilter) -> None:
         """Find a listener's scope."""
         chosen = [stream_id for stream_id, spec in self.specs.items() if wish.selects(spec)]
         self.wishes[listener] = wish
         self.scopes[listener] = {stream_id: self.specs[stream_id] for stream_id in sorted(chosen)[:SCOPE_STREAMS]}
 
-    def forget_others(self, listeners: Iterable[Listener]) -> None:
+    def forget_others(self, listeners: Iterable[Subscriber]) -> None:
         """Drop what is kept for listeners that have gone."""
         present = set(listeners)
         for listener in self.scopes.keys() - present:
             del self.scopes[listener], self.wishes[listener]
 
-    def read_streams(self, store: Store, now_s: float, listeners: Sequence[Listener]) -> None:
+    def read_streams(self, store: Store, now_s: float, listeners: Sequence[Subscriber]) -> None:
         """Read what is new of every stream in anybody's scope."""
         levels: dict[str, set[int]] = {}
         for listener in listeners:
@@ -293,14 +293,14 @@ class _Seen:
             if progress is None:
                 continue  # removed just now: the next look at the registry tells
             try:
-                self.events += self.streams[stream_id].look(store, levels[stream_id], status, progress, now_s)
+                self.events += self.streams[stream_id].poll(store, levels[stream_id], status, progress, now_s)
             except StoreUnavailableError:
                 raise
             except StoreError as error:
                 # One stream that cannot be read must not silence the others.
-                self._note_unreadable(stream_id, str(error))
+                self._report_unreadable(stream_id, str(error))
 
-    def _note_unreadable(self, stream_id: str, reason: str) -> None:
+    def _report_unreadable(self, stream_id: str, reason: str) -> None:
         if self.unreadable.get(stream_id) != reason:
             log.warning("feed.stream", extra={"stream_id": stream_id, "reason": reason})
             self.unreadable[stream_id] = reason
@@ -323,7 +323,7 @@ class _Seen:
             self.alert = records[-1][0]
         self.events += [event for number, value in records if (event := alert_event(number, value)) is not None]
 
-    def items_for(self, listener: Listener, events: Sequence[FeedEvent]) -> list[Item]:
+    def items_for(self, listener: Subscriber, events: Sequence[FeedEvent]) -> list[Item]:
         """Return what one listener is to be told now."""
         scope, known, wish = self.scopes[listener], listener.known, self.wishes[listener]
         behind = listener.rejoin()
@@ -337,7 +337,7 @@ class _Seen:
         listener.known = scope
         items: list[Item] = []
         if behind is not None or joined or scope.keys() != known.keys():
-            items.append(Scope(scope, self.alert or 0, bool(behind)))
+            items.append(SubscriptionScope(scope, self.alert or 0, bool(behind)))
         for stream_id in scope:
             if stream_id in joined:
                 items += [event for event in self.streams[stream_id].newest(wish.level_s) if _is_wanted(event, wish)]
@@ -347,7 +347,7 @@ class _Seen:
         return items
 
 
-def _is_wanted(event: FeedEvent, wish: Wish) -> bool:
+def _is_wanted(event: FeedEvent, wish: SubscriptionFilter) -> bool:
     if event.kind is EventKind.POINT:
         return event.level_s == wish.level_s
     return wish.faces or event.kind is not EventKind.FACES

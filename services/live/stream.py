@@ -13,8 +13,8 @@ from moodline.services.report.stream_document import StreamAnswer
 from moodline.services.report.streams import describe
 from moodline.shared.emotions import EMOTIONS
 from moodline.shared.errors import StoreError
-from moodline.shared.messages import Lane
-from moodline.shared.store import Mark, Progress, TimelineStore
+from moodline.shared.messages import StreamClass
+from moodline.shared.store import HighWaterMark, Progress, TimelineStore
 from moodline.shared.streams import StreamSpec, StreamStatus
 from moodline.shared.timeline.bucket import SECOND_US, Bucket, unpack
 from moodline.shared.timeline.models import MODELS_LEVEL_S, ModelDay, ModelLabels, read_models
@@ -87,7 +87,7 @@ class WatchedStream:
     _state: FeedEvent | None = None
     _faces: FeedEvent | None = None
 
-    def look(
+    def poll(
         self, store: TimelineStore, levels: Iterable[int], status: StreamStatus, progress: Progress, now_s: float
     ) -> list[FeedEvent]:
         """Return what is new. Blocks on the store where the timeline has grown.
@@ -187,7 +187,7 @@ class WatchedStream:
             return ModelLabels(known.changes)
         return read_models(store, self.spec.stream_id, start_s, stop_s)
 
-    def _faces_events(self, mark: Mark | None) -> list[FeedEvent]:
+    def _faces_events(self, mark: HighWaterMark | None) -> list[FeedEvent]:
         present, before = self._present, self._faces
         if mark is None or (not present.faces and before is None):
             return []
@@ -199,7 +199,7 @@ def point_event(spec: StreamSpec, level_s: int, index: int, bucket: Bucket, labe
     """Return the event of one point; `index` is its start divided by `level_s`."""
     start_s = index * level_s
     point = make_point(bucket, start_s * SECOND_US, spec.lane, labels.between(start_s, start_s + level_s))
-    document = point_document(point, spec.recorded_at_us if spec.lane is Lane.FILE else None)
+    document = point_document(point, spec.recorded_at_us if spec.lane is StreamClass.FILE else None)
     head = msgspec.json.encode({"stream": spec.stream_id, "resolution_s": level_s})
     data = head[:-1] + b',"point":' + document.model_dump_json().encode() + b"}"
     return FeedEvent(EventKind.POINT, spec.stream_id, data, level_s, (index, bucket.final, bucket.sampled))

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 
 from moodline.services.live.cursor import Cursor, Key, key_of, write_cursor
-from moodline.services.live.feed import ALERTS_LOG, Item, Listener, LiveFeed, Scope, Wish
+from moodline.services.live.feed import ALERTS_LOG, Item, LiveFeed, Subscriber, SubscriptionFilter, SubscriptionScope
 from moodline.services.live.stream import EventKind, FeedEvent, alert_event, point_event
 from moodline.services.report.moments import iso, to_datetime
 from moodline.shared.clock import Clock
@@ -72,7 +72,7 @@ class Subscription:
         self,
         feed: LiveFeed,
         clock: Clock,
-        wish: Wish,
+        wish: SubscriptionFilter,
         *,
         cursor: Cursor | None = None,
         named: frozenset[str] = frozenset(),
@@ -137,7 +137,7 @@ class Subscription:
         finally:
             self._feed.drop(listener)
 
-    async def _is_renewed(self, listener: Listener) -> bool:
+    async def _is_renewed(self, listener: Subscriber) -> bool:
         if self._renew is None:
             return True
         selects = await self._renew()
@@ -151,7 +151,7 @@ class Subscription:
     async def _batches_of(self, items: Sequence[Item]) -> AsyncIterator[list[Sent]]:
         events: list[FeedEvent] = []
         for item in items:
-            if isinstance(item, Scope):
+            if isinstance(item, SubscriptionScope):
                 if batch := self._batch(events):
                     yield batch
                 events = []
@@ -197,7 +197,7 @@ class Subscription:
         now_us = int(self._clock.now_s() * 1_000_000)
         return write_cursor(Cursor(level_s=self._wish.level_s, since_us=now_us, alert=self._alert or 0, next=places))
 
-    async def _rescoped(self, scope: Scope) -> AsyncIterator[list[Sent]]:
+    async def _rescoped(self, scope: SubscriptionScope) -> AsyncIterator[list[Sent]]:
         """Tell what has joined and gone, and what was missed of it."""
         removed = [Sent("removed", msgspec.json.encode({"stream": name})) for name in self._gone(scope)]
         head = [] if self._is_told else [self._hello(scope)]
@@ -217,7 +217,7 @@ class Subscription:
         async for batch in self._missed_alerts(scope):
             yield batch
 
-    def _gone(self, scope: Scope) -> list[str]:
+    def _gone(self, scope: SubscriptionScope) -> list[str]:
         if not self._is_told:
             return sorted(self._named - scope.streams.keys()) if self._cursor else []
         return sorted(
@@ -226,7 +226,7 @@ class Subscription:
             if stream_id not in scope.streams or key_of(scope.streams[stream_id]) != place.key
         )
 
-    def _hello(self, scope: Scope) -> Sent:
+    def _hello(self, scope: SubscriptionScope) -> Sent:
         answer = {
             "time": iso(to_datetime(int(self._clock.now_s() * 1_000_000))),
             "streams": sorted(scope.streams),
@@ -252,7 +252,7 @@ class Subscription:
             if batch := self._batch(events):
                 yield batch
 
-    async def _missed_alerts(self, scope: Scope) -> AsyncIterator[list[Sent]]:
+    async def _missed_alerts(self, scope: SubscriptionScope) -> AsyncIterator[list[Sent]]:
         after = self._alert
         while after is not None and after < scope.alert:
             records = await self._in_thread(partial(self._feed.store.records, ALERTS_LOG, after, _CHUNK))

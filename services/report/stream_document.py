@@ -5,7 +5,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from moodline.services.report.moments import Time
-from moodline.shared.messages import Lane
+from moodline.shared.messages import StreamClass
 from moodline.shared.streams import FailureReason, StreamState, Transport
 
 STREAM_EXAMPLE: Final[dict[str, Any]] = {
@@ -103,7 +103,7 @@ class StreamAnswer(BaseModel):
 
     id: str
     url: str = Field(description="Canonical: links are resolved; without credentials, and `***` for what may be a secret.")
-    lane: Lane = Field(description="`file` (finite, lossless) or `live`.")
+    lane: StreamClass = Field(description="`file` (finite, lossless) or `live`.")
     transport: Transport | None = Field(None, description="Of a camera; else null.")
     tls_verify: bool | None = Field(None, description="Of a camera; else null.")
     has_credentials: bool = Field(False, description="Whether user, password or masked parts of the URL are kept, sealed.")

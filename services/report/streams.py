@@ -5,14 +5,14 @@ from datetime import datetime
 from moodline.services.report.moments import to_datetime
 from moodline.services.report.stream_document import ProgressAnswer, Status, StreamAnswer, Video
 from moodline.shared.clock_offset import SKEW_S
-from moodline.shared.messages import Lane
+from moodline.shared.messages import StreamClass
 from moodline.shared.store import Standing
 from moodline.shared.streams import StreamSpec, StreamState, StreamStatus, is_pushed
 
 
 def describe(spec: StreamSpec, status: StreamStatus, progress: Standing) -> StreamAnswer:
     """Put definition, state and progress of one stream together."""
-    is_live = spec.lane is Lane.LIVE
+    is_live = spec.lane is StreamClass.LIVE
     is_camera = is_live and not is_pushed(spec.url)
     return StreamAnswer(
         id=spec.stream_id,
@@ -48,7 +48,7 @@ def state_of(spec: StreamSpec, status: StreamStatus, progress: Standing) -> Stre
         return StreamState.PAUSED
     if status.attempt < spec.attempt or status.state is StreamState.PAUSED:
         return StreamState.PENDING
-    if status.state is StreamState.ENDED and spec.lane is Lane.FILE:
+    if status.state is StreamState.ENDED and spec.lane is StreamClass.FILE:
         return StreamState.PLAYING
     return status.state
 
@@ -59,7 +59,7 @@ def _status(spec: StreamSpec, status: StreamStatus, progress: Standing) -> Statu
         return Status(state=state)
     detail = status.detail or _of_skew(status)
     said = Status(state=state, reason=status.reason, detail=detail, since=_moment(status.since_us))
-    return said.model_copy(update=_measured(status)) if spec.lane is Lane.LIVE else said
+    return said.model_copy(update=_measured(status)) if spec.lane is StreamClass.LIVE else said
 
 
 def _of_skew(status: StreamStatus) -> str:
@@ -92,7 +92,7 @@ def _video(status: StreamStatus) -> Video | None:
 
 
 def _progress(spec: StreamSpec, status: StreamStatus, progress: Standing) -> ProgressAnswer:
-    is_live = spec.lane is Lane.LIVE
+    is_live = spec.lane is StreamClass.LIVE
     # The end of a stream takes a sequence number of its own.
     frames = progress.mark.seq + (0 if progress.final else 1) if progress.mark else 0
     last_us = progress.last_event_time_us

@@ -17,7 +17,7 @@ from moodline.shared.bus import Bus, ConsumerSettings, Producer, open_bus
 from moodline.shared.clock import Clock, SystemClock
 from moodline.shared.clock_offset import ClockWatch
 from moodline.shared.errors import BusUnavailableError, SettingsError, StoreUnavailableError
-from moodline.shared.messages import ALL_TOPICS, STREAMS_TOPIC, Hop, Lane, topic
+from moodline.shared.messages import ALL_TOPICS, STREAMS_TOPIC, PipelineStep, StreamClass, topic
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.admission import LIVE_BATCH
 from moodline.shared.pipeline.failures import FailureNotes
@@ -176,9 +176,9 @@ def build(kind: str, resources: Resources) -> Runnable:
     return builders[kind](resources)
 
 
-def lanes(hop: Hop) -> tuple[str, ...]:
+def lanes(hop: PipelineStep) -> tuple[str, ...]:
     """Return a hop's topics, live first: a backlog of files never delays a camera."""
-    return (topic(hop, Lane.LIVE), topic(hop, Lane.FILE))
+    return (topic(hop, StreamClass.LIVE), topic(hop, StreamClass.FILE))
 
 
 class _Batch(NamedTuple):
@@ -189,7 +189,9 @@ class _Batch(NamedTuple):
     limit: Callable[[str], int] | None = None
 
 
-def _worker(resources: Resources, name: str, hop: Hop, batch: _Batch, stage: Stage, sink: Sink | None = None) -> Runnable:
+def _worker(
+    resources: Resources, name: str, hop: PipelineStep, batch: _Batch, stage: Stage, sink: Sink | None = None
+) -> Runnable:
     """Wire a stage to its hop. Outputs are published unless a sink is given."""
     producer = resources.open_producer()
     consumer = resources.bus.open_consumer(
@@ -268,22 +270,22 @@ def _detector(resources: Resources) -> Runnable:
     settings = resources.settings.detector
     stage = DetectorStage(lambda: open_detector(settings), settings, resources.metrics)
     batch = _Batch(max(LIVE_BATCH, settings.batch_frames), settings.linger_ms, stage.batch_limit)
-    return _worker(resources, "detector", Hop.FRAMES, batch, stage)
+    return _worker(resources, "detector", PipelineStep.FRAMES, batch, stage)
 
 
 def _classifier(resources: Resources) -> Runnable:
     from moodline.services.classifier.factory import open_model
     from moodline.services.classifier.stage import ClassifierStage
-    from moodline.services.classifier.switch import ModelSwitch
+    from moodline.services.classifier.switch import ModelHotSwap
 
     settings = resources.settings.classifier
-    switch = ModelSwitch(resources.store, lambda name: open_model(settings, name), resources.metrics, resources.clock)
+    switch = ModelHotSwap(resources.store, lambda name: open_model(settings, name), resources.metrics, resources.clock)
     watch_gpus(resources.metrics)
     # The model is warm before the worker joins its group.
     stage = ClassifierStage(switch.open_first(), settings, resources.metrics, successor=switch)
     switch.start()
     batch = _Batch(max(LIVE_BATCH, settings.batch_messages), settings.linger_ms, stage.batch_limit)
-    return _worker(resources, "classifier", Hop.FACES, batch, stage)
+    return _worker(resources, "classifier", PipelineStep.FACES, batch, stage)
 
 
 def _aggregator(resources: Resources) -> Runnable:
@@ -293,4 +295,6 @@ def _aggregator(resources: Resources) -> Runnable:
     settings = resources.settings.aggregator
     stage = AggregatorStage(resources.store.load, settings, resources.metrics)
     sink = TimelineSink(resources.store, stage, resources.metrics, resources.clock, resources.bus.offset_at)
-    return _worker(resources, "aggregator", Hop.EMOTIONS, _Batch(settings.batch_messages, settings.linger_ms), stage, sink)
+    return _worker(
+        resources, "aggregator", PipelineStep.EMOTIONS, _Batch(settings.batch_messages, settings.linger_ms), stage, sink
+    )

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from moodline.services.simulator.auth import Guard
+from moodline.services.simulator.auth import Authenticator
 from moodline.services.simulator.faults import Fault, Kind, parse_fault
 from moodline.services.simulator.options import JPEG_SIDE_MAX_PX, Codec, Options, Picture
 from moodline.shared.errors import MoodlineError, SettingsError
@@ -24,7 +24,7 @@ _SECONDS_MAX: Final = 86_400.0
 _BOUNDARY: Final = "moodline-frame"
 
 
-class FaultWish(msgspec.Struct, frozen=True):
+class FaultRequest(msgspec.Struct, frozen=True):
     """Body of `POST /faults/{path}`: a fault, and for how many seconds (else until another one is asked for)."""
 
     fault: str
@@ -79,7 +79,7 @@ async def _set_fault(server: Controlled, request: _Request, writer: asyncio.Stre
         _refuse(writer, HTTPStatus.NOT_FOUND, "there is no camera at this path")
         return
     try:
-        wish = msgspec.json.decode(request.body, type=FaultWish)
+        wish = msgspec.json.decode(request.body, type=FaultRequest)
         if wish.seconds is not None and not 0 < wish.seconds <= _SECONDS_MAX:
             raise SettingsError(f"seconds is a number above 0 and up to {_SECONDS_MAX:g}")
         await server.set_fault(name, parse_fault(wish.fault), wish.seconds)
@@ -97,7 +97,7 @@ def _state(camera: "Camera") -> CameraState:
     return CameraState(str(camera.fault), left_s, len(camera.players))
 
 
-async def serve_mjpeg(cameras: Mapping[str, "Camera"], guard: Guard, options: Options) -> asyncio.Server:
+async def serve_mjpeg(cameras: Mapping[str, "Camera"], guard: Authenticator, options: Options) -> asyncio.Server:
     """Serve every camera at `/{path}.mjpeg`. Of the faults, those that end, deny or silence a camera work here too."""
 
     async def handle(request: _Request, writer: asyncio.StreamWriter) -> None:

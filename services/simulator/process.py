@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from moodline.services.simulator.http import CameraState, FaultWish
+from moodline.services.simulator.http import CameraState, FaultRequest
 from moodline.services.simulator.options import Codec, Options, Picture, Ports, parse_size
 from moodline.shared.errors import SettingsError
 
@@ -174,7 +174,7 @@ class CameraSimulator:
 
     def set_fault(self, path: str, fault: str, seconds: float | None = None) -> None:
         """Give a camera a fault, for `seconds` or until another; returns once it is in force. Raises `SettingsError`."""
-        body = msgspec.json.encode(FaultWish(fault, seconds))
+        body = msgspec.json.encode(FaultRequest(fault, seconds))
         self._control("POST", f"/faults/{quote(path)}", body)
 
     def clients(self, path: str) -> int:

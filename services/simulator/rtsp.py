@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from moodline.services.simulator.auth import Guard
+from moodline.services.simulator.auth import Authenticator
 from moodline.services.simulator.camera import Camera
 from moodline.services.simulator.faults import NO_FAULT, Kind
 from moodline.services.simulator.players import TcpPlayer, UdpPlayer, reset_connection
@@ -26,7 +26,7 @@ class Site:
     """The objects that all connections share: cameras by path, accounts, and the time-out of a silent session in s."""
 
     cameras: Mapping[str, Camera]
-    guard: Guard
+    guard: Authenticator
     session_timeout_s: float
     connections: "set[RtspConnection]"
 

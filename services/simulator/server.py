@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from moodline.services.simulator.auth import Guard
+from moodline.services.simulator.auth import Authenticator
 from moodline.services.simulator.camera import Camera
 from moodline.services.simulator.faults import Fault, parse_fault
 from moodline.services.simulator.film import Film
@@ -37,7 +37,10 @@ class SimulatorServer:
         for path, fault in faults.items():
             await self.set_fault(path, fault)
         site = Site(
-            self.cameras, Guard(options.user, options.password, options.auth), options.session_timeout_s, self._connections
+            self.cameras,
+            Authenticator(options.user, options.password, options.auth),
+            options.session_timeout_s,
+            self._connections,
         )
         loop = asyncio.get_running_loop()
         try:

@@ -17,7 +17,7 @@ from moodline.services.web.visit import Visit, admit
 from moodline.services.web.windows import Window
 from moodline.services.web.words import id_from_name
 from moodline.shared.errors import MoodlineError, UnauthorizedError
-from moodline.shared.messages import Lane
+from moodline.shared.messages import StreamClass
 from moodline.shared.sample import SAMPLE_URL
 from moodline.shared.streams import PUSH_URL, StreamState
 
@@ -144,9 +144,9 @@ class Home:
         self._count.set_text(f"{len(self._streams)}" if some else "")
 
     async def _draw_mood(self, stream: StreamAnswer) -> None:
-        if stream.lane is Lane.FILE and self._drawn.get(stream.id) == stream.progress.frames:
+        if stream.lane is StreamClass.FILE and self._drawn.get(stream.id) == stream.progress.frames:
             return
-        window = Window(_STRIP_S if stream.lane is Lane.LIVE else None)
+        window = Window(_STRIP_S if stream.lane is StreamClass.LIVE else None)
         try:
             covered = await self._visit.extent(stream.id)
             now_us = self._visit.ctx.now_us()

@@ -91,7 +91,7 @@ async def refusals_shown() -> AsyncIterator[None]:
     except UnauthorizedError:
         leave_to_sign_in()
     except MoodlineError as error:
-        say(str(error), bad=True)
+        set_state(str(error), bad=True)
 
 
 def leave_to_sign_in() -> None:
@@ -99,6 +99,6 @@ def leave_to_sign_in() -> None:
     ui.run_javascript('location.assign("/sign-in?next=" + encodeURIComponent(location.pathname))')
 
 
-def say(text: str, *, bad: bool = False) -> None:
+def set_state(text: str, *, bad: bool = False) -> None:
     """Tell the visitor something, also by screen reader."""
     ui.notify(text, type="negative" if bad else "positive", position="bottom", close_button="OK" if bad else False, timeout=9000)

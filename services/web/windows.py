@@ -5,7 +5,7 @@ from typing import Final
 
 from moodline.services.api.timelines import TimelineParameters
 from moodline.services.report.moments import iso, to_datetime
-from moodline.shared.messages import Lane
+from moodline.shared.messages import StreamClass
 from moodline.shared.timeline.levels import Extent
 
 SECOND_US: Final = 1_000_000
@@ -56,7 +56,9 @@ class Window:
         """Return the same length at the newest end."""
         return replace(self, start_us=None)
 
-    def parameters(self, lane: Lane, covered: Extent | None, now_us: int, max_points: int = MOST_POINTS) -> TimelineParameters:
+    def parameters(
+        self, lane: StreamClass, covered: Extent | None, now_us: int, max_points: int = MOST_POINTS
+    ) -> TimelineParameters:
         """Return the query for it; the API picks the resolution.
 
         What follows the newest never begins before the timeline does, so that a young stream fills the picture.
@@ -68,7 +70,7 @@ class Window:
             start_us, end_us = self.start_us, self.start_us + span_us
         else:
             live_end_us = max(covered.end_us, now_us - _ON_ITS_WAY_S * SECOND_US)
-            end_us = live_end_us if lane is Lane.LIVE else covered.end_us
+            end_us = live_end_us if lane is StreamClass.LIVE else covered.end_us
             start_us = max(covered.start_us, end_us - span_us)
         edges = {"from": iso(to_datetime(max(0, start_us))), "to": iso(to_datetime(max(1, start_us + 1, end_us)))}
         return TimelineParameters.model_validate({**edges, "max_points": max_points})

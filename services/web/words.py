@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from moodline.services.report.stream_document import StreamAnswer
 from moodline.shared.errors import InvalidStreamError, MoodlineError
-from moodline.shared.messages import Lane
+from moodline.shared.messages import StreamClass
 from moodline.shared.streams import StreamState
 
 STATES: Final[dict[StreamState, tuple[str, str]]] = {
@@ -52,7 +52,7 @@ def why_text(stream: StreamAnswer) -> str:
 
 def frame_rate(stream: StreamAnswer) -> str:
     """Return the frames per second that come in from a camera, or that are looked at of a file."""
-    if stream.lane is Lane.LIVE:
+    if stream.lane is StreamClass.LIVE:
         return "—" if stream.status.fps is None else f"{stream.status.fps:.1f}"
     return stream.sample_fps
 

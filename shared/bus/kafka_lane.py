@@ -31,7 +31,7 @@ _CALM_S: Final = 30.0
 Revoked = Callable[[str, set[int]], None]
 
 
-class Lane:
+class StreamClass:
     """One topic of a consumer.
 
     Attributes:
@@ -139,7 +139,7 @@ class Lane:
         records = self._records(member, messages)
         if member is self._member:
             self._settle(member)
-            self._look(member)
+            self._poll(member)
         return records if member is self._member else []
 
     def _records(self, member: Membership, messages: Iterable[Any]) -> list[Record]:
@@ -177,7 +177,7 @@ class Lane:
         if self._ended:
             self._end(self._ended)
 
-    def _look(self, member: Membership) -> None:
+    def _poll(self, member: Membership) -> None:
         """Look whether owned partitions stand still, now and then."""
         now_s = time.monotonic()
         if now_s < self._look_due_s:
@@ -190,7 +190,7 @@ class Lane:
             self._end("not let in")
             return
         positions = {part: self._place_of(member, part) for part in member.owned}
-        stalled = self._watch.look(now_s, positions, self._ends.fresh(now_s), drained=self._drained)
+        stalled = self._watch.poll(now_s, positions, self._ends.fresh(now_s), drained=self._drained)
         self._drained = False
         if stalled:
             self._end("standing still", sorted(stalled))

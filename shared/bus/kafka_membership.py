@@ -174,7 +174,7 @@ class Membership:
         if not self._starting:
             return {}
         try:
-            committed = self._starts.look(self._starting.keys())
+            committed = self._starts.poll(self._starting.keys())
         except KafkaException as error:
             raise MembershipEndedError(error.args[0].name()) from None
         begun = {}

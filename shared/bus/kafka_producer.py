@@ -71,10 +71,10 @@ class KafkaProducer:
 
     def _open(self) -> Any:
         config = producer_config(self._address)
-        say = config["error_cb"]
+        set_state = config["error_cb"]
 
         def on_error(error: KafkaError) -> None:
-            say(error)
+            set_state(error)
             if error.fatal():
                 self._failed = error.name()
 

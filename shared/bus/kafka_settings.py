@@ -184,15 +184,15 @@ class ClientLog:
         """Pass on a log line; the signature is the one that the client calls a logger with."""
         if facility == "CONFWARN":
             level = logging.DEBUG
-        self._say(f"{facility} {message}", min(level, logging.WARNING), facility=facility, client=client, detail=message)
+        self._set_state(f"{facility} {message}", min(level, logging.WARNING), facility=facility, client=client, detail=message)
 
     def error(self, error: KafkaError) -> None:
         """Pass on an error that the client itself retries."""
         if self._on_trouble is not None:
             self._on_trouble()
-        self._say(f"{error.name()} {error.str()}", logging.WARNING, code=error.name(), detail=error.str())
+        self._set_state(f"{error.name()} {error.str()}", logging.WARNING, code=error.name(), detail=error.str())
 
-    def _say(self, kind: str, level: int, **fields: str) -> None:
+    def _set_state(self, kind: str, level: int, **fields: str) -> None:
         now_s, text = time.monotonic(), _NUMBER.sub("#", kind)
         if now_s - self._said_s.get(text, -_REPEAT_S) >= _REPEAT_S:
             if len(self._said_s) >= _TEXTS:

@@ -43,7 +43,7 @@ class StartOffsets:
         """Take no answer for partitions that have left, also when they come back meanwhile."""
         self._asked -= frozenset(partitions)
 
-    def look(self, partitions: Collection[int]) -> dict[int, int]:
+    def poll(self, partitions: Collection[int]) -> dict[int, int]:
         """Return the offsets that were answered, `OLDEST` where the group never committed; ask for the others.
 
         Raises:

@@ -38,7 +38,7 @@ class StandstillWatch:
         self._stood_since_s: dict[int, float] = {}
         self._looked_s: float | None = None
 
-    def look(self, now_s: float, positions: Mapping[int, int | None], ends: Mapping[int, int], *, drained: bool) -> set[int]:
+    def poll(self, now_s: float, positions: Mapping[int, int | None], ends: Mapping[int, int], *, drained: bool) -> set[int]:
         """Return the partitions that have stood still for too long since they were last returned.
 
         Args:

@@ -3,7 +3,7 @@
 import logging
 
 from moodline.shared.errors import StoreError
-from moodline.shared.messages import Lane
+from moodline.shared.messages import StreamClass
 from moodline.shared.pipeline.stage import Received
 from moodline.shared.store import ProgressStore
 
@@ -19,7 +19,7 @@ class FailureNotes:
 
     def __call__(self, item: Received, error: str) -> None:
         message, place = item.message, item.position
-        if message.lane is not Lane.FILE:
+        if message.lane is not StreamClass.FILE:
             return
         letter = f"{error} in the {self._worker}, dead letter of {place.topic}/{place.partition}@{place.offset}"
         try:

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 from moodline.shared.bus.base import Position, Record
 from moodline.shared.clock import Clock
-from moodline.shared.messages import Lane, lane_of
+from moodline.shared.messages import StreamClass, lane_of
 from moodline.shared.metrics import Metrics
 
 LOOK_S: Final = 0.2
@@ -80,7 +80,7 @@ class Lag:
             if known is not None:
                 known.next_offset, known.in_hand_ms = offset + 1, None
 
-    def look(
+    def poll(
         self,
         ends: Mapping[Place, int],
         owned: Iterable[Place],
@@ -129,10 +129,10 @@ class LagGauges:
         """Show how far each topic is behind."""
         for topic, now in behind.items():
             if topic not in self._oldest_ms:
-                lane = lane_of(topic) or Lane.FILE
+                lane = lane_of(topic) or StreamClass.FILE
                 self._metrics.lag_seconds.labels(self._worker, lane).set_function(partial(self._age_s, topic))
             self._oldest_ms[topic] = now.oldest_ms
-            self._metrics.lag_messages.labels(self._worker, lane_of(topic) or Lane.FILE).set(now.messages)
+            self._metrics.lag_messages.labels(self._worker, lane_of(topic) or StreamClass.FILE).set(now.messages)
             self._metrics.partitions.labels(self._worker, topic).set(now.partitions)
 
     def show_in_hand(self, records: Iterable[Record]) -> None:

@@ -31,7 +31,16 @@ from moodline.shared.errors import (
     PoisonLimitError,
     StoreUnavailableError,
 )
-from moodline.shared.messages import DEAD_LETTER_VALUE_LIMIT_BYTES, DLQ_TOPIC, DeadLetter, End, Lane, decode, encode, lane_of
+from moodline.shared.messages import (
+    DEAD_LETTER_VALUE_LIMIT_BYTES,
+    DLQ_TOPIC,
+    DeadLetter,
+    End,
+    StreamClass,
+    decode,
+    encode,
+    lane_of,
+)
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.delivery import flush_patiently
 from moodline.shared.pipeline.health import Health
@@ -100,7 +109,7 @@ class ProducerSink:
         try:
             flush_patiently(self._producer, self._name, self._stop, self._health)
         except DeliveryError as error:
-            if not error.topics or any(lane_of(name) is not Lane.LIVE for name in error.topics):
+            if not error.topics or any(lane_of(name) is not StreamClass.LIVE for name in error.topics):
                 raise
             log.warning("delivery.live_lost", extra={"worker": self._name, "topics": sorted(error.topics)})
         return [output.position for output in outputs if isinstance(output, Rewind)]
@@ -212,7 +221,7 @@ class Worker:
         self._topics.update(dict.fromkeys(topic for topic, _ in owned))
         now_ms = self._clock.now_s() * 1000
         ends, committed = self._consumer.ends(), self._consumer.committed()
-        self._lag_gauges.show(self._lag.look(ends, owned, tuple(self._topics), now_ms, committed))
+        self._lag_gauges.show(self._lag.poll(ends, owned, tuple(self._topics), now_ms, committed))
         self._health.standing(self._options.name, self._consumer.standing())
 
     def _handle(self, records: Sequence[Record]) -> None:
@@ -227,7 +236,7 @@ class Worker:
         received, now_ms, dead = [], self._clock.now_s() * 1000, False
         for record in records:
             topic = record.position.topic
-            lane = lane_of(topic) or Lane.FILE
+            lane = lane_of(topic) or StreamClass.FILE
             self._metrics.messages_received.labels(self._options.name, topic).inc()
             self._metrics.queue_age_seconds.labels(self._options.name, lane).observe(
                 max(0.0, now_ms - record.timestamp_ms) / 1000
@@ -235,7 +244,7 @@ class Worker:
             try:
                 message = decode(record.value)
             except MessageError as error:
-                self._bury(record, error.reason, str(error))
+                self._dead_letter(record, error.reason, str(error))
                 dead = True
                 continue
             self._poisoned_in_a_row = 0
@@ -273,7 +282,7 @@ class Worker:
                 self._stage.on_revoked(self._consumer.assignment())
                 value = encode(item.message)
                 record = Record(item.position, item.message.stream_id.encode(), value, int(now_s * 1000))
-                self._bury(record, "stage_error", type(error).__name__)
+                self._dead_letter(record, "stage_error", type(error).__name__)
                 self._flush_dead_letters()
                 if self._options.on_failed is not None:
                     self._options.on_failed(item, type(error).__name__)
@@ -319,7 +328,7 @@ class Worker:
         for position in first.values():
             self._consumer.seek(position)
 
-    def _bury(self, record: Record, reason: str, detail: str) -> None:
+    def _dead_letter(self, record: Record, reason: str, detail: str) -> None:
         position = record.position
         origin = f"{position.topic}/{position.partition}@{position.offset}"
         letter = DeadLetter(

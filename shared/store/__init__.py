@@ -2,15 +2,15 @@
 
 from moodline.shared.errors import SettingsError
 from moodline.shared.store.base import (
+    Acquisition,
     ApplyResult,
-    Cell,
-    CellRange,
-    Claim,
+    BucketValue,
+    BucketValueRange,
+    ConfigEntries,
     Document,
     Documents,
     FrameFailure,
-    Mark,
-    Notes,
+    HighWaterMark,
     Progress,
     ProgressStore,
     Registry,
@@ -24,15 +24,15 @@ from moodline.shared.store.base import (
 )
 
 __all__ = [
+    "Acquisition",
     "ApplyResult",
-    "Cell",
-    "CellRange",
-    "Claim",
+    "BucketValue",
+    "BucketValueRange",
+    "ConfigEntries",
     "Document",
     "Documents",
     "FrameFailure",
-    "Mark",
-    "Notes",
+    "HighWaterMark",
     "Progress",
     "ProgressStore",
     "Registry",

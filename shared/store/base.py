@@ -27,14 +27,14 @@ from moodline.shared.bus.base import Position
 from moodline.shared.streams import StreamSpec, StreamStatus
 
 
-class Mark(NamedTuple):
+class HighWaterMark(NamedTuple):
     """High-water mark of a stream: the last frame that is in the timeline."""
 
     session: int
     seq: int
 
 
-class Claim(msgspec.Struct, frozen=True):
+class Acquisition(msgspec.Struct, frozen=True):
     """The result of acquiring a stream.
 
     Attributes:
@@ -58,7 +58,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
         last_event_time_us: Event time of the mark, or None.
     """
 
-    mark: Mark | None = None
+    mark: HighWaterMark | None = None
     final: bool = False
     fence: int = 0
     last_event_time_us: int | None = None
@@ -92,7 +92,7 @@ class FrameFailure(NamedTuple):
     letter: str
 
 
-class Cell(NamedTuple):
+class BucketValue(NamedTuple):
     """One timeline value. `level_s` is the bucket's length in s; `index` is its start divided by `level_s`."""
 
     series: str
@@ -101,7 +101,7 @@ class Cell(NamedTuple):
     value: bytes
 
 
-class CellRange(NamedTuple):
+class BucketValueRange(NamedTuple):
     """Cells of one series and level with `start` <= index < `stop`."""
 
     stream_id: str
@@ -126,13 +126,13 @@ class TimelineUpdate(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     stream_id: str
-    expected: Mark | None
-    mark: Mark
+    expected: HighWaterMark | None
+    mark: HighWaterMark
     final: bool
     position: Position
     state: bytes
     last_event_time_us: int
-    cells: tuple[Cell, ...] = ()
+    cells: tuple[BucketValue, ...] = ()
 
 
 class ApplyResult(StrEnum):
@@ -203,7 +203,7 @@ class Registry(Protocol):
 class ProgressStore(Protocol):
     """The progress of each stream, and the epoch that may write."""
 
-    def claim(self, stream_id: str, now_s: float) -> Claim:
+    def claim(self, stream_id: str, now_s: float) -> Acquisition:
         """Take a stream for reading and return the new session.
 
         The session is max(last given + 1, now in ms), so it grows even when the store lost its newest writes. Raises
@@ -250,7 +250,7 @@ class TimelineStore(Protocol):
         """Return `(index, value)` of stored cells with start <= index < stop, ordered. Empty for unknown streams."""
         ...
 
-    def read_many(self, ranges: Sequence[CellRange]) -> list[list[tuple[int, bytes]]]:
+    def read_many(self, ranges: Sequence[BucketValueRange]) -> list[list[tuple[int, bytes]]]:
         """Return what `read` does for each range, in one round trip. Each is as of one moment, and none before the one before."""
         ...
 
@@ -270,14 +270,14 @@ class TimelineStore(Protocol):
         ...
 
 
-class Notes(Protocol):
+class ConfigEntries(Protocol):
     """A few small values that all processes share."""
 
     def note(self, name: str) -> bytes:
         """Return a value; empty where there is none."""
         ...
 
-    def set_note(self, name: str, value: bytes) -> None:
+    def set_entry(self, name: str, value: bytes) -> None:
         """Write a value; an empty one removes it. The last writer wins."""
         ...
 
@@ -329,7 +329,7 @@ class Documents(Protocol):
         ...
 
 
-class Store(Registry, ProgressStore, TimelineStore, Notes, Documents, Protocol):
+class Store(Registry, ProgressStore, TimelineStore, ConfigEntries, Documents, Protocol):
     """Everything above, as one adapter."""
 
     def time_s(self) -> float | None:

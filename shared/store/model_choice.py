@@ -8,7 +8,7 @@ from typing import Final, Protocol, TypeVar
 import msgspec
 
 from moodline.shared.errors import StoreError
-from moodline.shared.store.base import Notes
+from moodline.shared.store.base import ConfigEntries
 
 _CHOICE: Final = "classifier/choice"
 _REFUSAL: Final = "classifier/refusal"
@@ -86,28 +86,28 @@ class Catalogue(Protocol):
         ...
 
 
-def read_choice(notes: Notes) -> ModelChoice | None:
+def read_choice(notes: ConfigEntries) -> ModelChoice | None:
     """Return what was chosen, or None. Blocks on the store."""
     return _read(notes, _CHOICE, ModelChoice)
 
 
-def write_choice(notes: Notes, choice: ModelChoice) -> None:
+def write_choice(notes: ConfigEntries, choice: ModelChoice) -> None:
     """Choose a model. Blocks on the store."""
-    notes.set_note(_CHOICE, msgspec.json.encode(choice))
+    notes.set_entry(_CHOICE, msgspec.json.encode(choice))
 
 
-def read_refusal(notes: Notes) -> ModelRefusal | None:
+def read_refusal(notes: ConfigEntries) -> ModelRefusal | None:
     """Return the latest refusal of the present choice, or None. Blocks on the store."""
     refusal = _read(notes, _REFUSAL, ModelRefusal)
     return refusal if refusal is not None and refusal.choice == read_choice(notes) else None
 
 
-def write_refusal(notes: Notes, refusal: ModelRefusal) -> None:
+def write_refusal(notes: ConfigEntries, refusal: ModelRefusal) -> None:
     """Say that a choice cannot be followed. Blocks on the store."""
-    notes.set_note(_REFUSAL, msgspec.json.encode(refusal))
+    notes.set_entry(_REFUSAL, msgspec.json.encode(refusal))
 
 
-def _read(notes: Notes, name: str, kind: type[_Record]) -> _Record | None:
+def _read(notes: ConfigEntries, name: str, kind: type[_Record]) -> _Record | None:
     value = notes.note(name)
     try:
         return msgspec.json.decode(value, type=kind) if value else None

@@ -19,11 +19,11 @@ from moodline.shared.errors import (
 from moodline.shared.store.base import (
     BLOCK_CELLS,
     FAILURES_KEPT,
+    Acquisition,
     ApplyResult,
-    CellRange,
-    Claim,
+    BucketValueRange,
     FrameFailure,
-    Mark,
+    HighWaterMark,
     Progress,
     RegistryChanges,
     Retention,
@@ -174,7 +174,7 @@ class RedisStore(RedisDocuments):
 
     # Progress
 
-    def claim(self, stream_id: str, now_s: float) -> Claim:
+    def claim(self, stream_id: str, now_s: float) -> Acquisition:
         least = session_floor_ms(now_s)
         for _ in range(_ATTEMPTS):
             session = self._shared("draw", least)
@@ -183,7 +183,7 @@ class RedisStore(RedisDocuments):
                 raise _not_found(stream_id)
             if answer == b"ok":
                 mark = _mark(details[0])
-                return Claim(int(session), 0 if mark is None else mark.seq + 1, details[1] == b"1")
+                return Acquisition(int(session), 0 if mark is None else mark.seq + 1, details[1] == b"1")
             if answer == b"closed":
                 self._settle(stream_id, details[0], least)
             else:
@@ -246,9 +246,9 @@ class RedisStore(RedisDocuments):
     # Timeline
 
     def read(self, stream_id: str, series: str, level_s: int, start: int, stop: int) -> list[tuple[int, bytes]]:
-        return self.read_many([CellRange(stream_id, series, level_s, start, stop)])[0]
+        return self.read_many([BucketValueRange(stream_id, series, level_s, start, stop)])[0]
 
-    def read_many(self, ranges: Sequence[CellRange]) -> list[list[tuple[int, bytes]]]:
+    def read_many(self, ranges: Sequence[BucketValueRange]) -> list[list[tuple[int, bytes]]]:
         clamped = [each._replace(start=clamp(each.start), stop=clamp(each.stop)) for each in ranges]
         asked = [each for each in clamped if each.start < each.stop]
         answers = iter(self._link.run([_read_call(each) for each in asked]) if asked else [])
@@ -271,7 +271,7 @@ class RedisStore(RedisDocuments):
         value = self._one(("HGET", NOTES_KEY, name))
         return b"" if value is None else bytes(value)
 
-    def set_note(self, name: str, value: bytes) -> None:
+    def set_entry(self, name: str, value: bytes) -> None:
         self._one(("HSET", NOTES_KEY, name, value) if value else ("HDEL", NOTES_KEY, name))
 
     # The adapter itself
@@ -310,12 +310,12 @@ def _pairs(reply: dict[bytes, bytes]) -> dict[str, bytes]:
     return {name.decode(): value for name, value in reply.items()}
 
 
-def _read_call(asked: CellRange) -> Call:
+def _read_call(asked: BucketValueRange) -> Call:
     blocks = (block_name(asked.series, asked.level_s, index // BLOCK_CELLS) for index in (asked.start, asked.stop - 1))
     return _read.call(stream_keys(asked.stream_id), tuple(blocks))
 
 
-def _cells(flat: Sequence[Any], asked: CellRange) -> list[tuple[int, bytes]]:
+def _cells(flat: Sequence[Any], asked: BucketValueRange) -> list[tuple[int, bytes]]:
     cells = [cell for name, fields in zip(flat[::2], flat[1::2], strict=True) for cell in unpack_cells(name, fields)]
     return [cell for cell in cells if asked.start <= cell[0] < asked.stop]
 
@@ -331,15 +331,15 @@ def _places(fields: Sequence[bytes]) -> list[int]:
     return [int(field) % BLOCK_CELLS for field in fields]
 
 
-def _mark_text(mark: Mark) -> str:
+def _mark_text(mark: HighWaterMark) -> str:
     return f"{mark.session}:{mark.seq}"
 
 
-def _mark(text: bytes | None) -> Mark | None:
+def _mark(text: bytes | None) -> HighWaterMark | None:
     if not text:
         return None
     session, _, seq = text.partition(b":")
-    return Mark(int(session), int(seq))
+    return HighWaterMark(int(session), int(seq))
 
 
 def _standing(fence: bytes | None, mark: bytes | None, final: bytes | None, event: bytes | None) -> Standing | None:

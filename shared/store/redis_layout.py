@@ -27,7 +27,7 @@ its block then costs more memory.
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from moodline.shared.store.base import BLOCK_CELLS, Cell
+from moodline.shared.store.base import BLOCK_CELLS, BucketValue
 from moodline.shared.store.cells import block_of
 
 FIELD_BYTES: Final = 64
@@ -71,7 +71,7 @@ def first_index(name: bytes) -> int:
     return (int(name[-_NUMBER_DIGITS:], 16) - _NUMBER_ZERO) * BLOCK_CELLS
 
 
-def group_cells(cells: Iterable[Cell]) -> dict[tuple[str, int], dict[int, bytes]]:
+def group_cells(cells: Iterable[BucketValue]) -> dict[tuple[str, int], dict[int, bytes]]:
     """Return `{(block name, level in s): {place in block: value}}`; of two values for one cell the last counts."""
     blocks: dict[tuple[str, int], dict[int, bytes]] = {}
     for series, level_s, index, value in cells:

@@ -15,11 +15,11 @@ from moodline.shared.errors import RevisionConflictError, SettingsError, StreamE
 from moodline.shared.store.base import (
     BLOCK_CELLS,
     FAILURES_KEPT,
+    Acquisition,
     ApplyResult,
-    CellRange,
-    Claim,
+    BucketValueRange,
     FrameFailure,
-    Mark,
+    HighWaterMark,
     Progress,
     RegistryChanges,
     Retention,
@@ -173,7 +173,7 @@ class SqliteStore(SqliteDocuments):
 
     # Progress
 
-    def claim(self, stream_id: str, now_s: float) -> Claim:
+    def claim(self, stream_id: str, now_s: float) -> Acquisition:
         with self._file.write() as db:
             row = db.execute(
                 "SELECT key, mark_session, mark_seq, final, session, fence FROM stream WHERE stream_id = ?", (stream_id,)
@@ -184,7 +184,7 @@ class SqliteStore(SqliteDocuments):
             floor = max(known, fence, mark_session or 0) + 1
             session = _draw_session(db, max(session_floor_ms(now_s), floor))
             db.execute("UPDATE stream SET session = ? WHERE key = ?", (session, key))
-        return Claim(session, 0 if mark_seq is None else mark_seq + 1, bool(final))
+        return Acquisition(session, 0 if mark_seq is None else mark_seq + 1, bool(final))
 
     def set_status(self, stream_id: str, session: int, status: StreamStatus) -> bool:
         with self._file.write() as db:
@@ -257,9 +257,9 @@ class SqliteStore(SqliteDocuments):
     # Timeline
 
     def read(self, stream_id: str, series: str, level_s: int, start: int, stop: int) -> list[tuple[int, bytes]]:
-        return self.read_many([CellRange(stream_id, series, level_s, start, stop)])[0]
+        return self.read_many([BucketValueRange(stream_id, series, level_s, start, stop)])[0]
 
-    def read_many(self, ranges: Sequence[CellRange]) -> list[list[tuple[int, bytes]]]:
+    def read_many(self, ranges: Sequence[BucketValueRange]) -> list[list[tuple[int, bytes]]]:
         with self._file.read() as db:
             return [
                 db.execute(_READ, (_key(db, each.stream_id), *each[1:3], clamp(each.start), clamp(each.stop))).fetchall()
@@ -305,7 +305,7 @@ class SqliteStore(SqliteDocuments):
             row = db.execute("SELECT value FROM note WHERE name = ?", (name,)).fetchone()
         return b"" if row is None else bytes(row[0])
 
-    def set_note(self, name: str, value: bytes) -> None:
+    def set_entry(self, name: str, value: bytes) -> None:
         with self._file.write() as db:
             db.execute("DELETE FROM note WHERE name = ?", (name,))
             if value:
@@ -352,7 +352,7 @@ def _raise_version(db: sqlite3.Connection, stream_id: str) -> None:
 def _standing(mark_session: int | None, mark_seq: int, final: int, fence: int, last_event_time_us: int | None) -> Standing:
     if mark_session is None:
         return Standing(fence=fence)
-    mark = Mark(mark_session, mark_seq)
+    mark = HighWaterMark(mark_session, mark_seq)
     return Standing(mark=mark, final=bool(final), fence=fence, last_event_time_us=last_event_time_us)
 
 
@@ -361,7 +361,7 @@ def _progress(row: tuple[int | None, int, int, str, int, int, bytes, int, int]) 
     if mark_session is None:
         return Progress(fence=fence)
     return Progress(
-        mark=Mark(mark_session, mark_seq),
+        mark=HighWaterMark(mark_session, mark_seq),
         final=bool(final),
         position=Position(topic, partition, offset),
         state=state,

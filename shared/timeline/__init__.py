@@ -11,9 +11,9 @@ from moodline.shared.timeline.models import (
     MODELS_SERIES,
     ModelDay,
     ModelLabels,
-    note_model,
     pack_models,
     read_models,
+    record_model,
     unpack_models,
 )
 from moodline.shared.timeline.points import EmptyReason, Reading, TimelineAnswer, TimelinePoint
@@ -63,7 +63,6 @@ __all__ = [
     "merge",
     "merge_all",
     "merge_track",
-    "note_model",
     "pack",
     "pack_models",
     "pack_track_bucket",
@@ -71,6 +70,7 @@ __all__ = [
     "parse_resolution",
     "parse_time",
     "read_models",
+    "record_model",
     "timeline",
     "track_list",
     "track_series",

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from moodline.shared.errors import StoreError
-from moodline.shared.store.base import CellRange, TimelineStore
+from moodline.shared.store.base import BucketValueRange, TimelineStore
 
 MODELS_SERIES: Final = "models"
 MODELS_LEVEL_S: Final = 86_400
@@ -40,7 +40,7 @@ class ModelDay(msgspec.Struct, array_like=True):
     changes: list[Change]
 
 
-def note_model(known: ModelDay | None, model: str, second: int) -> tuple[ModelDay, bool]:
+def record_model(known: ModelDay | None, model: str, second: int) -> tuple[ModelDay, bool]:
     """Note that a model classified a frame; `second` never goes back.
 
     Returns:
@@ -118,9 +118,9 @@ def read_models(store: TimelineStore, stream_id: str, start_s: int, stop_s: int)
     return model_labels(store.read(*models_range(stream_id, start_s, stop_s)))
 
 
-def models_range(stream_id: str, start_s: int, stop_s: int) -> CellRange:
+def models_range(stream_id: str, start_s: int, stop_s: int) -> BucketValueRange:
     """Return where the models of a window are stored."""
-    return CellRange(stream_id, MODELS_SERIES, MODELS_LEVEL_S, start_s // MODELS_LEVEL_S, -(-stop_s // MODELS_LEVEL_S))
+    return BucketValueRange(stream_id, MODELS_SERIES, MODELS_LEVEL_S, start_s // MODELS_LEVEL_S, -(-stop_s // MODELS_LEVEL_S))
 
 
 def model_labels(days: list[tuple[int, bytes]]) -> ModelLabels:

@@ -5,7 +5,7 @@ from enum import StrEnum
 import msgspec
 
 from moodline.shared.emotions import EMOTIONS, PROBABILITY_SCALE
-from moodline.shared.messages import Lane
+from moodline.shared.messages import StreamClass
 from moodline.shared.timeline.bucket import SKIP_REASONS, Bucket, Seven
 
 Shares = tuple[float, ...]
@@ -95,7 +95,7 @@ class TimelineAnswer(msgspec.Struct, frozen=True, kw_only=True):
     summary: TimelinePoint
 
 
-def make_point(bucket: Bucket, start_us: int, lane: Lane, models: tuple[str, ...] = ()) -> TimelinePoint:
+def make_point(bucket: Bucket, start_us: int, lane: StreamClass, models: tuple[str, ...] = ()) -> TimelinePoint:
     """Return what a bucket says, for people; `models` are those that looked at frames from its start to its end."""
     classified = bucket.classified
     return TimelinePoint(
@@ -139,9 +139,9 @@ def dominant(leading: Seven, smoothed: Seven) -> str:
     return EMOTIONS[best]
 
 
-def _empty_reason(bucket: Bucket, lane: Lane) -> EmptyReason:
+def _empty_reason(bucket: Bucket, lane: StreamClass) -> EmptyReason:
     if bucket.classified:
         return EmptyReason.NO_FACE
     if bucket.sampled:
         return EmptyReason.OVERLOADED
-    return EmptyReason.OFFLINE if lane is Lane.LIVE else EmptyReason.NOT_SAMPLED
+    return EmptyReason.OFFLINE if lane is StreamClass.LIVE else EmptyReason.NOT_SAMPLED

@@ -5,10 +5,10 @@ from functools import partial
 from typing import Final
 
 from moodline.shared.bus.base import Bus, Consumer, ConsumerSettings, Headers, Position, Producer, Record
-from moodline.shared.messages import Hop, Lane, topic
+from moodline.shared.messages import PipelineStep, StreamClass, topic
 from moodline.shared.tracing.spans import Tracing
 
-_HOPS: Final = {topic(hop, lane): hop for hop in Hop for lane in Lane}
+_HOPS: Final = {topic(hop, lane): hop for hop in PipelineStep for lane in StreamClass}
 
 
 class TracedBus:
@@ -84,7 +84,7 @@ class _TracedProducer:
 
     def send(self, topic: str, key: bytes, value: bytes, headers: Headers = ()) -> None:
         hop = _HOPS.get(topic)
-        if hop is Hop.FRAMES:
+        if hop is PipelineStep.FRAMES:
             self._tracing.publish(value, partial(self._producer.send, topic, key, value))
         else:
             own = () if hop is None else self._tracing.pass_on(hop, key, value)

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from moodline.shared.bus.base import Headers, Position, Record
 from moodline.shared.clock import Clock, SystemClock
 from moodline.shared.errors import MessageError, SettingsError
-from moodline.shared.messages import End, Hop, Message, decode
+from moodline.shared.messages import End, Message, PipelineStep, decode
 from moodline.shared.settings import TracingSettings
 
 if TYPE_CHECKING:
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
 HEADER: Final = "traceparent"
 
-_SPANS: Final = {Hop.FRAMES: "detect", Hop.FACES: "classify", Hop.EMOTIONS: "aggregate"}
-_BEFORE: Final = {Hop.FACES: Hop.FRAMES, Hop.EMOTIONS: Hop.FACES}
+_SPANS: Final = {PipelineStep.FRAMES: "detect", PipelineStep.FACES: "classify", PipelineStep.EMOTIONS: "aggregate"}
+_BEFORE: Final = {PipelineStep.FACES: PipelineStep.FRAMES, PipelineStep.EMOTIONS: PipelineStep.FACES}
 _OPEN_LIMIT: Final = 10_000
 _EXPORT_S: Final = 3.0
 """A collector that is away must not hold up the end of a worker."""
 
-_Identity = tuple[Hop, str, int, int]
+_Identity = tuple[PipelineStep, str, int, int]
 
 
 @dataclass(slots=True)
@@ -102,7 +102,7 @@ class Tracing:
             publish.end(self._now_ns())
             capture.end(self._now_ns())
 
-    def pass_on(self, hop: Hop, key: bytes, value: bytes) -> Headers:
+    def pass_on(self, hop: PipelineStep, key: bytes, value: bytes) -> Headers:
         """Return the headers of a message to `hop`: those of the span that it comes from, if there is one."""
         before = _BEFORE.get(hop)
         stream_id = key.decode(errors="replace")
@@ -114,7 +114,7 @@ class Tracing:
             found = self._open.get((before, message.stream_id, message.session, message.seq))
         return () if found is None else self._headers(found.span)
 
-    def take(self, hop: Hop, record: Record) -> None:
+    def take(self, hop: PipelineStep, record: Record) -> None:
         """Begin the span of a message that was taken from the bus, if it is traced."""
         parent = self._parent(record.headers)
         if parent is None:

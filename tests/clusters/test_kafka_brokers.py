@@ -17,7 +17,7 @@ import pytest
 
 from moodline.services.runtime.bootstrap import WORKERS
 from moodline.services.simulator import CameraSimulator
-from moodline.shared.messages import ALL_TOPICS, STREAMS_TOPIC, Hop, Lane, topic
+from moodline.shared.messages import ALL_TOPICS, STREAMS_TOPIC, PipelineStep, StreamClass, topic
 from moodline.shared.streams import StreamSpec, StreamState
 from moodline.shared.timeline import TimelineQuery, timeline
 from tests.support.cluster import Cluster
@@ -81,7 +81,7 @@ class Playing:
         print(f"{fault}: longest standstill of a file {watch.longest_s:.1f} s, of the camera {gap_s} s, files equal")  # noqa: T201
 
     def camera_lives(self, since_us: int) -> bool:
-        points = timeline(self.cluster.store, CAMERA, Lane.LIVE, TimelineQuery(from_us=since_us, resolution_s=1)).points
+        points = timeline(self.cluster.store, CAMERA, StreamClass.LIVE, TimelineQuery(from_us=since_us, resolution_s=1)).points
         return (
             self.cluster.store.statuses([CAMERA])[0].state is StreamState.LIVE
             and sum(point.sampled for point in points[-3:]) >= FPS
@@ -93,7 +93,7 @@ class Playing:
 
 def longest_gap_s(cluster: Cluster, since_us: int) -> int:
     """Return the longest run of seconds without a frame of the camera."""
-    points = timeline(cluster.store, CAMERA, Lane.LIVE, TimelineQuery(from_us=since_us, resolution_s=1)).points
+    points = timeline(cluster.store, CAMERA, StreamClass.LIVE, TimelineQuery(from_us=since_us, resolution_s=1)).points
     longest = run = 0
     for point in points:
         run = 0 if point.sampled else run + 1
@@ -122,7 +122,7 @@ def playing(brokers: KafkaGroup, tmp_path_factory: pytest.TempPathFactory) -> It
         redis = stack.enter_context(RedisServer())
         cameras = stack.enter_context(CameraSimulator(None, paths=1, size="320x180"))
         cluster = stack.enter_context(Cluster(brokers.url, redis.url, folder, folder, partitions=PARTITIONS, env=env))
-        cluster.store.add(StreamSpec(stream_id=CAMERA, url=cameras.url("cam0"), lane=Lane.LIVE, sample_fps=str(FPS)))
+        cluster.store.add(StreamSpec(stream_id=CAMERA, url=cameras.url("cam0"), lane=StreamClass.LIVE, sample_fps=str(FPS)))
         cluster.start(1)
         cluster.wait_until_up()
         brokers.wait_until_in_step()
@@ -172,9 +172,9 @@ def test_a_broker_is_killed_and_comes_back(brokers: KafkaGroup, playing: Playing
 def test_the_coordinators_broker_is_killed_while_a_worker_joins(brokers: KafkaGroup, playing: Playing, kind: str) -> None:
     group = {
         "ingest": f"moodline.ingest.{STREAMS_TOPIC}",
-        "detector": f"moodline.detector.{topic(Hop.FRAMES, Lane.FILE)}",
-        "classifier": f"moodline.classifier.{topic(Hop.FACES, Lane.FILE)}",
-        "aggregator": f"moodline.aggregator.{topic(Hop.EMOTIONS, Lane.FILE)}",
+        "detector": f"moodline.detector.{topic(PipelineStep.FRAMES, StreamClass.FILE)}",
+        "classifier": f"moodline.classifier.{topic(PipelineStep.FACES, StreamClass.FILE)}",
+        "aggregator": f"moodline.aggregator.{topic(PipelineStep.EMOTIONS, StreamClass.FILE)}",
     }[kind]
     for _ in range(ROUNDS):
         with playing.under(f"coordinator of {group} killed while a {kind} joins"):
@@ -191,7 +191,7 @@ def test_partitions_are_given_to_other_brokers(brokers: KafkaGroup, playing: Pla
     """Each partition loses the broker that leads it, and later gets it back: with copies made, and two changes of the leader."""
     numbers = [node.number for node in brokers.nodes]
     led = brokers.admin.list_topics(timeout=10).topics
-    topics = [name for name in ALL_TOPICS if Lane.FILE.value in name]
+    topics = [name for name in ALL_TOPICS if StreamClass.FILE.value in name]
     with playing.under("reassignment of the partitions"):
         without = {part: [one for one in numbers if one != led[topics[0]].partitions[part].leader] for part in range(PARTITIONS)}
         brokers.reassign(topics, without, tmp_path)
@@ -216,7 +216,7 @@ def test_the_camera_has_lost_no_frame_in_silence(playing: Playing) -> None:
     progress = playing.cluster.store.load([CAMERA])[0]
     assert progress is not None
     assert progress.mark is not None
-    points = timeline(playing.cluster.store, CAMERA, Lane.LIVE, TimelineQuery(resolution_s=1)).points
+    points = timeline(playing.cluster.store, CAMERA, StreamClass.LIVE, TimelineQuery(resolution_s=1)).points
     counted = sum(point.sampled for point in points)
     print(f"camera: {counted} frames on the timeline, last of the session {progress.mark.seq}")  # noqa: T201
     assert counted >= progress.mark.seq + 1

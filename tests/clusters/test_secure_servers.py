@@ -16,7 +16,7 @@ from confluent_kafka.admin import AclOperation, AdminClient
 
 from moodline.shared.bus import ConsumerSettings, open_bus
 from moodline.shared.errors import BusError, StoreUnavailableError
-from moodline.shared.messages import ALL_TOPICS, DLQ_TOPIC, STREAMS_TOPIC, Hop, Lane, topic
+from moodline.shared.messages import ALL_TOPICS, DLQ_TOPIC, STREAMS_TOPIC, PipelineStep, StreamClass, topic
 from moodline.shared.store import Retention, open_store
 from tests.conftest import REPO
 from tests.integration.test_operations_access import use_everything
@@ -35,22 +35,22 @@ PAGE = (REPO / "docs/operations.md").read_text()
 WORD = "w0rd-canary+/="
 KINDS = ("ingest", "detector", "classifier", "aggregator", "api", "setup")
 TOOLS = {"kafka-acls.sh": "org.apache.kafka.tools.AclCommand", "kafka-configs.sh": "kafka.admin.ConfigCommand"}
-FILE, LIVE = Lane.FILE, Lane.LIVE
-HOPS = {hop: {topic(hop, lane) for lane in Lane} for hop in Hop}
+FILE, LIVE = StreamClass.FILE, StreamClass.LIVE
+HOPS = {hop: {topic(hop, lane) for lane in StreamClass} for hop in PipelineStep}
 MAY_READ = {
     "ingest": {STREAMS_TOPIC},
-    "detector": HOPS[Hop.FRAMES],
-    "classifier": HOPS[Hop.FACES],
-    "aggregator": HOPS[Hop.EMOTIONS],
+    "detector": HOPS[PipelineStep.FRAMES],
+    "classifier": HOPS[PipelineStep.FACES],
+    "aggregator": HOPS[PipelineStep.EMOTIONS],
     "api": set(),
     "setup": set(),
 }
 MAY_WRITE = {
-    "ingest": HOPS[Hop.FRAMES],
-    "detector": HOPS[Hop.FACES] | {DLQ_TOPIC},
-    "classifier": HOPS[Hop.EMOTIONS] | {DLQ_TOPIC},
+    "ingest": HOPS[PipelineStep.FRAMES],
+    "detector": HOPS[PipelineStep.FACES] | {DLQ_TOPIC},
+    "classifier": HOPS[PipelineStep.EMOTIONS] | {DLQ_TOPIC},
     "aggregator": {DLQ_TOPIC},
-    "api": HOPS[Hop.FRAMES],
+    "api": HOPS[PipelineStep.FRAMES],
     "setup": set(),
 }
 
@@ -135,7 +135,7 @@ def secure_redis(tls: dict[str, object], login: dict[str, object]) -> Iterator[R
     node = RedisNode({"port": 0, **tls}, login)
     node.options["tls-port"] = node.port
     with node:
-        node.say("ACL", "SETUSER", *acl_of("~moodline:*"))
+        node.set_state("ACL", "SETUSER", *acl_of("~moodline:*"))
         yield node
 
 
@@ -165,13 +165,13 @@ def test_each_kind_may_do_what_it_needs_and_nothing_else(secured: Secured, kind:
 def test_what_is_not_allowed_is_refused_in_words_without_the_password(secured: Secured) -> None:
     producer = Producer({"bootstrap.servers": secured.kafka.servers, "log_level": 0, **secured.properties("detector")})
     answers: list[KafkaError | None] = []
-    producer.produce(topic(Hop.EMOTIONS, FILE), b"x", on_delivery=lambda error, _: answers.append(error))
+    producer.produce(topic(PipelineStep.EMOTIONS, FILE), b"x", on_delivery=lambda error, _: answers.append(error))
     producer.flush(30)
     (answer,) = answers
     assert answer is not None
     assert answer.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
     bus = open_bus(secured.url("ingest"), partitions=2)
-    consumer = bus.open_consumer(ConsumerSettings(group="moodline.ingest", topics=(topic(Hop.EMOTIONS, FILE),)))
+    consumer = bus.open_consumer(ConsumerSettings(group="moodline.ingest", topics=(topic(PipelineStep.EMOTIONS, FILE),)))
     with pytest.raises(BusError) as caught:
         wait_until(lambda: bool(consumer.poll(10, 0.5)), 30, "a refusal")
     assert WORD not in str(caught.value)
@@ -237,9 +237,9 @@ def test_sentinel_with_tls_and_users_of_both(
     lines = [f"{name} {value}" for name, value in tls.items()] + ["tls-replication yes"]
     with SentinelGroup(1, tls, login, lines, login) as group:
         for node in group.nodes:
-            node.say("ACL", "SETUSER", *acl_of("~moodline:*"))
+            node.set_state("ACL", "SETUSER", *acl_of("~moodline:*"))
         for sentinel in group.sentinels:
-            sentinel.say("ACL", "SETUSER", *acl_of("+sentinel|masters"))
+            sentinel.set_state("ACL", "SETUSER", *acl_of("+sentinel|masters"))
         (line,) = re.findall(r"^MOODLINE_STORE_URL=(redis\+sentinel://\S+)$", PAGE, re.MULTILINE)
         url = written(line, certificates).replace("redis+", "rediss+").replace("/mymaster/", f"/{SERVICE}/")
         url = re.sub(r"sentinel-1:\d+,sentinel-2:\d+,sentinel-3:\d+", group.hosts, url) + f"&ssl_ca_certs={certificates.ca}"
@@ -271,7 +271,7 @@ def test_a_cluster_with_the_user_of_the_page(certificates: Certificates) -> None
     (more,) = re.findall(r"On a cluster add `([^`]+)`", PAGE)
     with ClusterGroup() as group:
         for node in group.nodes:
-            node.say("ACL", "SETUSER", *acl_of("~moodline:*"), *more.split())
+            node.set_state("ACL", "SETUSER", *acl_of("~moodline:*"), *more.split())
         (line,) = re.findall(r"^MOODLINE_STORE_URL=(redis\+cluster://\S+)$", PAGE, re.MULTILINE)
         hosts = group.url.removeprefix("redis+cluster://")
         url = re.sub(r"redis-1:\d+,redis-2:\d+,redis-3:\d+", hosts, written(line, certificates))

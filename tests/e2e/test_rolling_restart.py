@@ -13,7 +13,7 @@ from moodline.services.analysis.analyze import run_analysis
 from moodline.services.runtime.bootstrap import WORKERS, build, open_resources
 from moodline.shared import messages
 from moodline.shared.bus import ConsumerSettings, open_bus
-from moodline.shared.messages import DLQ_TOPIC, AnyMessage, DeadLetter, Hop, Lane, decode_dead_letter, topic
+from moodline.shared.messages import DLQ_TOPIC, AnyMessage, DeadLetter, PipelineStep, StreamClass, decode_dead_letter, topic
 from moodline.shared.settings import DetectorSettings, Settings
 from moodline.shared.store.base import dump
 from moodline.shared.streams import StreamSpec
@@ -204,7 +204,7 @@ def refuse_another_version(cluster: Cluster, kafka: KafkaServer, spec: StreamSpe
     consumer = bus.open_consumer(ConsumerSettings(group="test.dead", topics=(DLQ_TOPIC,)))
     producer = bus.open_producer()
     fields = {"kind": "emotions", "v": messages.SCHEMA_VERSION + 1, "stream_id": spec.stream_id, "anything": "else"}
-    producer.send(topic(Hop.EMOTIONS, Lane.FILE), spec.stream_id.encode(), msgspec.msgpack.encode(fields))
+    producer.send(topic(PipelineStep.EMOTIONS, StreamClass.FILE), spec.stream_id.encode(), msgspec.msgpack.encode(fields))
     producer.flush()
     letters: list[DeadLetter] = []
 

@@ -5,7 +5,7 @@ from contextlib import closing
 import pytest
 
 from moodline.shared.bus import ConsumerSettings, open_bus
-from moodline.shared.messages import ALL_TOPICS, Hop, Lane, topic
+from moodline.shared.messages import ALL_TOPICS, PipelineStep, StreamClass, topic
 from moodline.shared.metrics import Metrics
 from tests.support.servers import KafkaServer, wait_until
 
@@ -20,7 +20,7 @@ def test_a_broker_that_is_gone_is_counted_and_one_that_answers_is_not(private_ka
 
     with closing(open_bus(private_kafka.url, partitions=1, on_trouble=metrics.bus_errors.inc)) as bus:
         bus.ensure_topics(ALL_TOPICS)
-        settings = ConsumerSettings(group="workers", topics=(topic(Hop.FRAMES, Lane.LIVE),))
+        settings = ConsumerSettings(group="workers", topics=(topic(PipelineStep.FRAMES, StreamClass.LIVE),))
         with closing(bus.open_consumer(settings)) as consumer:
             wait_until(lambda: bool(consumer.poll(1, 0.2) or consumer.assignment()), 30, "the assignment")
             assert errors() == 0

@@ -10,7 +10,7 @@ import pytest
 
 from moodline.shared.clock import SystemClock
 from moodline.shared.clock_offset import ClockWatch
-from moodline.shared.messages import Frame, Lane, encode
+from moodline.shared.messages import Frame, StreamClass, encode
 from moodline.shared.metrics import Metrics
 from moodline.shared.store import Retention, open_store
 from tests.support.fixtures import Server
@@ -56,7 +56,7 @@ def test_a_frame_crosses_to_a_host_whose_clock_is_ten_minutes_off(redis_server: 
         pytest.skip("no faketime on the path")
     store = open_store(redis_server.url, RETENTION)
     watch = ClockWatch(store.time_s, SystemClock(), Metrics())
-    watch.look()
+    watch.poll()
     command = [faketime, "-m", "-f", f"{ahead_s:+d}s", sys.executable, "-c", _SKEWED, redis_server.url]
     environment = os.environ | {"FAKETIME_DONT_FAKE_MONOTONIC": "1"}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as other:
@@ -81,7 +81,7 @@ def _frame(captured_s: float) -> bytes:
             seq=0,
             event_time_us=0,
             captured_at_us=int(captured_s * 1e6),
-            lane=Lane.LIVE,
+            lane=StreamClass.LIVE,
             width=1,
             height=1,
             jpeg=b"no picture",

@@ -11,7 +11,7 @@ import pytest
 from moodline.services.ingest.worker import IngestWorker
 from moodline.shared.bus import Bus, ConsumerSettings, open_bus
 from moodline.shared.clock import SystemClock
-from moodline.shared.messages import ALL_TOPICS, STREAMS_TOPIC, Frame, Hop, Lane, Message, decode, topic
+from moodline.shared.messages import ALL_TOPICS, STREAMS_TOPIC, Frame, Message, PipelineStep, StreamClass, decode, topic
 from moodline.shared.metrics import Metrics
 from moodline.shared.settings import IngestSettings
 from moodline.shared.store import Store
@@ -25,7 +25,9 @@ class Pipeline:
     """Stands for everything after ingest: takes frames in order, some at a time, and moves the timelines' marks."""
 
     def __init__(self, bus: Bus, store: Store) -> None:
-        self._consumer = bus.open_consumer(ConsumerSettings(group="moodline.detector", topics=(topic(Hop.FRAMES, Lane.FILE),)))
+        self._consumer = bus.open_consumer(
+            ConsumerSettings(group="moodline.detector", topics=(topic(PipelineStep.FRAMES, StreamClass.FILE),))
+        )
         self._store = store
         self.arrived: list[Message] = []
         self.applied: dict[str, list[Message]] = {}

@@ -11,10 +11,10 @@ from moodline.shared.bus.kafka import KafkaBus
 from moodline.shared.bus.retention import RETENTION
 from moodline.shared.bus.topic_setup import inspect_topics, set_up_topics
 from moodline.shared.errors import BusError, SettingsError
-from moodline.shared.messages import ALL_TOPICS, DLQ_TOPIC, STREAMS_TOPIC, Hop, Lane, topic
+from moodline.shared.messages import ALL_TOPICS, DLQ_TOPIC, STREAMS_TOPIC, PipelineStep, StreamClass, topic
 from tests.support.servers import KafkaServer, wait_until
 
-FRAMES = topic(Hop.FRAMES, Lane.LIVE)
+FRAMES = topic(PipelineStep.FRAMES, StreamClass.LIVE)
 
 
 @pytest.fixture

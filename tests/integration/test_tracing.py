@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from moodline.services.runtime.bootstrap import WORKERS, Resources, build, open_resources, retention
 from moodline.shared.bus import ConsumerSettings, open_bus
 from moodline.shared.clock import SystemClock
-from moodline.shared.messages import ALL_TOPICS, Frame, Hop, Lane, encode, topic
+from moodline.shared.messages import ALL_TOPICS, Frame, PipelineStep, StreamClass, encode, topic
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.health import Health
 from moodline.shared.settings import Settings, TracingSettings
@@ -166,7 +166,9 @@ def test_a_collector_that_is_away_holds_nothing_up(tmp_path: Path) -> None:
 
 
 def frame(seq: int) -> bytes:
-    return encode(Frame(stream_id="s", session=1, seq=seq, event_time_us=0, captured_at_us=1, lane=Lane.LIVE, width=0, height=0))
+    return encode(
+        Frame(stream_id="s", session=1, seq=seq, event_time_us=0, captured_at_us=1, lane=StreamClass.LIVE, width=0, height=0)
+    )
 
 
 @pytest.mark.parametrize(
@@ -180,7 +182,7 @@ def test_a_broken_context_is_no_context(header: bytes) -> None:
     inner = open_bus("memory://", partitions=1)
     inner.ensure_topics(ALL_TOPICS)
     bus = TracedBus(inner, Tracing(provider, 1.0))
-    name = topic(Hop.FRAMES, Lane.LIVE)
+    name = topic(PipelineStep.FRAMES, StreamClass.LIVE)
     inner.open_producer().send(name, b"s", frame(0), (("traceparent", header),))
     consumer = bus.open_consumer(ConsumerSettings(group="g", topics=(name,)))
     records = consumer.poll(1, 1.0)

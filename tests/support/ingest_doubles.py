@@ -16,7 +16,7 @@ from moodline.shared.errors import BusFullError, DeliveryError, ImageError
 from moodline.shared.messages import End, Frame, Message, decode
 from moodline.shared.metrics import Metrics
 from moodline.shared.settings import IngestSettings
-from moodline.shared.store import Mark, Retention, Store, TimelineUpdate
+from moodline.shared.store import HighWaterMark, Retention, Store, TimelineUpdate
 from moodline.shared.store.sqlite import SqliteStore
 from moodline.shared.streams import StreamSpec
 
@@ -145,7 +145,7 @@ def apply(store: Store, message: Message) -> bool:
     update = TimelineUpdate(
         stream_id=message.stream_id,
         expected=progress.mark,
-        mark=Mark(message.session, message.seq),
+        mark=HighWaterMark(message.session, message.seq),
         final=isinstance(message, End),
         position=Position("t", 0, message.seq),
         state=b"",

@@ -61,33 +61,33 @@ class MockKafka:
 
     def create_topic(self, name: str, partitions: int) -> None:
         """Create a topic, replicated to all brokers."""
-        self._say("topic", name, partitions, self._brokers)
+        self._set_state("topic", name, partitions, self._brokers)
 
     def push_errors(self, api: Api, errors: Sequence[int]) -> None:
         """Answer the next requests of a kind with these error codes, one each."""
-        self._say("errors", int(api), list(errors))
+        self._set_state("errors", int(api), list(errors))
 
     def clear_errors(self, api: Api) -> None:
         """Forget what was pushed and not used."""
-        self._say("clear", int(api))
+        self._set_state("clear", int(api))
 
     def move_coordinator(self, group: str, broker: int) -> None:
         """Make a broker the coordinator of a consumer group."""
-        self._say("coordinator", group, broker)
+        self._set_state("coordinator", group, broker)
 
     def move_leader(self, topic: str, partition: int, broker: int) -> None:
         """Make a broker the leader of a partition."""
-        self._say("leader", topic, partition, broker)
+        self._set_state("leader", topic, partition, broker)
 
     def set_up(self, broker: int, *, up: bool) -> None:
         """Let a broker's connections be, or end them and refuse new ones."""
-        self._say("up", broker, int(up))
+        self._set_state("up", broker, int(up))
 
     def set_delay_ms(self, broker: int, delay_ms: int) -> None:
         """Let a broker answer this much later."""
-        self._say("delay", broker, delay_ms)
+        self._set_state("delay", broker, delay_ms)
 
-    def _say(self, *command: object) -> Any:
+    def _set_state(self, *command: object) -> Any:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(command) + "\n")

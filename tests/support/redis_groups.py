@@ -24,7 +24,7 @@ class RedisNode(RedisServer):
     def admin(self) -> Any:
         return redis.Redis(host=HOST, port=self.port, socket_timeout=2.0, **self.login)
 
-    def say(self, *command: object) -> Any:
+    def set_state(self, *command: object) -> Any:
         """Send one command as the administrator."""
         with self.admin() as admin:
             return admin.execute_command(*command)
@@ -38,7 +38,7 @@ class RedisNode(RedisServer):
 
     def _answers(self) -> bool:
         try:
-            return bool(self.say("PING"))
+            return bool(self.set_state("PING"))
         except redis.RedisError:
             return False
 
@@ -54,7 +54,7 @@ class SentinelServer(ServerProcess):
         ports = [f"port {0 if tls else self.port}", *([f"tls-port {self.port}"] if tls else [])]
         self._config.write_text("\n".join([*ports, f"bind {HOST}", f"dir {self.folder}", *lines]) + "\n")
 
-    def say(self, *command: object) -> Any:
+    def set_state(self, *command: object) -> Any:
         with redis.Redis(host=HOST, port=self.port, socket_timeout=2.0, **self._login) as admin:
             return admin.execute_command(*command)
 
@@ -63,7 +63,7 @@ class SentinelServer(ServerProcess):
 
     def _answers(self) -> bool:
         try:
-            return bool(self.say("PING"))
+            return bool(self.set_state("PING"))
         except redis.RedisError:
             return False
 
@@ -119,7 +119,7 @@ class SentinelGroup:
 
     def master(self) -> RedisNode:
         """Return the node that the Sentinels take for the master."""
-        port = int(self.sentinels[0].say("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)[1])
+        port = int(self.sentinels[0].set_state("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)[1])
         return next(node for node in self.nodes if node.port == port)
 
     def replicas(self) -> list[RedisNode]:
@@ -141,7 +141,7 @@ class SentinelGroup:
 
     def _complete(self) -> bool:
         for sentinel in self.sentinels:
-            state = sentinel.say("SENTINEL", "MASTER", SERVICE)
+            state = sentinel.set_state("SENTINEL", "MASTER", SERVICE)
             if int(state[b"num-slaves"]) < self._replicas or int(state[b"num-other-sentinels"]) < 2:
                 return False
         return self.settled()
@@ -180,7 +180,7 @@ class ClusterGroup:
 
     def master_of(self, key: str) -> RedisClusterNode:
         """Return the master that has a key's slot."""
-        slot = int(self._anyone().say("CLUSTER", "KEYSLOT", key))
+        slot = int(self._anyone().set_state("CLUSTER", "KEYSLOT", key))
         with self._anyone().admin() as admin:
             for low, high, master in _slots(admin):
                 if low <= slot <= high:
@@ -203,13 +203,13 @@ class ClusterGroup:
     def _join(self) -> None:
         share = 16384 // self._masters
         for number, node in enumerate(self.nodes):
-            node.say("CLUSTER", "MEET", HOST, self.nodes[0].port, self.nodes[0].bus_port)
+            node.set_state("CLUSTER", "MEET", HOST, self.nodes[0].port, self.nodes[0].bus_port)
             if number < self._masters:
                 last = 16383 if number == self._masters - 1 else (number + 1) * share - 1
-                node.say("CLUSTER", "ADDSLOTSRANGE", number * share, last)
+                node.set_state("CLUSTER", "ADDSLOTSRANGE", number * share, last)
         wait_until(lambda: all(_healthy(node) and _known(node) == len(self.nodes) for node in self.nodes), 30, "a cluster")
         for number, node in enumerate(self.nodes[self._masters :]):
-            node.say("CLUSTER", "REPLICATE", self.nodes[number].say("CLUSTER", "MYID"))
+            node.set_state("CLUSTER", "REPLICATE", self.nodes[number].set_state("CLUSTER", "MYID"))
         wait_until(self.settled, 30, "replicas in step")
 
 
@@ -236,8 +236,8 @@ def _follows(node: RedisNode, port: int) -> bool:
 def cut_off(master: RedisNode, replicas: list[RedisNode]) -> None:
     """Let nothing that the master takes from now on reach its replicas."""
     for replica in replicas:
-        replica.say("CONFIG", "SET", "masterauth", "a-password-that-the-master-refuses")
-    master.say("CLIENT", "KILL", "TYPE", "REPLICA")
+        replica.set_state("CONFIG", "SET", "masterauth", "a-password-that-the-master-refuses")
+    master.set_state("CLIENT", "KILL", "TYPE", "REPLICA")
     for replica in replicas:
         wait_until(lambda replica=replica: not _follows(replica, master.port), 10, "a broken link")  # type: ignore[misc]
 
@@ -245,4 +245,4 @@ def cut_off(master: RedisNode, replicas: list[RedisNode]) -> None:
 def reconnect(replicas: list[RedisNode]) -> None:
     """Undo `cut_off`."""
     for replica in replicas:
-        replica.say("CONFIG", "SET", "masterauth", "")
+        replica.set_state("CONFIG", "SET", "masterauth", "")

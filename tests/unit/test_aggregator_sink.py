@@ -9,11 +9,11 @@ from moodline.services.aggregator.sink import TimelineSink
 from moodline.services.aggregator.stage import AggregatorStage
 from moodline.shared.bus.base import OLDEST, Position
 from moodline.shared.errors import StoreUnavailableError
-from moodline.shared.messages import Emotions, Lane
+from moodline.shared.messages import Emotions, StreamClass
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.stage import Apply, Output, Received, Rewind
 from moodline.shared.settings import AggregatorSettings
-from moodline.shared.store.base import ApplyResult, Mark, Progress, TimelineUpdate
+from moodline.shared.store.base import ApplyResult, HighWaterMark, Progress, TimelineUpdate
 from tests.support.clocks import StillClock
 
 PLACE = ("moodline.emotions.file.v1", 3)
@@ -68,7 +68,7 @@ def frame(stream_id: str, seq: int) -> Emotions:
         seq=seq,
         event_time_us=seq,
         captured_at_us=12_000_000,
-        lane=Lane.FILE,
+        lane=StreamClass.FILE,
         width=1,
         height=1,
     )
@@ -115,7 +115,7 @@ def test_a_refused_update_reads_again_from_where_the_store_stands_and_never_forw
     stored: Position | None, expected: list[Position]
 ) -> None:
     world = World()
-    progress = Progress(mark=Mark(10, 3) if stored else None, position=stored, state=b"x")
+    progress = Progress(mark=HighWaterMark(10, 3) if stored else None, position=stored, state=b"x")
     assert refuse(world, ApplyResult.STALE, progress) == expected
     assert world.value("moodline_timeline_updates_total", result="stale") == 1
     assert world.value("moodline_end_to_end_seconds_count", lane="file") == 0
@@ -146,12 +146,12 @@ def test_an_update_of_a_removed_stream_is_counted_and_not_read_again() -> None:
 def test_rewinds_are_passed_on_the_smallest_of_each_partition() -> None:
     world = World()
     world.store.result = ApplyResult.STALE
-    world.store.progress = Progress(mark=Mark(10, 0), position=Position(*PLACE, 9), state=b"x")
+    world.store.progress = Progress(mark=HighWaterMark(10, 0), position=Position(*PLACE, 9), state=b"x")
     elsewhere = Position(PLACE[0], 0, 4)
     update = TimelineUpdate(
         stream_id="a",
         expected=None,
-        mark=Mark(10, 1),
+        mark=HighWaterMark(10, 1),
         final=False,
         position=Position(*PLACE, 30),
         state=b"",
@@ -170,7 +170,7 @@ def test_a_store_out_of_reach_is_the_workers_business_and_writing_can_be_repeate
         world.sink.write(outputs)
     world.store.is_away = False
     assert world.sink.write(outputs) == []
-    assert [update.mark for update in world.store.applied] == [Mark(10, 0)]
+    assert [update.mark for update in world.store.applied] == [HighWaterMark(10, 0)]
 
 
 def test_where_the_store_names_no_place_it_is_read_again_from_the_session_on_less_a_minute() -> None:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from moodline.services.alerts.dry_run import dry_run
-from moodline.services.alerts.judge import Judge
+from moodline.services.alerts.judge import RuleEvaluator
 from moodline.services.alerts.lease import TERM_S
 from moodline.services.alerts.records import ALERTS_LOG, STATES, Saved, decode
 from moodline.services.alerts.rules import RuleKind
@@ -320,7 +320,7 @@ def test_a_damaged_timeline_does_not_silence_the_others(world: AlertWorld) -> No
 
 def test_a_state_without_news_is_written_only_now_and_then(world: AlertWorld) -> None:
     world.add_rule()
-    judge: Judge = world.judge()
+    judge: RuleEvaluator = world.judge()
     judge.step()
     before = world.store.documents(STATES)[0].revision
     world.play(calm(10))

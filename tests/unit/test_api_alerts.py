@@ -11,7 +11,7 @@ import pytest
 from moodline.services.alerts.records import STATES
 from moodline.services.alerts.service import AlertService
 from moodline.shared.camera_url import CameraSecret
-from moodline.shared.messages import Lane
+from moodline.shared.messages import StreamClass
 from moodline.shared.settings import AlertsSettings
 from moodline.shared.streams import StreamSpec
 from tests.support.alerts import StubReceiver
@@ -30,7 +30,7 @@ def world(tmp_path: Path) -> Iterator[ApiWorld]:
     with ApiWorld(tmp_path, overrides={"alerts": AlertsSettings()}) as world:
         labels = {"site": "berlin"}
         known: dict[str, Any] = {"labels": labels, "created_at_us": NOW_US}
-        world.store.add(StreamSpec(stream_id="hall", url="rtsp://192.0.2.7/1", lane=Lane.LIVE, **known))
+        world.store.add(StreamSpec(stream_id="hall", url="rtsp://192.0.2.7/1", lane=StreamClass.LIVE, **known))
         world.add("clip", labels={"site": "paris"})
         yield world
 

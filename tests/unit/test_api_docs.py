@@ -63,7 +63,7 @@ def prepare(world: ApiWorld, command: str) -> None:
     if command.endswith("/streams/lobby"):
         video = {"width": 1920, "height": 1080, "codec": "h264", "source_fps": "30000/1001"}
         since_us = NOW_US + 1_250_000
-        world.say("lobby", state=StreamState.PLAYING, since_us=since_us, duration_us=4_000_000, frames_sent=15, **video)
+        world.set_state("lobby", state=StreamState.PLAYING, since_us=since_us, duration_us=4_000_000, frames_sent=15, **video)
         world.play("lobby", [smiling(), smiling(share=0.4)], final=False)
     elif "/timeline" in command and progress is not None and not progress.final:
         world.play("lobby", [smiling(), smiling(share=0.4), smiling(share=0.6), nobody()])

@@ -7,7 +7,7 @@ from moodline.services.ingest.camera.reader import offset_of
 from moodline.shared.bus import Position
 from moodline.shared.clock_offset import ClockWatch, ReferenceClock, measure_offset
 from moodline.shared.errors import StoreUnavailableError
-from moodline.shared.messages import Faces, Frame, Lane, SkipReason
+from moodline.shared.messages import Faces, Frame, SkipReason, StreamClass
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.stage import Received, Send
 from moodline.shared.settings import DetectorSettings
@@ -61,44 +61,44 @@ def test_a_store_on_this_machine_has_no_other_clock() -> None:
     world = World(600.0, 0.001)
     assert measure_offset(lambda: None, world) is None
     watch = ClockWatch(lambda: None, world, world.metrics)
-    watch.look()
+    watch.poll()
     assert watch.clock.now_s() == world.now_s()
 
 
 def test_the_common_clock_is_the_stores_and_small_offsets_are_left_alone() -> None:
     world = World(600.0, 0.002)
-    world.watch.look()
+    world.watch.poll()
     assert world.watch.clock.now_s() == pytest.approx(world.now_s() - 600.0)
     assert offset_of(world.watch.clock) == pytest.approx(600.0)
     assert offset_of(world) == 0.0
     world.ahead_s = 0.05
-    world.watch.look()
+    world.watch.poll()
     assert world.watch.clock.now_s() == world.now_s()
     assert world.shown() == pytest.approx(0.05)
 
 
 def test_what_cannot_be_measured_well_changes_nothing() -> None:
     world = World(2.0, 0.002)
-    world.watch.look()
+    world.watch.poll()
     world.ahead_s = 5.0
     world.round_trips_s = [0.6]
-    world.watch.look()
+    world.watch.poll()
     assert offset_of(world.watch.clock) == pytest.approx(2.0), "the store took too long to answer"
     world.is_away = True
-    world.watch.look()
+    world.watch.poll()
     assert offset_of(world.watch.clock) == pytest.approx(2.0)
 
 
 def test_a_skew_is_said_once_with_the_host_and_the_way_out_and_its_end_too(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     world = World(3.2, 0.002)
-    world.watch.look()
-    world.watch.look()
+    world.watch.poll()
+    world.watch.poll()
     (record,) = caplog.records
     assert (record.message, record.host, record.ahead_s) == ("clock.skewed", "host-2", 3.2)  # type: ignore[attr-defined]
     assert "NTP" in record.detail  # type: ignore[attr-defined]
     world.ahead_s = 0.0
-    world.watch.look()
+    world.watch.poll()
     assert caplog.records[-1].message == "clock.right"
 
 
@@ -109,7 +109,7 @@ def skip_at(stage: DetectorStage, captured_s: float, now_s: float) -> SkipReason
         seq=0,
         event_time_us=0,
         captured_at_us=int(captured_s * 1e6),
-        lane=Lane.LIVE,
+        lane=StreamClass.LIVE,
         width=1,
         height=1,
         jpeg=b"no picture",
@@ -123,8 +123,8 @@ def skip_at(stage: DetectorStage, captured_s: float, now_s: float) -> SkipReason
 @pytest.mark.parametrize(("ingest_s", "detector_s"), [(0.0, 600.0), (-600.0, 0.0), (300.0, -300.0), (0.0, -600.0)])
 def test_a_frame_is_as_old_as_it_is_whatever_the_clocks_of_the_hosts_say(ingest_s: float, detector_s: float) -> None:
     ingest, detector = World(ingest_s, 0.002), World(detector_s, 0.002)
-    ingest.watch.look()
-    detector.watch.look()
+    ingest.watch.poll()
+    detector.watch.poll()
     stage = DetectorStage(lambda: None, DetectorSettings(threads=1))  # type: ignore[arg-type, return-value]
     captured_s = ingest.watch.clock.now_s()
     detector.passed_s += 1.0

@@ -6,7 +6,7 @@ import pytest
 
 from moodline.shared.bus import Position
 from moodline.shared.errors import StoreUnavailableError
-from moodline.shared.messages import Frame, Lane
+from moodline.shared.messages import Frame, StreamClass
 from moodline.shared.pipeline.failures import FailureNotes
 from moodline.shared.pipeline.stage import Received
 from moodline.shared.store import FrameFailure
@@ -17,7 +17,7 @@ from tests.support.ingest_doubles import NOW_S, open_store
 PLACE = Position("moodline.frames.file.v1", 3, 1234)
 
 
-def frame(session: int, lane: Lane = Lane.FILE) -> Received:
+def frame(session: int, lane: StreamClass = StreamClass.FILE) -> Received:
     message = Frame(
         stream_id="clip", session=session, seq=7, event_time_us=0, captured_at_us=0, lane=lane, width=1, height=1, jpeg=b"x"
     )
@@ -29,7 +29,7 @@ def test_a_frame_of_a_file_is_noted_with_its_place_and_one_of_a_camera_is_not(tm
     store.add(StreamSpec(stream_id="clip", url="file:///clip.mp4"))
     session = store.claim("clip", NOW_S).session
     notes = FailureNotes(store, "detector")
-    notes(frame(session, Lane.LIVE), "ValueError")
+    notes(frame(session, StreamClass.LIVE), "ValueError")
     assert store.failures("clip") == []
     notes(frame(session), "ValueError")
     letter = "ValueError in the detector, dead letter of moodline.frames.file.v1/3@1234"

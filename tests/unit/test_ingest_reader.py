@@ -19,8 +19,8 @@ from moodline.services.ingest.stream.crashes import Crashes
 from moodline.services.ingest.stream.outcome import Outcome
 from moodline.shared.bus import Position
 from moodline.shared.errors import DeliveryError, SourceError, StoreUnavailableError
-from moodline.shared.messages import End, Frame, Hop, Lane, Message, SkipReason, topic
-from moodline.shared.store import Mark, TimelineUpdate
+from moodline.shared.messages import End, Frame, Message, PipelineStep, SkipReason, StreamClass, topic
+from moodline.shared.store import HighWaterMark, TimelineUpdate
 from moodline.shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus
 from tests.support.ingest_doubles import NOW_S, Desk, StubSource, add_stream, apply, frames_of, open_desk
 from tests.support.servers import wait_until
@@ -71,9 +71,9 @@ def test_every_sampled_frame_becomes_one_message_and_the_end_follows(desks: Desk
     numbers = range(0, 50, 3)
     assert [frame.event_time_us for frame in frames] == [7_000_000 + number * 1001 * 1_000_000 // 30_000 for number in numbers]
     assert end.event_time_us == 7_000_000 + 50 * 1001 * 1_000_000 // 30_000
-    assert {(frame.captured_at_us, frame.lane) for frame in desk.producer.messages} == {(int(NOW_S * 1e6), Lane.FILE)}
+    assert {(frame.captured_at_us, frame.lane) for frame in desk.producer.messages} == {(int(NOW_S * 1e6), StreamClass.FILE)}
     assert {message.session for message in desk.producer.messages} == {int(NOW_S * 1000)}
-    assert set(desk.producer.topics) == {topic(Hop.FRAMES, Lane.FILE)}
+    assert set(desk.producer.topics) == {topic(PipelineStep.FRAMES, StreamClass.FILE)}
     assert set(desk.producer.keys) == {b"clip"}
     for number, frame in zip(numbers, frames_of(frames), strict=True):
         picture = cv2.imdecode(np.frombuffer(frame.jpeg, np.uint8), cv2.IMREAD_COLOR)
@@ -261,7 +261,7 @@ def test_a_newer_sessions_frames_end_the_reader(desks: DeskOpener) -> None:
     update = TimelineUpdate(
         stream_id="clip",
         expected=None,
-        mark=Mark(int(NOW_S * 1000) + 99, 0),
+        mark=HighWaterMark(int(NOW_S * 1000) + 99, 0),
         final=False,
         position=Position("t", 0, 0),
         state=b"",
@@ -358,10 +358,10 @@ def test_a_reader_that_waits_in_vain_asks_the_bus_whether_it_has_everything(desk
 
 def test_frames_of_cameras_that_were_lost_are_nothing_to_read_a_file_again_for(desks: DeskOpener) -> None:
     desk = desks()
-    desk.producer.flush_errors, desk.producer.lost_topics = 1, frozenset({topic(Hop.FRAMES, Lane.LIVE)})
+    desk.producer.flush_errors, desk.producer.lost_topics = 1, frozenset({topic(PipelineStep.FRAMES, StreamClass.LIVE)})
     assert reader(desk, add_stream(desk)).run() is Outcome.ENDED
     desk = desks()
-    desk.producer.flush_errors, desk.producer.lost_topics = 1, frozenset(topic(Hop.FRAMES, lane) for lane in Lane)
+    desk.producer.flush_errors, desk.producer.lost_topics = 1, frozenset(topic(PipelineStep.FRAMES, lane) for lane in StreamClass)
     with pytest.raises(DeliveryError):
         reader(desk, add_stream(desk)).run()
 
@@ -405,10 +405,10 @@ def test_frames_that_stay_lost_are_sent_again_and_again_and_the_stream_says_so(d
 
 
 def test_patience_doubles_at_one_mark_up_to_a_limit_and_begins_anew_at_the_next() -> None:
-    patience, mark = Patience(10.0), Mark(1, 5)
+    patience, mark = Patience(10.0), HighWaterMark(1, 5)
     seen = [(patience.limit_s(mark), patience.try_again(mark)) for _ in range(8)]
     assert seen == [(10.0, 1), (20.0, 2), (40.0, 3), (80.0, 4), (160.0, 5), (320.0, 6), (320.0, 7), (320.0, 8)]
-    assert (patience.limit_s(Mark(2, 6)), patience.try_again(Mark(2, 6))) == (10.0, 1)
+    assert (patience.limit_s(HighWaterMark(2, 6)), patience.try_again(HighWaterMark(2, 6))) == (10.0, 1)
 
 
 def test_a_store_out_of_reach_is_no_standstill(desks: DeskOpener, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from moodline.services.ingest.stream.gauges import StreamGauges
 from moodline.services.ingest.stream.standstill import WaitingPlace
 from moodline.shared.bus import partition_for
 from moodline.shared.errors import BusUnavailableError
-from moodline.shared.messages import Lane
+from moodline.shared.messages import StreamClass
 from moodline.shared.metrics import Metrics
 from moodline.shared.store import Standing
 from moodline.shared.streams import StreamSpec, StreamState, StreamStatus
@@ -39,7 +39,7 @@ def place(bus: Bus) -> WaitingPlace:
 @pytest.mark.parametrize("worker", ["detector", "classifier", "aggregator"])
 def test_the_worker_that_has_most_left_to_do_is_named(worker: str) -> None:
     bus = Bus(**({"detector": 3, "classifier": 0, "aggregator": 2} | {worker: 40}))
-    said = place(bus).sentence("cam", Lane.LIVE, 12.4)
+    said = place(bus).sentence("cam", StreamClass.LIVE, 12.4)
     assert said.startswith(f"frames were sent, but for 12 s none has reached the timeline: they wait for the {worker}")
     partition = partition_for(b"cam", PARTITIONS)
     assert set(bus.asked) == {
@@ -53,30 +53,30 @@ def test_the_bus_is_asked_every_five_seconds_for_each_partition_and_need_not_ans
     bus = Bus()
     where = place(bus)
     for _ in range(3):
-        assert where.sentence("cam", Lane.LIVE, 12.4).endswith("see whether all workers run")
+        assert where.sentence("cam", StreamClass.LIVE, 12.4).endswith("see whether all workers run")
     assert len(bus.asked) == 1, "it is left alone for a while"
     bus.left, bus.now_s = {"detector": 1, "classifier": 0, "aggregator": 0}, 5.0
-    assert "the detector" in where.sentence("cam", Lane.LIVE, 12.4)
+    assert "the detector" in where.sentence("cam", StreamClass.LIVE, 12.4)
     bus.left = {"detector": 0, "classifier": 0, "aggregator": 0}
-    assert "the detector" in where.sentence("cam", Lane.LIVE, 13.4)
+    assert "the detector" in where.sentence("cam", StreamClass.LIVE, 13.4)
     bus.now_s = 10.0
-    assert where.sentence("cam", Lane.LIVE, 17.4).endswith("see whether all workers run")
+    assert where.sentence("cam", StreamClass.LIVE, 17.4).endswith("see whether all workers run")
 
 
 def test_a_camera_whose_timeline_stands_still_is_behind_and_not_down() -> None:
     metrics = Metrics()
-    gauges, spec = StreamGauges(metrics, None), StreamSpec(stream_id="cam", url="rtsp://camera/1", lane=Lane.LIVE)  # type: ignore[arg-type]
+    gauges, spec = StreamGauges(metrics, None), StreamSpec(stream_id="cam", url="rtsp://camera/1", lane=StreamClass.LIVE)  # type: ignore[arg-type]
     mine = {"cam": spec}
 
-    def look(state: StreamState, last_frame_us: int, reached_us: int | None) -> float:
+    def poll(state: StreamState, last_frame_us: int, reached_us: int | None) -> float:
         status = StreamStatus(state=state, last_frame_us=last_frame_us)
         gauges.show(mine, {"cam": (status, Standing(last_event_time_us=reached_us))})
         return gauges.behind_s("cam")
 
-    assert look(StreamState.LIVE, 100_000_000, None) == 0
-    assert look(StreamState.LIVE, 111_000_000, None) == 11, "also one of which nothing ever came through"
-    assert look(StreamState.STALLED, 125_000_000, None) == 25
+    assert poll(StreamState.LIVE, 100_000_000, None) == 0
+    assert poll(StreamState.LIVE, 111_000_000, None) == 11, "also one of which nothing ever came through"
+    assert poll(StreamState.STALLED, 125_000_000, None) == 25
     assert metrics.registry.get_sample_value("moodline_cameras_down") == 0
-    assert look(StreamState.LIVE, 126_000_000, 125_900_000) == pytest.approx(0.1)
-    assert look(StreamState.STALLED, 126_000_000, 126_000_000) == 0
+    assert poll(StreamState.LIVE, 126_000_000, 125_900_000) == pytest.approx(0.1)
+    assert poll(StreamState.STALLED, 126_000_000, 126_000_000) == 0
     assert metrics.registry.get_sample_value("moodline_cameras_down") == 1, "connected, and no frame comes"

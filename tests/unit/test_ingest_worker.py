@@ -15,8 +15,8 @@ from moodline.shared.bus import Record, partition_for
 from moodline.shared.camera import CameraAddress
 from moodline.shared.clock import SystemClock
 from moodline.shared.errors import BusUnavailableError, SourceError, StoreUnavailableError
-from moodline.shared.messages import STREAMS_TOPIC, End, Lane, Message
-from moodline.shared.store import Mark, Standing
+from moodline.shared.messages import STREAMS_TOPIC, End, Message, StreamClass
+from moodline.shared.store import HighWaterMark, Standing
 from moodline.shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus, Transport
 from tests.support.ingest_doubles import NOW_S, Desk, StubSource, add_stream, frames_of, open_desk
 
@@ -175,7 +175,7 @@ def cameras(bench: Bench) -> StubCameras:
 
 
 def add_camera(bench: Bench, stream_id: str, **fields: object) -> StreamSpec:
-    return add_stream(bench.desk, stream_id, lane=Lane.LIVE, **fields)
+    return add_stream(bench.desk, stream_id, lane=StreamClass.LIVE, **fields)
 
 
 def test_all_cameras_are_read_at_once_however_many_files_wait(bench: Bench, cameras: StubCameras) -> None:
@@ -226,7 +226,7 @@ def test_reads_only_its_shards_and_only_files(bench: Bench) -> None:
     assert 0 < len(mine) < 12
     for name in ids:
         add_stream(bench.desk, name)
-    add_stream(bench.desk, "camera", lane=Lane.LIVE)
+    add_stream(bench.desk, "camera", lane=StreamClass.LIVE)
     bench.turn_until(lambda: all(bench.state(name) is StreamState.ENDED for name in mine))
     bench.turn()
     assert {message.stream_id for message in bench.desk.producer.messages} == set(mine)
@@ -384,7 +384,7 @@ def test_a_complete_timeline_whose_worker_died_is_said_to_have_ended(bench: Benc
 def test_a_store_that_lost_its_last_writes_makes_an_ended_file_play_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     add_stream(bench.desk)
     bench.turn_until(lambda: bench.state() is StreamState.ENDED)
-    store, rolled_back = bench.desk.store, Standing(mark=Mark(int(NOW_S * 1000), 11))
+    store, rolled_back = bench.desk.store, Standing(mark=HighWaterMark(int(NOW_S * 1000), 11))
     standings, claim, again = store.standings, store.claim, bench.desk.producer.messages
     monkeypatch.setattr(store, "standings", lambda ids: standings(ids) if len(again) > 21 else [rolled_back for _ in ids])
     monkeypatch.setattr(store, "claim", lambda *args: msgspec.structs.replace(claim(*args), next_seq=12, final=False))

@@ -1,7 +1,7 @@
 """Series of single streams are limited, and go with the stream."""
 
 from moodline.services.ingest.stream.gauges import StreamGauges
-from moodline.shared.messages import Lane
+from moodline.shared.messages import StreamClass
 from moodline.shared.metrics import Metrics
 from moodline.shared.store.base import Standing
 from moodline.shared.streams import StreamSpec, StreamState, StreamStatus
@@ -9,7 +9,7 @@ from tests.support.clocks import SleeplessClock
 
 
 def camera(name: str) -> StreamSpec:
-    return StreamSpec(stream_id=name, url="rtsp://camera/1", lane=Lane.LIVE)
+    return StreamSpec(stream_id=name, url="rtsp://camera/1", lane=StreamClass.LIVE)
 
 
 def status(state: StreamState, last_frame_us: int = 0) -> StreamStatus:
@@ -51,8 +51,8 @@ def test_a_stream_is_in_one_state_at_a_time() -> None:
 
 def test_files_and_paused_cameras_are_not_down() -> None:
     metrics = Metrics()
-    paused = StreamSpec(stream_id="p", url="rtsp://camera/1", lane=Lane.LIVE, paused=True)
-    file = StreamSpec(stream_id="f", url="file:///f.mp4", lane=Lane.FILE)
+    paused = StreamSpec(stream_id="p", url="rtsp://camera/1", lane=StreamClass.LIVE, paused=True)
+    file = StreamSpec(stream_id="f", url="file:///f.mp4", lane=StreamClass.FILE)
     known = {name: (status(StreamState.FAILED), None) for name in ("p", "f")}
     StreamGauges(metrics, SleeplessClock(1000.0, 1000.0)).show({"p": paused, "f": file}, known)
     assert metrics.registry.get_sample_value("moodline_cameras_down") == 0

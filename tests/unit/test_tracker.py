@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moodline.services.aggregator.tracker import StreamTracker
-from moodline.shared.messages import Emotions, FaceEmotion, Lane, SkipReason
+from moodline.shared.messages import Emotions, FaceEmotion, SkipReason, StreamClass
 from moodline.shared.settings import AggregatorSettings
 from moodline.shared.timeline.state import TrackerState
 
@@ -25,7 +25,7 @@ def frame(time_ms: int, *boxes: Box, shows: tuple[int, ...] = HAPPY, skip: SkipR
         seq=0,
         event_time_us=time_ms * 1000,
         captured_at_us=0,
-        lane=Lane.FILE,
+        lane=StreamClass.FILE,
         width=640,
         height=480,
         faces=faces,

@@ -7,16 +7,16 @@ import pytest
 
 from moodline.shared.bus.base import Position, Record
 from moodline.shared.errors import BusFullError, DeliveryError, NotDeliveredYetError, PoisonLimitError, StoreUnavailableError
-from moodline.shared.messages import DLQ_TOPIC, Emotions, Hop, Lane, decode, decode_dead_letter, encode, topic
+from moodline.shared.messages import DLQ_TOPIC, Emotions, PipelineStep, StreamClass, decode, decode_dead_letter, encode, topic
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.health import Health
 from moodline.shared.pipeline.stage import Output, Received, Rewind, Send
 from moodline.shared.pipeline.worker import ProducerSink, Worker, WorkerOptions
 from tests.support.clocks import SleeplessClock
 
-IN_TOPIC = topic(Hop.FACES, Lane.FILE)
-OUT_TOPIC = topic(Hop.EMOTIONS, Lane.FILE)
-LIVE_TOPIC = topic(Hop.EMOTIONS, Lane.LIVE)
+IN_TOPIC = topic(PipelineStep.FACES, StreamClass.FILE)
+OUT_TOPIC = topic(PipelineStep.EMOTIONS, StreamClass.FILE)
+LIVE_TOPIC = topic(PipelineStep.EMOTIONS, StreamClass.LIVE)
 
 
 class StubStop(threading.Event):
@@ -123,7 +123,7 @@ class EchoStage:
 
 def message(seq: int) -> bytes:
     return encode(
-        Emotions(stream_id="s", session=1, seq=seq, event_time_us=seq, captured_at_us=0, lane=Lane.FILE, width=8, height=8)
+        Emotions(stream_id="s", session=1, seq=seq, event_time_us=seq, captured_at_us=0, lane=StreamClass.FILE, width=8, height=8)
     )
 
 

@@ -27,7 +27,7 @@ from moodline.shared.camera import CameraAddress
 from moodline.shared.clock import Clock
 from moodline.shared.clock_offset import offset_of
 from moodline.shared.errors import InvalidStreamError, SealError, SourceError, StoreError, StreamNotFoundError
-from moodline.shared.messages import Lane
+from moodline.shared.messages import StreamClass
 from moodline.shared.metrics import Metrics
 from moodline.shared.settings import IngestSettings
 from moodline.shared.store import ProgressStore
@@ -106,14 +106,14 @@ class CameraThread(StreamThread):
             self.outcome = done.outcome
             return
         self.outcome = Outcome.STOPPED
-        self._status.say(StreamState.PENDING)
+        self._status.set_state(StreamState.PENDING)
 
     def _attempt(self) -> float:
         """Connect and read until that comes to an end; return how long to wait before the next attempt, in s."""
         connection = _Connection(self.spec, self._parts, self._status, self._stop, lambda: self.standstill)
         try:
             connection.claim(self._last_event_us)
-            self._status.say(StreamState.CONNECTING, attempts=self._back_off.attempts)
+            self._status.set_state(StreamState.CONNECTING, attempts=self._back_off.attempts)
             self._link = self._parts.open_link(connection.job())
             # Whoever called `stop` before the link was there could not close it.
             if not self._stop.is_set():
@@ -153,11 +153,11 @@ class CameraThread(StreamThread):
         fields = {"stream_id": self.spec.stream_id, "reason": reason, "detail": detail, "attempts": self._back_off.attempts}
         if reason is FailureReason.FORBIDDEN_URL:
             log.warning("camera.failed", extra=fields)
-            self._status.say(StreamState.FAILED, reason, detail)
+            self._status.set_state(StreamState.FAILED, reason, detail)
             raise _GaveUp(Outcome.FAILED)
         log.warning("camera.backing_off", extra=fields | {"pause_s": round(pause_s, 1)})
         next_us = int((self._parts.clock.now_s() + pause_s) * 1e6)
-        mine = self._status.say(
+        mine = self._status.set_state(
             StreamState.BACKING_OFF, reason, detail, attempts=self._back_off.attempts, next_attempt_us=next_us, fps=0.0
         )
         if not mine:
@@ -166,7 +166,7 @@ class CameraThread(StreamThread):
 
     def _crashed(self, pause_s: float, place: str, connection: "_Connection") -> tuple[float, str]:
         """Count a defect, here or in the camera's process; return the pause in s and what to say."""
-        self._parts.metrics.reader_crashes.labels(Lane.LIVE).inc()
+        self._parts.metrics.reader_crashes.labels(StreamClass.LIVE).inc()
         if connection.live_s() > 0:
             self._crashes.forget()
         pause_s = max(pause_s, self._crashes.add(place))
@@ -270,15 +270,15 @@ class _Connection:
             self._parts.metrics.camera_connections.labels("live").inc()
             self._status.opened(record)
             log.info("camera.live", extra={"stream_id": self._spec.stream_id, "codec": record.codec})
-            return self._status.say(StreamState.LIVE, attempts=0)
+            return self._status.set_state(StreamState.LIVE, attempts=0)
         raise SourceError(FailureReason.CORRUPT, "the camera's process sent something out of order")
 
     def _measure(self, stats: Stats) -> bool:
         if stats.last_frame_us > self._last_frame_us:
             self._last_frame_us, self._frame_seen_s = stats.last_frame_us, self._parts.clock.monotonic_s()
-        return self._note_stall() and self._publisher.measure(stats)
+        return self._report_stall() and self._publisher.measure(stats)
 
-    def _note_stall(self) -> bool:
+    def _report_stall(self) -> bool:
         """Say `stalled` when no frame has come for half of the read time-out or the timeline stands, else `live`."""
         if self._opened_s is None:
             return True
@@ -286,9 +286,9 @@ class _Connection:
         is_silent = still_s > self._parts.settings.read_timeout_s / 2
         why = "connected, but no frame comes" if is_silent else self._standstill()
         if why and self._status.detail != why and self._status.state in (StreamState.LIVE, StreamState.STALLED):
-            return self._status.say(StreamState.STALLED, detail=why)
+            return self._status.set_state(StreamState.STALLED, detail=why)
         if not why and self._status.state is StreamState.STALLED:
-            return self._status.say(StreamState.LIVE)
+            return self._status.set_state(StreamState.LIVE)
         return True
 
     def _publish(self, sample: Sample) -> bool:

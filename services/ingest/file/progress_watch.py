@@ -129,7 +129,7 @@ class ProgressWatch:
                 self._asked.wait()
                 self._asked.clear()
                 continue
-            moved = self._look(waiting)
+            moved = self._poll(waiting)
             with self._lock:
                 self._interval_s = max(_FASTEST_S, self._interval_s / 2) if moved else min(_SLOWEST_S, self._interval_s * 2)
                 pause_s = self._interval_s
@@ -138,7 +138,7 @@ class ProgressWatch:
                 self._asked.wait(pause_s - _FASTEST_S)
             self._asked.clear()
 
-    def _look(self, waiting: list[Followed]) -> bool:
+    def _poll(self, waiting: list[Followed]) -> bool:
         try:
             progress = self._store.standings([followed.stream_id for followed in waiting])
         except StoreError as error:

@@ -38,10 +38,10 @@ from moodline.shared.errors import (
     StreamNotFoundError,
 )
 from moodline.shared.log import bind
-from moodline.shared.messages import End, Frame, Hop, Lane, SkipReason, encode, lane_of, topic
+from moodline.shared.messages import End, Frame, PipelineStep, SkipReason, StreamClass, encode, lane_of, topic
 from moodline.shared.metrics import Metrics
 from moodline.shared.settings import IngestSettings
-from moodline.shared.store import FrameFailure, Mark, ProgressStore
+from moodline.shared.store import FrameFailure, HighWaterMark, ProgressStore
 from moodline.shared.streams import FailureReason, StreamSpec, StreamState
 
 log = logging.getLogger("moodline.ingest.reader")
@@ -50,7 +50,7 @@ DOUBLINGS: Final = 5
 """How often the wait before a file is read again doubles: with 30 s it ends at 16 min."""
 
 _FLUSH_LOOK_S: Final = 5.0
-_TOPIC: Final = topic(Hop.FRAMES, Lane.FILE)
+_TOPIC: Final = topic(PipelineStep.FRAMES, StreamClass.FILE)
 _LOOK_S: Final = 0.5
 _DOUBT_S: Final = 1.0
 """After this long without progress the bus is asked whether it has everything, and the store whether a worker failed."""
@@ -86,10 +86,10 @@ class Patience:
     """
 
     stall_s: float
-    mark: Mark | None = None
+    mark: HighWaterMark | None = None
     read_again: int = 0
 
-    def limit_s(self, mark: Mark | None) -> float:
+    def limit_s(self, mark: HighWaterMark | None) -> float:
         """Return how long the timeline may stand at this mark, in s."""
         return self.stall_s * 2 ** min(self.read_again, DOUBLINGS) if mark == self.mark else self.stall_s
 
@@ -97,7 +97,7 @@ class Patience:
         """Return whether the timeline stood still right before this frame when the stream was last read."""
         return self.read_again > 0 and next_seq == (0 if self.mark is None else self.mark.seq + 1)
 
-    def try_again(self, mark: Mark | None) -> int:
+    def try_again(self, mark: HighWaterMark | None) -> int:
         """Count a standstill at this mark; return how many there were."""
         self.read_again = self.read_again + 1 if mark == self.mark else 1
         self.mark = mark
@@ -116,7 +116,7 @@ class ReaderParts:
     watch: ProgressWatch
     open_source: SourceOpener
     faults: BusFaults = field(default_factory=BusFaults)
-    waiting: Callable[[str, Lane, float], str] = WaitingPlace(None, SystemClock(), 1).sentence
+    waiting: Callable[[str, StreamClass, float], str] = WaitingPlace(None, SystemClock(), 1).sentence
 
 
 class _Halt(Exception):  # noqa: N818  # not an error: ends a reader from anywhere inside
@@ -138,7 +138,7 @@ class FileReader:
         self._faults_before = parts.faults.count
         self._session = 0
         self._next_seq = 0
-        self._mark: Mark | None = None
+        self._mark: HighWaterMark | None = None
         self._final = False
         self._left_out: dict[int, FrameFailure] = {}
 
@@ -159,7 +159,7 @@ class FileReader:
                 self._read(source, followed)
         except _Halt as halt:
             if halt.outcome is Outcome.STOPPED and self.report is not None:
-                self.report.say(StreamState.PENDING)
+                self.report.set_state(StreamState.PENDING)
             return halt.outcome
         except StreamNotFoundError:
             return Outcome.GONE
@@ -177,7 +177,7 @@ class FileReader:
         bind(session=claim.session)
         self.report = StatusReport(store, self._parts.clock, spec, claim.session, before)
         if claim.final:
-            self._say(StreamState.ENDED)
+            self._set_state(StreamState.ENDED)
             raise _Halt(Outcome.ENDED)
         failures = self._failing(claim.next_seq)
         if len(failures) <= _FAILURES_LIMIT:
@@ -194,9 +194,9 @@ class FileReader:
         self._followed = followed
         sampler = Sampler(self._spec.sample_fps)
         if self._patience.is_at(self._next_seq):
-            self._say(StreamState.STALLED, detail="the timeline stood still; the file is read again from there")
+            self._set_state(StreamState.STALLED, detail="the timeline stood still; the file is read again from there")
         else:
-            self._say(StreamState.PLAYING, detail=self._of_left_out())
+            self._set_state(StreamState.PLAYING, detail=self._of_left_out())
         log.info("stream.playing", extra={"stream_id": self._spec.stream_id, "from_seq": self._next_seq})
         decoded, damaged, seq = self._parts.metrics.frames_decoded, 0, 0
         for frame in source.frames():
@@ -228,9 +228,9 @@ class FileReader:
             size = self._send(message)
         self._credit.sent(seq, size)
         metrics = self._parts.metrics
-        metrics.frames.labels(WORKER, Lane.FILE).inc()
+        metrics.frames.labels(WORKER, StreamClass.FILE).inc()
         if message.skip is not None:
-            metrics.frames_skipped.labels(WORKER, Lane.FILE, message.skip).inc()
+            metrics.frames_skipped.labels(WORKER, StreamClass.FILE, message.skip).inc()
         assert self.report is not None
         if not self.report.count_frame():
             raise _Halt(Outcome.FENCED)
@@ -256,7 +256,7 @@ class FileReader:
             seq=seq,
             event_time_us=self._event_time_us(frame.pts_s),
             captured_at_us=self._now_us(),
-            lane=Lane.FILE,
+            lane=StreamClass.FILE,
             width=width,
             height=height,
             jpeg=jpeg,
@@ -273,12 +273,12 @@ class FileReader:
                 seq=seq,
                 event_time_us=self._event_time_us(end_s),
                 captured_at_us=self._now_us(),
-                lane=Lane.FILE,
+                lane=StreamClass.FILE,
             )
         )
         self._flush()
         self._wait_until(lambda: self._final)
-        self._say(StreamState.ENDED, detail=self._of_left_out())
+        self._set_state(StreamState.ENDED, detail=self._of_left_out())
         log.info("stream.ended", extra={"stream_id": self._spec.stream_id, "frames": seq})
 
     def _send(self, message: Frame | End) -> int:
@@ -302,7 +302,7 @@ class FileReader:
                 self._look_up()
             except DeliveryError as error:
                 # The producer is shared with cameras, whose lost frames are nothing to read again for.
-                if not error.topics or any(lane_of(name) is not Lane.LIVE for name in error.topics):
+                if not error.topics or any(lane_of(name) is not StreamClass.LIVE for name in error.topics):
                     raise
             else:
                 return
@@ -325,7 +325,7 @@ class FileReader:
             if self._mark != mark:
                 since_s, mark, doubted, say_s = followed.watched_s, self._mark, False, STANDSTILL_S
                 if self.report is not None and self.report.state is StreamState.STALLED:
-                    self._say(StreamState.PLAYING, detail=self._of_left_out())
+                    self._set_state(StreamState.PLAYING, detail=self._of_left_out())
             if done():
                 break
             still_s = followed.watched_s - since_s
@@ -337,7 +337,7 @@ class FileReader:
                     doubted = True
                 self._look_for_failure(mark, still_s)
             if still_s >= say_s:
-                self._say(StreamState.STALLED, detail=self._parts.waiting(self._spec.stream_id, Lane.FILE, still_s))
+                self._set_state(StreamState.STALLED, detail=self._parts.waiting(self._spec.stream_id, StreamClass.FILE, still_s))
                 say_s *= 2
             followed.wait(_LOOK_S)
 
@@ -353,20 +353,20 @@ class FileReader:
             self._credit.settle(progress.mark.seq)
         self._mark, self._final = progress.mark, progress.final
 
-    def _stalled(self, mark: Mark | None) -> None:
+    def _stalled(self, mark: HighWaterMark | None) -> None:
         count = self._patience.try_again(mark)
         times = "" if count == 1 else f", for the {count}th time; see whether the other workers run, and their dead letters"
         failing = self._failing(0 if mark is None else mark.seq + 1)
         if len(failing) > _FAILURES_LIMIT:
             times += f"; {len(failing)} of its frames failed, so it is the worker that is broken: {failing[0].letter}"
-        self._say(StreamState.STALLED, detail=f"the timeline stands still; the file is read again from there{times}")
+        self._set_state(StreamState.STALLED, detail=f"the timeline stands still; the file is read again from there{times}")
         raise StalledError("the timeline stands still")
 
     def _failing(self, next_seq: int) -> list[FrameFailure]:
         """Return the frames from this one on that a worker has failed on."""
         return [failure for failure in self._parts.store.failures(self._spec.stream_id) if failure.seq >= next_seq]
 
-    def _look_for_failure(self, mark: Mark | None, still_s: float) -> None:
+    def _look_for_failure(self, mark: HighWaterMark | None, still_s: float) -> None:
         """Read the file again, after a pause that grows, when a worker failed on the very frame that the timeline waits for."""
         next_seq = 0 if mark is None else mark.seq + 1
         try:
@@ -380,7 +380,9 @@ class FileReader:
             return
         self._patience.try_again(mark)
         again = "it is left out now" if first.tries >= self._parts.settings.poison_tries else "it is tried again"
-        self._say(StreamState.STALLED, detail=f"frame {first.seq} failed for the {first.tries}. time, {again}: {first.letter}")
+        self._set_state(
+            StreamState.STALLED, detail=f"frame {first.seq} failed for the {first.tries}. time, {again}: {first.letter}"
+        )
         raise StalledError("a worker failed on the next frame")
 
     def _of_left_out(self) -> str:
@@ -396,9 +398,9 @@ class FileReader:
         if self._parts.faults.count != self._faults_before:
             raise BusFaultError("another reader's records were lost")
 
-    def _say(self, state: StreamState, reason: FailureReason | None = None, detail: str = "") -> None:
+    def _set_state(self, state: StreamState, reason: FailureReason | None = None, detail: str = "") -> None:
         assert self.report is not None
-        if not self.report.say(state, reason, detail):
+        if not self.report.set_state(state, reason, detail):
             raise _Halt(Outcome.FENCED)
 
     def _fail(self, error: SourceError | InvalidStreamError) -> Outcome:
@@ -407,7 +409,7 @@ class FileReader:
         assert self.report is not None
         reason = FailureReason(error.reason) if isinstance(error, SourceError) else None
         log.warning("stream.failed", extra={"stream_id": self._spec.stream_id, "reason": reason, "detail": str(error)})
-        return Outcome.FAILED if self.report.say(StreamState.FAILED, reason, str(error)) else Outcome.FENCED
+        return Outcome.FAILED if self.report.set_state(StreamState.FAILED, reason, str(error)) else Outcome.FENCED
 
     def _event_time_us(self, at_s: Fraction) -> int:
         return self._spec.recorded_at_us + at_s.numerator * 1_000_000 // at_s.denominator

@@ -8,7 +8,7 @@ from moodline.services.ingest.stream.crashes import PAUSES_S, Crashes, place_of
 from moodline.services.ingest.stream.outcome import Outcome
 from moodline.services.ingest.stream.thread import StreamThread
 from moodline.shared.errors import BusError, StoreError
-from moodline.shared.messages import Lane
+from moodline.shared.messages import StreamClass
 from moodline.shared.streams import FailureReason, StreamSpec, StreamState
 
 log = logging.getLogger("moodline.ingest.reader")
@@ -51,7 +51,7 @@ class ReaderThread(StreamThread):
             furthest = max(furthest, self._reader.next_seq)
             self._parts.metrics.reader_restarts.labels(cause).inc()
             pause_s = self._pause_s(cause, failures)
-            self._say_pause(cause, pause_s)
+            self._report_pause(cause, pause_s)
             if self._stop.wait(pause_s):
                 self.outcome = Outcome.STOPPED
 
@@ -75,7 +75,7 @@ class ReaderThread(StreamThread):
             return "store"
         except Exception as error:
             log.exception("reader.crashed", extra={"stream_id": stream_id})
-            self._parts.metrics.reader_crashes.labels(Lane.FILE).inc()
+            self._parts.metrics.reader_crashes.labels(StreamClass.FILE).inc()
             if reader.next_seq > furthest >= 0:
                 self._crashes.forget()
             self._crash_pause_s = self._crashes.add(place_of(error))
@@ -87,14 +87,14 @@ class ReaderThread(StreamThread):
             return self._crash_pause_s
         return 0.0 if cause == "stall" else self._back_off_s[min(failures, len(self._back_off_s) - 1)]
 
-    def _say_pause(self, cause: str, pause_s: float) -> None:
+    def _report_pause(self, cause: str, pause_s: float) -> None:
         report = self._reader.report if self._reader is not None else None
         if report is None or not pause_s or self._stop.is_set():
             return
         try:
             if cause == "crash":
-                report.say(StreamState.BACKING_OFF, FailureReason.INTERNAL, self._crashes.sentence(pause_s))
+                report.set_state(StreamState.BACKING_OFF, FailureReason.INTERNAL, self._crashes.sentence(pause_s))
             else:
-                report.say(StreamState.BACKING_OFF, detail=f"reading failed ({cause}) and is tried again in {pause_s:g} s")
+                report.set_state(StreamState.BACKING_OFF, detail=f"reading failed ({cause}) and is tried again in {pause_s:g} s")
         except StoreError:
             log.debug("reader.status_lost", extra={"stream_id": self.spec.stream_id})

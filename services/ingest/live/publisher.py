@@ -17,14 +17,14 @@ from moodline.shared.bus import Producer
 from moodline.shared.clock import Clock
 from moodline.shared.errors import BusFullError, DeliveryError, StoreError, StreamNotFoundError
 from moodline.shared.log import bind
-from moodline.shared.messages import Frame, Hop, Lane, SkipReason, encode, topic
+from moodline.shared.messages import Frame, PipelineStep, SkipReason, StreamClass, encode, topic
 from moodline.shared.metrics import Metrics
 from moodline.shared.store import ProgressStore
 from moodline.shared.streams import StreamSpec
 
 log = logging.getLogger("moodline.ingest.camera")
 
-_TOPIC: Final = topic(Hop.FRAMES, Lane.LIVE)
+_TOPIC: Final = topic(PipelineStep.FRAMES, StreamClass.LIVE)
 _OWED_LIMIT: Final = 1000
 _NOTHING: Final = Stats(
     decoded=0, damaged=0, packets=0, lost_packets=0, last_frame_us=0, fps=0.0, width=0, height=0, clock_offset_ms=None
@@ -91,16 +91,16 @@ class LivePublisher:
         metrics = self._parts.metrics
         # A hole in the numbers: the aggregator counts it as `lost`.
         self._seq += sample.missed
-        metrics.frames.labels(WORKER, Lane.LIVE).inc(sample.missed)
+        metrics.frames.labels(WORKER, StreamClass.LIVE).inc(sample.missed)
         frame = self._frame(sample)
         self._seq += 1
-        metrics.frames.labels(WORKER, Lane.LIVE).inc()
+        metrics.frames.labels(WORKER, StreamClass.LIVE).inc()
         sent = self.send_owed() and self._send(frame)
         skip = frame.skip if sent else SkipReason.OVERLOADED
         if not sent:
             self._owe(msgspec.structs.replace(frame, jpeg=b"", width=0, height=0, skip=skip))
         if skip is not None:
-            metrics.frames_skipped.labels(WORKER, Lane.LIVE, skip).inc()
+            metrics.frames_skipped.labels(WORKER, StreamClass.LIVE, skip).inc()
         return self._status.count_frame()
 
     def send_owed(self) -> bool:
@@ -118,7 +118,7 @@ class LivePublisher:
             seq=self._seq,
             event_time_us=sample.event_time_us,
             captured_at_us=sample.captured_at_us,
-            lane=Lane.LIVE,
+            lane=StreamClass.LIVE,
             width=sample.width,
             height=sample.height,
             jpeg=sample.jpeg,
@@ -155,7 +155,7 @@ class LivePublisher:
             return False
         except DeliveryError:
             log.warning("frame.too_large", extra={"stream_id": self._spec.stream_id, "bytes": len(frame.jpeg)})
-            self._parts.metrics.frames_skipped.labels(WORKER, Lane.LIVE, SkipReason.CORRUPT).inc()
+            self._parts.metrics.frames_skipped.labels(WORKER, StreamClass.LIVE, SkipReason.CORRUPT).inc()
             return self._send(msgspec.structs.replace(frame, jpeg=b"", width=0, height=0, skip=SkipReason.CORRUPT))
         self._parts.metrics.messages_sent.labels(WORKER, _TOPIC).inc()
         return True

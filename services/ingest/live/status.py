@@ -60,7 +60,7 @@ class CameraStatus:
         self._change(frames_sent=self._status.frames_sent + 1)
         return self._write_soon()
 
-    def say(self, state: StreamState, reason: FailureReason | None = None, detail: str = "", **more: int | float) -> bool:
+    def set_state(self, state: StreamState, reason: FailureReason | None = None, detail: str = "", **more: int | float) -> bool:
         """Write a state; True also when the store is unavailable: cameras go on without it."""
         since_us = self._status.since_us if self._status.state is state else int(self._clock.now_s() * 1e6)
         fields: dict[str, object] = {"next_attempt_us": 0, **more}

@@ -114,7 +114,7 @@ class PushHub:
         except FrameError:
             entry = self._entries.get(spec.stream_id)
             if entry is not None and entry.thread is not None:
-                entry.thread.note_damaged()
+                entry.thread.count_damaged()
             raise
 
     def _thread_of(self, spec: StreamSpec) -> PushThread:

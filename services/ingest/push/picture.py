@@ -72,7 +72,7 @@ class Encoder:
 
     def __init__(self, jpeg_quality: int) -> None:
         self._quality = jpeg_quality
-        self._turns = threading.BoundedSemaphore(_DECODES_AT_ONCE)
+        self._pending_updates = threading.BoundedSemaphore(_DECODES_AT_ONCE)
 
     def ready(self, picture: Picture, max_side_px: int) -> Picture:
         """Return a picture that may go on the bus: upright, within `max_side_px`, without EXIF data; itself when it is so.
@@ -82,7 +82,7 @@ class Encoder:
         """
         if picture.is_ready:
             return picture
-        with self._turns:
+        with self._pending_updates:
             return _encoded(picture, max_side_px, self._quality)
 
 

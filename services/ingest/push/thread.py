@@ -126,7 +126,7 @@ class PushThread(StreamThread):
             wait_ms = max(_SLOW_DOWN_MS, 2 * wait_ms)
         return Pushed(sampled, former is not None, placed.event_time_us, wait_ms)
 
-    def note_damaged(self) -> None:
+    def count_damaged(self) -> None:
         """Count a frame that could not be used."""
         with self._lock:
             self._damaged += 1
@@ -154,13 +154,13 @@ class PushThread(StreamThread):
             if self.outcome is Outcome.STOPPED:
                 # What was taken is counted, whatever comes.
                 self._send_waiting(0.0)
-                self._status.say(state, detail=detail)
+                self._status.set_state(state, detail=detail)
         except StreamNotFoundError:
             self.outcome = Outcome.GONE
         except BusError as error:
             self.outcome = Outcome.FAILED
             log.warning("push.bus_failed", extra={"stream_id": stream_id, "reason": str(error)})
-            self._status.say(StreamState.PENDING, detail="the bus failed; the next frame begins again")
+            self._status.set_state(StreamState.PENDING, detail="the bus failed; the next frame begins again")
         finally:
             self._close()
             self.ended_s = self._parts.clock.monotonic_s()
@@ -176,11 +176,11 @@ class PushThread(StreamThread):
             if is_first and self._arrived:
                 is_first = False
                 self._status.opened(Opened(codec="mjpeg", width=self._size[0], height=self._size[1], fps=""))
-                if not self._status.say(StreamState.LIVE, attempts=0):
+                if not self._status.set_state(StreamState.LIVE, attempts=0):
                     return Outcome.FENCED, StreamState.PENDING, ""
             if clock.monotonic_s() >= due_s:
                 due_s = clock.monotonic_s() + _LOOK_S
-                ended = self._look()
+                ended = self._poll()
                 if ended is not None:
                     return ended
         return Outcome.STOPPED, StreamState.PENDING, ""
@@ -200,7 +200,7 @@ class PushThread(StreamThread):
         try:
             picture = self._parts.encoder.ready(waiting.picture, self.spec.max_side_px)
         except ImageError:
-            self.note_damaged()
+            self.count_damaged()
             return waiting.skipped(SkipReason.CORRUPT)
         return Sample(
             event_time_us=waiting.event_time_us,
@@ -211,13 +211,13 @@ class PushThread(StreamThread):
             jpeg=picture.jpeg,
         )
 
-    def _look(self) -> tuple[Outcome, StreamState, str] | None:
+    def _poll(self) -> tuple[Outcome, StreamState, str] | None:
         """Once a second: is the stream still as it was, and is anybody still sending? Returns why it ends, or None."""
         self._publisher.send_owed()
         if not self._publisher.measure(self._stats()):
             return Outcome.FENCED, StreamState.PENDING, ""
         ended = self._changed()
-        return self._note_silence() if ended is None else ended
+        return self._report_silence() if ended is None else ended
 
     def _changed(self) -> tuple[Outcome, StreamState, str] | None:
         try:
@@ -232,7 +232,7 @@ class PushThread(StreamThread):
             return Outcome.STOPPED, StreamState.PENDING, ""
         return None
 
-    def _note_silence(self) -> tuple[Outcome, StreamState, str] | None:
+    def _report_silence(self) -> tuple[Outcome, StreamState, str] | None:
         settings = self._parts.settings
         with self._lock:
             still_s = self._parts.clock.monotonic_s() - self._seen_s
@@ -243,9 +243,9 @@ class PushThread(StreamThread):
         why = "no frame comes" if is_still else self._standstill()
         if why and self._status.detail != why and self._status.state in (StreamState.LIVE, StreamState.STALLED):
             measured = {"fps": 0.0} if is_still else {}
-            mine = self._status.say(StreamState.STALLED, None, why, **measured)
+            mine = self._status.set_state(StreamState.STALLED, None, why, **measured)
         elif not why and self._status.state is StreamState.STALLED:
-            mine = self._status.say(StreamState.LIVE)
+            mine = self._status.set_state(StreamState.LIVE)
         return None if mine else (Outcome.FENCED, StreamState.PENDING, "")
 
     def _standstill(self) -> str:

@@ -6,7 +6,7 @@ from typing import Final
 
 from moodline.services.ingest.stream.standstill import STANDSTILL_S
 from moodline.shared.clock import Clock
-from moodline.shared.messages import Lane
+from moodline.shared.messages import StreamClass
 from moodline.shared.metrics import Metrics
 from moodline.shared.store.base import Standing
 from moodline.shared.streams import StreamSpec, StreamState, StreamStatus
@@ -67,14 +67,14 @@ class StreamGauges:
             of_streams.state.remove_by_labels({"stream": name, "state": before})
         self._shown[name] = status.state
         of_streams.state.labels(name, status.state).set(1)
-        if spec.lane is Lane.LIVE:
+        if spec.lane is StreamClass.LIVE:
             of_streams.fps.labels(name).set(status.fps if status.state is StreamState.LIVE else 0.0)
 
     def _show_behind(self, spec: StreamSpec, status: StreamStatus, standing: Standing | None) -> None:
         """Show how far a live camera's timeline is behind the frame that arrived last, in s."""
         self._behind_s.pop(spec.stream_id, None)
         # A camera that has stopped sending is `cameras_down`, not behind.
-        if spec.lane is not Lane.LIVE or status.state not in _CONNECTED or standing is None:
+        if spec.lane is not StreamClass.LIVE or status.state not in _CONNECTED or standing is None:
             return
         reached_us = standing.last_event_time_us
         if reached_us is None:
@@ -96,4 +96,4 @@ class StreamGauges:
 
 
 def _is_to_be_read(spec: StreamSpec) -> bool:
-    return spec.lane is Lane.LIVE and not spec.paused
+    return spec.lane is StreamClass.LIVE and not spec.paused

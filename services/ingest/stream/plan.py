@@ -6,7 +6,7 @@ from moodline.shared.store import Standing
 from moodline.shared.streams import StreamSpec, StreamState, StreamStatus
 
 
-class Wish(StrEnum):
+class DesiredState(StrEnum):
     """The desired state of a stream."""
 
     READ = "read"
@@ -15,21 +15,21 @@ class Wish(StrEnum):
     """Nothing: it has ended or failed, or is gone."""
 
 
-def wish_for(spec: StreamSpec, status: StreamStatus, standing: Standing | None) -> Wish:
+def desired_state(spec: StreamSpec, status: StreamStatus, standing: Standing | None) -> DesiredState:
     """Return what is to be done.
 
     A complete timeline whose status does not say so is read too: its reader finds nothing to read and says so. A stream that
     had ended and is not complete any more, because the store lost its last writes, is read again.
     """
     if standing is None:
-        return Wish.LEAVE
+        return DesiredState.LEAVE
     if standing.final:
-        return Wish.LEAVE if status.state is StreamState.ENDED else Wish.READ
+        return DesiredState.LEAVE if status.state is StreamState.ENDED else DesiredState.READ
     if spec.paused:
-        return Wish.PAUSE
+        return DesiredState.PAUSE
     if status.state is StreamState.FAILED and status.attempt >= spec.attempt:
-        return Wish.LEAVE
-    return Wish.READ
+        return DesiredState.LEAVE
+    return DesiredState.READ
 
 
 def content_of(spec: StreamSpec) -> tuple[object, ...]:

@@ -7,14 +7,14 @@ from typing import Final
 from moodline.shared.bus import partition_for
 from moodline.shared.clock import Clock
 from moodline.shared.errors import BusError
-from moodline.shared.messages import Hop, Lane, topic
+from moodline.shared.messages import PipelineStep, StreamClass, topic
 
 log = logging.getLogger("moodline.ingest")
 
 STANDSTILL_S: Final = 10.0
 """A timeline that stands still this long, although frames of its stream were sent, is said to be `stalled`."""
 
-_STEPS: Final = ((Hop.FRAMES, "detector"), (Hop.FACES, "classifier"), (Hop.EMOTIONS, "aggregator"))
+_STEPS: Final = ((PipelineStep.FRAMES, "detector"), (PipelineStep.FACES, "classifier"), (PipelineStep.EMOTIONS, "aggregator"))
 _KEPT_S: Final = 5.0
 
 Uncommitted = Callable[[str, str, int], int]
@@ -28,14 +28,14 @@ class WaitingPlace:
         self._uncommitted = uncommitted
         self._clock = clock
         self._partitions = partitions
-        self._known: dict[tuple[Lane, int], tuple[float, str]] = {}
+        self._known: dict[tuple[StreamClass, int], tuple[float, str]] = {}
 
-    def sentence(self, stream_id: str, lane: Lane, still_s: float) -> str:
+    def sentence(self, stream_id: str, lane: StreamClass, still_s: float) -> str:
         """Return what to tell the user of a stream whose timeline has stood still for so long."""
         worker = self._worker_of(lane, partition_for(stream_id.encode(), self._partitions))
         return standstill_sentence(still_s, worker)
 
-    def _worker_of(self, lane: Lane, partition: int) -> str:
+    def _worker_of(self, lane: StreamClass, partition: int) -> str:
         now_s = self._clock.monotonic_s()
         until_s, worker = self._known.get((lane, partition), (float("-inf"), ""))
         if now_s >= until_s:
@@ -43,7 +43,7 @@ class WaitingPlace:
             self._known[lane, partition] = now_s + _KEPT_S, worker
         return worker
 
-    def _ask(self, lane: Lane, partition: int) -> str:
+    def _ask(self, lane: StreamClass, partition: int) -> str:
         if self._uncommitted is None:
             return ""
         try:

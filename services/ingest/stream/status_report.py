@@ -40,7 +40,7 @@ class StatusReport:
             source_fps="" if info.fps is None else str(info.fps),
         )
 
-    def say(self, state: StreamState, reason: FailureReason | None = None, detail: str = "") -> bool:
+    def set_state(self, state: StreamState, reason: FailureReason | None = None, detail: str = "") -> bool:
         """Write a state. Raises `StoreUnavailableError`."""
         self._status = msgspec.structs.replace(
             self._status, state=state, reason=reason, detail=detail, since_us=int(self._clock.now_s() * 1e6)
