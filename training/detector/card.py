@@ -16,7 +16,7 @@ Finds faces: boxes with scores. It was trained for Moodline from random weights,
 | network | {weights:,} weights, convolutions alone (`training/detector/spec.py`) |
 | files | `detector.json` (contract, threshold, figures), `{file}` (its SHA-256 in `detector.json`) |
 | licence | Apache-2.0, like Moodline; the terms of the training data are in `NOTICE` |
-| data | public photos under mixed, partly unstated terms; none is shipped; boxes from YuNet (MIT licence) |
+| data | public photos under mixed, partly unstated terms; none is shipped; boxes from YuNet (Apache-2.0) |
 | training | `training/detector/`, {pictures:,} pictures in {runs} runs, with YuNet's labels on 5,567 photos (no part of it) |
 
 ## Figures
