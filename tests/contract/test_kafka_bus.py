@@ -8,7 +8,7 @@ import pytest
 
 from moodline.shared.bus import Bus, open_bus
 from moodline.shared.bus.kafka import KafkaBus
-from moodline.shared.errors import BusFullError, BusUnavailableError, DeliveryError
+from moodline.shared.errors import BusFullError, BusUnavailableError, DeliveryError, NotDeliveredYetError
 from tests.contract.bus_bench import PARTITIONS, Bench, poll_until, records_of
 from tests.support.servers import KafkaServer, free_port
 
@@ -86,7 +86,7 @@ def test_a_killed_and_restarted_broker_loses_nothing(private_kafka: KafkaServer,
     assert consumer.poll(10, 0.5) == []
     for number in range(50, 100):
         producer.send(topic, b"key", f"{number}".encode())
-    with pytest.raises(DeliveryError) as caught:
+    with pytest.raises(NotDeliveredYetError) as caught:
         producer.flush(0.5)
     assert caught.value.topics == {topic}
     private_kafka.start()

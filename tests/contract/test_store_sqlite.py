@@ -25,7 +25,7 @@ EVERYWHERE = 2**53
 _WRITER = """
 import sys
 from moodline.shared.bus.base import Position
-from moodline.shared.store import Cell, Mark, Retention, TimelineUpdate, open_store
+from moodline.shared.store import BucketValue, HighWaterMark, Retention, TimelineUpdate, open_store
 
 levels_s = (1, 10, 60, 600, 3600)
 store, seed = open_store(sys.argv[1], Retention(dict.fromkeys(levels_s, 10**9))), int(sys.argv[2])
@@ -33,9 +33,9 @@ while True:
     [progress] = store.load(["lobby"])
     seq = 0 if progress.mark is None else progress.mark.seq + 1
     value = b"%d" % seq * 20
-    cells = tuple(Cell("", level_s, index, value) for level_s in levels_s for index in range(0, 600, 60))
+    cells = tuple(BucketValue("", level_s, index, value) for level_s in levels_s for index in range(0, 600, 60))
     [result] = store.apply([TimelineUpdate(
-        stream_id="lobby", expected=progress.mark, mark=Mark(progress.fence + seed, seq), final=False, state=value,
+        stream_id="lobby", expected=progress.mark, mark=HighWaterMark(progress.fence + seed, seq), final=False, state=value,
         position=Position("topic", 0, seq), last_event_time_us=seq, cells=cells)])
     if result == "applied":
         print(seq, flush=True)

@@ -32,7 +32,7 @@ from moodline.shared.store import Retention, open_store
 
 store, metrics = open_store(sys.argv[1], Retention({1: 86_400})), Metrics()
 watch = ClockWatch(store.time_s, SystemClock(), metrics)
-watch.look()
+watch.poll()
 stage = DetectorStage(lambda: None, DetectorSettings(threads=1))
 print("ready", flush=True)
 frame = decode(bytes.fromhex(sys.stdin.readline()))

@@ -245,7 +245,7 @@ def test_a_frame_needs_pandas(world: ApiWorld, client: Client, monkeypatch: pyte
 
 
 def test_asking_needs_little() -> None:
-    absent = ["fastapi", "starlette", "uvicorn", "pandas", "numpy", "pydantic", "services", "training"]
+    absent = ["fastapi", "starlette", "uvicorn", "pandas", "numpy", "pydantic", "moodline.services", "moodline.training"]
     asked = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.modules |= dict.fromkeys({absent}); from moodline import Client; Client()"],
         capture_output=True,
