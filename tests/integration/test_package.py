@@ -71,7 +71,7 @@ def test_the_source_distribution_can_be_built_again(dist: Path) -> None:
     [path] = dist.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"LICENSE", "NOTICE", "README.md", "pyproject.toml", "models/fer-1/weights.npz"} <= names
+    assert {"LICENSE", "NOTICE", "README.md", "pyproject.toml", "moodline/models/fer-1/weights.npz"} <= names
 
 
 @pytest.fixture(scope="module")
@@ -96,18 +96,12 @@ def test_the_installed_command_runs(installed: Path, tmp_path: Path) -> None:
     assert (tmp_path / "t.json").is_file()
 
 
-# To be enabled together with the one importable package: until then the wheel has five top-level packages.
-ONE_PACKAGE = pytest.mark.skip(reason="the wheel still installs services, shared, training and models beside moodline")
-
-
-@ONE_PACKAGE
 def test_only_one_top_level_package_is_installed(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         tops = {name.partition("/")[0] for name in archive.namelist()}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"moodline"}
 
 
-@ONE_PACKAGE
 def test_it_runs_beside_a_users_own_packages_of_the_same_names(installed: Path, tmp_path: Path) -> None:
     for name in ("models", "shared", "services", "training"):
         (tmp_path / name).mkdir()
