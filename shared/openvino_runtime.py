@@ -30,8 +30,8 @@ def import_openvino() -> Any:
     Raises:
         ModelError: it is not installed.
     """
-    if "openvino" in sys.modules:
-        return sys.modules["openvino"]
+    if (loaded := sys.modules.get("openvino")) is not None:  # None is the import system's sign for "not to be had"
+        return loaded
     known = sys.modules.get(_CONVERTER)
     sys.modules[_CONVERTER] = None  # type: ignore[assignment]  # the import system's own sign for "not to be had"
     try:
