@@ -90,10 +90,11 @@ def end_with(error: Exception, command: str) -> int:
 
 def sentence_of(error: Exception, command: str) -> str:
     """Return what to say of an error. Of one that was not foreseen: type and place, for its text may hold a secret."""
+    cause = error.__context__ if isinstance(error, MoodlineError) else error
+    if isinstance(cause, ModuleNotFoundError) and (missing := _missing(cause, command)):
+        return missing
     if isinstance(error, MoodlineError):
         return str(error)
-    if isinstance(error, ModuleNotFoundError) and (missing := _missing(error, command)):
-        return missing
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     more = "" if is_verbose() else f"; `moodline --verbose {command} …` shows the trace"
