@@ -12,8 +12,8 @@ LOCK_PART = $(COMPILE) --constraint requirements.lock
 # What every distributed worker needs. Each part is locked to the versions that the tests run with.
 WORKER = --extra kafka --extra redis --extra tracing
 
-# Tests wait more than they reckon, so there are more workers than cores; a file's tests stay together, for they share fixtures.
-TEST_WORKERS ?= 3
+# Tests wait more than they reckon, so two share even one core well; a file's tests stay together, for they share fixtures.
+TEST_WORKERS ?= 2
 PYTEST = MOODLINE_TEST_KAFKA_LIBS=$(CURDIR)/.local/kafka/libs $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 
 # Installers of the past, which tests hold every lock against.
@@ -51,6 +51,7 @@ camera: $(VENV)/.embedded ## Serve a camera to try things out: CLIP=path, or a b
 test: $(VENV)/.installed system kafka kubernetes-tools lint ## Install what tests need (Kafka, Redis, …) and run all of them
 	@failed=0; \
 	$(PYTEST) -n $(TEST_WORKERS) -m 'not quiet' -p no:schemathesis --cov --cov-report= tests/unit tests/contract || failed=1; \
+	echo "Branch coverage of the product by tests/unit and tests/contract: $$($(BIN)/coverage report --format=total)%"; \
 	$(PYTEST) -n $(TEST_WORKERS) -m 'not quiet' tests/integration tests/e2e tests/clusters tests/chaos || failed=1; \
 	$(PYTEST) -m quiet || failed=1; \
 	exit $$failed
