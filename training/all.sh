@@ -16,6 +16,10 @@ train() { # a configuration's name
 soft() { # a run's name, a file's name
   [[ -f $runs/$2 ]] || "$python" -m training.soft_labels --model "$runs/$1" --data "$data" --out "$runs/$2"
 }
+export_model() { # a run's name, which is the model's
+  "$python" -m training.export --run "$runs/$1" --data "$data" --votes "$runs/votes.csv" --views mirror \
+    ${clips:+--clips "$clips"} --name "$1" --out "$out/$1"
+}
 
 # fer-1: from random weights, by the labels alone.
 train shipped
@@ -29,5 +33,11 @@ train shipped-3
 # fer-2-small: from there, by people's votes and the labels.
 train fer-2-small-1
 train fer-2-small
-"$python" -m training.export --run "$runs/fer-2-small" --data "$data" --votes "$runs/votes.csv" --views mirror \
-  ${clips:+--clips "$clips"} --name fer-2-small --out "$out/fer-2-small"
+export_model fer-2-small
+
+# fer-2: a larger network, which begins as fer-2-small.
+[[ -f $runs/fer-2-start/result.json ]] ||
+  "$python" -m training.widen --run "$runs/fer-2-small" --kind large --data "$data" --out "$runs/fer-2-start"
+soft fer-2-small soft-fer-2-small.npz
+train fer-2
+export_model fer-2
