@@ -4,26 +4,38 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+# Extras stay in the locks, and one version serves all Pythons where there is one: docs/decisions/0007-locks.md.
+UV_VERSION := 0.13.9
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--no-strip-extras --fork-strategy fewest
 LOCK_PART = $(COMPILE) --constraint requirements.lock
 # What every distributed worker needs. Each part is locked to the versions that the tests run with.
 WORKER = --extra kafka --extra redis --extra tracing
 
+# Tests wait more than they reckon, so there are more workers than cores; a file's tests stay together, for they share fixtures.
+TEST_WORKERS ?= 3
+PYTEST = MOODLINE_TEST_KAFKA_LIBS=$(CURDIR)/.local/kafka/libs $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
+
+# Installers of the past, which tests hold every lock against.
+OLD_PIPS := $(wildcard tests/old-pips/*.lock)
+
 .DEFAULT_GOAL := help
-.PHONY: help install demo camera test lint test-unit system kafka kubernetes-tools services services-stop chaos bench lock clean train
+.PHONY: help install demo camera test lint test-unit system kafka kubernetes-tools services services-stop chaos chaos-kafka test-clusters test-pythons bench lock dist train clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
 
-$(VENV)/.installed: requirements.lock pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+$(VENV)/.installed: requirements.lock requirements-installer.lock $(OLD_PIPS) pyproject.toml
+	deploy/local/virtual-environment.sh "$(PYTHON)" $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --no-index -e .
+	for lock in $(OLD_PIPS); do $(BIN)/python -m pip install --quiet --no-deps --upgrade --require-hashes \
+		--target $(VENV)/old-pips/$$(basename $$lock .lock) -r $$lock || exit; done
 	touch $@
 
 # What the service needs to run in one process: no TensorFlow, no test tools.
-$(VENV)/.embedded: requirements-embedded.lock pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+$(VENV)/.embedded: requirements-embedded.lock requirements-installer.lock pyproject.toml
+	deploy/local/virtual-environment.sh "$(PYTHON)" $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-embedded.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --no-index -e .
 	touch $@
@@ -37,10 +49,17 @@ camera: $(VENV)/.embedded ## Serve a camera to try things out: CLIP=path, or a b
 	$(BIN)/moodline camera $(CLIP)
 
 test: $(VENV)/.installed system kafka kubernetes-tools lint ## Install what tests need (Kafka, Redis, …) and run all of them
-	MOODLINE_TEST_KAFKA_LIBS=$(CURDIR)/.local/kafka/libs $(BIN)/python -m pytest
+	@failed=0; \
+	$(PYTEST) -n $(TEST_WORKERS) -m 'not quiet' -p no:schemathesis --cov --cov-report= tests/unit tests/contract || failed=1; \
+	$(PYTEST) -n $(TEST_WORKERS) -m 'not quiet' tests/integration tests/e2e tests/clusters tests/chaos || failed=1; \
+	$(PYTEST) -m quiet || failed=1; \
+	exit $$failed
+
+test-pythons: $(VENV)/.installed ## Run the embedded service on every supported Python that is found
+	MOODLINE_TEST_PYTHONS=all $(BIN)/python -m pytest tests/e2e/test_pythons.py
 
 test-unit: $(VENV)/.installed ## Run the tests that need no server, in seconds
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest -n logical --dist loadfile -p no:schemathesis tests/unit
 
 lint: $(VENV)/.installed ## Check style, types and import rules
 	$(BIN)/ruff check .
@@ -68,9 +87,16 @@ services-stop: ## Stop them
 chaos: $(VENV)/.installed system kafka ## Kill, pause and restart everything for a long time and compare timelines
 	MOODLINE_TEST_KAFKA_LIBS=$(CURDIR)/.local/kafka/libs MOODLINE_TEST_CHAOS=long $(BIN)/python -m pytest tests/chaos -v -s
 
+chaos-kafka: $(VENV)/.installed ## Answer Kafka requests with errors at random: SEED=1 MINUTES=60
+	MOODLINE_TEST_CHAOS_SEED=$(or $(SEED),1) MOODLINE_TEST_CHAOS_MINUTES=$(or $(MINUTES),60) $(BIN)/python -m pytest tests/chaos/test_kafka_faults.py -v -s
+
+test-clusters: $(VENV)/.installed system kafka ## Let brokers and Redis nodes die for long, and compare timelines
+	MOODLINE_TEST_KAFKA_LIBS=$(CURDIR)/.local/kafka/libs MOODLINE_TEST_CLUSTERS=long $(BIN)/python -m pytest tests/clusters -v -s
+
 bench: $(VENV)/.installed system kafka ## Measure the pipeline against a hand-written loop
 	$(BIN)/python -m bench.pipeline
 	$(BIN)/python -m bench.store
+	$(BIN)/python -m bench.registry
 	$(BIN)/python -m bench.cameras
 	$(BIN)/python -m bench.api
 	$(BIN)/python -m bench.scaling
@@ -80,8 +106,9 @@ train: ## Train the shipped classifier from nothing: DATA=fer2013 VOTES=ferplus-
 	PYTHON=$(BIN)/python training/all.sh $(DATA) $(VOTES) $(CLIPS)
 
 lock: ## Resolve the dependencies again and pin them with their hashes
-	$(BIN)/python -m pip install --quiet uv
-	$(COMPILE) --extra dev pyproject.toml -o requirements.lock
+	$(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
+	echo 'setuptools>=77' | $(COMPILE) --extra dev pyproject.toml - -o requirements.lock
+	echo 'pip' | $(COMPILE) - -o requirements-installer.lock
 	echo 'setuptools>=77' | $(LOCK_PART) --extra embedded pyproject.toml - -o requirements-embedded.lock
 	$(LOCK_PART) $(WORKER) pyproject.toml -o deploy/requirements/aggregator.lock
 	$(LOCK_PART) $(WORKER) --extra pictures pyproject.toml -o deploy/requirements/pictures.lock
@@ -93,6 +120,9 @@ lock: ## Resolve the dependencies again and pin them with their hashes
 	echo 'setuptools>=77' | $(LOCK_PART) - -o deploy/requirements/build.lock
 	echo 'tensorflow[and-cuda]>=2.20' | $(LOCK_PART) $(WORKER) --extra classifier pyproject.toml - -o deploy/requirements/classifier-gpu.lock
 
+dist: $(VENV)/.installed ## Build the source distribution and the wheel into dist/
+	$(BIN)/python -m build --no-isolation --outdir dist .
+
 clean: ## Remove the virtual environment, caches and local servers' data
 	-deploy/local/services.sh stop
-	rm -rf $(VENV) .local out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .local out dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

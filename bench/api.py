@@ -31,12 +31,12 @@ from pathlib import Path
 import httpx
 import psutil
 
-from shared.bus.base import Position
-from shared.messages import Lane
-from shared.store import ApplyResult, Cell, Mark, Retention, Store, TimelineUpdate, open_store
-from shared.streams import StreamSpec
-from shared.timeline.bucket import LEVELS_S, SECOND_US, Bucket, merge_all, pack
-from shared.timeline.models import MODELS_LEVEL_S, MODELS_SERIES, note_model, pack_models
+from moodline.shared.bus.base import Position
+from moodline.shared.messages import StreamClass
+from moodline.shared.store import ApplyResult, BucketValue, HighWaterMark, Retention, Store, TimelineUpdate, open_store
+from moodline.shared.streams import StreamSpec
+from moodline.shared.timeline.bucket import LEVELS_S, SECOND_US, Bucket, merge_all, pack
+from moodline.shared.timeline.models import MODELS_LEVEL_S, MODELS_SERIES, pack_models, record_model
 from tests.support.servers import RedisServer, die_with_parent, free_port
 from tests.support.service import MOODLINE
 
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=50.0, help="requests per second")
     parser.add_argument("--listeners", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=20.0, help="how long each measurement runs")
-    parser.add_argument("--processes", type=int, default=1, help="API processes; requests and listeners are dealt out to them")
+    parser.add_argument("--processes", type=int, default=1, help="API processes; requests and listeners are assigned to them")
     options = parser.parse_args()
     names = [f"stream-{number:03}" for number in range(options.streams)]
     load = ", ".join(f"{part:.2f}" for part in os.getloadavg())
@@ -119,38 +119,38 @@ class Writer:
 
     store: Store
     stream_id: str
-    mark: Mark
+    mark: HighWaterMark
     second: int
     rng: random.Random
     written_s: dict[int, float] = field(default_factory=dict)
 
     def next_update(self) -> TimelineUpdate:
         self.second += 1
-        cells = [Cell("", level_s, self.second // level_s, pack(_bucket(self.rng, 5))) for level_s in LEVELS_S]
-        before, self.mark = self.mark, Mark(self.mark.session, self.mark.seq + 5)
+        cells = [BucketValue("", level_s, self.second // level_s, pack(_bucket(self.rng, 5))) for level_s in LEVELS_S]
+        before, self.mark = self.mark, HighWaterMark(self.mark.session, self.mark.seq + 5)
         return _update(self.stream_id, before, self.mark, cells, self.second)
 
 
 def fill(store: Store, stream_id: str) -> Writer:
     """Register a camera and write its last 24 h."""
     rng = random.Random(stream_id)
-    store.add(StreamSpec(stream_id=stream_id, url="rtsp://192.0.2.1/", lane=Lane.LIVE, created_at_us=END_S * SECOND_US))
-    mark = Mark(store.claim(stream_id, END_S).session, 0)
+    store.add(StreamSpec(stream_id=stream_id, url="rtsp://192.0.2.1/", lane=StreamClass.LIVE, created_at_us=END_S * SECOND_US))
+    mark = HighWaterMark(store.claim(stream_id, END_S).session, 0)
     first = END_S - DAY_S
     tens = {second // 10: _bucket(rng, 50) for second in range(first, END_S, 10)}
-    cells = [Cell("", 10, index, pack(bucket)) for index, bucket in tens.items()]
+    cells = [BucketValue("", 10, index, pack(bucket)) for index, bucket in tens.items()]
     for level_s in LEVELS_S[2:]:
         groups: dict[int, list[Bucket]] = {}
         for index, bucket in tens.items():
             groups.setdefault(index * 10 // level_s, []).append(bucket)
-        cells += [Cell("", level_s, index, pack(merge_all(group))) for index, group in groups.items()]
-    cells += [Cell("", 1, second, pack(_bucket(rng, 5))) for second in range(END_S - 3600, END_S)]
+        cells += [BucketValue("", level_s, index, pack(merge_all(group))) for index, group in groups.items()]
+    cells += [BucketValue("", 1, second, pack(_bucket(rng, 5))) for second in range(END_S - 3600, END_S)]
     for day in range(first // DAY_S, END_S // DAY_S + 1):
-        cells.append(Cell(MODELS_SERIES, MODELS_LEVEL_S, day, pack_models(note_model(None, "fer-seed", day * DAY_S)[0])))
-    before: Mark | None = None
+        cells.append(BucketValue(MODELS_SERIES, MODELS_LEVEL_S, day, pack_models(record_model(None, "fer-seed", day * DAY_S)[0])))
+    before: HighWaterMark | None = None
     for at in range(0, len(cells), _CHUNK):
         assert store.apply([_update(stream_id, before, mark, cells[at : at + _CHUNK], END_S - 1)]) == [ApplyResult.APPLIED]
-        before, mark = mark, Mark(mark.session, mark.seq + 1)
+        before, mark = mark, HighWaterMark(mark.session, mark.seq + 1)
     assert before is not None
     return Writer(store, stream_id, before, END_S - 1, rng)
 
@@ -176,7 +176,9 @@ def _bucket(rng: random.Random, frames: int) -> Bucket:
     )
 
 
-def _update(stream_id: str, before: Mark | None, mark: Mark, cells: Sequence[Cell], second: int) -> TimelineUpdate:
+def _update(
+    stream_id: str, before: HighWaterMark | None, mark: HighWaterMark, cells: Sequence[BucketValue], second: int
+) -> TimelineUpdate:
     return TimelineUpdate(
         stream_id=stream_id,
         expected=before,

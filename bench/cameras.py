@@ -20,16 +20,16 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from services.bootstrap import Resources, build, open_resources
-from services.embedded import EmbeddedService
-from services.simulator import CameraSimulator
-from shared.bus import ConsumerSettings
-from shared.messages import Hop, Lane, decode, topic
-from shared.settings import DetectorSettings, IngestSettings, Settings
-from shared.streams import StreamSpec, StreamState
+from moodline.services.runtime.bootstrap import Resources, build, open_resources
+from moodline.services.runtime.embedded import EmbeddedService
+from moodline.services.simulator import CameraSimulator
+from moodline.shared.bus import ConsumerSettings
+from moodline.shared.messages import PipelineStep, StreamClass, decode, topic
+from moodline.shared.settings import DetectorSettings, IngestSettings, Settings
+from moodline.shared.streams import StreamSpec, StreamState
 
 START_S = 120.0
-LIVE_FRAMES = topic(Hop.FRAMES, Lane.LIVE)
+LIVE_FRAMES = topic(PipelineStep.FRAMES, StreamClass.LIVE)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def resources_in(folder: str) -> Iterator[Resources]:
 def register(resources: Resources, urls: list[str], sample_fps: str) -> list[str]:
     ids = [f"cam{number}" for number in range(len(urls))]
     for stream_id, url in zip(ids, urls, strict=True):
-        resources.store.add(StreamSpec(stream_id=stream_id, url=url, lane=Lane.LIVE, sample_fps=sample_fps))
+        resources.store.add(StreamSpec(stream_id=stream_id, url=url, lane=StreamClass.LIVE, sample_fps=sample_fps))
     return ids
 
 

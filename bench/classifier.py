@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 from packaging.requirements import Requirement
 
-from services.classifier.artefact import Artefact, load_artefact
-from services.classifier.factory import model_folder
+from moodline.services.classifier.artefact import Artefact, load_artefact
+from moodline.services.classifier.factory import model_folder
 
 BATCHES = (1, 8, 32, 64)
 SPEED_CROPS = 256
@@ -66,7 +66,7 @@ def main() -> None:
 def load_crops(data: Path | None) -> dict[str, np.ndarray]:
     """Return `images`, `labels` (empty where there are none) and `calibration`."""
     if data is not None:
-        from training.data import load_data
+        from moodline.training.data import load_data
 
         dataset = load_data(data)
         validation, train = dataset.part("validation"), dataset.part("train")
@@ -153,11 +153,11 @@ def rss_mib() -> float:
 def open_engine(engine: str, artefact: Artefact, batch: int, threads: int, calibration: np.ndarray) -> Predict:
     kind, precision = engine.split()
     if kind == "tensorflow":
-        from services.classifier.keras_model import KerasModel
+        from moodline.services.classifier.keras_model import KerasModel
 
         return KerasModel(artefact, batch, threads).predict
     if kind == "openvino" and precision != "int8":
-        from services.classifier.openvino_model import OpenVinoModel
+        from moodline.services.classifier.openvino_model import OpenVinoModel
 
         return OpenVinoModel(artefact, batch, threads, precision).predict
     model = to_onnx(artefact, batch)
@@ -188,7 +188,7 @@ def open_onnxruntime(model: bytes, threads: int) -> Predict:
 
 
 def open_openvino(model: bytes, threads: int) -> Predict:
-    from shared.openvino_runtime import open_core
+    from moodline.shared.openvino_runtime import open_core
 
     core = open_core()
     options = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}
@@ -197,7 +197,7 @@ def open_openvino(model: bytes, threads: int) -> Predict:
 
 
 def to_onnx(artefact: Artefact, batch: int) -> bytes:
-    """Return a plain stack of convolutions, as `training.export` writes them, as an ONNX model."""
+    """Return a plain stack of convolutions, as `moodline.training.export` writes them, as an ONNX model."""
     from onnx import TensorProto, helper, numpy_helper
 
     nodes: list[Any] = []

@@ -24,8 +24,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from services.ingest.source import open_source
-from shared.settings import IngestSettings
+from moodline.services.ingest.file.open import open_source
+from moodline.shared.settings import IngestSettings
 
 ONE = 1 << 16
 Frames = Iterator[tuple[Fraction | float, Callable[[], np.ndarray]]]

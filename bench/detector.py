@@ -4,13 +4,13 @@
         [--clips FOLDER] [--crowds PHOTOS.tar --labels LABELS.jsonl] [--classifier fer-1] [--out FOLDER]
 
 Labelled photos have people's boxes. Clips and crowds have a stand-in for them: on clips what YuNet finds at 640 px in a frame
-and in its mirror image alike; in crowds what `training.detector.labels` wrote, on the photos that training held out, enlarged to
-640 px. Both favour YuNet. What is smaller than the smallest labelled faces counts neither way where labels have a least size,
-for nobody said which of those there are. Recall is given at each detector's own threshold and at the one where its precision is
-just 0.93 (in brackets: what it is there). Time is CPU time, one thread each, detectors taking turns on the same pictures. With
---classifier: how often the crops of two detectors get the same answer. With --out: the table, a plot, and sheets of detections
-on every clip: own green, YuNet blue, Haar red. What concerns single clips is as Moodline runs: at 480 px, faces from 16 px.
-"""
+and in its mirror image alike; in crowds what `moodline.training.detector.labels` wrote, on the photos that training held out,
+enlarged to 640 px. Both favour YuNet. What is smaller than the smallest labelled faces counts neither way where labels have a
+least size, for nobody said which of those there are. Recall is given at each detector's own threshold and at the one where its
+precision is just 0.93 (in brackets: what it is there). Time is CPU time, one thread each, detectors taking turns on the same
+pictures. With --classifier: how often the crops of two detectors get the same answer. With --out: the table, a plot, and
+sheets of detections on every clip: own green, YuNet blue, Haar red. What concerns single clips is as Moodline runs: at 480 px,
+faces from 16 px."""
 
 import argparse
 import itertools
@@ -25,16 +25,16 @@ import av
 import cv2
 import numpy as np
 
-from services.classifier.model import Model
-from services.detector.base import FaceDetector
-from services.detector.crop import cut_faces
-from services.detector.factory import HAAR, YUNET_THRESHOLD, open_detector
-from services.detector.own import load_manifest
-from shared.settings import DetectorSettings
-from training.detector.labels import overlap
-from training.detector.measure import Matches, Picture, longer_side, match, point_at, point_at_precision
-from training.detector.photos import CROWDS, Rules, load_photos
-from training.detector.validate import LABELLED_IOU, LABELLED_SIDE_PX, LEAST_SCORE, load_labelled
+from moodline.services.classifier.model import Model
+from moodline.services.detector.base import FaceDetector
+from moodline.services.detector.crop import cut_faces
+from moodline.services.detector.factory import HAAR, YUNET_THRESHOLD, open_detector
+from moodline.services.detector.own import load_manifest
+from moodline.shared.settings import DetectorSettings
+from moodline.training.detector.labels import overlap
+from moodline.training.detector.measure import Matches, Picture, longer_side, match, point_at, point_at_precision
+from moodline.training.detector.photos import CROWDS, Rules, load_photos
+from moodline.training.detector.validate import LABELLED_IOU, LABELLED_SIDE_PX, LEAST_SCORE, load_labelled
 
 SIZES_PX = (0, 16, 32, 64, 128, 100_000)
 SERVED = DetectorSettings()
@@ -254,8 +254,8 @@ def agreement(clips: dict[Path, list[np.ndarray]], options: argparse.Namespace) 
 
     How much of it is the detector's and how much the classifier's shows YuNet beside itself on pictures a tenth smaller.
     """
-    from services.classifier.factory import open_model
-    from shared.settings import ClassifierSettings
+    from moodline.services.classifier.factory import open_model
+    from moodline.shared.settings import ClassifierSettings
 
     classifier = open_model(ClassifierSettings(model=options.classifier, threads=1))
     lines = []

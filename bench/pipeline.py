@@ -29,13 +29,13 @@ from pathlib import Path
 import av
 import numpy as np
 
-from services.classifier.factory import open_model
-from services.detector.crop import cut_square, square_around
-from services.detector.factory import open_detector
-from services.embedded import EmbeddedService
-from services.ingest.source import open_source
-from shared.settings import BusSettings, IngestSettings, Settings, StoreSettings, load_settings
-from shared.streams import StreamSpec
+from moodline.services.classifier.factory import open_model
+from moodline.services.detector.crop import cut_square, square_around
+from moodline.services.detector.factory import open_detector
+from moodline.services.ingest.file.open import open_source
+from moodline.services.runtime.embedded import EmbeddedService
+from moodline.shared.settings import BusSettings, IngestSettings, Settings, StoreSettings, load_settings
+from moodline.shared.streams import StreamSpec
 from tests.support.cluster import Cluster
 from tests.support.servers import KafkaServer, RedisServer
 

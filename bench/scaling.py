@@ -27,18 +27,18 @@ from typing import Any
 import numpy as np
 
 from bench.pipeline import cpu_of_s
-from services.bootstrap import build, open_resources
-from services.classifier.model import Crops, Probabilities
-from services.processes import stop_on_signal
-from shared.bus import ConsumerSettings, open_bus
-from shared.messages import End, Face, Faces, Hop, Lane, encode, topic
-from shared.settings import load_settings
-from shared.streams import StreamSpec
+from moodline.services.classifier.model import Crops, Probabilities
+from moodline.services.runtime.bootstrap import build, open_resources
+from moodline.services.runtime.processes import stop_on_signal
+from moodline.shared.bus import ConsumerSettings, open_bus
+from moodline.shared.messages import End, Face, Faces, PipelineStep, StreamClass, encode, topic
+from moodline.shared.settings import load_settings
+from moodline.shared.streams import StreamSpec
 from tests.support.cluster import Cluster
 from tests.support.servers import KafkaServer, RedisServer, die_with_parent
 
-FACES = topic(Hop.FACES, Lane.FILE)
-EMOTIONS = topic(Hop.EMOTIONS, Lane.FILE)
+FACES = topic(PipelineStep.FACES, StreamClass.FILE)
+EMOTIONS = topic(PipelineStep.EMOTIONS, StreamClass.FILE)
 STREAMS, PARTITIONS, FACES_PER_FRAME, BATCH_MESSAGES = 128, 16, 2, 64
 START_US, FRAME_US = 1_750_000_000_000_000, 40_000
 SCALE_OUT_AT = 0.25
@@ -64,7 +64,7 @@ class WaitingModel:
 
 def run_worker(wait_s: float) -> None:
     """Be one classifier worker: load, say so, wait for the word on standard input, work until SIGTERM."""
-    from services.classifier import factory
+    from moodline.services.classifier import factory
 
     settings = load_settings()
     model = WaitingModel(wait_s) if wait_s else factory.open_model(settings.classifier, settings.classifier.model)
@@ -138,9 +138,9 @@ def fill(cluster: Cluster, messages: int) -> int:
                 "captured_at_us": at_us,
             }
             if seq == frames:
-                message: Faces | End = End(**head, lane=Lane.FILE)
+                message: Faces | End = End(**head, lane=StreamClass.FILE)
             else:
-                message = Faces(**head, lane=Lane.FILE, width=640, height=360, faces=faces[(seq + number) % len(faces)])
+                message = Faces(**head, lane=StreamClass.FILE, width=640, height=360, faces=faces[(seq + number) % len(faces)])
             producer.send(FACES, stream_id.encode(), encode(message))
             sent += 1
     producer.flush()

@@ -11,7 +11,7 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 
-from shared.settings import StoreSettings
+from moodline.shared.settings import StoreSettings
 
 _LEVELS_S = (1, 10, 60, 600, 3600)
 _KB, _MB, _GB = 1e3, 1e6, 1e9

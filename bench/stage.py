@@ -17,10 +17,10 @@ import cv2
 import numpy as np
 
 from bench.detector import sampled
-from services.detector.crop import cut_faces
-from services.detector.factory import open_detector
-from services.detector.image import decode_jpeg
-from shared.settings import DetectorSettings
+from moodline.services.detector.crop import cut_faces
+from moodline.services.detector.factory import open_detector
+from moodline.services.detector.image import decode_jpeg
+from moodline.shared.settings import DetectorSettings
 
 SIDES_PX = (640, 1280)
 QUALITY = 90

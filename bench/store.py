@@ -15,9 +15,9 @@ from pathlib import Path
 
 import redis
 
-from shared.bus.base import Position
-from shared.store import ApplyResult, Cell, Mark, Retention, Store, TimelineUpdate, open_store
-from shared.streams import StreamSpec
+from moodline.shared.bus.base import Position
+from moodline.shared.store import ApplyResult, BucketValue, HighWaterMark, Retention, Store, TimelineUpdate, open_store
+from moodline.shared.streams import StreamSpec
 from tests.support.servers import RedisServer
 
 LEVELS_S = (1, 10, 60, 600, 3600)
@@ -67,7 +67,7 @@ def measure(name: str, store: Store, seconds: float) -> None:
 
 
 def writing_rate(store: Store, names: list[str], sessions: list[int], seconds: float) -> float:
-    marks: list[Mark | None] = [progress.mark if progress else None for progress in store.load(names)]
+    marks: list[HighWaterMark | None] = [progress.mark if progress else None for progress in store.load(names)]
     batches = updates(names, sessions, marks)
     done, spent_s = 0, 0.0
     while spent_s < seconds:
@@ -80,22 +80,22 @@ def writing_rate(store: Store, names: list[str], sessions: list[int], seconds: f
     return done / spent_s
 
 
-def updates(names: list[str], sessions: list[int], marks: list[Mark | None]) -> Iterator[list[TimelineUpdate]]:
+def updates(names: list[str], sessions: list[int], marks: list[HighWaterMark | None]) -> Iterator[list[TimelineUpdate]]:
     """Yield one frame of every stream at a time, five a second, a new face every 30 s."""
     rng = random.Random(7)
     frame = 0 if marks[0] is None else marks[0].seq + 1
     while True:
         second = START_S + frame // 5
         track = frame // 150
-        cells = [Cell("", level_s, second // level_s, value(rng)) for level_s in LEVELS_S]
-        cells += [Cell(f"track/{track}", 1, second, value(rng)), Cell("tracks", 0, track, value(rng))]
-        after = [Mark(session, frame) for session in sessions]
+        cells = [BucketValue("", level_s, second // level_s, value(rng)) for level_s in LEVELS_S]
+        cells += [BucketValue(f"track/{track}", 1, second, value(rng)), BucketValue("tracks", 0, track, value(rng))]
+        after = [HighWaterMark(session, frame) for session in sessions]
         yield [update(stream_id, before, mark, tuple(cells)) for stream_id, before, mark in zip(names, marks, after, strict=True)]
         marks = list(after)
         frame += 1
 
 
-def update(stream_id: str, before: Mark | None, mark: Mark, cells: tuple[Cell, ...]) -> TimelineUpdate:
+def update(stream_id: str, before: HighWaterMark | None, mark: HighWaterMark, cells: tuple[BucketValue, ...]) -> TimelineUpdate:
     position = Position("moodline.emotions.file.v1", 3, mark.seq)
     return TimelineUpdate(
         stream_id=stream_id,
@@ -119,8 +119,8 @@ def fill_day(store: Store, names: list[str], sessions: list[int]) -> None:
     for stream_id, session, progress in zip(names, sessions, store.load(names), strict=True):
         assert progress is not None
         assert progress.mark is not None
-        cells = tuple(Cell("", 60, first + minute, value(rng)) for minute in range(DAY_MINUTES))
-        store.apply([update(stream_id, progress.mark, Mark(session, progress.mark.seq + 1), cells)])
+        cells = tuple(BucketValue("", 60, first + minute, value(rng)) for minute in range(DAY_MINUTES))
+        store.apply([update(stream_id, progress.mark, HighWaterMark(session, progress.mark.seq + 1), cells)])
 
 
 def bytes_per_bucket(url: str, admin: "redis.Redis", low: int, high: int) -> float:
@@ -130,13 +130,13 @@ def bytes_per_bucket(url: str, admin: "redis.Redis", low: int, high: int) -> flo
     store.add(StreamSpec(stream_id="memory", url="synthetic://bench"))
     session = store.claim("memory", START_S).session
     used: Callable[[], int] = lambda: int(admin.info("memory")["used_memory"])  # type: ignore[index,arg-type,unused-ignore]  # noqa: E731
-    before: Mark | None = Mark(session, 0)
-    store.apply([update("memory", None, Mark(session, 0), (Cell("", 1, START_S - 60, b""),))])
+    before: HighWaterMark | None = HighWaterMark(session, 0)
+    store.apply([update("memory", None, HighWaterMark(session, 0), (BucketValue("", 1, START_S - 60, b""),))])
     seconds = 7200
     used_before = used()
     for second in range(seconds):
-        mark = Mark(session, second + 1)
-        store.apply([update("memory", before, mark, (Cell("", 1, START_S + second, value(rng, low, high)),))])
+        mark = HighWaterMark(session, second + 1)
+        store.apply([update("memory", before, mark, (BucketValue("", 1, START_S + second, value(rng, low, high)),))])
         before = mark
     grown = used() - used_before
     store.remove("memory")

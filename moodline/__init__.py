@@ -9,112 +9,32 @@
 `Client` has a method for everything that the HTTP API can do; answers are the frozen structs of `moodline.answers`.
 """
 
-from moodline._alerts import RuleOptions
-from moodline._events import AlertEvent, Event, Events, Face, FacesEvent, Hello, PointEvent, RemovedEvent, StateEvent
-from moodline._streams import StreamChanges, StreamOptions
-from moodline.answers import (
-    Alert,
-    Caller,
-    Change,
-    Comparison,
-    Delivery,
-    DryRun,
-    Firing,
-    Key,
-    Model,
-    Models,
-    NewKey,
-    Point,
-    Progress,
-    Pushed,
-    PushTotals,
-    Ready,
-    Rule,
-    Series,
-    Statistics,
-    Status,
-    Stream,
-    Summary,
-    Timeline,
-    Track,
-    TrackPoint,
-    TrackTimeline,
-    Upload,
-    Video,
-)
-from moodline.client import Client
-from moodline.errors import (
-    AccessError,
-    ApiError,
-    BadAnswerError,
-    BusyError,
-    ClientError,
-    ConflictError,
-    InvalidRequestError,
-    MoodlineError,
-    NoAnswerError,
-    NotFoundError,
-    NotInTimeError,
-    ServiceError,
-    UnreachableError,
-)
-from shared.errors import InvalidStreamError, SourceError
+import sys as _sys
 
-__all__ = [
-    "AccessError",
-    "Alert",
-    "AlertEvent",
-    "ApiError",
-    "BadAnswerError",
-    "BusyError",
-    "Caller",
-    "Change",
-    "Client",
-    "ClientError",
-    "Comparison",
-    "ConflictError",
-    "Delivery",
-    "DryRun",
-    "Event",
-    "Events",
-    "Face",
-    "FacesEvent",
-    "Firing",
-    "Hello",
-    "InvalidRequestError",
-    "InvalidStreamError",
-    "Key",
-    "Model",
-    "Models",
-    "MoodlineError",
-    "NewKey",
-    "NoAnswerError",
-    "NotFoundError",
-    "NotInTimeError",
-    "Point",
-    "PointEvent",
-    "Progress",
-    "PushTotals",
-    "Pushed",
-    "Ready",
-    "RemovedEvent",
-    "Rule",
-    "RuleOptions",
-    "Series",
-    "ServiceError",
-    "SourceError",
-    "StateEvent",
-    "Statistics",
-    "Status",
-    "Stream",
-    "StreamChanges",
-    "StreamOptions",
-    "Summary",
-    "Timeline",
-    "Track",
-    "TrackPoint",
-    "TrackTimeline",
-    "UnreachableError",
-    "Upload",
-    "Video",
-]
+if not (3, 11) <= _sys.version_info[:2] <= (3, 14):  # before anything that other versions do not understand
+    raise SystemExit("Moodline needs Python 3.11 to 3.14, and this is %d.%d" % _sys.version_info[:2])  # noqa: UP031
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.2.0"
+
+if TYPE_CHECKING:
+    from moodline.client import *  # noqa: F403
+
+
+def __getattr__(name: str) -> Any:
+    """Load the client when one of its names is first used, so that a worker's `import moodline.…` does not load it."""
+    if name == "__all__":
+        return [*import_module("moodline.client").__all__, "__version__"]
+    if name.startswith("_"):
+        raise AttributeError(f"module 'moodline' has no attribute {name!r}")
+    client = import_module("moodline.client")
+    if name not in client.__all__:
+        raise AttributeError(f"module 'moodline' has no attribute {name!r}")
+    return getattr(client, name)
+
+
+def __dir__() -> list[str]:
+    client = import_module("moodline.client")
+    return sorted({*globals(), *client.__all__})

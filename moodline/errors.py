@@ -1,4 +1,4 @@
-"""What can go wrong when a Moodline is asked.
+"""Errors that a request to the API can raise.
 
 Every exception is a `MoodlineError`. Messages say what was wrong and what to do; none holds a key or a password.
 """
@@ -6,7 +6,7 @@ Every exception is a `MoodlineError`. Messages say what was wrong and what to do
 from collections.abc import Mapping
 from typing import Final
 
-from shared.errors import MoodlineError
+from moodline.shared.errors import MoodlineError
 
 __all__ = [
     "AccessError",
@@ -33,7 +33,7 @@ class ClientError(MoodlineError):
 
 
 class NotInTimeError(ClientError):
-    """What was waited for has not come to pass within the time allowed."""
+    """The awaited state was not reached within the time allowed."""
 
     code = "not_in_time"
 
@@ -102,7 +102,7 @@ class NoAnswerError(UnreachableError):
 
 
 class BadAnswerError(ApiError):
-    """What answers there is no Moodline that this client understands."""
+    """The answer does not come from a Moodline that this client understands."""
 
 
 _CLASSES: Final[Mapping[int, type[ApiError]]] = {

@@ -1,1 +1,1 @@
-"""What every Moodline worker agrees on: messages, seams, settings, metrics and errors."""
+"""The common base of all workers: messages, interfaces, settings, metrics and errors."""

@@ -1,8 +1,8 @@
-"""Where a camera is and how to log in: the one place that holds a camera's credentials in the clear, only in memory."""
+"""Address and credentials of a camera. The only place that holds credentials in clear text, in memory only."""
 
 from dataclasses import dataclass, field
 
-from shared.streams import Transport
+from moodline.shared.streams import Transport
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from shared.camera import CameraAddress
-from shared.errors import InvalidStreamError
-from shared.streams import LIVE_SCHEMES, StreamSpec
+from moodline.shared.camera import CameraAddress
+from moodline.shared.errors import InvalidStreamError
+from moodline.shared.streams import LIVE_SCHEMES, StreamSpec
 
 URL_LIMIT: Final = 2048
 MASK: Final = "***"
@@ -77,7 +77,7 @@ _WIRE_SAFE: Final = "!#$%&'()*+,/:;=?@[]^_`{|}~"
 
 
 class CameraSecret(msgspec.Struct, frozen=True):
-    """What is secret of a camera's URL; its `repr` shows nothing.
+    """The secret parts of a camera's URL; its `repr` shows nothing.
 
     Attributes:
         username, password: Decoded; None where there is none. A user name alone may be a token.
@@ -96,7 +96,7 @@ class CameraSecret(msgspec.Struct, frozen=True):
 
     @property
     def has_credentials(self) -> bool:
-        """Whether there is a user or a password."""
+        """Return whether there is a user or a password."""
         return self.username is not None or self.password is not None
 
 

@@ -53,8 +53,18 @@ class BusFullError(BusError):
     code = "bus_full"
 
 
+class NotDeliveredYetError(BusUnavailableError):
+    """Messages are still on their way: the bus is away or slow, and its client goes on trying. `topics` names where to."""
+
+    code = "not_delivered_yet"
+
+    def __init__(self, message: str, topics: frozenset[str] = frozenset()) -> None:
+        super().__init__(message)
+        self.topics = topics
+
+
 class DeliveryError(BusError):
-    """Messages were not acknowledged. `topics` names where, so that a worker can tell file streams from live ones."""
+    """Messages were lost. `topics` names where, so that a worker can tell file streams from live ones."""
 
     code = "delivery"
 
@@ -100,7 +110,7 @@ class RevisionConflictError(StoreError):
 
 
 class StreamStartedError(StoreError):
-    """What decides the content of a timeline cannot change any more: frames are in it, or on their way."""
+    """The options that decide the content of a timeline cannot change any more: frames are in it, or on their way."""
 
     code = "stream_started"
 
@@ -220,7 +230,7 @@ class WebhookError(MoodlineError):
 
 
 class SourceError(MoodlineError):
-    """A source cannot be opened or read; `reason` is one of `shared.streams.FailureReason`."""
+    """A source cannot be opened or read; `reason` is one of `moodline.shared.streams.FailureReason`."""
 
     code = "source"
 
@@ -257,6 +267,12 @@ class DataError(MoodlineError):
     """A data set cannot be used: a folder, column or class is missing or unknown, or a label or pixel cannot be read."""
 
     code = "data"
+
+
+class DefectError(MoodlineError):
+    """Something happened that nobody foresaw: a defect of Moodline or of a library. The message names type and place only."""
+
+    code = "defect"
 
 
 class OutputError(MoodlineError):

@@ -1,4 +1,4 @@
-"""Logs: one line per event on standard error, as text or JSON. Events and fields are those of `shared.log_events`.
+"""Logs: one line per event on standard error, as text or JSON. Events and fields are those of `moodline.shared.log_events`.
 
 A thread that works on one stream binds its id, and the session once it has one: every line that it writes then carries both.
 What looks like a secret is masked on its way out, wherever it comes from. That is the second lock, not the first: no event is
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final, Literal
 
-from shared.log_events import EVENTS, FOREIGN
+from moodline.shared.log_events import EVENTS, FOREIGN
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _OWN: Final = "moodline"

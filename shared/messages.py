@@ -13,20 +13,20 @@ from typing import Final
 
 import msgspec
 
-from shared.emotions import CROP_SIDE_PX, EMOTIONS
-from shared.errors import MessageError
+from moodline.shared.emotions import CROP_SIDE_PX, EMOTIONS
+from moodline.shared.errors import MessageError
 
 SCHEMA_VERSION: Final = 1
 
 
-class Lane(StrEnum):
+class StreamClass(StrEnum):
     """Files and live cameras travel on separate topics: retention differs, and a backlog of files must not age a camera."""
 
     FILE = "file"
     LIVE = "live"
 
 
-class Hop(StrEnum):
+class PipelineStep(StrEnum):
     """The three hops of a frame between workers; each has one topic per lane."""
 
     FRAMES = "frames"
@@ -35,7 +35,7 @@ class Hop(StrEnum):
 
 
 class SkipReason(StrEnum):
-    """Why a sampled frame carries no result. Order is fixed: timelines store counts by position, so append only."""
+    """The reasons for which a sampled frame has no result. Timelines store counts by position: append only."""
 
     EXPIRED = "expired"
     OVERLOADED = "overloaded"
@@ -49,28 +49,28 @@ STREAMS_TOPIC: Final = f"{TOPIC_PREFIX}.streams.v1"
 DLQ_TOPIC: Final = f"{TOPIC_PREFIX}.dlq.v1"
 
 
-def topic(hop: Hop, lane: Lane) -> str:
+def topic(hop: PipelineStep, lane: StreamClass) -> str:
     """Return the topic of one hop and lane, e.g. `moodline.frames.file.v1`."""
     return f"{TOPIC_PREFIX}.{hop}.{lane}.v1"
 
 
 ALL_TOPICS: Final[tuple[str, ...]] = (
-    *(topic(hop, lane) for hop in Hop for lane in Lane),
+    *(topic(hop, lane) for hop in PipelineStep for lane in StreamClass),
     STREAMS_TOPIC,
     DLQ_TOPIC,
 )
 
 
-def lane_of(topic_name: str) -> Lane | None:
+def lane_of(topic_name: str) -> StreamClass | None:
     """Return the lane of a hop's topic, or None for the other topics."""
-    for lane in Lane:
+    for lane in StreamClass:
         if topic_name.endswith(f".{lane}.v1"):
             return lane
     return None
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """What every message of a stream carries.
+    """The fields that every message of a stream has.
 
     Attributes:
         v: Schema version.
@@ -90,7 +90,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
     event_time_us: int
     captured_at_us: int
-    lane: Lane
+    lane: StreamClass
 
 
 class Frame(Header, frozen=True, kw_only=True, tag_field="kind", tag="frame"):

@@ -1,6 +1,6 @@
 """Every metric of Moodline, named once, with its meaning. `docs/metrics.md` is checked against this module.
 
-No metric has a user or a URL as a label, and those with a stream are for a limited number of streams (`shared.stream_metrics`): the
+No metric has a user or a URL as a label, and those with a stream are for a limited number of streams (`moodline.shared.stream_metrics`): the
 number of series stays bounded however many streams there are.
 """
 
@@ -8,9 +8,9 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from shared.emotions import EMOTIONS
-from shared.messages import Lane, SkipReason
-from shared.stream_metrics import StreamMetrics
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.messages import SkipReason, StreamClass
+from moodline.shared.stream_metrics import StreamMetrics
 
 DEAD_LETTER_REASONS: Final = ("malformed", "version", "invalid", "stage_error")
 
@@ -25,7 +25,7 @@ class Metrics:
         stream_limit: Most streams that have series of their own.
     """
 
-    def __init__(self, stream_limit: int = 100) -> None:  # a list, not a procedure
+    def __init__(self, stream_limit: int = 100) -> None:  # noqa: PLR0915  # a list, not a procedure
         self.registry: Final = CollectorRegistry()
         r = self.registry
         self.messages_received: Final = Counter(
@@ -133,9 +133,26 @@ class Metrics:
         self.partitions: Final = Gauge(
             "moodline_partitions", "Partitions that a worker owns, by worker and topic.", ["worker", "topic"], registry=r
         )
+        self.clock_offset_seconds: Final = Gauge(
+            "moodline_clock_offset_seconds",
+            "How far the clock of this process's host is ahead of the store's host, in s; 0 where they are the same.",
+            registry=r,
+        )
         self.bus_errors: Final = Counter(
             "moodline_bus_errors_total",
-            "Errors that the bus's client reported and tries to get over by itself, such as brokers out of reach.",
+            "Errors that the bus's client reported and tries to get over by itself, such as brokers unavailable.",
+            registry=r,
+        )
+        self.bus_reopened: Final = Counter(
+            "moodline_bus_reopened_total",
+            "Clients of the bus that were replaced because they failed or stood still, by topic, or `producer`.",
+            ["topic"],
+            registry=r,
+        )
+        self.standstill_seconds: Final = Gauge(
+            "moodline_standstill_seconds",
+            "For how long an owned partition has not moved though it holds something to read, in s, by worker, topic and partition; absent while all move.",
+            ["worker", "topic", "partition"],
             registry=r,
         )
         self.dead_letters: Final = Counter(
@@ -161,7 +178,7 @@ class Metrics:
         )
         self.retries: Final = Counter(
             "moodline_retries_total",
-            "Attempts repeated because the bus or the store was out of reach, by worker and target.",
+            "Attempts repeated because the bus or the store was unavailable, by worker and target.",
             ["worker", "target"],
             registry=r,
         )
@@ -187,6 +204,12 @@ class Metrics:
         )
         self.reader_restarts: Final = Counter(
             "moodline_reader_restarts_total", "Readers started again, by cause.", ["cause"], registry=r
+        )
+        self.reader_crashes: Final = Counter(
+            "moodline_reader_crashes_total",
+            "Readers that ended by a defect of Moodline or a library, of files (`file`) and cameras (`live`).",
+            ["lane"],
+            registry=r,
         )
         self.camera_connections: Final = Counter(
             "moodline_camera_connections_total",
@@ -240,7 +263,7 @@ class Metrics:
 
     def begin_at_zero(self, worker: str) -> None:
         """Show a worker's counters before they count: a rate needs a value before the first event."""
-        for lane in Lane:
+        for lane in StreamClass:
             self.frames.labels(worker, lane)
             for skip in SkipReason:
                 self.frames_skipped.labels(worker, lane, skip)
@@ -251,7 +274,7 @@ class Metrics:
         if worker == "aggregator":
             for result in ("applied", "stale", "gone"):
                 self.updates.labels(result)
-            for lane in Lane:
+            for lane in StreamClass:
                 for emotion in EMOTIONS:
                     self.emotions.labels(lane, emotion)
 

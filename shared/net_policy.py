@@ -1,4 +1,4 @@
-"""Which addresses cameras may have. Pure; resolving and connecting are ingest's.
+"""The policy of addresses that cameras may have. Pure; ingest resolves names and connects.
 
 What counts is the address that a name or an oddly written number resolves to, never how it is written.
 """
@@ -7,7 +7,7 @@ import ipaddress
 from dataclasses import dataclass
 from typing import Final
 
-from shared.errors import SettingsError
+from moodline.shared.errors import SettingsError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

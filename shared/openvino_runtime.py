@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from shared.errors import ModelError
+from moodline.shared.errors import ModelError
 
 log = logging.getLogger("moodline.openvino")
 

@@ -1,4 +1,4 @@
-"""What is found out about a file before it is registered: the seam between the API and what decodes files."""
+"""The result of probing a file before it is registered: the interface between the API and the decoder."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,7 @@ import msgspec
 
 
 class Probed(msgspec.Struct, frozen=True, kw_only=True):
-    """What is in a file whose first frame could be decoded.
+    """The properties of a file whose first frame could be decoded.
 
     Attributes:
         codec: FFmpeg's name of the codec.

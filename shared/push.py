@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from shared.streams import StreamSpec
+from moodline.shared.streams import StreamSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """What became of a pushed frame.
+    """The result of one pushed frame.
 
     Attributes:
         sampled: Whether it is analysed; else `sample_fps` leaves it out.

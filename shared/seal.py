@@ -10,9 +10,9 @@ from typing import Final
 import msgspec
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
-from shared.camera_url import CameraSecret
-from shared.errors import SealError
-from shared.settings import Settings
+from moodline.shared.camera_url import CameraSecret
+from moodline.shared.errors import SealError
+from moodline.shared.settings import Settings
 
 KEY_FILE: Final = "secret.key"
 _PURPOSE: Final = "moodline camera 1"
@@ -43,7 +43,7 @@ class Sealer:
     def __init__(self, keys: str | KeySource) -> None:
         self._keys: KeySource = (lambda _create: keys) if isinstance(keys, str) else keys
         self._lock = Lock()
-        # A wrong setting shows at the start; a missing one, or a file, once it is needed.
+        # A wrong setting is reported at the start. A missing key, or a key file, is reported when it is first needed.
         self._fernet = _fernet(keys) if isinstance(keys, str) and keys else None
 
     def __repr__(self) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from shared.errors import SettingsError
+from moodline.shared.errors import SettingsError
 
 _MiB = 1024 * 1024
 
@@ -19,7 +19,7 @@ class _Group(BaseModel):
 
 
 class BusSettings(_Group):
-    """Where messages travel."""
+    """Settings of the bus."""
 
     url: SecretStr = Field(SecretStr("memory://"), description="`memory://` (embedded) or `kafka://host:port[,host:port]`.")
     partitions: int = Field(
@@ -30,10 +30,12 @@ class BusSettings(_Group):
 
 
 class StoreSettings(_Group):
-    """Where streams and timelines are kept."""
+    """Settings of the store of streams and timelines."""
 
     url: SecretStr = Field(
-        SecretStr(""), description="`sqlite:///path` or `redis://host:port/0`; empty: `moodline.db` in the data directory."
+        SecretStr(""),
+        description="`sqlite:///path`, `redis://host:port/0`, `redis+sentinel://host:port,host:port/service/0`, or "
+        "`redis+cluster://host:port,host:port` (`rediss` for TLS); empty: `moodline.db` in the data directory.",
     )
     retention_1s_s: int = Field(2 * 86_400, ge=60, description="How long 1 s points are kept, in s.")
     retention_10s_s: int = Field(14 * 86_400, ge=60, description="How long 10 s points are kept, in s.")
@@ -57,6 +59,9 @@ class IngestSettings(_Group):
     stall_s: float = Field(
         30.0, gt=0, description="A file whose timeline stands still this long, with all credit used, is read again from there."
     )
+    poison_tries: int = Field(
+        3, ge=1, description="A frame of a file on which a worker failed this often is left out, as `corrupt`."
+    )
     reconcile_s: float = Field(0.5, gt=0, description="How often the registry is compared with the running readers, in s.")
     schemes: str = Field(
         "file,synthetic,rtsp,rtsps,http,https,device,push", description="Schemes that may be registered and read, with commas."
@@ -72,7 +77,9 @@ class IngestSettings(_Group):
     read_timeout_s: float = Field(5.0, gt=0, le=300, description="Longest time without a frame of a live camera, in s.")
     backoff_min_s: float = Field(1.0, gt=0, description="First pause before a camera is tried again, in s.")
     backoff_max_s: float = Field(60.0, gt=0, description="Longest pause before a camera is tried again, in s.")
-    tls_ca_file: Path | None = Field(None, description="Certificates (PEM) to trust for rtsps:// and https://; empty: the usual.")
+    tls_ca_file: Path | None = Field(
+        None, description="Certificates (PEM) to trust for rtsps:// and https://; empty: those of the system."
+    )
     clock_tolerance_s: float = Field(
         5.0, gt=0, description="A camera's clock that differs by more is not trusted with the time of day, in s."
     )
@@ -213,7 +220,7 @@ class AlertsSettings(_Group):
 
 
 class WorkerSettings(_Group):
-    """What all workers share."""
+    """Settings of all workers."""
 
     poison_limit: int = Field(100, ge=1, description="Undecodable messages in a row after which a worker stops.")
     stream_metrics: int = Field(

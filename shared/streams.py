@@ -1,4 +1,4 @@
-"""What a stream is: its definition in the registry and its reader's state."""
+"""Streams: their definition in the registry, and the state that their reader writes."""
 
 import re
 from enum import StrEnum
@@ -7,8 +7,8 @@ from typing import Final
 
 import msgspec
 
-from shared.errors import InvalidStreamError
-from shared.messages import Lane
+from moodline.shared.errors import InvalidStreamError
+from moodline.shared.messages import StreamClass
 
 STREAM_ID_PATTERN: Final = r"[a-z0-9][a-z0-9._-]{0,62}"
 _STREAM_ID = re.compile(STREAM_ID_PATTERN)
@@ -19,7 +19,7 @@ _SAMPLE_FPS = re.compile(r"(?P<number>[0-9]{1,9}(\.[0-9]{1,9})?)(/(?P<divisor>[0
 
 
 class StreamState(StrEnum):
-    """What a stream's reader is doing."""
+    """The states of a stream."""
 
     PENDING = "pending"
     CONNECTING = "connecting"
@@ -33,7 +33,7 @@ class StreamState(StrEnum):
 
 
 class FailureReason(StrEnum):
-    """Why a stream cannot be read."""
+    """The reasons for which a stream cannot be read."""
 
     AUTH = "auth"
     NOT_FOUND = "not_found"
@@ -46,10 +46,12 @@ class FailureReason(StrEnum):
     NO_VIDEO = "no_video"
     TOO_LARGE = "too_large"
     FORBIDDEN_URL = "forbidden_url"
+    INTERNAL = "internal"
+    """A defect of Moodline or of a library; the log has it."""
 
 
 class Transport(StrEnum):
-    """How an RTSP camera's media travel."""
+    """The transports of an RTSP camera's media."""
 
     TCP = "tcp"
     UDP = "udp"
@@ -63,9 +65,9 @@ PUSH_URL: Final = f"{PUSH_SCHEME}://"
 """Of a live stream whose frames are brought to the API; nobody reads it."""
 
 
-def lane_of_url(url: str) -> Lane:
+def lane_of_url(url: str) -> StreamClass:
     """Return the lane of what a URL names, by its scheme."""
-    return Lane.LIVE if url.partition("://")[0].lower() in (*LIVE_SCHEMES, PUSH_SCHEME) else Lane.FILE
+    return StreamClass.LIVE if url.partition("://")[0].lower() in (*LIVE_SCHEMES, PUSH_SCHEME) else StreamClass.FILE
 
 
 def is_pushed(url: str) -> bool:
@@ -81,7 +83,7 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
         url: `file:///absolute/path`, `synthetic://name?options`, or a camera's: `rtsp://`, `rtsps://`, `http://`, `https://`,
             `device://0`; `push://` for frames that are brought. No credentials: what is secret in a camera's URL is in
             `sealed`, and masked here.
-        sealed: What was secret in the URL, sealed by `shared.seal`; empty when nothing was.
+        sealed: What was secret in the URL, sealed by `moodline.shared.seal`; empty when nothing was.
         transport: For RTSP.
         tls_verify: For `rtsps` and `https`: whether the camera's certificate must be valid for its name.
         lane: File (finite, lossless) or live.
@@ -101,7 +103,7 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
     sealed: str = ""
     transport: Transport = Transport.TCP
     tls_verify: bool = True
-    lane: Lane = Lane.FILE
+    lane: StreamClass = StreamClass.FILE
     sample_fps: str = "5"
     max_side_px: int = 1280
     recorded_at_us: int = 0
@@ -113,7 +115,7 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reader last said of its stream. Written under the session of its claim.
+    """The last status of a stream. Its reader writes it with the epoch under which it acquired the stream.
 
     Attributes:
         state: What the reader does.
@@ -132,6 +134,7 @@ class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
         fps: Live: measured frames per second that arrive, 0 when unknown.
         clock_offset_ms: Live: how far the camera's clock is ahead of ours, in ms; None where it tells no time.
         lost_packets: Live: network packets that never came, under this session.
+        host_clock_ahead_ms: How far the clock of the host that reads the stream is ahead of the store's host, in ms.
     """
 
     state: StreamState = StreamState.PENDING
@@ -151,6 +154,7 @@ class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
     fps: float = 0.0
     clock_offset_ms: int | None = None
     lost_packets: int = 0
+    host_clock_ahead_ms: int = 0
 
 
 def check_stream_id(stream_id: str) -> str:

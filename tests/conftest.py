@@ -15,6 +15,15 @@ pytest_plugins = ["tests.support.fixtures"]
 REPO = Path(__file__).resolve().parents[1]
 
 
+# What takes longest is begun first where tests run side by side, so that no worker is left alone with it at the end.
+_LONGEST_FIRST = ("chaos", "e2e", "contract", "integration", "unit")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: _LONGEST_FIRST.index(item.path.relative_to(REPO / "tests").parts[0]))
+
+
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):

@@ -11,13 +11,13 @@ mkdir -p "$runs"
 cp -u "$votes" "$runs/votes.csv"
 
 train() { # a configuration's name
-  [[ -f $runs/$1/result.json ]] || "$python" -c 'from services.cli import main; main()' train --config "training/configs/$1.toml" --data "$data" --resume
+  [[ -f $runs/$1/result.json ]] || "$python" -c 'from moodline.services.cli.app import main; main()' train --config "training/configs/$1.toml" --data "$data" --resume
 }
 soft() { # a run's name, a file's name
-  [[ -f $runs/$2 ]] || "$python" -m training.soft_labels --model "$runs/$1" --data "$data" --out "$runs/$2"
+  [[ -f $runs/$2 ]] || "$python" -m moodline.training.soft_labels --model "$runs/$1" --data "$data" --out "$runs/$2"
 }
 export_model() { # a run's name, which is the model's
-  "$python" -m training.export --run "$runs/$1" --data "$data" --votes "$runs/votes.csv" --views mirror \
+  "$python" -m moodline.training.export --run "$runs/$1" --data "$data" --votes "$runs/votes.csv" --views mirror \
     ${clips:+--clips "$clips"} --name "$1" --out "$out/$1"
 }
 
@@ -28,7 +28,7 @@ train shipped-2
 soft shipped-2 soft-2.npz
 train shipped-3
 [[ -f $runs/fer-1/result.json ]] ||
-  "$python" -m training.soup --run "$runs/shipped-2" --run "$runs/shipped-3" --data "$data" --out "$runs/fer-1"
+  "$python" -m moodline.training.soup --run "$runs/shipped-2" --run "$runs/shipped-3" --data "$data" --out "$runs/fer-1"
 
 # fer-2-small: from there, by people's votes and the labels.
 train fer-2-small-1
@@ -37,7 +37,7 @@ export_model fer-2-small
 
 # fer-2: a larger network, which begins as fer-2-small.
 [[ -f $runs/fer-2-start/result.json ]] ||
-  "$python" -m training.widen --run "$runs/fer-2-small" --kind large --data "$data" --out "$runs/fer-2-start"
+  "$python" -m moodline.training.widen --run "$runs/fer-2-small" --kind large --data "$data" --out "$runs/fer-2-start"
 soft fer-2-small soft-fer-2-small.npz
 train fer-2
 export_model fer-2

@@ -1,7 +1,7 @@
-"""What the networks are, in three tables: plain stacks of 3x3 convolutions that a CPU serves fast.
+"""The networks as tables: plain stacks of 3x3 convolutions that a CPU serves fast.
 
-`training.network` builds them for training, with batch normalisation and shortcuts; `training.export` builds them for
-serving, where both are folded into the convolutions.
+`moodline.training.network` builds them for training, with batch normalisation and shortcuts; `moodline.training.export` builds
+them for serving, where both are folded into the convolutions.
 """
 
 from typing import Final, NamedTuple
@@ -57,7 +57,7 @@ LARGE: Final[tuple[Block, ...]] = (
     Block(320, False, dropout=0.1),
     Block(320, False, shortcut=True, dropout=0.1),
 )
-"""3.3 million weights, 206 million multiply-adds a crop. `SHIPPED` fits into it, see `training.widen`."""
+"""3.3 million weights, 206 million multiply-adds a crop. `SHIPPED` fits into it, see `moodline.training.widen`."""
 
 ARCHITECTURES: Final[dict[str, tuple[Block, ...]]] = {"tiny": TINY, "baseline": BASELINE, "shipped": SHIPPED, "large": LARGE}
 """All end with the average over all places and one dense layer."""

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from shared.emotions import CROP_SIDE_PX
-from training.config import AugmentConfig
+from moodline.shared.emotions import CROP_SIDE_PX
+from moodline.training.config import AugmentConfig
 
 Images = npt.NDArray[np.uint8]
 

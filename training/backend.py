@@ -5,8 +5,8 @@ import os
 import sys
 from typing import Any
 
-from services.classifier.tensorflow_import import import_tensorflow
-from shared.errors import ModelError
+from moodline.services.classifier.tensorflow_import import import_tensorflow
+from moodline.shared.errors import ModelError
 
 
 def import_keras() -> Any:

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from services.classifier.model import Model
-from training.augment import Images, augmented, mixed
-from training.config import TrainConfig
-from training.measures import tempered
-from training.targets import Targets, TrainTargets
+from moodline.services.classifier.model import Model
+from moodline.training.augment import Images, augmented, mixed
+from moodline.training.config import TrainConfig
+from moodline.training.measures import tempered
+from moodline.training.targets import Targets, TrainTargets
 
 
 class Batch(NamedTuple):

@@ -5,11 +5,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from services.classifier.artefact import Artefact, Views
-from shared.emotions import EMOTIONS
-from training.conditions import CONDITIONS
-from training.evaluate import Metrics
-from training.speech import SpeechFigures
+from moodline.services.classifier.artefact import Artefact, Views
+from moodline.shared.emotions import EMOTIONS
+from moodline.training.conditions import CONDITIONS
+from moodline.training.evaluate import Metrics
+from moodline.training.speech import SpeechFigures
 
 _VIEWS: Final = {"single": "one of each face", "mirror": "the mean of a face and its mirror image"}
 

@@ -1,4 +1,4 @@
-"""What a service does to faces that a data set does not: each condition changes crops uint8 (N, 48, 48) as one of them would."""
+"""Conditions of a service that a data set does not have: each changes crops uint8 (N, 48, 48) accordingly."""
 
 from collections.abc import Callable
 from typing import Final
@@ -6,9 +6,9 @@ from typing import Final
 import cv2
 import numpy as np
 
-from services.classifier.model import Model, Probabilities
-from shared.emotions import CROP_SIDE_PX
-from training.augment import Images, compressed, enlarged
+from moodline.services.classifier.model import Model, Probabilities
+from moodline.shared.emotions import CROP_SIDE_PX
+from moodline.training.augment import Images, compressed, enlarged
 
 _SEED: Final = 2013
 _OFF: Final = 0.1

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from shared.errors import SettingsError
+from moodline.shared.errors import SettingsError
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -13,10 +13,10 @@ NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which network.
+    """The network.
 
     Attributes:
-        kind: `tiny`, `baseline`, `shipped`, `large` (see `training.architecture`), or `transfer`.
+        kind: `tiny`, `baseline`, `shipped`, `large` (see `moodline.training.architecture`), or `transfer`.
         base: The network of `keras.applications` below a transfer network's head.
         dropout: Share of the features that are left out before the last layer; 0 turns all dropout off.
         precision: Of the convolutions in training; weights and measurements are float32 in any case.
@@ -31,7 +31,7 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 class DataConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which images.
+    """The training images.
 
     Attributes:
         path: A folder of `<split>/<class>/` images, or fer2013.csv; `--data` goes before it.
@@ -53,7 +53,7 @@ class DataConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class ScheduleConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How long, how fast.
+    """The schedule of a run.
 
     Attributes:
         epochs: Rounds over the training part.
@@ -78,7 +78,7 @@ class ScheduleConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
 
 class LossConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the network is to answer.
+    """The loss.
 
     Attributes:
         label_smoothing: Share of a target that is spread over all classes.
@@ -112,7 +112,7 @@ class DistilConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class AugmentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What may happen to a training image. Shares are of images, except `noise`: of batches.
+    """The random changes to training images. Shares are of images, except `noise`: of batches.
 
     Attributes:
         shift: Up to so much of the side, in both directions (a detector's box is no steadier).

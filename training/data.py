@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from shared.emotions import CROP_SIDE_PX, EMOTIONS
-from shared.errors import DataError, ImageError
+from moodline.shared.emotions import CROP_SIDE_PX, EMOTIONS
+from moodline.shared.errors import DataError, ImageError
 
 TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
 _SPLIT_NAMES: Final = {

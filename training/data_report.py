@@ -1,11 +1,11 @@
-"""What is wrong with a data set, before anything is trained on it."""
+"""Finds faults of a data set before anything is trained on it."""
 
 from collections import Counter, defaultdict
 
 import msgspec
 
-from shared.emotions import EMOTIONS
-from training.data import Dataset, Split, digests
+from moodline.shared.emotions import EMOTIONS
+from moodline.training.data import Dataset, Split, digests
 
 
 class PartReport(msgspec.Struct, frozen=True):

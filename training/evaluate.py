@@ -7,11 +7,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from services.classifier.model import Model, Probabilities
-from shared.errors import DataError
-from training.conditions import CONDITIONS, flipped_mean, ten_crop_mean
-from training.data import Split
-from training.measures import (
+from moodline.services.classifier.model import Model, Probabilities
+from moodline.shared.errors import DataError
+from moodline.training.conditions import CONDITIONS, flipped_mean, ten_crop_mean
+from moodline.training.data import Split
+from moodline.training.measures import (
     accuracy,
     calibration_error,
     class_figures,
@@ -23,9 +23,9 @@ from training.measures import (
     tempered,
     wilson,
 )
-from training.people_figures import PeopleFigures, people_figures
-from training.predictor import untempered
-from training.votes import People
+from moodline.training.people_figures import PeopleFigures, people_figures
+from moodline.training.predictor import untempered
+from moodline.training.votes import People
 
 
 class ClassRow(msgspec.Struct, frozen=True):
@@ -39,7 +39,7 @@ class ClassRow(msgspec.Struct, frozen=True):
 
 
 class Calibration(msgspec.Struct, frozen=True):
-    """How far confidence and accuracy are apart (expected calibration error, 15 bins).
+    """The distance between confidence and accuracy (expected calibration error, 15 bins).
 
     Attributes:
         temperature: What is part of the model's answers; 1: none.
@@ -65,7 +65,7 @@ class Metrics(msgspec.Struct, frozen=True):
         confusion: Counts (7, 7): row, the label; column, the answer; in the order of `EMOTIONS`.
         accuracy_flip: Mean of an image and its mirror image.
         accuracy_ten_crop: Mean of ten views.
-        robustness: Accuracy under each condition of `training.conditions`.
+        robustness: Accuracy under each condition of `moodline.training.conditions`.
         people: Against what most people see, where there are votes; everything else is against the labels.
     """
 

@@ -1,4 +1,6 @@
-"""Make a served model of a training run: `python -m training.export --run training/runs/shipped --data fer2013 --name fer`.
+"""Make a served model of a training run.
+
+    python -m moodline.training.export --run training/runs/shipped --data fer2013 --name fer
 
 With `--views mirror` the model answers the mean for a face and its mirror image. With `--votes` it is compared with what people
 see as well, and its confidence is calibrated to that; with `--clips` its card says how it sees a neutral speaker.
@@ -20,7 +22,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from services.classifier.artefact import (
+from moodline.services.classifier.artefact import (
     FORMAT,
     MANIFEST,
     WEIGHTS,
@@ -30,16 +32,16 @@ from services.classifier.artefact import (
     check_architecture,
     load_artefact,
 )
-from services.classifier.model import Crops, Model, Probabilities
-from shared.emotions import CROP_SIDE_PX, EMOTIONS
-from shared.errors import ModelError
-from training.architecture import ARCHITECTURES, BASELINE, NORM_EPSILON, OFFSET, SCALE, Block
-from training.backend import import_keras
-from training.card import card
-from training.config import config_dict
-from training.data import VALIDATION, Split, load_data
-from training.evaluate import Metrics, classification_report, evaluate_model
-from training.measures import (
+from moodline.services.classifier.model import Crops, Model, Probabilities
+from moodline.shared.emotions import CROP_SIDE_PX, EMOTIONS
+from moodline.shared.errors import ModelError
+from moodline.training.architecture import ARCHITECTURES, BASELINE, NORM_EPSILON, OFFSET, SCALE, Block
+from moodline.training.backend import import_keras
+from moodline.training.card import card
+from moodline.training.config import config_dict
+from moodline.training.data import VALIDATION, Split, load_data
+from moodline.training.evaluate import Metrics, classification_report, evaluate_model
+from moodline.training.measures import (
     accuracy,
     calibration_error,
     class_figures,
@@ -50,10 +52,10 @@ from training.measures import (
     tempered,
     wilson,
 )
-from training.predictor import open_run, served_model, untempered
-from training.runs import BEST, load_arrays, load_log, load_record, load_result, write_json
-from training.speech import measured_speech
-from training.truths import Truths, load_truths
+from moodline.training.predictor import open_run, served_model, untempered
+from moodline.training.runs import BEST, load_arrays, load_log, load_record, load_result, write_json
+from moodline.training.speech import measured_speech
+from moodline.training.truths import Truths, load_truths
 
 Array = npt.NDArray[np.float32]
 
@@ -164,8 +166,8 @@ def export(
         folder: Of the artefact.
         name: Of the model.
         votes: FER+ votes CSV, or nothing.
-        views: How many views of a face are taken; see `services.classifier.artefact.Manifest`.
-        clips: Folder of the clip with a neutral speaker, see `training.speech`, or nothing.
+        views: How many views of a face are taken; see `moodline.services.classifier.artefact.Manifest`.
+        clips: Folder of the clip with a neutral speaker, see `moodline.training.speech`, or nothing.
 
     Raises:
         ModelError: the run is of a kind that cannot be folded, or the serving network does not answer like the trained one.

@@ -1,4 +1,6 @@
-"""Fit a run's last layer anew, and show what one truth costs the other: `python -m training.head --run A --data fer2013 …`.
+"""Fit a run's last layer again, and show what one truth costs the other.
+
+    python -m moodline.training.head --run A --data fer2013 …
 
 The layers below stay as they are; what they see in each training image, and in its mirror image, is computed once. The last layer
 is then the softmax regression (L-BFGS) towards a mixture of votes and labels. That takes minutes where training takes hours, so
@@ -14,17 +16,17 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from training.augment import Images
-from training.backend import import_keras
-from training.config import TrainConfig
-from training.data import TRAIN, VALIDATION, Dataset, cleaned_index, load_data
-from training.made_run import write_run
-from training.measures import accuracy
-from training.network import float32_network
-from training.predictor import load_into
-from training.runs import BEST, RunResult, load_arrays, load_record
-from training.targets import TrainTargets, class_weights, make_targets
-from training.truths import Truths, load_truths
+from moodline.training.augment import Images
+from moodline.training.backend import import_keras
+from moodline.training.config import TrainConfig
+from moodline.training.data import TRAIN, VALIDATION, Dataset, cleaned_index, load_data
+from moodline.training.made_run import write_run
+from moodline.training.measures import accuracy
+from moodline.training.network import float32_network
+from moodline.training.predictor import load_into
+from moodline.training.runs import BEST, RunResult, load_arrays, load_record
+from moodline.training.targets import TrainTargets, class_weights, make_targets
+from moodline.training.truths import Truths, load_truths
 
 Array = npt.NDArray[np.float32]
 
@@ -118,7 +120,7 @@ def _targets(config: TrainConfig, dataset: Dataset, kept: npt.NDArray[np.intp], 
 
 def _config(config: TrainConfig, run: Path, votes: str, share: float) -> TrainConfig:
     data = msgspec.structs.replace(config.data, votes=votes, votes_weight=share)
-    name = f"last layer of {config.name} fitted anew"
+    name = f"last layer of {config.name} fitted again"
     loss = msgspec.structs.replace(config.loss, label_smoothing=0.0)
     return msgspec.structs.replace(
         config, name=name, data=data, loss=loss, model=msgspec.structs.replace(config.model, start=str(run))

@@ -1,7 +1,7 @@
 """Make a run of weights that were trained in plain PyTorch with one of our architectures.
 
-`python -m training.import_torch --state best.pt --kind shipped --data fer2013 --out training/runs/imported`; then evaluate and
-export it like any other run.
+`python -m moodline.training.import_torch --state best.pt --kind shipped --data fer2013 --out training/runs/imported`; then
+evaluate and export it like any other run.
 """
 
 import argparse
@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from shared.errors import ModelError
-from training.architecture import ARCHITECTURES, Block
-from training.config import ModelConfig, TrainConfig
-from training.made_run import write_run
-from training.runs import RunRecord, RunResult
+from moodline.shared.errors import ModelError
+from moodline.training.architecture import ARCHITECTURES, Block
+from moodline.training.config import ModelConfig, TrainConfig
+from moodline.training.made_run import write_run
+from moodline.training.runs import RunRecord, RunResult
 
 Array = npt.NDArray[np.float32]
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from training.data import VALIDATION, load_data
-from training.predictor import open_run
-from training.runs import BEST, CONFIG, RESULT, RunRecord, RunResult, write_arrays, write_json
-from training.truths import load_truths
+from moodline.training.data import VALIDATION, load_data
+from moodline.training.predictor import open_run
+from moodline.training.runs import BEST, CONFIG, RESULT, RunRecord, RunResult, write_arrays, write_json
+from moodline.training.truths import load_truths
 
 
 def write_run(

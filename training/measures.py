@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from shared.emotions import EMOTIONS
+from moodline.shared.emotions import EMOTIONS
 
 Floats = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.integer[Any]]
@@ -17,7 +17,7 @@ _TINY: Final = 1e-9
 
 
 class Interval(NamedTuple):
-    """Where the true share is with 95% confidence."""
+    """The interval that holds the true share with 95% confidence."""
 
     low: float
     high: float

@@ -7,11 +7,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from shared.emotions import CROP_SIDE_PX, EMOTIONS
-from shared.errors import ModelError, SettingsError
-from training.architecture import ARCHITECTURES, NORM_EPSILON, OFFSET, SCALE, Block
-from training.config import ModelConfig
-from training.layers import (
+from moodline.shared.emotions import CROP_SIDE_PX, EMOTIONS
+from moodline.shared.errors import ModelError, SettingsError
+from moodline.training.architecture import ARCHITECTURES, NORM_EPSILON, OFFSET, SCALE, Block
+from moodline.training.config import ModelConfig
+from moodline.training.layers import (
     channels_axis,
     make_channel_dropout_layer,
     make_layout_layer,

@@ -10,10 +10,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from shared.emotions import EMOTIONS
-from training.data import Split
-from training.measures import Floats, Labels, accuracy, calibration_error, class_figures, confusion, tempered, wilson
-from training.votes import People
+from moodline.shared.emotions import EMOTIONS
+from moodline.training.data import Split
+from moodline.training.measures import Floats, Labels, accuracy, calibration_error, class_figures, confusion, tempered, wilson
+from moodline.training.votes import People
 
 COVERAGES: Final = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
 SHARES: Final = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -9,12 +9,12 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from services.classifier.model import Probabilities
-from shared.emotions import EMOTIONS
-from training.augment import Images
-from training.measures import calibration_bins, roc
-from training.people_figures import PeopleFigures
-from training.runs import EpochLine
+from moodline.services.classifier.model import Probabilities
+from moodline.shared.emotions import EMOTIONS
+from moodline.training.augment import Images
+from moodline.training.measures import calibration_bins, roc
+from moodline.training.people_figures import PeopleFigures
+from moodline.training.runs import EpochLine
 
 _COLOURS: Final = ("#c0392b", "#7d8b2f", "#7b4fa3", "#e0a100", "#2c6fb0", "#e07b39", "#6b7280")
 """One for each emotion, in their order."""

@@ -8,19 +8,19 @@ from typing import Any, Final
 
 import numpy as np
 
-from services.classifier.artefact import Artefact, load_artefact
-from services.classifier.factory import model_folder
-from services.classifier.keras_model import KerasModel
-from services.classifier.mirror import with_views
-from services.classifier.model import Crops, Model, Probabilities
-from services.classifier.openvino_model import OpenVinoModel
-from shared.emotions import EMOTIONS
-from shared.errors import ModelError
-from training.average import ordered
-from training.backend import import_keras
-from training.measures import tempered
-from training.network import float32_network, softmax
-from training.runs import BEST, CONFIG, load_arrays, load_record, load_result
+from moodline.services.classifier.artefact import Artefact, load_artefact
+from moodline.services.classifier.factory import model_folder
+from moodline.services.classifier.keras_model import KerasModel
+from moodline.services.classifier.mirror import with_views
+from moodline.services.classifier.model import Crops, Model, Probabilities
+from moodline.services.classifier.openvino_model import OpenVinoModel
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.errors import ModelError
+from moodline.training.average import ordered
+from moodline.training.backend import import_keras
+from moodline.training.measures import tempered
+from moodline.training.network import float32_network, softmax
+from moodline.training.runs import BEST, CONFIG, load_arrays, load_record, load_result
 
 _BATCH: Final = 256
 

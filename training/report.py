@@ -8,11 +8,11 @@ from typing import Final
 
 import numpy as np
 
-from training.conditions import CONDITIONS
-from training.data import Split
-from training.evaluate import Evaluation, Metrics, classification_report, confident_errors
-from training.plots import draw_both_truths, draw_calibration, draw_confusion, draw_errors, draw_history, draw_roc
-from training.runs import EpochLine, write_file, write_json
+from moodline.training.conditions import CONDITIONS
+from moodline.training.data import Split
+from moodline.training.evaluate import Evaluation, Metrics, classification_report, confident_errors
+from moodline.training.plots import draw_both_truths, draw_calibration, draw_confusion, draw_errors, draw_history, draw_roc
+from moodline.training.runs import EpochLine, write_file, write_json
 
 _STYLE: Final = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1b2733; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }

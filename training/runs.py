@@ -17,8 +17,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from shared.errors import ModelError, OutputError
-from training.config import TrainConfig
+from moodline.shared.errors import ModelError, OutputError
+from moodline.training.config import TrainConfig
 
 CONFIG, LOG, CHECKPOINT, BEST, RESULT = "config.json", "log.csv", "checkpoint.npz", "best.npz", "result.json"
 _STATE: Final = "state_json"
@@ -78,7 +78,7 @@ class RunResult(msgspec.Struct, frozen=True):
 
 
 class RunState(msgspec.Struct, frozen=True):
-    """Where a run is, beside its arrays. `best_accuracy` is what the best epoch was chosen by: see `training.truths`."""
+    """Where a run is, beside its arrays. `best_accuracy` is what the best epoch was chosen by: see `moodline.training.truths`."""
 
     epoch: int
     best_epoch: int

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import msgspec
 
-from shared.errors import SettingsError
-from training.backend import import_keras
-from training.config import load_config
-from training.data import load_data
-from training.evaluate import classification_report, evaluate_model
-from training.predictor import open_predictor
-from training.report import write_report
-from training.runs import load_log
-from training.train import OnProgress, run_training
-from training.votes import load_votes, people
+from moodline.shared.errors import SettingsError
+from moodline.training.backend import import_keras
+from moodline.training.config import load_config
+from moodline.training.data import load_data
+from moodline.training.evaluate import classification_report, evaluate_model
+from moodline.training.predictor import open_predictor
+from moodline.training.report import write_report
+from moodline.training.runs import load_log
+from moodline.training.train import OnProgress, run_training
+from moodline.training.votes import load_votes, people
 
 
 def train_from_files(  # the command's options

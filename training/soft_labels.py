@@ -1,7 +1,7 @@
 """Write what models answer for the training images, each seen in ten views, as targets for another run.
 
-`python -m training.soft_labels --model training/runs/first --data fer2013 --out soft.npz`; a configuration names the file as
-`distil.soft_labels`. A run that learns from the averaged views of its own predecessor is taught to doubt labels that the
+`python -m moodline.training.soft_labels --model training/runs/first --data fer2013 --out soft.npz`; a configuration names the
+file as `distil.soft_labels`. A run that learns from the averaged views of its own predecessor is taught to doubt labels that the
 predecessor could not agree with (Furlanello et al., "Born-again neural networks", 2018).
 """
 
@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from services.classifier.model import Probabilities
-from training.augment import Images
-from training.conditions import ten_crop_mean
-from training.data import TRAIN, load_data
-from training.predictor import open_predictor
-from training.runs import write_arrays
+from moodline.services.classifier.model import Probabilities
+from moodline.training.augment import Images
+from moodline.training.conditions import ten_crop_mean
+from moodline.training.data import TRAIN, load_data
+from moodline.training.predictor import open_predictor
+from moodline.training.runs import write_arrays
 
 
 def soft_labels(models: Sequence[str], images: Images) -> Probabilities:

@@ -1,4 +1,6 @@
-"""Average the weights of runs that began from one another: `python -m training.soup --run A --run B --data fer2013 --out C`.
+"""Average the weights of runs that began from one another.
+
+    python -m moodline.training.soup --run A --run B --data fer2013 --out C
 
 Runs of one network that start from common weights end near one another, and the mean of their weights is often better than each
 of them, at no cost (Wortsman et al., "Model soups", 2022). Taken is each run's moving average as of its last epoch: the best
@@ -13,9 +15,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from shared.errors import ModelError
-from training.made_run import write_run
-from training.runs import BEST, RunResult, load_arrays, load_checkpoint, load_record
+from moodline.shared.errors import ModelError
+from moodline.training.made_run import write_run
+from moodline.training.runs import BEST, RunResult, load_arrays, load_checkpoint, load_record
 
 
 def mix(runs: Sequence[Path], data: Path, out: Path) -> RunResult:

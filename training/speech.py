@@ -1,4 +1,4 @@
-"""Is a neutral speaker called neutral? `python -m training.speech --model fer-2 --clips clips`.
+"""Is a neutral speaker called neutral? `python -m moodline.training.speech --model fer-2 --clips clips`.
 
 An open mouth is easily taken for anger, sadness or surprise. `speech.json` names frames of a clip in which a woman speaks, five a
 second, with the box of her face and what it shows, labelled by eye: neutral, happy where she smiles, nothing where it is not
@@ -16,15 +16,15 @@ import cv2
 import msgspec
 import numpy as np
 
-from services.aggregator.smoothing import advance, start
-from services.classifier.model import Crops, Model
-from services.classifier.quantise import quantised
-from services.detector.crop import cut_square, square_around
-from services.detector.own import OwnDetector
-from shared.emotions import EMOTIONS
-from shared.errors import DataError
-from shared.settings import AggregatorSettings
-from training.predictor import open_predictor
+from moodline.services.aggregator.smoothing import advance, start
+from moodline.services.classifier.model import Crops, Model
+from moodline.services.classifier.quantise import quantised
+from moodline.services.detector.crop import cut_square, square_around
+from moodline.services.detector.own import OwnDetector
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.errors import DataError
+from moodline.shared.settings import AggregatorSettings
+from moodline.training.predictor import open_predictor
 
 FILE: Final = Path(__file__).with_name("speech.json")
 

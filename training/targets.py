@@ -1,4 +1,4 @@
-"""What the network is to answer for each training image, as distributions over the seven classes."""
+"""The target of each training image, as distributions over the seven classes."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -6,13 +6,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from shared.emotions import EMOTIONS
-from shared.errors import DataError
-from training.config import DistilConfig, TrainConfig
-from training.data import Split
-from training.measures import tempered
-from training.runs import load_arrays
-from training.votes import load_votes, voted_targets
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.errors import DataError
+from moodline.training.config import DistilConfig, TrainConfig
+from moodline.training.data import Split
+from moodline.training.measures import tempered
+from moodline.training.runs import load_arrays
+from moodline.training.votes import load_votes, voted_targets
 
 Targets = npt.NDArray[np.float32]
 

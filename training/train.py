@@ -10,18 +10,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from services.classifier.model import Model
-from shared.errors import DataError, ModelError, OutputError, SettingsError
-from training.average import WeightAverage, array_of, named, ordered
-from training.backend import import_keras, set_threads
-from training.batches import Batches
-from training.config import ScheduleConfig, TrainConfig
-from training.data import TRAIN, VALIDATION, Dataset, Split, cleaned_index
-from training.data_report import report_data
-from training.measures import accuracy, cross_entropy
-from training.network import build_network, float32_network, softmax
-from training.predictor import load_into
-from training.runs import (
+from moodline.services.classifier.model import Model
+from moodline.shared.errors import DataError, ModelError, OutputError, SettingsError
+from moodline.training.average import WeightAverage, array_of, named, ordered
+from moodline.training.backend import import_keras, set_threads
+from moodline.training.batches import Batches
+from moodline.training.config import ScheduleConfig, TrainConfig
+from moodline.training.data import TRAIN, VALIDATION, Dataset, Split, cleaned_index
+from moodline.training.data_report import report_data
+from moodline.training.measures import accuracy, cross_entropy
+from moodline.training.network import build_network, float32_network, softmax
+from moodline.training.predictor import load_into
+from moodline.training.runs import (
     BEST,
     CHECKPOINT,
     CONFIG,
@@ -39,12 +39,12 @@ from training.runs import (
     write_json,
     write_log,
 )
-from training.targets import class_weights, make_targets
-from training.truths import Truths, load_truths
+from moodline.training.targets import class_weights, make_targets
+from moodline.training.truths import Truths, load_truths
 
 
 class Progress(NamedTuple):
-    """How far a run is. `line` is the log's line of an epoch that has just ended."""
+    """The progress of a run. `line` is the log's line of an epoch that has just ended."""
 
     epoch: int
     step: int

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from training.data import Split
-from training.measures import Floats, accuracy, calibration_error, cross_entropy, fitted_temperature, tempered
-from training.runs import RunResult
-from training.votes import People, load_votes, people
+from moodline.training.data import Split
+from moodline.training.measures import Floats, accuracy, calibration_error, cross_entropy, fitted_temperature, tempered
+from moodline.training.runs import RunResult
+from moodline.training.votes import People, load_votes, people
 
 
 @dataclass(frozen=True, slots=True)

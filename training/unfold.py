@@ -1,4 +1,4 @@
-"""Make a run of a served model, so that training goes on from its weights: `python -m training.unfold --model fer-1 …`.
+"""Make a run of a served model, so that training goes on from its weights: `python -m moodline.training.unfold --model fer-1 …`.
 
 In a served model, batch normalisation and shortcuts are folded into the convolutions. What the convolutions answer is measured
 over training images, and becomes the normalisation's mean and variance; its gain and offset undo that. So the run answers as
@@ -13,15 +13,15 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from services.classifier.artefact import load_artefact
-from services.classifier.factory import model_folder
-from shared.errors import ModelError
-from training.architecture import ARCHITECTURES, NORM_EPSILON, OFFSET, SCALE, Block
-from training.augment import Images
-from training.config import DataConfig, ModelConfig, TrainConfig
-from training.data import TRAIN, load_data
-from training.made_run import write_run
-from training.runs import RunRecord, RunResult
+from moodline.services.classifier.artefact import load_artefact
+from moodline.services.classifier.factory import model_folder
+from moodline.shared.errors import ModelError
+from moodline.training.architecture import ARCHITECTURES, NORM_EPSILON, OFFSET, SCALE, Block
+from moodline.training.augment import Images
+from moodline.training.config import DataConfig, ModelConfig, TrainConfig
+from moodline.training.data import TRAIN, load_data
+from moodline.training.made_run import write_run
+from moodline.training.runs import RunRecord, RunResult
 
 Array = npt.NDArray[np.float32]
 
@@ -32,7 +32,7 @@ def unfolded(weights: Sequence[Array], blocks: Sequence[Block], images: Images) 
     """Return a served network's weights as those of the training network, by name.
 
     Args:
-        weights: As `training.export.folded` gives them.
+        weights: As `moodline.training.export.folded` gives them.
         blocks: The architecture.
         images: Training images to measure on, uint8 (N, 48, 48).
 

@@ -10,9 +10,9 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from shared.emotions import EMOTIONS
-from shared.errors import DataError
-from training.data import Split, open_csv, row_name
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.errors import DataError
+from moodline.training.data import Split, open_csv, row_name
 
 _CLASSES: Final = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 """In the order of `EMOTIONS`."""

@@ -1,4 +1,4 @@
-"""Begin a larger network where a smaller one ended: `python -m training.widen --run A --kind large --data fer2013 --out B`.
+"""Begin a larger network where a smaller one ended: `python -m moodline.training.widen --run A --kind large …`.
 
 A channel is copied as often as the larger layer asks for, and whoever takes from it divides its weight among the copies, so the
 larger network answers exactly what the smaller one does (Chen et al., "Net2Net: accelerating learning via knowledge transfer",
@@ -15,11 +15,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from shared.errors import ModelError
-from training.architecture import ARCHITECTURES, NORM_EPSILON, Block
-from training.config import ModelConfig
-from training.made_run import write_run
-from training.runs import BEST, RunResult, load_arrays, load_record
+from moodline.shared.errors import ModelError
+from moodline.training.architecture import ARCHITECTURES, NORM_EPSILON, Block
+from moodline.training.config import ModelConfig
+from moodline.training.made_run import write_run
+from moodline.training.runs import BEST, RunResult, load_arrays, load_record
 
 Array = npt.NDArray[np.float32]
 Places = npt.NDArray[np.intp]

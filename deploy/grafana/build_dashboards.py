@@ -74,7 +74,7 @@ OVERVIEW: Final = Dashboard(
                 (Query("sum by (worker, reason) (increase(moodline_dead_letters_total[5m]))", "{{worker}} {{reason}}"),),
             ),
             Panel(
-                "Bus and store out of reach",
+                "Bus and store unavailable",
                 (
                     Query(rate("moodline_retries_total", "worker, target"), "{{worker}} {{target}}"),
                     Query("sum(rate(moodline_bus_errors_total[$__rate_interval]))", "bus client"),

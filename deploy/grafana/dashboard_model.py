@@ -1,21 +1,30 @@
-"""What a dashboard consists of, and how that is written for Grafana."""
+"""Description of a dashboard, and its translation into Grafana's model by Grafana's own builders.
 
-import json
+The builders (`grafana-foundation-sdk`) are generated from Grafana's schemas, so an unknown field cannot be written.
+"""
+
 from typing import Any, Final, NamedTuple
 
-_SOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
-_WIDTH: Final = 24
+from grafana_foundation_sdk.builders import bargauge, common, prometheus, stat, timeseries
+from grafana_foundation_sdk.builders import dashboard as grafana
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models import common as choice
+from grafana_foundation_sdk.models import dashboard as model
+
+_SOURCE: Final = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
+_STAT_HEIGHT: Final = 4
+_HEIGHT: Final = 8
 
 
 class Query(NamedTuple):
-    """An expression, and what its lines are called."""
+    """An expression, and the name of its lines."""
 
     expr: str
     legend: str = ""
 
 
 class Panel(NamedTuple):
-    """One panel. `width` is of 24; `kind` is Grafana's name of the panel's type."""
+    """One panel. `width` is in units of 1/24 of the page; `kind` is Grafana's name of the panel's type."""
 
     title: str
     queries: tuple[Query, ...]
@@ -27,7 +36,7 @@ class Panel(NamedTuple):
 
 
 class Variable(NamedTuple):
-    """What a viewer chooses at the top: one or more values of a label."""
+    """A choice at the top of the page: one or more values of a label."""
 
     name: str
     query: str
@@ -43,97 +52,67 @@ class Dashboard(NamedTuple):
     variables: tuple[Variable, ...] = ()
 
 
-def render(dashboard: Dashboard) -> dict[str, Any]:
-    """Return a dashboard as Grafana's model."""
-    return {
-        "uid": dashboard.uid,
-        "title": dashboard.title,
-        "tags": ["moodline"],
-        "schemaVersion": 39,
-        "version": 1,
-        "editable": False,
-        "graphTooltip": 1,
-        "refresh": "10s",
-        "time": {"from": "now-30m", "to": "now"},
-        "timezone": "browser",
-        "templating": {"list": [_datasource(), *(_variable(variable) for variable in dashboard.variables)]},
-        "annotations": {"list": []},
-        "links": [{"type": "dashboards", "tags": ["moodline"], "title": "Moodline", "asDropdown": True, "includeVars": True}],
-        "panels": _panels(dashboard),
-    }
-
-
 def text(dashboard: Dashboard) -> str:
     """Return the content of a dashboard's file."""
-    return json.dumps(render(dashboard), indent=2) + "\n"
-
-
-def _datasource() -> dict[str, Any]:
-    return {"name": "datasource", "label": "Source", "type": "datasource", "query": "prometheus", "current": {}, "hide": 0}
-
-
-def _variable(variable: Variable) -> dict[str, Any]:
-    chosen = {"text": "All", "value": "$__all"} if variable.multiple else {}
-    return {
-        "name": variable.name,
-        "label": variable.name.capitalize(),
-        "type": "query",
-        "datasource": _SOURCE,
-        "query": {"query": variable.query, "refId": variable.name},
-        "refresh": 2,
-        "sort": 1,
-        "multi": variable.multiple,
-        "includeAll": variable.multiple,
-        "current": chosen,
-    }
-
-
-def _panels(dashboard: Dashboard) -> list[dict[str, Any]]:
-    panels: list[dict[str, Any]] = []
-    y = 0
+    links = grafana.DashboardLink("Moodline").type(model.DashboardLinkType.DASHBOARDS).tags(["moodline"])
+    builder = (
+        grafana.Dashboard(dashboard.title)
+        .uid(dashboard.uid)
+        .tags(["moodline"])
+        .readonly()
+        .tooltip(model.DashboardCursorSync.CROSSHAIR)
+        .refresh("10s")
+        .time("now-30m", "now")
+        .timezone("browser")
+        .link(links.as_dropdown(True).include_vars(True))
+        .with_variable(grafana.DatasourceVariable("datasource").label("Source").type("prometheus"))
+    )
+    for variable in dashboard.variables:
+        builder.with_variable(_variable(variable))
     for title, row in dashboard.rows.items():
-        panels.append(
-            {"id": len(panels) + 1, "type": "row", "title": title, "collapsed": False, "gridPos": _place(0, y, _WIDTH, 1)}
-        )
-        y, x = y + 1, 0
+        builder.with_row(grafana.Row(title))
         for panel in row:
-            height = 4 if panel.kind == "stat" else 8
-            if x + panel.width > _WIDTH:
-                x, y = 0, y + height
-            panels.append(_panel(panel, len(panels) + 1, _place(x, y, panel.width, height)))
-            x += panel.width
-        y += height
-    return panels
+            builder.with_panel(_panel(panel))
+    return JSONEncoder(sort_keys=True, indent=2).encode(builder.build()) + "\n"
 
 
-def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
-    custom: dict[str, Any] = {}
-    options: dict[str, Any] = {"reduceOptions": {"calcs": ["lastNotNull"]}}
-    if panel.kind == "timeseries":
-        stacking = {"mode": "normal", "group": "A"} if panel.stacked else {"mode": "none"}
-        custom = {"fillOpacity": 30 if panel.stacked else 5, "showPoints": "never", "stacking": stacking}
-        options = {"tooltip": {"mode": "multi", "sort": "desc"}, "legend": {"displayMode": "list", "placement": "bottom"}}
-    return {
-        "id": number,
-        "type": panel.kind,
-        "title": panel.title,
-        "description": panel.description,
-        "datasource": _SOURCE,
-        "gridPos": place,
-        "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0, "custom": custom}, "overrides": []},
-        "options": options,
-        "targets": [
-            {
-                "refId": chr(ord("A") + index),
-                "datasource": _SOURCE,
-                "expr": query.expr,
-                "legendFormat": query.legend,
-                "range": True,
-            }
-            for index, query in enumerate(panel.queries)
-        ],
-    }
+def _variable(variable: Variable) -> grafana.QueryVariable:
+    builder = (
+        grafana.QueryVariable(variable.name)
+        .label(variable.name.capitalize())
+        .datasource(_SOURCE)
+        .query({"query": variable.query, "refId": variable.name})
+        .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(model.VariableSort.ALPHABETICAL_ASC)
+        .multi(variable.multiple)
+        .include_all(variable.multiple)
+    )
+    return builder.current(model.VariableOption(text="All", value="$__all")) if variable.multiple else builder
 
 
-def _place(x: int, y: int, width: int, height: int) -> dict[str, int]:
-    return {"x": x, "y": y, "w": width, "h": height}
+def _panel(panel: Panel) -> Any:
+    builder = _KINDS[panel.kind](panel).title(panel.title).description(panel.description).datasource(_SOURCE)
+    builder.unit(panel.unit).min(0).span(panel.width).height(_STAT_HEIGHT if panel.kind == "stat" else _HEIGHT)
+    for index, query in enumerate(panel.queries):
+        target = prometheus.Dataquery().ref_id(chr(ord("A") + index)).datasource(_SOURCE)
+        builder.with_target(target.expr(query.expr).legend_format(query.legend).range())
+    return builder
+
+
+def _timeseries(panel: Panel) -> timeseries.Panel:
+    stacking = common.StackingConfig().mode(choice.StackingMode.NORMAL if panel.stacked else choice.StackingMode.NONE)
+    legend = common.VizLegendOptions().display_mode(choice.LegendDisplayMode.LIST).placement(choice.LegendPlacement.BOTTOM)
+    tooltip = common.VizTooltipOptions().mode(choice.TooltipDisplayMode.MULTI).sort(choice.SortOrder.DESCENDING)
+    builder = timeseries.Panel().fill_opacity(30 if panel.stacked else 5).show_points(choice.VisibilityMode.NEVER)
+    return builder.stacking(stacking.group("A")).legend(legend).tooltip(tooltip)
+
+
+def _last_value() -> common.ReduceDataOptions:
+    return common.ReduceDataOptions().calcs(["lastNotNull"])
+
+
+_KINDS: Final = {
+    "timeseries": _timeseries,
+    "stat": lambda _: stat.Panel().reduce_options(_last_value()),
+    "bargauge": lambda _: bargauge.Panel().reduce_options(_last_value()),
+}

@@ -6,7 +6,7 @@ version=4.1.1
 repo=$(cd "$(dirname "$0")/../.." && pwd)
 home="$repo/.local/kafka"
 
-if [[ -f "$home/libs/kafka_2.13-$version.jar" && -f "$home/libs/.complete-$version" ]]; then
+if [[ -f "$home/libs/kafka_2.13-$version.jar" && -f "$home/libs/.complete-$version-tools" ]]; then
     exit 0
 fi
 for tool in java mvn; do
@@ -31,6 +31,13 @@ cat >"$home/pom.xml" <<POM
       <artifactId>kafka_2.13</artifactId>
       <version>$version</version>
     </dependency>
+    <!-- kafka-acls and its siblings: one jar. What else it names belongs to Kafka Connect. -->
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>kafka-tools</artifactId>
+      <version>$version</version>
+      <exclusions><exclusion><groupId>*</groupId><artifactId>*</artifactId></exclusion></exclusions>
+    </dependency>
   </dependencies>
 </project>
 POM
@@ -45,7 +52,7 @@ if ! mvn --batch-mode --quiet --file "$home/pom.xml" dependency:copy-dependencie
     exit 1
 fi
 # All jars or none: whoever looks meanwhile never sees half of them.
-touch "$fetched/.complete-$version"
+touch "$fetched/.complete-$version-tools"
 chmod 755 "$fetched"
 rm -rf "$home/libs"
 mv "$fetched" "$home/libs"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Install the Debian packages that Moodline's tests and local services need: Redis, a Java runtime, Maven, FFmpeg's tools,
-# Chromium, Prometheus with promtool, and GStreamer's RTSP server, an implementation other than our own to test against.
+# Chromium, Prometheus with promtool, faketime, and GStreamer's RTSP server, an implementation other than our own to test against.
 # Only what is missing; no system service is started. Without root or apt it says what to install.
 set -euo pipefail
 
@@ -11,6 +11,7 @@ command -v mvn >/dev/null || missing+=(maven)
 command -v ffmpeg >/dev/null || missing+=(ffmpeg)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v promtool >/dev/null || missing+=(prometheus)
+command -v faketime >/dev/null || missing+=(faketime)
 has_rtsp_server='import gi; gi.require_version("Gst", "1.0"); gi.require_version("GstRtspServer", "1.0")
 from gi.repository import Gst, GstRtspServer
 Gst.init(None)

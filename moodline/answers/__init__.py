@@ -1,4 +1,4 @@
-"""What the API answers, as frozen structs. A newer Moodline may answer more fields; those are passed over."""
+"""Answers of the API, as frozen structs. Fields that a newer Moodline adds are ignored."""
 
 from moodline.answers.alerts import Alert, AlertPage, Delivery, DeliveryPage, DryRun, Firing, FiringPage, Rule, RulePage
 from moodline.answers.base import Answer

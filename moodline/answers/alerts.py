@@ -145,7 +145,7 @@ class DeliveryPage(Answer, frozen=True, kw_only=True):
 
 
 class DryRun(Answer, frozen=True, kw_only=True):
-    """What a rule would have said.
+    """The alerts that a rule would have raised.
 
     Attributes:
         streams: Ids of the streams that were judged.

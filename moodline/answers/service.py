@@ -93,7 +93,7 @@ class KeyPage(Answer, frozen=True, kw_only=True):
 
 
 class Caller(Answer, frozen=True, kw_only=True):
-    """Who asks, and what they may do and see; `open` where the service asks for no key."""
+    """The caller: its role and the streams that it may see; `open` where the service asks for no key."""
 
     name: str
     role: str
@@ -130,7 +130,7 @@ class ChangePage(Answer, frozen=True, kw_only=True):
 
 
 class Ready(Answer, frozen=True, kw_only=True):
-    """Whether every part that is needed works, and which do; `reason` is for people where not."""
+    """Readiness of the service and of each part it needs; `reason` tells people what is wrong."""
 
     ready: bool
     checks: dict[str, bool] = msgspec.field(default_factory=dict)

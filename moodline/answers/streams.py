@@ -6,7 +6,7 @@ from moodline.answers.base import Answer
 
 
 class Status(Answer, frozen=True, kw_only=True):
-    """What a stream does now.
+    """The present state of a stream.
 
     Attributes:
         state: `pending`, `connecting`, `playing`, `paused`, `ended`, `failed`; live also `live`, `stalled`, `backing_off`.
@@ -34,7 +34,7 @@ class Status(Answer, frozen=True, kw_only=True):
 
 
 class Video(Answer, frozen=True, kw_only=True):
-    """What the decoder found: `width` and `height` in px, `codec`, and the nominal frame rate as a fraction."""
+    """The content as decoded: `width` and `height` in px, `codec`, and the nominal frame rate as a fraction."""
 
     width: int
     height: int
@@ -43,7 +43,7 @@ class Video(Answer, frozen=True, kw_only=True):
 
 
 class Progress(Answer, frozen=True, kw_only=True):
-    """How much of a stream is in its timeline.
+    """The part of a stream that is in its timeline.
 
     Attributes:
         frames: Sampled frames in the timeline, skipped ones included.
@@ -112,7 +112,7 @@ class StreamPage(Answer, frozen=True, kw_only=True):
 
 
 class Pushed(Answer, frozen=True, kw_only=True):
-    """What became of a pushed frame.
+    """The result of one pushed frame.
 
     Attributes:
         sampled: Whether it is analysed; else `sample_fps` leaves it out.
@@ -128,7 +128,7 @@ class Pushed(Answer, frozen=True, kw_only=True):
 
 
 class PushTotals(Answer, frozen=True, kw_only=True):
-    """What became of many pushed frames.
+    """The results of many pushed frames, as counts.
 
     Attributes:
         sent: Frames that the service took.

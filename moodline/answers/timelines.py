@@ -79,7 +79,7 @@ class Timeline(Answer, frozen=True, kw_only=True):
 
 
 class Statistics(Answer, frozen=True, kw_only=True):
-    """What a window comes to.
+    """Statistics of a window.
 
     Attributes:
         step_s: Length of the stretches that `coverage`, `with_faces` and `missing` count, in s.

@@ -1,12 +1,13 @@
-"""What is known of missing frames: going back on the bus once for each, and no more."""
+"""Gaps in a stream: the worker goes back on the bus once for each gap, and no more."""
 
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-from shared.bus.base import OLDEST, Position
-from shared.store.base import Mark
+from moodline.shared.bus.base import Position
+from moodline.shared.pipeline.stage import Rewind
+from moodline.shared.store.base import HighWaterMark
 
 log = logging.getLogger("moodline.aggregator")
 
@@ -15,10 +16,13 @@ _PATIENCE_S: Final = 5.0
 
 _REMEMBERED: Final = 20_000
 
+MARGIN_MS: Final = 60_000
+"""How much earlier a rewind by time begins: for records that took long, and for clocks of hosts that differ."""
+
 
 @dataclass(slots=True)
 class _Gap:
-    mark: Mark | None
+    mark: HighWaterMark | None
     seen: Position
     since_s: float
     is_confirmed: bool = False
@@ -33,14 +37,17 @@ class Gaps:
 
     def __init__(self) -> None:
         self._gaps: OrderedDict[str, _Gap] = OrderedDict()
-        self._rewinds: dict[tuple[str, int], int] = {}
+        self._rewinds: dict[tuple[str, int], Position] = {}
+        self._since: dict[tuple[str, int], Rewind] = {}
 
-    def is_open(self, stream_id: str, mark: Mark | None) -> bool:
+    def is_open(self, stream_id: str, mark: HighWaterMark | None) -> bool:
         """Return whether a hole after this mark is known."""
         gap = self._gaps.get(stream_id)
         return gap is not None and gap.mark == mark
 
-    def is_real(self, stream_id: str, mark: Mark | None, place: Position | None, seen: Position, now_s: float) -> bool:
+    def is_real(
+        self, stream_id: str, mark: HighWaterMark | None, place: Position | None, seen: Position, since_ms: int, now_s: float
+    ) -> bool:
         """Note a frame that has a hole before it, and ask for a rewind if this is the first sight of the hole.
 
         Args:
@@ -48,6 +55,8 @@ class Gaps:
             mark: Its mark; the hole is right after it.
             place: Where on the bus the mark's message was, or None.
             seen: Where the frame is.
+            since_ms: When the missing frames were produced at the earliest, in ms since the Unix epoch on the bus's clock; it
+                bounds the rewind where `place` says nothing.
             now_s: Wall clock.
 
         Returns:
@@ -56,7 +65,7 @@ class Gaps:
         gap = self._gaps.get(stream_id)
         if gap is None or gap.mark != mark or gap.seen[:2] != seen[:2]:
             self._remember(stream_id, _Gap(mark, seen, now_s))
-            self._rewind(_from_where(place, seen))
+            self._rewind(place, seen, since_ms)
             return False
         if not gap.is_confirmed and (seen.offset <= gap.seen.offset or now_s - gap.since_s >= _PATIENCE_S):
             gap.is_confirmed = True
@@ -64,10 +73,10 @@ class Gaps:
             log.warning("aggregator.gap", extra={"stream_id": stream_id, "session": session, "mark": mark, "seen": seen})
         return gap.is_confirmed
 
-    def take_rewinds(self) -> list[Position]:
-        """Return where to read again since the last call, the smallest offset of each partition."""
-        rewinds = [Position(topic, partition, offset) for (topic, partition), offset in self._rewinds.items()]
-        self._rewinds = {}
+    def take_rewinds(self) -> list[Rewind]:
+        """Return from where to read again since the last call: of each partition at most one place and one time."""
+        rewinds = [*map(Rewind, self._rewinds.values()), *self._since.values()]
+        self._rewinds, self._since = {}, {}
         return rewinds
 
     def forget(self, stream_id: str) -> None:
@@ -78,7 +87,8 @@ class Gaps:
         """Forget the holes seen on `(topic, partition)` pairs."""
         for stream_id in [key for key, gap in self._gaps.items() if gap.seen[:2] in partitions]:
             del self._gaps[stream_id]
-        self._rewinds = {place: offset for place, offset in self._rewinds.items() if place not in partitions}
+        self._rewinds = {place: kept for place, kept in self._rewinds.items() if place not in partitions}
+        self._since = {place: kept for place, kept in self._since.items() if place not in partitions}
 
     def _remember(self, stream_id: str, gap: _Gap) -> None:
         self._gaps[stream_id] = gap
@@ -86,14 +96,14 @@ class Gaps:
         while len(self._gaps) > _REMEMBERED:
             self._gaps.popitem(last=False)
 
-    def _rewind(self, position: Position) -> None:
-        place = position.topic, position.partition
-        self._rewinds[place] = min(position.offset, self._rewinds.get(place, position.offset))
-
-
-def _from_where(place: Position | None, seen: Position) -> Position:
-    """Return where to read again: right after the mark, or everything when the mark's place says nothing about this one."""
-    if place is None or place[:2] != seen[:2] or place.offset >= seen.offset:
-        # Never forward: a mark beyond the frame means that the topic was made anew.
-        return seen._replace(offset=OLDEST)
-    return place._replace(offset=place.offset + 1)
+    def _rewind(self, place: Position | None, seen: Position, since_ms: int) -> None:
+        key = seen.topic, seen.partition
+        if place is not None and place[:2] == key and place.offset < seen.offset:
+            after = place._replace(offset=place.offset + 1)
+            self._rewinds[key] = min(after, self._rewinds.get(key, after))
+            return
+        # The mark's place says nothing: there is none, it is on another partition, or the topic was made again.
+        known = self._since.get(key)
+        if known is not None:
+            seen, since_ms = min(seen, known.position), min(since_ms, known.since_ms or 0)
+        self._since[key] = Rewind(seen, since_ms)

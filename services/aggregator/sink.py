@@ -1,26 +1,32 @@
 """Writes the aggregator's updates to the store, and says from where to read again when one was refused."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from services.aggregator.stage import AggregatorStage
-from shared.bus.base import OLDEST, Position
-from shared.clock import Clock
-from shared.metrics import Metrics
-from shared.stage import Apply, Output, Rewind
-from shared.store.base import ApplyResult, ProgressStore, TimelineUpdate
+from moodline.services.aggregator.gaps import MARGIN_MS
+from moodline.services.aggregator.stage import AggregatorStage
+from moodline.shared.bus.base import Position
+from moodline.shared.clock import Clock
+from moodline.shared.messages import StreamClass, lane_of
+from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.stage import Apply, Output, Rewind
+from moodline.shared.store.base import ApplyResult, Progress, ProgressStore, TimelineUpdate
 
 log = logging.getLogger("moodline.aggregator")
 
+OffsetAt = Callable[[str, int, int], int | None]
+"""Where in `(topic, partition)` the records of a time begin; `Bus.offset_at`."""
+
 
 class TimelineSink:
-    """Implements `shared.worker.Sink` for `Apply` and `Rewind`."""
+    """Implements `moodline.shared.pipeline.worker.Sink` for `Apply` and `Rewind`."""
 
-    def __init__(self, store: ProgressStore, stage: AggregatorStage, metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, store: ProgressStore, stage: AggregatorStage, metrics: Metrics, clock: Clock, offset_at: OffsetAt) -> None:
         self._store = store
         self._stage = stage
         self._metrics = metrics
         self._clock = clock
+        self._offset_at = offset_at
 
     def write(self, outputs: Sequence[Output]) -> list[Position]:
         """Apply all updates. Blocks on the store; safe to repeat, because every update names the mark it is based on.
@@ -34,9 +40,10 @@ class TimelineSink:
 
         Raises:
             StoreUnavailableError: some updates may have been applied; repeat, or read the batch again.
+            BusUnavailableError: a time could not be looked up; the same.
         """
         updates = [output.update for output in outputs if isinstance(output, Apply)]
-        rewinds = [output.position for output in outputs if isinstance(output, Rewind)]
+        rewinds = [output for output in outputs if isinstance(output, Rewind)]
         results = self._store.apply(updates) if updates else []
         refused = []
         for update, result in zip(updates, results, strict=True):
@@ -49,14 +56,24 @@ class TimelineSink:
                 refused.append(update)
         if refused:
             rewinds += self._behind(refused)
-        return _smallest(rewinds)
+        return _smallest(map(self._place, rewinds))
 
-    def _behind(self, refused: Sequence[TimelineUpdate]) -> list[Position]:
+    def _place(self, rewind: Rewind) -> Position:
+        position, since_ms = rewind.position, rewind.since_ms
+        if since_ms is None:
+            return position
+        offset = self._offset_at(position.topic, position.partition, since_ms)
+        # Never forward.
+        place = position if offset is None else position._replace(offset=min(offset, position.offset))
+        log.warning("aggregator.rewind", extra={"since_ms": since_ms, "origin": place, "records": position.offset - place.offset})
+        return place
+
+    def _behind(self, refused: Sequence[TimelineUpdate]) -> list[Rewind]:
         """Return from where to read those streams again whose stored mark is behind what was read."""
         rewinds = []
         for update, progress in zip(refused, self._store.load([update.stream_id for update in refused]), strict=True):
             if progress is None or update.mark.session < progress.fence:
-                # Removed, or registered anew: nothing of what was read belongs to it.
+                # Removed, or registered again: nothing of what was read belongs to it.
                 continue
             log.warning(
                 "aggregator.stale",
@@ -69,10 +86,17 @@ class TimelineSink:
             )
             stored, read = progress.position, update.position
             if stored is None or stored[:2] != read[:2]:
-                rewinds.append(read._replace(offset=OLDEST))
+                rewinds.append(Rewind(read, self._since_ms(update, progress)))
             elif stored.offset < read.offset:
-                rewinds.append(stored._replace(offset=stored.offset + 1))
+                rewinds.append(Rewind(stored._replace(offset=stored.offset + 1)))
         return rewinds
+
+    def _since_ms(self, update: TimelineUpdate, progress: Progress) -> int:
+        """Return the time after which everything was produced that follows the stored mark under the update's session."""
+        begun_ms = update.mark.session
+        if lane_of(update.position.topic) is StreamClass.LIVE and progress.last_event_time_us is not None:
+            begun_ms = max(begun_ms, progress.last_event_time_us // 1000)
+        return min(begun_ms, int(self._clock.now_s() * 1000)) - MARGIN_MS
 
     def _observe_latency(self, stream_id: str) -> None:
         lane, captured_at_us = self._stage.take_captured(stream_id)

@@ -12,7 +12,7 @@ from functools import lru_cache
 from math import isqrt
 from typing import Final
 
-from shared.emotions import PROBABILITY_SCALE
+from moodline.shared.emotions import PROBABILITY_SCALE
 
 FRACTION_BITS: Final = 16
 """State keeps this many bits below one 65535th."""

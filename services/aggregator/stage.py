@@ -23,16 +23,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from services.aggregator.gaps import Gaps
-from services.aggregator.stream import StreamTimeline
-from shared.bus.base import Position
-from shared.emotions import EMOTIONS
-from shared.errors import MessageError, StoreError
-from shared.messages import Emotions, End, Lane, SkipReason
-from shared.metrics import Metrics
-from shared.settings import AggregatorSettings
-from shared.stage import Apply, Output, Received, Rewind
-from shared.store.base import Mark, Progress, TimelineUpdate
+from moodline.services.aggregator.gaps import MARGIN_MS, Gaps
+from moodline.services.aggregator.stream import StreamTimeline
+from moodline.shared.bus.base import Position
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.errors import MessageError, StoreError
+from moodline.shared.messages import Emotions, End, SkipReason, StreamClass
+from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.stage import Apply, Output, Received
+from moodline.shared.settings import AggregatorSettings
+from moodline.shared.store.base import HighWaterMark, Progress, TimelineUpdate
 
 WORKER: Final = "aggregator"
 
@@ -43,7 +43,7 @@ _UNKNOWN_RECHECK_S: Final = 1.0
 class _Stream:
     """A stream as of its mark. `session` is the newest one seen when this was read from the store."""
 
-    mark: Mark | None
+    mark: HighWaterMark | None
     final: bool
     fence: int
     position: Position | None
@@ -53,16 +53,16 @@ class _Stream:
 
 
 @dataclass(slots=True)
-class _Turn:
-    """What one batch did to a stream."""
+class _PendingUpdate:
+    """The changes that one batch has made to a stream and that are not written yet."""
 
-    expected: Mark | None
-    lane: Lane
+    expected: HighWaterMark | None
+    lane: StreamClass
     captured_at_us: list[int] = field(default_factory=list)
 
 
 class AggregatorStage:
-    """Implements `shared.stage.Stage`.
+    """Implements `moodline.shared.pipeline.stage.Stage`.
 
     Args of the constructor:
         load: Returns the progress of streams, None for those not registered; `ProgressStore.load`. May block, and may raise
@@ -84,29 +84,29 @@ class AggregatorStage:
         self._metrics = metrics
         self._cache_streams = cache_streams
         self._streams: OrderedDict[str, _Stream] = OrderedDict()
-        self._unknown_until_s: dict[str, float] = {}
+        self._unknown: dict[str, tuple[int, float]] = {}
         self._gaps = Gaps()
-        self._turns: dict[str, _Turn] = {}
+        self._pending_updates: dict[str, _PendingUpdate] = {}
         self._dropped: Counter[str] = Counter()
 
     def process(self, batch: Sequence[Received], now_s: float) -> list[Output]:
         """Add what is new to the streams' timelines.
 
         Returns:
-            At most one `Apply` per stream and one `Rewind` per partition.
+            At most one `Apply` per stream, and per partition one `Rewind` to a place and one to a time.
 
         Raises:
             StoreUnavailableError: progress could not be read; nothing of the batch was used.
             StoreError: a stored state cannot be read by this version.
             MessageError: a message is of another hop.
         """
-        self._turns = {}
+        self._pending_updates = {}
         self._dropped = Counter()
         self._load_missing(batch, now_s)
         for item in batch:
             self._handle(item, now_s)
-        outputs: list[Output] = [Apply(self._update(stream_id, turn)) for stream_id, turn in self._turns.items()]
-        outputs += [Rewind(position) for position in self._gaps.take_rewinds()]
+        outputs: list[Output] = [Apply(self._update(stream_id, turn)) for stream_id, turn in self._pending_updates.items()]
+        outputs += self._gaps.take_rewinds()
         for reason, count in self._dropped.items():
             self._metrics.frames_dropped.labels(reason).inc(count)
         while len(self._streams) > self._cache_streams:
@@ -130,11 +130,11 @@ class AggregatorStage:
         self._streams.pop(stream_id, None)
         self._gaps.forget(stream_id)
 
-    def take_captured(self, stream_id: str) -> tuple[Lane, list[int]]:
+    def take_captured(self, stream_id: str) -> tuple[StreamClass, list[int]]:
         """Return, once, when the frames of the stream's latest update were captured, microseconds since the Unix epoch."""
-        turn = self._turns.get(stream_id)
+        turn = self._pending_updates.get(stream_id)
         if turn is None:
-            return Lane.FILE, []
+            return StreamClass.FILE, []
         captured, turn.captured_at_us = turn.captured_at_us, []
         return turn.lane, captured
 
@@ -147,21 +147,29 @@ class AggregatorStage:
             if known is None or message.session > known.session:
                 session = max(message.session, newest.get(message.stream_id, (0,))[0])
                 newest[message.stream_id] = session, (item.position.topic, item.position.partition)
-        wanted = [stream_id for stream_id in newest if self._unknown_until_s.get(stream_id, now_s) <= now_s]
+        wanted = [stream_id for stream_id, (session, _) in newest.items() if not self._is_unknown(stream_id, session, now_s)]
         if not wanted:
             return
         for stream_id, progress in zip(wanted, self._load(wanted), strict=True):
             if progress is None:
                 self._streams.pop(stream_id, None)
-                self._note_unknown(stream_id, now_s)
+                self._report_unknown(stream_id, newest[stream_id][0], now_s)
             else:
-                self._unknown_until_s.pop(stream_id, None)
+                self._unknown.pop(stream_id, None)
                 self._streams[stream_id] = self._restore(stream_id, progress, *newest[stream_id])
 
-    def _note_unknown(self, stream_id: str, now_s: float) -> None:
-        if len(self._unknown_until_s) >= self._cache_streams:
-            self._unknown_until_s.clear()
-        self._unknown_until_s[stream_id] = now_s + _UNKNOWN_RECHECK_S
+    def _is_unknown(self, stream_id: str, session: int, now_s: float) -> bool:
+        """Return whether the store said a moment ago that this stream is not registered.
+
+        A newer session than that of the message which was asked for then: it may be registered again, and is asked for again.
+        """
+        known_session, until_s = self._unknown.get(stream_id, (-1, now_s))
+        return session <= known_session and now_s < until_s
+
+    def _report_unknown(self, stream_id: str, session: int, now_s: float) -> None:
+        if len(self._unknown) >= self._cache_streams:
+            self._unknown.clear()
+        self._unknown[stream_id] = session, now_s + _UNKNOWN_RECHECK_S
 
     def _restore(self, stream_id: str, progress: Progress, session: int, place: tuple[str, int]) -> _Stream:
         if progress.mark is not None and not progress.final and not progress.state:
@@ -194,13 +202,13 @@ class AggregatorStage:
         stream_id = item.message.stream_id
         if not missing and not self._gaps.is_open(stream_id, stream.mark):
             return False
-        is_real = self._gaps.is_real(stream_id, stream.mark, stream.position, item.position, now_s)
-        return not is_real or item.message.lane is Lane.FILE
+        is_real = self._gaps.is_real(stream_id, stream.mark, stream.position, item.position, _since_ms(stream, item), now_s)
+        return not is_real or item.message.lane is StreamClass.FILE
 
     def _add(self, stream: _Stream, message: Emotions | End, position: Position, missing: int) -> None:
-        turn = self._turns.get(message.stream_id)
+        turn = self._pending_updates.get(message.stream_id)
         if turn is None:
-            turn = self._turns[message.stream_id] = _Turn(stream.mark, message.lane)
+            turn = self._pending_updates[message.stream_id] = _PendingUpdate(stream.mark, message.lane)
         if _begins_segment(stream, message):
             stream.timeline.begin_segment()
         if missing:
@@ -214,7 +222,7 @@ class AggregatorStage:
             stream.timeline.add(message)
             turn.captured_at_us.append(message.captured_at_us)
             self._count(message)
-        stream.mark = Mark(message.session, message.seq)
+        stream.mark = HighWaterMark(message.session, message.seq)
         stream.position = position
 
     def _count(self, message: Emotions) -> None:
@@ -233,7 +241,7 @@ class AggregatorStage:
             self._metrics.of_streams.frames.labels(stream_id, result).inc(frames)
             self._metrics.of_streams.faces.labels(stream_id).inc(faces)
 
-    def _update(self, stream_id: str, turn: _Turn) -> TimelineUpdate:
+    def _update(self, stream_id: str, turn: _PendingUpdate) -> TimelineUpdate:
         stream = self._streams[stream_id]
         event_time_us = stream.timeline.event_time_us
         assert stream.mark is not None
@@ -248,7 +256,7 @@ class AggregatorStage:
             # A closed timeline needs no state any more.
             state=b"" if stream.final else stream.timeline.save(),
             last_event_time_us=event_time_us,
-            cells=stream.timeline.take_cells(),
+            cells=stream.timeline.take_values(),
         )
 
 
@@ -269,8 +277,25 @@ def _reason_to_drop(stream: _Stream, message: Emotions | End) -> str | None:
 
 def _begins_segment(stream: _Stream, message: Emotions | End) -> bool:
     """Return whether this is the first message of a new session of a live stream; a file's sessions all go on where it was."""
-    return message.lane is Lane.LIVE and stream.mark is not None and message.session > stream.mark.session
+    return message.lane is StreamClass.LIVE and stream.mark is not None and message.session > stream.mark.session
 
 
 def _expected_seq(stream: _Stream, message: Emotions | End) -> int:
     return 0 if stream.mark is None or _begins_segment(stream, message) else stream.mark.seq + 1
+
+
+def _since_ms(stream: _Stream, item: Received) -> int:
+    """Return when what is missing before a message was produced at the earliest, in ms on the clock that stamps records.
+
+    Ingest sends everything of a session after it has claimed it, and a session's number is not above the time of the claim by
+    much. How long that was before the message is measured by ingest's clock alone, so it does not matter whether the bus's
+    clock agrees. What was sent under an older session is not looked for: ingest sends it again.
+    """
+    message = item.message
+    captured_ms = message.captured_at_us // 1000
+    begun_ms = message.session
+    event_ms = (stream.timeline.event_time_us or 0) // 1000
+    if message.lane is StreamClass.LIVE and begun_ms < event_ms <= captured_ms:
+        # The missing frames of a live stream were captured after those that are in its timeline.
+        begun_ms = event_ms
+    return (item.timestamp_ms or captured_ms) - max(0, captured_ms - begun_ms) - MARGIN_MS

@@ -5,18 +5,18 @@ its value is these and the open finer one together. When event time leaves a buc
 merged into the next level, and never touched again, because event time never goes back. Tracks work alike: their closed
 seconds, and an open one. Which model answered is written where it changes.
 
-The saved state (`shared.timeline.state`) holds everything that later cells depend on.
+The saved state (`moodline.shared.timeline.state`) holds everything that later cells depend on.
 """
 
 from typing import Final
 
 import msgspec
 
-from services.aggregator.tracker import StreamTracker, TrackedFace
-from shared.messages import Emotions, FaceEmotion, SkipReason
-from shared.settings import AggregatorSettings
-from shared.store.base import Cell
-from shared.timeline import (
+from moodline.services.aggregator.tracker import StreamTracker, TrackedFace
+from moodline.shared.messages import Emotions, FaceEmotion, SkipReason
+from moodline.shared.settings import AggregatorSettings
+from moodline.shared.store.base import BucketValue
+from moodline.shared.timeline import (
     LEVELS_S,
     MODELS_LEVEL_S,
     MODELS_SERIES,
@@ -30,15 +30,15 @@ from shared.timeline import (
     TrackSummary,
     merge,
     merge_track,
-    note_model,
     pack,
     pack_models,
     pack_track_bucket,
     pack_track_summary,
+    record_model,
     track_series,
 )
-from shared.timeline.bucket import NO_SKIPS, SKIP_REASONS, Seven, Skips
-from shared.timeline.state import OpenTrack, SavedState, TrackerState, load_state, save_state
+from moodline.shared.timeline.bucket import NO_SKIPS, SKIP_REASONS, Seven, Skips
+from moodline.shared.timeline.state import OpenTrack, SavedState, TrackerState, load_state, save_state
 
 _SPANS_US: Final = tuple(level_s * SECOND_US for level_s in LEVELS_S)
 
@@ -72,7 +72,7 @@ class StreamTimeline:
             self._grow(Bucket(1, _skips(message.skip, 1)))
             return
         if message.model:
-            self._note_model(message.model, now_us // SECOND_US)
+            self._record_model(message.model, now_us // SECOND_US)
         self._grow(_frame_bucket(message.faces, tracked))
         for face in tracked:
             self._add_to_track(face, now_us)
@@ -97,7 +97,7 @@ class StreamTimeline:
         self._saved.parts = []
         self._is_grown = False
 
-    def take_cells(self) -> tuple[Cell, ...]:
+    def take_values(self) -> tuple[BucketValue, ...]:
         """Return every cell that changed since the last call, with its absolute value."""
         if self._is_grown:
             saved, finer = self._saved, NOTHING
@@ -108,7 +108,7 @@ class StreamTimeline:
         for track_id in self._moved:
             self._write_track(track_id, is_ended=False)
         self._moved.clear()
-        cells = tuple(Cell(*place, value) for place, value in self._changed.items())
+        cells = tuple(BucketValue(*place, value) for place, value in self._changed.items())
         self._changed = {}
         return cells
 
@@ -150,8 +150,8 @@ class StreamTimeline:
         self._saved.parts[0] = merge(self._saved.parts[0], bucket)
         self._is_grown = True
 
-    def _note_model(self, model: str, second: int) -> None:
-        day, is_changed = note_model(self._saved.models, model, second)
+    def _record_model(self, model: str, second: int) -> None:
+        day, is_changed = record_model(self._saved.models, model, second)
         self._saved.models = day
         if is_changed:
             self._changed[MODELS_SERIES, MODELS_LEVEL_S, day.day] = pack_models(day)

@@ -11,16 +11,16 @@ Time is event time. A track that was not seen for longer than `track_lost_ms` en
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from services.aggregator.smoothing import advance, quantise, start
-from shared.messages import Emotions
-from shared.settings import AggregatorSettings
-from shared.timeline.state import ActiveTrack, Box, TrackerState
+from moodline.services.aggregator.smoothing import advance, quantise, start
+from moodline.shared.messages import Emotions
+from moodline.shared.settings import AggregatorSettings
+from moodline.shared.timeline.state import ActiveTrack, Box, TrackerState
 
 _IOU_BITS: Final = 20
 
 
 class TrackedFace(NamedTuple):
-    """What the tracker says of one face of a frame.
+    """One face of a frame with its track.
 
     Attributes:
         track_id: The face's track.

@@ -1,15 +1,15 @@
-"""Which alerts a rule would have raised over stored history. The same evaluator, fed from the same store."""
+"""Finds the alerts that a rule would have raised over stored history, with the same evaluator and the same store."""
 
 from typing import Final
 
-from services.alerts.evaluator import AlertEvent, evaluate, first_state
-from services.alerts.feed import seconds
-from services.alerts.rules import Rule
-from shared.errors import QueryError
-from shared.store.base import TimelineStore
-from shared.streams import StreamSpec
-from shared.timeline.bucket import SECOND_US
-from shared.timeline.levels import Extent, Levels
+from moodline.services.alerts.evaluator import AlertEvent, evaluate, first_state
+from moodline.services.alerts.feed import seconds
+from moodline.services.alerts.rules import Rule
+from moodline.shared.errors import QueryError
+from moodline.shared.store.base import TimelineStore
+from moodline.shared.streams import StreamSpec
+from moodline.shared.timeline.bucket import SECOND_US
+from moodline.shared.timeline.levels import Extent, Levels
 
 MAX_SECONDS: Final = 200_000
 """Most seconds of all streams together that one dry run judges."""

@@ -20,16 +20,16 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from services.alerts.rules import Direction, Rule, RuleKind
-from shared.emotions import EMOTIONS
-from shared.timeline.bucket import NO_SEVEN, Seven
+from moodline.services.alerts.rules import Direction, Rule, RuleKind
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.timeline.bucket import NO_SEVEN, Seven
 
 MINUTE_S: Final = 60
 _TRIM: Final = 5
 
 
 class Second(NamedTuple):
-    """What one second of event time holds.
+    """The content of one second of event time.
 
     Attributes:
         second: Seconds since the Unix epoch.
@@ -75,7 +75,7 @@ class Firing(msgspec.Struct, frozen=True, array_like=True):
 
 
 class AlertState(msgspec.Struct, frozen=True, array_like=True):
-    """What is known of one rule and one stream; small, and enough to go on.
+    """The state of one rule on one stream. It is small, and all that is needed to go on.
 
     Attributes:
         stream: The stream's id.
@@ -105,14 +105,14 @@ class AlertState(msgspec.Struct, frozen=True, array_like=True):
 
 
 class EventKind(StrEnum):
-    """What happened to an alert."""
+    """The kinds of events of an alert."""
 
     FIRING = "firing"
     RESOLVED = "resolved"
 
 
 class Reason(StrEnum):
-    """Why an alert began or ended."""
+    """The reasons for which an alert begins or ends."""
 
     CONDITION = "condition"
     """The condition held long enough."""

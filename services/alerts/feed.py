@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from typing import Final
 
-from services.alerts.evaluator import Second
-from shared.messages import Lane
-from shared.store import Progress
-from shared.store.base import TimelineStore
-from shared.streams import StreamSpec, StreamStatus
-from shared.timeline.bucket import SECOND_US, unpack
+from moodline.services.alerts.evaluator import Second
+from moodline.shared.messages import StreamClass
+from moodline.shared.store import Standing
+from moodline.shared.store.base import TimelineStore
+from moodline.shared.streams import StreamSpec, StreamStatus
+from moodline.shared.timeline.bucket import SECOND_US, unpack
 
 ON_ITS_WAY_S: Final = 5
 """What has not come in after so long is taken as absent."""
@@ -19,7 +19,7 @@ LAG_S: Final = 120
 _CHUNK_S: Final = 3600
 
 
-def closed_to_s(spec: StreamSpec, status: StreamStatus, progress: Progress, now_s: float) -> int:
+def closed_to_s(spec: StreamSpec, status: StreamStatus, progress: Standing, now_s: float) -> int:
     """Return the second up to which (not included) a timeline will not change any more, or is not waited for any longer.
 
     Event time never goes back, so everything before a stream's newest frame is closed. A camera that sends nothing closes
@@ -28,7 +28,7 @@ def closed_to_s(spec: StreamSpec, status: StreamStatus, progress: Progress, now_
     """
     last_us = progress.last_event_time_us
     closed_s = 0 if last_us is None else last_us // SECOND_US + (1 if progress.final else 0)
-    if spec.lane is Lane.FILE:
+    if spec.lane is StreamClass.FILE:
         return closed_s
     present_s = int(now_s) - ON_ITS_WAY_S
     lags = last_us is not None and status.last_frame_us > last_us + ON_ITS_WAY_S * SECOND_US
@@ -45,7 +45,7 @@ def seconds(store: TimelineStore, spec: StreamSpec, start_s: int, stop_s: int) -
     Raises:
         StoreError: a stored value cannot be read.
     """
-    observed = spec.lane is Lane.LIVE and not spec.paused
+    observed = spec.lane is StreamClass.LIVE and not spec.paused
     for chunk_s in range(start_s, stop_s, _CHUNK_S):
         end_s = min(stop_s, chunk_s + _CHUNK_S)
         cells = {index: unpack(value) for index, value in store.read(spec.stream_id, "", 1, chunk_s, end_s)}

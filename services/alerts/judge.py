@@ -15,18 +15,19 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from services.alerts.evaluator import AlertEvent, AlertState, Reason, evaluate, first_state, withdraw
-from services.alerts.feed import closed_to_s, seconds
-from services.alerts.outbox import Outbox
-from services.alerts.records import ALERTS_LOG, KEEP, STATES, RuleBook, Saved, decode, encode, event_json, state_key
-from services.alerts.rules import Rule
-from shared.clock import Clock
-from shared.errors import RevisionConflictError, StoreError, StoreUnavailableError
-from shared.messages import Lane
-from shared.metrics import Metrics
-from shared.store import Progress, Store
-from shared.streams import StreamSpec, StreamStatus
-from shared.timeline.bucket import SECOND_US
+from moodline.services.alerts.evaluator import AlertEvent, AlertState, Reason, evaluate, first_state, withdraw
+from moodline.services.alerts.feed import closed_to_s, seconds
+from moodline.services.alerts.outbox import Outbox
+from moodline.services.alerts.records import ALERTS_LOG, KEEP, STATES, RuleBook, Saved, decode, encode, event_json, state_key
+from moodline.services.alerts.rules import Rule
+from moodline.shared.clock import Clock
+from moodline.shared.errors import RevisionConflictError, StoreError, StoreUnavailableError
+from moodline.shared.messages import StreamClass
+from moodline.shared.metrics import Metrics
+from moodline.shared.store import Standing, Store
+from moodline.shared.store.registry_view import RegistryView
+from moodline.shared.streams import StreamSpec, StreamStatus
+from moodline.shared.timeline.bucket import SECOND_US
 
 log = logging.getLogger("moodline.alerts")
 
@@ -38,7 +39,7 @@ _LOOK_BACK: Final = 500
 
 
 class _Kept(NamedTuple):
-    """What is in the store of one rule and stream, where it stands by now, and when it was last written."""
+    """State of one rule on one stream: as stored, as of now, and the time of the last write."""
 
     revision: int | None
     stored: Saved
@@ -49,15 +50,16 @@ class _Kept(NamedTuple):
 class _Watched(NamedTuple):
     spec: StreamSpec
     status: StreamStatus
-    progress: Progress
+    progress: Standing
 
 
-class Judge:
+class RuleEvaluator:
     """One per process; only the holder of the lease steps. Used by one thread."""
 
     def __init__(self, store: Store, outbox: Outbox, metrics: Metrics, clock: Clock, is_owner: Callable[[], bool]) -> None:
         self._store = store
         self._rules = RuleBook(store)
+        self._registry = RegistryView(store)
         self._outbox = outbox
         self._metrics = metrics
         self._clock = clock
@@ -65,7 +67,7 @@ class Judge:
         self._kept: dict[str, _Kept] | None = None
 
     def forget(self) -> None:
-        """Forget what is in memory; the next step reads it anew."""
+        """Forget what is in memory; the next step reads it again."""
         self._kept = None
 
     def step(self) -> None:
@@ -78,7 +80,7 @@ class Judge:
         if self._kept is None:
             self._kept = self._load()
         rules = [stored.rule for stored in self._rules.rules() if stored.rule.enabled]
-        streams = self._store.list_streams() if rules else []
+        streams = self._streams() if rules else []
         watching = {spec.stream_id: found for spec in streams if (found := [rule for rule in rules if rule.watches(spec)])}
         for watched in self._watched([spec for spec in streams if spec.stream_id in watching]):
             try:
@@ -105,9 +107,13 @@ class Judge:
             kept[found.key] = _Kept(found.revision, saved, saved.state, now_s)
         return kept
 
+    def _streams(self) -> list[StreamSpec]:
+        self._registry.refresh(self._clock.monotonic_s())
+        return list(self._registry.specs.values())
+
     def _watched(self, specs: list[StreamSpec]) -> list[_Watched]:
         ids = [spec.stream_id for spec in specs]
-        found = zip(specs, self._store.statuses(ids), self._store.load(ids), strict=True)
+        found = zip(specs, self._store.statuses(ids), self._store.standings(ids), strict=True)
         return [_Watched(spec, status, progress) for spec, status, progress in found if progress is not None]
 
     def _judge(self, watched: _Watched, rules: list[Rule]) -> None:
@@ -139,7 +145,7 @@ class Judge:
         return self._kept[state_key(rule.rule_id, spec.stream_id)]
 
     def _standing(self, rule: Rule, watched: _Watched, until_s: int) -> _Kept:
-        """Return where a rule stands on a stream; anew for a new rule, another condition or another stream of this name."""
+        """Return where a rule stands on a stream; again for a new rule, another condition or another stream of this name."""
         assert self._kept is not None
         spec, condition = watched.spec, _fingerprint(rule)
         key = state_key(rule.rule_id, spec.stream_id)
@@ -150,8 +156,8 @@ class Judge:
         if known is not None and same_stream and known.stored.condition == condition:
             return known
         # What was before a camera was registered is no absence.
-        from_s = max(until_s, spec.created_at_us // SECOND_US) if spec.lane is Lane.LIVE else until_s
-        if spec.lane is Lane.FILE and watched.progress.last_event_time_us is None:
+        from_s = max(until_s, spec.created_at_us // SECOND_US) if spec.lane is StreamClass.LIVE else until_s
+        if spec.lane is StreamClass.FILE and watched.progress.last_event_time_us is None:
             from_s = spec.recorded_at_us // SECOND_US
         if known is not None and same_stream:
             from_s = known.state.at_s
@@ -227,5 +233,5 @@ class Judge:
 
 
 def _fingerprint(rule: Rule) -> str:
-    """Return a short word for what a rule judges; a rule made anew under an old id is another one."""
+    """Return a short word for what a rule judges; a rule made again under an old id is another one."""
     return sha256(msgspec.msgpack.encode((rule.created_at_us, rule.condition()))).hexdigest()[:16]

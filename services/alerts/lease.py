@@ -1,14 +1,14 @@
-"""Who judges alerts: one process of all that share a store."""
+"""The leader lease: of all processes that share a store, one evaluates alert rules."""
 
 from contextlib import suppress
 from typing import Final
 
 import msgspec
 
-from services.alerts.records import LEASES, decode, encode
-from shared.clock import Clock
-from shared.errors import RevisionConflictError
-from shared.store.base import Documents
+from moodline.services.alerts.records import LEASES, decode, encode
+from moodline.shared.clock import Clock
+from moodline.shared.errors import RevisionConflictError
+from moodline.shared.store.base import Documents
 
 TERM_S: Final = 15.0
 _RENEW_S: Final = TERM_S / 3
@@ -20,7 +20,7 @@ class _Held(msgspec.Struct, frozen=True):
     owner: str
 
 
-class Lease:
+class LeaderLease:
     """Held by at most one owner at a time, as far as each can tell from its own monotonic clock.
 
     The holder renews the document; others take it over once it has not changed for `TERM_S` of their own time. So clocks need
@@ -39,7 +39,7 @@ class Lease:
 
     @property
     def is_held(self) -> bool:
-        """Whether it is held, without asking the store."""
+        """Return whether the lease is held, without asking the store."""
         return self._revision is not None and self._clock.monotonic_s() - self._renewed_s < _TRUST_S
 
     def hold(self) -> bool:
@@ -76,7 +76,7 @@ class Lease:
         if found is None:
             return _NONE
         if decode(found.value, _Held).owner == self._owner:
-            # Our own, from before the store was out of reach.
+            # Our own, from before the store was unavailable.
             return found.revision
         if self._seen is None or self._seen[0] != found.revision:
             self._seen = found.revision, now_s

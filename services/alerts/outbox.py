@@ -8,15 +8,15 @@ from typing import Final
 
 import msgspec
 
-from services.alerts.records import DELIVERIES, DELIVERY_LOG, KEEP, RULES, decode, encode
-from services.alerts.rules import Rule, Webhook
-from services.alerts.webhook import Sender
-from shared.clock import Clock
-from shared.errors import RevisionConflictError, SealError, WebhookError
-from shared.metrics import Metrics
-from shared.seal import Sealer
-from shared.settings import AlertsSettings
-from shared.store.base import Document, Documents
+from moodline.services.alerts.records import DELIVERIES, DELIVERY_LOG, KEEP, RULES, decode, encode
+from moodline.services.alerts.rules import Rule, Webhook
+from moodline.services.alerts.webhook import Sender
+from moodline.shared.clock import Clock
+from moodline.shared.errors import RevisionConflictError, SealError, WebhookError
+from moodline.shared.metrics import Metrics
+from moodline.shared.seal import Sealer
+from moodline.shared.settings import AlertsSettings
+from moodline.shared.store.base import Document, Documents
 
 log = logging.getLogger("moodline.alerts")
 

@@ -1,15 +1,15 @@
-"""What alerts keep in the store: rules, states, the lease, deliveries, and two logs."""
+"""Records of alerts in the store: rules, states, the lease, deliveries, and two logs."""
 
 import json
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
-from services.alerts.evaluator import AlertEvent, AlertState
-from services.alerts.rules import Rule
-from services.report.moments import iso, to_datetime
-from shared.errors import RevisionConflictError, RuleExistsError, RuleNotFoundError, StoreError
-from shared.store.base import Document, Documents
+from moodline.services.alerts.evaluator import AlertEvent, AlertState
+from moodline.services.alerts.rules import Rule
+from moodline.services.report.moments import iso, to_datetime
+from moodline.shared.errors import RevisionConflictError, RuleExistsError, RuleNotFoundError, StoreError
+from moodline.shared.store.base import Document, Documents
 
 RULES: Final = "alert-rules"
 STATES: Final = "alert-state"

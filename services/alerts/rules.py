@@ -1,4 +1,4 @@
-"""What an alert rule is, and what it may be."""
+"""Alert rules and their limits."""
 
 import re
 from enum import StrEnum
@@ -6,9 +6,9 @@ from typing import Final
 
 import msgspec
 
-from shared.emotions import EMOTIONS
-from shared.errors import InvalidRuleError
-from shared.streams import STREAM_ID_PATTERN, StreamSpec
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.errors import InvalidRuleError
+from moodline.shared.streams import STREAM_ID_PATTERN, StreamSpec
 
 RULE_ID_PATTERN: Final = STREAM_ID_PATTERN
 LONGEST_S: Final = 86_400
@@ -17,7 +17,7 @@ _LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}(=[^\x00-\x1f\x7f]{
 
 
 class RuleKind(StrEnum):
-    """What a rule watches."""
+    """The conditions that a rule can watch."""
 
     SHARE = "share"
     """The share of faces that an emotion leads."""
@@ -38,7 +38,7 @@ class Direction(StrEnum):
 
 
 class Webhook(msgspec.Struct, frozen=True):
-    """Where alerts are sent.
+    """The receiver of a rule's alerts.
 
     Attributes:
         url: For people: scheme, host and port, the rest masked, because it may be a secret.
@@ -105,7 +105,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def measures(self) -> bool:
-        """Whether the rule is about a measured share, not only about somebody or something being there."""
+        """Return whether the rule compares a measured share with a threshold, and not only presence."""
         return self.kind in (RuleKind.SHARE, RuleKind.CHANGE)
 
     @property
@@ -116,7 +116,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
         return self.window_s + (self.baseline_s + self.for_s + 60 if self.kind is RuleKind.CHANGE else 0)
 
     def condition(self) -> tuple[object, ...]:
-        """Return everything that decides what is judged; a rule with another condition begins anew."""
+        """Return everything that decides what is judged; a rule with another condition begins again."""
         measured = (self.emotion, self.direction, self.threshold, self.clear_threshold, self.window_s, self.min_faces)
         return self.kind, *measured, self.for_s, self.clear_for_s, self.baseline_s, self.baseline_min, self.no_data_s
 

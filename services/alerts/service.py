@@ -7,16 +7,16 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
-from services.alerts.judge import Judge
-from services.alerts.lease import Lease
-from services.alerts.outbox import Outbox
-from services.alerts.webhook import HttpSender, Sender, webhook_policy
-from shared.clock import Clock
-from shared.errors import MoodlineError, RevisionConflictError
-from shared.metrics import Metrics
-from shared.seal import open_sealer
-from shared.settings import Settings
-from shared.store import Store
+from moodline.services.alerts.judge import RuleEvaluator
+from moodline.services.alerts.lease import LeaderLease
+from moodline.services.alerts.outbox import Outbox
+from moodline.services.alerts.webhook import HttpSender, Sender, webhook_policy
+from moodline.shared.clock import Clock
+from moodline.shared.errors import MoodlineError, RevisionConflictError
+from moodline.shared.metrics import Metrics
+from moodline.shared.seal import open_sealer
+from moodline.shared.settings import Settings
+from moodline.shared.store import Store
 
 log = logging.getLogger("moodline.alerts")
 
@@ -35,10 +35,10 @@ class AlertService:
         alerts = settings.alerts
         self._settings = alerts
         self._metrics = metrics
-        self._lease = Lease(store, clock, uuid.uuid4().hex)
+        self._lease = LeaderLease(store, clock, uuid.uuid4().hex)
         sender = sender or HttpSender(webhook_policy(alerts), alerts.webhook_timeout_s)
         self._outbox = Outbox(store, open_sealer(settings), sender, alerts, metrics, clock)
-        self._judge = Judge(store, self._outbox, metrics, clock, lambda: self._lease.is_held)
+        self._judge = RuleEvaluator(store, self._outbox, metrics, clock, lambda: self._lease.is_held)
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
 

@@ -20,9 +20,9 @@ from hashlib import sha256
 from typing import Final, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from shared.errors import InvalidRuleError, WebhookError
-from shared.net_policy import NetPolicy, net_policy_of
-from shared.settings import AlertsSettings
+from moodline.shared.errors import InvalidRuleError, WebhookError
+from moodline.shared.net_policy import NetPolicy, net_policy_of
+from moodline.shared.settings import AlertsSettings
 
 SIGNATURE_HEADER: Final = "Moodline-Signature"
 EVENT_HEADER: Final = "Moodline-Event-Id"
@@ -38,7 +38,7 @@ Resolver = Callable[[str, int], Sequence[str]]
 
 
 class Target(NamedTuple):
-    """Where a webhook goes, taken apart."""
+    """The parts of a webhook's URL."""
 
     scheme: str
     host: str

@@ -1,4 +1,4 @@
-"""Who may call which route, and which streams they may see there.
+"""Access to routes by role, and to streams by label.
 
 Every handler takes a `Viewer`, `Operator` or `Admin`; a test walks through all routes and fails for one that takes none. A
 stream outside of the caller's scope answers exactly as one that does not exist.
@@ -10,11 +10,11 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI
 from starlette.requests import HTTPConnection
 
-from services.api.context import Context, context_of
-from services.api.guard import SESSION_COOKIE
-from services.callers import Caller, Role, matches
-from shared.errors import NotAllowedError, StreamNotFoundError
-from shared.streams import StreamSpec
+from moodline.services.api.context import Context, context_of
+from moodline.services.auth.authenticator import SESSION_COOKIE
+from moodline.services.auth.callers import Caller, Role, matches
+from moodline.shared.errors import NotAllowedError, StreamNotFoundError
+from moodline.shared.streams import StreamSpec
 
 __all__ = [
     "Admin",

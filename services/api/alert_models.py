@@ -1,13 +1,13 @@
-"""What clients send and get about alerts."""
+"""Request and answer bodies about alerts."""
 
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from services.alerts.evaluator import EventKind, Reason
-from services.alerts.rules import RULE_ID_PATTERN, Direction, RuleKind
-from services.alerts.webhook import URL_LIMIT
-from services.report.moments import Time
+from moodline.services.alerts.evaluator import EventKind, Reason
+from moodline.services.alerts.rules import RULE_ID_PATTERN, Direction, RuleKind
+from moodline.services.alerts.webhook import URL_LIMIT
+from moodline.services.report.moments import Time
 
 _RULE: Final[dict[str, Any]] = {
     "id": "angry-hall",
@@ -73,7 +73,7 @@ class _Body(BaseModel):
 
 
 class _Terms(_Body):
-    """What may be said of a rule when it is made and later; null takes the default, or leaves it as it is."""
+    """Options of a rule, for a new one and for a change; null takes the default, or leaves the option as it is."""
 
     emotion: str | None = Field(None, max_length=16, description="Of `share` and `change`.")
     direction: Direction | None = Field(None, description="`over` or `under` the threshold; of `change` also `either`.")
@@ -121,7 +121,7 @@ class NewRule(_Terms):
 
 
 class RuleChange(_Terms):
-    """What to change of a rule; what is left out or null stays as it is."""
+    """A change of a rule. A field that is left out or null stays as it is."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"threshold": 0.5, "clear_threshold": 0.4, "revision": 3}]})
 
@@ -259,7 +259,7 @@ class DryRun(_Body):
 
 
 class DryRunAnswer(BaseModel):
-    """What a rule would have said. An alert that still fires at the end of the window has no end here."""
+    """The alerts that a rule would have raised. An alert that still fires at the end of the window has no end here."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"streams": ["hall"], "events": [{**_EVENT, "written": None}], "fired": 1, "told": 1}]}

@@ -6,15 +6,15 @@ from typing import Annotated, Any, Final
 import msgspec
 from fastapi import APIRouter, Header, Query, Response
 
-from services.alerts.dry_run import dry_run
-from services.alerts.evaluator import AlertEvent, EventKind, Firing
-from services.alerts.outbox import DeliveryRecord, secret_name
-from services.alerts.records import ALERTS_LOG, DELIVERY_LOG, STATES, RuleBook, Saved, StoredRule, decode, event_json
-from services.alerts.rules import Direction, Rule, RuleKind, Webhook, checked_rule
-from services.alerts.webhook import checked_target, shown_url, webhook_policy
-from services.api import PREFIX
-from services.api.access import Caller, Operator, Viewer, visible, visible_streams
-from services.api.alert_models import (
+from moodline.services.alerts.dry_run import dry_run
+from moodline.services.alerts.evaluator import AlertEvent, EventKind, Firing
+from moodline.services.alerts.outbox import DeliveryRecord, secret_name
+from moodline.services.alerts.records import ALERTS_LOG, DELIVERY_LOG, STATES, RuleBook, Saved, StoredRule, decode, event_json
+from moodline.services.alerts.rules import Direction, Rule, RuleKind, Webhook, checked_rule
+from moodline.services.alerts.webhook import checked_target, shown_url, webhook_policy
+from moodline.services.api import PREFIX
+from moodline.services.api.access import Caller, Operator, Viewer, visible, visible_streams
+from moodline.services.api.alert_models import (
     DeliveryAnswer,
     DeliveryPage,
     DryRun,
@@ -28,17 +28,17 @@ from services.api.alert_models import (
     RuleChange,
     RulePage,
 )
-from services.api.audit import audited
-from services.api.context import Context, Ctx
-from services.api.errors import problem_responses
-from services.api.streams import revision_of
-from services.api.timelines import present_us
-from services.report.moments import to_datetime
-from shared.camera_url import CameraSecret
-from shared.errors import NotAllowedError, QueryError, RevisionConflictError, RuleNotFoundError
-from shared.streams import StreamSpec
-from shared.timeline.levels import Extent
-from shared.timeline.times import parse_time
+from moodline.services.api.audit import audited
+from moodline.services.api.context import Context, Ctx
+from moodline.services.api.errors import problem_responses
+from moodline.services.api.streams import revision_of
+from moodline.services.api.timelines import present_us
+from moodline.services.report.moments import to_datetime
+from moodline.shared.camera_url import CameraSecret
+from moodline.shared.errors import NotAllowedError, QueryError, RevisionConflictError, RuleNotFoundError
+from moodline.shared.streams import StreamSpec
+from moodline.shared.timeline.levels import Extent
+from moodline.shared.timeline.times import parse_time
 
 router = APIRouter(prefix=PREFIX, tags=["alerts"])
 
@@ -104,7 +104,7 @@ def get_rule(ctx: Ctx, caller: Viewer, rule_id: str, response: Response) -> Rule
 def change_rule(
     ctx: Ctx, caller: Operator, rule_id: str, body: RuleChange, response: Response, if_match: IfMatch = None
 ) -> RuleAnswer:
-    """Change a rule. With another condition it begins anew, and an alert that fires is over (`withdrawn`)."""
+    """Change a rule. With another condition it begins again, and an alert that fires is over (`withdrawn`)."""
     stored = _visible_rule(ctx, caller, rule_id)
     bases = {revision for revision in (body.revision, revision_of(if_match)) if revision is not None}
     if bases - {stored.revision}:

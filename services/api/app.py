@@ -4,22 +4,22 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from services.api import alerts, audit, classifiers, compare, events, health, keys, push, streams, timelines, uploads
-from services.api.access import describe_access
-from services.api.context import Context, Intake, Readiness
-from services.api.errors import install_error_handlers, problem_responses
-from services.api.guard import Guard
-from services.api.middleware import Cors, LimitBody, Measure, SameSite
-from services.api.origins import origins_of
-from services.live_feed import LiveFeed
-from services.report.quick_json import StretchCache
-from shared.clock import Clock
-from shared.metrics import Metrics
-from shared.model_choice import Catalogue
-from shared.net_policy import NetPolicy, net_policy_of
-from shared.seal import open_sealer
-from shared.settings import IngestSettings, Settings
-from shared.store import Store
+from moodline.services.api import alerts, audit, classifiers, compare, events, health, keys, push, streams, timelines, uploads
+from moodline.services.api.access import describe_access
+from moodline.services.api.context import Context, Intake, Readiness
+from moodline.services.api.errors import install_error_handlers, problem_responses
+from moodline.services.api.middleware import Cors, LimitBody, Measure, SameSite
+from moodline.services.auth.authenticator import Authenticator
+from moodline.services.auth.origins import origins_of
+from moodline.services.live.feed import LiveFeed
+from moodline.services.report.quick_json import ChunkCache
+from moodline.shared.clock import Clock
+from moodline.shared.metrics import Metrics
+from moodline.shared.net_policy import NetPolicy, net_policy_of
+from moodline.shared.seal import open_sealer
+from moodline.shared.settings import IngestSettings, Settings
+from moodline.shared.store import Store
+from moodline.shared.store.model_choice import Catalogue
 
 
 def create_app(
@@ -59,10 +59,10 @@ def create_app(
     )
     policy = _policy(settings.ingest)
     feed = LiveFeed(store, clock)
-    guard = Guard(store, settings.api, clock)
+    guard = Authenticator(store, settings.api, clock)
     app.state.context = Context(
         store, settings, metrics, clock, open_sealer(settings), policy, feed, guard, readiness, catalogue, intake or Intake(),
-        stretches=StretchCache(settings.api.timeline_cache_mb * 1_000_000),
+        stretches=ChunkCache(settings.api.timeline_cache_mb * 1_000_000),
     )  # fmt: skip
     app.state.before_stop = feed.close
     app.include_router(streams.router)

@@ -10,13 +10,13 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from services.api import PREFIX
-from services.api.access import Admin
-from services.api.context import Context, Ctx
-from services.api.errors import problem_responses
-from services.audit import Change, append_change, read_changes
-from services.callers import Caller, Role
-from services.report.moments import Time, to_datetime
+from moodline.services.api import PREFIX
+from moodline.services.api.access import Admin
+from moodline.services.api.context import Context, Ctx
+from moodline.services.api.errors import problem_responses
+from moodline.services.auth.audit import Change, append_change, read_changes
+from moodline.services.auth.callers import Caller, Role
+from moodline.services.report.moments import Time, to_datetime
 
 router = APIRouter(prefix=PREFIX, tags=["access"])
 
@@ -88,7 +88,7 @@ def audited(route: str, *more: str) -> Callable[[Callable[_P, _R]], Callable[_P,
         def note(arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
             given = signature.bind(*arguments, **named).arguments
             ids = {name.rpartition(".")[2]: _value(given, name) for name in names}
-            note_change(
+            record_change(
                 given["ctx"], given["caller"], route, {name: str(value) for name, value in ids.items() if value is not None}
             )
 
@@ -111,7 +111,7 @@ def audited(route: str, *more: str) -> Callable[[Callable[_P, _R]], Callable[_P,
     return decorate
 
 
-def note_change(ctx: Context, caller: Caller, what: str, ids: dict[str, str]) -> None:
+def record_change(ctx: Context, caller: Caller, what: str, ids: dict[str, str]) -> None:
     """Write a change to the audit log. Raises `StoreUnavailableError`: a change that cannot be recorded is told as failed."""
     append_change(ctx.store, Change(ctx.now_us(), caller.name, caller.role, what, ids))
 

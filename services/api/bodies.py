@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-from shared.errors import MoodlineError, TooSlowError
+from moodline.shared.errors import MoodlineError, TooSlowError
 
 
 async def chunks_of(request: Request, timeout_s: float) -> AsyncIterator[bytes]:

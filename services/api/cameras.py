@@ -1,17 +1,17 @@
-"""What the definition of a camera may be: its address, its credentials and how it is reached. Secrets leave it sealed."""
+"""Checks the definition of a camera: address, credentials, transport. Secrets leave this module sealed."""
 
 import ipaddress
 from typing import Any, Final
 
 from pydantic import SecretStr
 
-from services.api.context import Context
-from services.api.media import checked_url
-from services.api.models import NewStream, StreamChange
-from shared.camera_url import MASK, CameraSecret, checked_credentials, endpoint_of, register_url
-from shared.errors import InvalidStreamError
-from shared.messages import Lane
-from shared.streams import PUSH_SCHEME, PUSH_URL, StreamSpec, is_pushed, lane_of_url
+from moodline.services.api.context import Context
+from moodline.services.api.media import checked_url
+from moodline.services.api.models import NewStream, StreamChange
+from moodline.shared.camera_url import MASK, CameraSecret, checked_credentials, endpoint_of, register_url
+from moodline.shared.errors import InvalidStreamError
+from moodline.shared.messages import StreamClass
+from moodline.shared.streams import PUSH_SCHEME, PUSH_URL, StreamSpec, is_pushed, lane_of_url
 
 _OF_CAMERAS: Final = ("username", "password", "transport", "tls_verify")
 
@@ -25,7 +25,7 @@ def address_fields(ctx: Context, body: NewStream) -> dict[str, Any]:
     """
     lane = lane_of_url(body.url)
     _require_fields_of(body.url, body)
-    if lane is Lane.FILE:
+    if lane is StreamClass.FILE:
         return {"url": _checked_file(ctx, body.url), "lane": lane}
     if is_pushed(body.url):
         return {"url": _checked_push(ctx, body), "lane": lane}
@@ -44,7 +44,7 @@ def changed_address_fields(ctx: Context, spec: StreamSpec, body: StreamChange) -
         raise InvalidStreamError("url", f"only a stream that was added as {PUSH_URL} has that url; add another stream")
     if is_pushed(spec.url):
         return {"url": spec.url if body.url is None else _checked_push(ctx, body)}
-    if spec.lane is Lane.FILE:
+    if spec.lane is StreamClass.FILE:
         return {} if body.url is None else {"url": _checked_file(ctx, body.url)}
     changes = _given(body, "transport", "tls_verify")
     # Asking again for the address as it is shown changes nothing: what is masked in it stays.
@@ -88,7 +88,7 @@ def _relocated(ctx: Context, spec: StreamSpec, url: str | None, username: str | 
 
 def _require_fields_of(url: str, body: NewStream | StreamChange) -> None:
     lane = lane_of_url(url)
-    if lane is Lane.LIVE:
+    if lane is StreamClass.LIVE:
         if body.recorded_at is not None:
             raise InvalidStreamError("recorded_at", "a camera's timeline is in the present; recorded_at is for files")
         if not is_pushed(url):

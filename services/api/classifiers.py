@@ -4,15 +4,15 @@ from pathlib import Path
 
 from fastapi import APIRouter
 
-from services.api import PREFIX
-from services.api.access import Admin, Caller, Role, Viewer
-from services.api.audit import audited
-from services.api.context import Context, Ctx
-from services.api.errors import problem_responses
-from services.api.models import ModelAnswer, ModelChange, ModelPage, RefusalAnswer
-from services.report.moments import to_datetime
-from shared.errors import ModelNotFoundError
-from shared.model_choice import ModelChoice, ModelInfo, read_choice, read_refusal, write_choice
+from moodline.services.api import PREFIX
+from moodline.services.api.access import Admin, Caller, Role, Viewer
+from moodline.services.api.audit import audited
+from moodline.services.api.context import Context, Ctx
+from moodline.services.api.errors import problem_responses
+from moodline.services.api.models import ModelAnswer, ModelChange, ModelPage, RefusalAnswer
+from moodline.services.report.moments import to_datetime
+from moodline.shared.errors import ModelNotFoundError
+from moodline.shared.store.model_choice import ModelChoice, ModelInfo, read_choice, read_refusal, write_choice
 
 router = APIRouter(prefix=PREFIX, tags=["models"])
 

@@ -8,22 +8,22 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.api import PREFIX
-from services.api.access import Caller, Viewer, visible, visible_streams
-from services.api.context import Context, Ctx
-from services.api.errors import problem_responses
-from services.api.timelines import Format, Window, present_us
-from services.report.document import DIGITS, ByEmotion, by_emotion, point_document
-from services.report.moments import Time, iso, to_datetime
-from services.report.statistics import STATISTICS_EXAMPLE, WindowStatistics, window_statistics
-from shared.emotions import EMOTIONS
-from shared.errors import QueryError
-from shared.streams import StreamSpec
-from shared.timeline.compare import MAX_POINTS, MAX_STREAMS, ComparedSeries, Comparison, Member, Series, compare
-from shared.timeline.levels import Extent
-from shared.timeline.points import EmptyReason, TimelinePoint
-from shared.timeline.query import extent
-from shared.timeline.times import parse_time
+from moodline.services.api import PREFIX
+from moodline.services.api.access import Caller, Viewer, visible, visible_streams
+from moodline.services.api.comparison import MAX_POINTS, MAX_STREAMS, ComparedSeries, Comparison, Member, Series, compare
+from moodline.services.api.context import Context, Ctx
+from moodline.services.api.errors import problem_responses
+from moodline.services.api.timelines import Format, Window, present_us
+from moodline.services.report.document import DIGITS, ByEmotion, by_emotion, point_document
+from moodline.services.report.moments import Time, iso, to_datetime
+from moodline.services.report.statistics import STATISTICS_EXAMPLE, WindowStatistics, window_statistics
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.errors import QueryError
+from moodline.shared.streams import StreamSpec
+from moodline.shared.timeline.levels import Extent
+from moodline.shared.timeline.points import EmptyReason, TimelinePoint
+from moodline.shared.timeline.query import extent
+from moodline.shared.timeline.times import parse_time
 
 router = APIRouter(prefix=PREFIX, tags=["timelines"])
 
@@ -64,7 +64,7 @@ CSV_FIELDS: Final = (
 
 
 class CompareParameters(Window):
-    """What to compare, and when."""
+    """The series to compare, and the window."""
 
     stream: list[str] = Field([], max_length=MAX_STREAMS, description="Ids of streams.")
     label: list[str] = Field(
@@ -217,12 +217,12 @@ def _window(ctx: Context, specs: list[StreamSpec], parameters: CompareParameters
 
 
 def _series_document(found: ComparedSeries, step_s: int) -> SeriesDocument:
-    points = [_point(point) for point in found.points]
+    points, summary = [_point(point) for point in found.points], point_document(found.summary, None)
     return SeriesDocument(
         name=found.name,
         streams=list(found.streams),
         points=points,
-        summary=window_statistics((point.empty for point in points), point_document(found.summary, None), step_s),
+        summary=window_statistics((point.empty for point in points), summary.shares, summary.dominant, summary.faces, step_s),
     )
 
 

@@ -1,4 +1,4 @@
-"""What every handler works with."""
+"""The context that every request handler works with."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -7,24 +7,24 @@ from typing import Annotated, Final
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from services.api.gate import Gate
-from services.api.guard import Guard
-from services.live_feed import LiveFeed
-from services.report.quick_json import StretchCache
-from shared.clock import Clock
-from shared.metrics import Metrics
-from shared.model_choice import Catalogue
-from shared.net_policy import NetPolicy
-from shared.probe import Prober
-from shared.push import Pushes
-from shared.seal import Sealer
-from shared.settings import Settings
-from shared.store import Store
+from moodline.services.api.gate import ConcurrencyLimit
+from moodline.services.auth.authenticator import Authenticator
+from moodline.services.live.feed import LiveFeed
+from moodline.services.report.quick_json import ChunkCache
+from moodline.shared.clock import Clock
+from moodline.shared.metrics import Metrics
+from moodline.shared.net_policy import NetPolicy
+from moodline.shared.probe import Prober
+from moodline.shared.push import Pushes
+from moodline.shared.seal import Sealer
+from moodline.shared.settings import Settings
+from moodline.shared.store import Store
+from moodline.shared.store.model_choice import Catalogue
 
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """What takes in frames and files from senders. `pushes` is None where there is no bus, `prober` where nothing decodes."""
+    """Entry points for frames and files of senders. `pushes` is None where there is no bus, `prober` where nothing decodes."""
 
     pushes: Pushes | None = None
     prober: Prober | None = None
@@ -45,12 +45,12 @@ class Context:
     sealer: Sealer
     policy: NetPolicy
     feed: LiveFeed
-    guard: Guard
+    guard: Authenticator
     readiness: Readiness | None = None
     catalogue: Catalogue | None = None
     intake: Intake = Intake()
-    gate: Gate = field(default_factory=Gate)
-    stretches: StretchCache = field(default_factory=lambda: StretchCache(0))
+    gate: ConcurrencyLimit = field(default_factory=ConcurrencyLimit)
+    stretches: ChunkCache = field(default_factory=lambda: ChunkCache(0))
 
     def now_us(self) -> int:
         """Return wall-clock time, microseconds since the Unix epoch, UTC."""

@@ -11,8 +11,15 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.websockets import WebSocket, WebSocketState
 
-from services.api.problems import PROBLEMS, ErrorAnswer, ErrorDetail
-from shared.errors import InvalidKeyError, InvalidRuleError, InvalidStreamError, MoodlineError, QueryError, RateLimitedError
+from moodline.services.api.problems import PROBLEMS, ErrorAnswer, ErrorDetail
+from moodline.shared.errors import (
+    InvalidKeyError,
+    InvalidRuleError,
+    InvalidStreamError,
+    MoodlineError,
+    QueryError,
+    RateLimitedError,
+)
 
 log = logging.getLogger("moodline.api")
 

@@ -9,18 +9,18 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.api import PREFIX
-from services.api.access import Caller, Role, Viewer, identify, require_role, visible
-from services.api.context import Context, Ctx
-from services.api.errors import problem_responses
-from services.callers import matches
-from services.live_cursor import read_cursor
-from services.live_feed import Wish
-from services.live_subscription import Selects, Sent, Subscription
-from shared.errors import MoodlineError, NotAllowedError, QueryError, StoreError, UnauthorizedError
-from shared.streams import StreamSpec
-from shared.timeline.bucket import LEVELS_S
-from shared.timeline.times import parse_resolution
+from moodline.services.api import PREFIX
+from moodline.services.api.access import Caller, Role, Viewer, identify, require_role, visible
+from moodline.services.api.context import Context, Ctx
+from moodline.services.api.errors import problem_responses
+from moodline.services.auth.callers import matches
+from moodline.services.live.cursor import read_cursor
+from moodline.services.live.feed import SubscriptionFilter
+from moodline.services.live.subscription import Selects, Sent, Subscription
+from moodline.shared.errors import MoodlineError, NotAllowedError, QueryError, StoreError, UnauthorizedError
+from moodline.shared.streams import StreamSpec
+from moodline.shared.timeline.bucket import LEVELS_S
+from moodline.shared.timeline.times import parse_resolution
 
 log = logging.getLogger("moodline.api")
 
@@ -40,7 +40,7 @@ _RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 
 
 class EventParameters(BaseModel):
-    """What to hear."""
+    """The parameters of a subscription to live events."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -101,7 +101,7 @@ def subscribe(
         for stream_id in sorted(named):
             visible(ctx, caller, stream_id)
     selects = _selects(caller, named, asked.label)
-    wish = Wish(selects, level_s, asked.faces)
+    wish = SubscriptionFilter(selects, level_s, asked.faces)
 
     async def renew() -> Selects | None:
         nonlocal caller, selects

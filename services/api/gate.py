@@ -1,14 +1,14 @@
-"""How much may be under way at the same time, so that one who asks much or slowly leaves room for others."""
+"""Limits how many requests of one caller run at the same time, so that others find room."""
 
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from shared.errors import TooBusyError
+from moodline.shared.errors import TooBusyError
 
 
-class Gate:
+class ConcurrencyLimit:
     """Counts what is under way. Thread-safe."""
 
     def __init__(self) -> None:

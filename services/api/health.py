@@ -4,10 +4,10 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict
 
-from services.api.access import Viewer, require_all_streams
-from services.api.context import Ctx
-from services.api.errors import error_response, problem_responses
-from shared.errors import StoreUnavailableError
+from moodline.services.api.access import Viewer, require_all_streams
+from moodline.services.api.context import Ctx
+from moodline.services.api.errors import error_response, problem_responses
+from moodline.shared.errors import StoreUnavailableError
 
 router = APIRouter(tags=["operation"])
 

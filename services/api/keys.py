@@ -6,16 +6,16 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from starlette.concurrency import run_in_threadpool
 
-from services.api import PREFIX
-from services.api.access import Admin, Viewer
-from services.api.audit import audited
-from services.api.context import Ctx
-from services.api.errors import problem_responses
-from services.api.guard import SESSION_COOKIE, address_of
-from services.api.models import GivenTime
-from services.callers import LOCAL, Caller, Role
-from services.keyring import KeyInfo, KeyRecord
-from services.report.moments import Time, to_datetime, to_us
+from moodline.services.api import PREFIX
+from moodline.services.api.access import Admin, Viewer
+from moodline.services.api.audit import audited
+from moodline.services.api.context import Ctx
+from moodline.services.api.errors import problem_responses
+from moodline.services.api.models import GivenTime
+from moodline.services.auth.authenticator import SESSION_COOKIE, address_of
+from moodline.services.auth.callers import LOCAL, Caller, Role
+from moodline.services.auth.keyring import KeyInfo, KeyRecord
+from moodline.services.report.moments import Time, to_datetime, to_us
 
 router = APIRouter(prefix=PREFIX, tags=["access"])
 
@@ -87,7 +87,7 @@ class NewSession(BaseModel):
 
 
 class CallerAnswer(BaseModel):
-    """Who asks, and what they may do and see."""
+    """The caller: its role, and the streams that it may see."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "front-desk", "role": "viewer", **_SCOPE, "open": False}]})
 

@@ -1,12 +1,12 @@
-"""Which addresses of files may be registered: below the media root, and synthetic scenes. Cameras: `services/api/cameras.py`."""
+"""Checks URLs of files: below the media root, or a synthetic scene. For cameras see `services/api/cameras.py`."""
 
 import os
 import re
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from shared.camera_url import URL_LIMIT
-from shared.errors import InvalidStreamError
+from moodline.shared.camera_url import URL_LIMIT
+from moodline.shared.errors import InvalidStreamError
 
 _SYNTHETIC = re.compile(r"synthetic://[a-z0-9][a-z0-9._-]*(\?[A-Za-z0-9._=&,:/%+-]*)?", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")

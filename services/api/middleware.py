@@ -1,4 +1,4 @@
-"""What happens around every request: measuring, refusing other sites' pages, and limiting bodies."""
+"""Middleware of all requests: metrics, refusal of requests from other sites' pages, limits on bodies."""
 
 import re
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.api import PREFIX
-from services.api.errors import error_response
-from services.api.origins import host_name, is_address, is_loopback, is_own_page, origins_of
-from shared.clock import Clock
-from shared.metrics import Metrics
-from shared.settings import ApiSettings
+from moodline.services.api import PREFIX
+from moodline.services.api.errors import error_response
+from moodline.services.auth.origins import host_name, is_address, is_loopback, is_own_page, origins_of
+from moodline.shared.clock import Clock
+from moodline.shared.metrics import Metrics
+from moodline.shared.settings import ApiSettings
 
 BODY_LIMIT_BYTES: Final = 1024 * 1024
 _OWN_LIMITS: Final = re.compile(rf"{PREFIX}/(uploads|streams/[^/]+/frames)")

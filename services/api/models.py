@@ -1,4 +1,4 @@
-"""What clients send and get about streams: JSON bodies with their limits, meanings and examples."""
+"""Request and answer bodies about streams: limits, meanings and examples."""
 
 import re
 from datetime import UTC, datetime
@@ -6,10 +6,10 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
-from services.report.moments import EPOCH, Time
-from shared.camera_url import URL_LIMIT
-from shared.messages import Lane
-from shared.streams import SAMPLE_FPS_MAX, STREAM_ID_PATTERN, FailureReason, StreamState, Transport
+from moodline.services.report.moments import EPOCH, Time
+from moodline.services.report.stream_document import STREAM_EXAMPLE, StreamAnswer
+from moodline.shared.camera_url import URL_LIMIT
+from moodline.shared.streams import SAMPLE_FPS_MAX, STREAM_ID_PATTERN, Transport
 
 LABELS_LIMIT: Final = 32
 LABEL_VALUE_LIMIT: Final = 255
@@ -78,44 +78,6 @@ TlsVerify = Annotated[
 ]
 _RECORDED_AT: Final = "Time on the timeline of the file's first instant, ISO 8601 with an offset"
 
-_STREAM_EXAMPLE: Final[dict[str, Any]] = {
-    "id": "lobby",
-    "url": "file:///srv/media/lobby.mp4",
-    "lane": "file",
-    "transport": None,
-    "tls_verify": None,
-    "has_credentials": False,
-    "sample_fps": "5",
-    "max_side_px": 1280,
-    "recorded_at": "2026-05-01T12:00:00Z",
-    "labels": {"site": "berlin"},
-    "paused": False,
-    "attempt": 0,
-    "created_at": "2026-05-02T08:30:00Z",
-    "revision": 1,
-    "status": {
-        "state": "playing",
-        "reason": None,
-        "detail": "",
-        "since": "2026-05-02T08:30:01.250000Z",
-        "attempts": None,
-        "next_attempt": None,
-        "last_frame": None,
-        "fps": None,
-        "clock_offset_ms": None,
-        "lost_packets": None,
-    },
-    "video": {"width": 1920, "height": 1080, "codec": "h264", "source_fps": "30000/1001"},
-    "progress": {
-        "frames": 151,
-        "last_time": "2026-05-01T12:00:30Z",
-        "position_s": 30.0,
-        "duration_s": 120.0,
-        "percent": 25.0,
-        "complete": False,
-    },
-}
-
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -162,7 +124,7 @@ class NewStream(_Body):
 
 
 class StreamChange(_Body):
-    """What to change of a stream; what is left out or null stays as it is."""
+    """A change of a stream. A field that is left out or null stays as it is."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"labels": {"site": "berlin", "floor": "2"}, "revision": 1}]})
 
@@ -184,82 +146,10 @@ class StreamChange(_Body):
     revision: int | None = Field(None, ge=1, description="The revision that the change is based on; the same as `If-Match`.")
 
 
-class Status(BaseModel):
-    """What a stream does now."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [_STREAM_EXAMPLE["status"]]})
-
-    state: StreamState = Field(
-        description="`pending` (no worker has taken it yet), `connecting`, `playing`, `paused`, `ended` (all of it is in the "
-        "timeline), `failed`; live sources also `live`, `stalled`, `backing_off`."
-    )
-    reason: FailureReason | None = Field(None, description="Why it failed, if it did.")
-    detail: str = Field("", description="One sentence for people.")
-    since: Time | None = Field(None, description="When this state began, if that is known.")
-    attempts: int | None = Field(None, description="Live: attempts to connect since frames last came.")
-    next_attempt: Time | None = Field(None, description="Live, `backing_off`: when it is tried again.")
-    last_frame: Time | None = Field(None, description="Live: when the last frame arrived.")
-    fps: float | None = Field(None, description="Live: frames per second that arrive.")
-    clock_offset_ms: int | None = Field(
-        None, description="Live: how far the camera's clock is ahead, in ms, where it tells a time."
-    )
-    lost_packets: int | None = Field(None, description="Live: network packets that never came.")
-
-
-class Video(BaseModel):
-    """What the decoder found."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [_STREAM_EXAMPLE["video"]]})
-
-    width: int = Field(description="In px, after rotation.")
-    height: int = Field(description="In px, after rotation.")
-    codec: str = Field(description="FFmpeg's name of the codec.")
-    source_fps: str = Field(description="Nominal frame rate, as a fraction.")
-
-
-class ProgressAnswer(BaseModel):
-    """How much of the stream is in its timeline."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [_STREAM_EXAMPLE["progress"]]})
-
-    frames: int = Field(description="Sampled frames in the timeline, skipped ones included.")
-    last_time: Time | None = Field(None, description="Time on the timeline of the last of them.")
-    position_s: float | None = Field(
-        None, description="Media time up to which the timeline reaches, in s; null for live streams."
-    )
-    duration_s: float | None = Field(None, description="Length of the content, in s, where known.")
-    percent: float | None = Field(None, description="Position in the content, 0 to 100, where the length is known.")
-    complete: bool = Field(description="The content has ended and all of it is in the timeline.")
-
-
-class StreamAnswer(BaseModel):
-    """A registered stream: its definition, what it does now, and how far its timeline is."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [_STREAM_EXAMPLE]})
-
-    id: str
-    url: str = Field(description="Canonical: links are resolved; without credentials, and `***` for what may be a secret.")
-    lane: Lane = Field(description="`file` (finite, lossless) or `live`.")
-    transport: Transport | None = Field(None, description="Of a camera; else null.")
-    tls_verify: bool | None = Field(None, description="Of a camera; else null.")
-    has_credentials: bool = Field(False, description="Whether user, password or masked parts of the URL are kept, sealed.")
-    sample_fps: str
-    max_side_px: int
-    recorded_at: Time | None = Field(None, description="Null for cameras.")
-    labels: dict[str, str]
-    paused: bool
-    attempt: int = Field(description="Raised by `resume` when a failed stream is tried again.")
-    created_at: Time
-    revision: int = Field(description="Raised at every change of the definition; also in the header `ETag`.")
-    status: Status
-    video: Video | None = Field(None, description="Null until the content has been opened.")
-    progress: ProgressAnswer
-
-
 class StreamPage(BaseModel):
     """Some of the streams, ordered by id."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"streams": [_STREAM_EXAMPLE], "next_cursor": None}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"streams": [STREAM_EXAMPLE], "next_cursor": None}]})
 
     streams: list[StreamAnswer]
     next_cursor: str | None = Field(None, description="Send it as `cursor` to get the next page; null on the last.")
@@ -322,7 +212,7 @@ class ModelPage(BaseModel):
 
 
 class ModelChange(_Body):
-    """Which model is to be active."""
+    """The request to activate a model."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "fer-seed"}]})
 

@@ -61,7 +61,7 @@ _EXAMPLE: Final[dict[str, Any]] = {
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong. `code` is stable; `message` is for people; `field` names the part of the request, if one is to blame."""
+    """An error: `code` is stable, `message` is for people, `field` names the wrong part of the request, or is null."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 

@@ -11,14 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Message
 
-from services.api import PREFIX
-from services.api.access import Caller, Operator, Role, identify, require_role, visible
-from services.api.bodies import whole_body
-from services.api.context import Context, Ctx
-from services.api.errors import error_detail, problem_responses
-from services.api.models import GivenTime
-from services.report.moments import Time, to_datetime, to_us
-from shared.errors import (
+from moodline.services.api import PREFIX
+from moodline.services.api.access import Caller, Operator, Role, identify, require_role, visible
+from moodline.services.api.bodies import whole_body
+from moodline.services.api.context import Context, Ctx
+from moodline.services.api.errors import error_detail, problem_responses
+from moodline.services.api.models import GivenTime
+from moodline.services.report.moments import Time, to_datetime, to_us
+from moodline.shared.errors import (
     FrameError,
     FrameTooLargeError,
     MoodlineError,
@@ -30,8 +30,8 @@ from shared.errors import (
     TooSlowError,
     UnauthorizedError,
 )
-from shared.push import Pushed, Pushes
-from shared.streams import PUSH_URL, StreamSpec, is_pushed
+from moodline.shared.push import Pushed, Pushes
+from moodline.shared.streams import PUSH_URL, StreamSpec, is_pushed
 
 router = APIRouter(prefix=PREFIX, tags=["push"])
 
@@ -53,7 +53,7 @@ _time = TypeAdapter[datetime](GivenTime)
 
 
 class PushAnswer(BaseModel):
-    """What became of a pushed frame."""
+    """The result of one pushed frame."""
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -9,7 +9,7 @@ from typing import Final, Literal, Self
 import uvicorn
 from fastapi import FastAPI
 
-from shared.errors import SettingsError
+from moodline.shared.errors import SettingsError
 
 _START_TIMEOUT_S: Final = 30.0
 _STOP_TIMEOUT_S: Final = 15.0
@@ -41,7 +41,7 @@ class ApiServer:
 
     @property
     def url(self) -> str:
-        """Where the API is, e.g. `http://127.0.0.1:8000`."""
+        """Return the address of the API, for example `http://127.0.0.1:8000`."""
         return f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{self.port}"
 
     def start(self) -> None:

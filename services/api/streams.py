@@ -7,20 +7,21 @@ from typing import Annotated, Any, Final
 import msgspec
 from fastapi import APIRouter, Header, Query, Response
 
-from services.api import PREFIX
-from services.api.access import Caller, Operator, Viewer, require_scope, visible, visible_streams
-from services.api.audit import audited
-from services.api.cameras import address_fields, changed_address_fields
-from services.api.context import Context, Ctx
-from services.api.describe import describe, state_of
-from services.api.errors import problem_responses
-from services.api.models import NewStream, StreamAnswer, StreamChange, StreamPage
-from services.api.upload_folder import UploadFolder
-from services.report.moments import to_us
-from shared.errors import InvalidStreamError, RevisionConflictError, StreamNotFoundError, StreamStartedError
-from shared.messages import Lane
-from shared.store import Progress
-from shared.streams import StreamSpec, StreamState, StreamStatus, check_stream_id, parse_sample_fps
+from moodline.services.api import PREFIX
+from moodline.services.api.access import Caller, Operator, Viewer, require_scope, visible, visible_streams
+from moodline.services.api.audit import audited
+from moodline.services.api.cameras import address_fields, changed_address_fields
+from moodline.services.api.context import Context, Ctx
+from moodline.services.api.errors import problem_responses
+from moodline.services.api.models import NewStream, StreamChange, StreamPage
+from moodline.services.api.upload_folder import UploadFolder
+from moodline.services.report.moments import to_us
+from moodline.services.report.stream_document import StreamAnswer
+from moodline.services.report.streams import describe, state_of
+from moodline.shared.errors import InvalidStreamError, RevisionConflictError, StreamNotFoundError, StreamStartedError
+from moodline.shared.messages import StreamClass
+from moodline.shared.store import Standing
+from moodline.shared.streams import StreamSpec, StreamState, StreamStatus, check_stream_id, parse_sample_fps
 
 router = APIRouter(prefix=PREFIX, tags=["streams"])
 
@@ -29,7 +30,7 @@ _ATTEMPTS: Final = 5
 _IF_MATCH = re.compile(r'(W/)?"(?P<revision>[0-9]{1,15})"', re.ASCII)
 _NOT_READING: Final = frozenset({StreamState.PENDING, StreamState.PAUSED, StreamState.FAILED})
 
-_Found = tuple[StreamSpec, StreamStatus, Progress]
+_Found = tuple[StreamSpec, StreamStatus, Standing]
 _GONE = problem_responses("stream_not_found")
 _CHANGE = problem_responses(
     "stream_not_found", "revision_conflict", "stream_started", "body_too_large", "invalid_stream", "invalid_request", "seal"
@@ -58,7 +59,7 @@ def add_stream(ctx: Ctx, caller: Operator, body: NewStream, response: Response) 
         created_at_us=now_us,
         **address_fields(ctx, body),
     )
-    if spec.lane is Lane.FILE:
+    if spec.lane is StreamClass.FILE:
         recorded_at_us = _whole_second(now_us) if body.recorded_at is None else to_us(body.recorded_at)
         spec = msgspec.structs.replace(spec, recorded_at_us=recorded_at_us)
     require_scope(caller, spec)
@@ -114,7 +115,7 @@ def change_stream(
             )
         changed = msgspec.structs.replace(spec, **_changes(ctx, spec, body))
         if _content(changed) != _content(spec):
-            if spec.lane is Lane.FILE:
+            if spec.lane is StreamClass.FILE:
                 _require_not_started(found)
             changed = _retried(found, changed)
         require_scope(caller, changed)
@@ -160,7 +161,7 @@ def delete_stream(ctx: Ctx, caller: Operator, stream_id: str) -> None:
 def find(ctx: Context, caller: Caller, stream_id: str) -> _Found:
     """Return definition, status and progress of one stream. Raises `StreamNotFoundError`."""
     spec = visible(ctx, caller, stream_id)
-    progress = ctx.store.load([stream_id])[0]
+    progress = ctx.store.standings([stream_id])[0]
     if progress is None:
         raise StreamNotFoundError(f"no stream {stream_id!r} is registered")
     return spec, ctx.store.statuses([stream_id])[0], progress
@@ -171,7 +172,7 @@ def _found(ctx: Context, caller: Caller, after: str, labels: list[str]) -> Itera
     for start in range(0, len(specs), _CHUNK):
         chunk = specs[start : start + _CHUNK]
         ids = [spec.stream_id for spec in chunk]
-        for spec, status, progress in zip(chunk, ctx.store.statuses(ids), ctx.store.load(ids), strict=True):
+        for spec, status, progress in zip(chunk, ctx.store.statuses(ids), ctx.store.standings(ids), strict=True):
             if progress is not None:
                 yield spec, status, progress
 

@@ -6,21 +6,21 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Header, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.api import PREFIX
-from services.api.access import Caller, Viewer, visible
-from services.api.context import Context, Ctx
-from services.api.errors import problem_responses
-from services.report.document import SummaryDocument, TimelineDocument, summary_document, timeline_document
-from services.report.export import timeline_csv
-from services.report.quick_json import timeline_json
-from services.report.tracks import TrackPage, TrackTimelineDocument, track_document, track_timeline_document
-from shared.errors import QueryError
-from shared.messages import Lane
-from shared.streams import StreamSpec
-from shared.timeline.levels import Extent
-from shared.timeline.query import TimelineQuery, extent, find_cells, timeline
-from shared.timeline.times import parse_resolution, parse_time
-from shared.timeline.track_query import track_list, track_timeline
+from moodline.services.api import PREFIX
+from moodline.services.api.access import Caller, Viewer, visible
+from moodline.services.api.context import Context, Ctx
+from moodline.services.api.errors import problem_responses
+from moodline.services.report.document import SummaryDocument, TimelineDocument, summary_document, timeline_document
+from moodline.services.report.export import timeline_csv
+from moodline.services.report.quick_json import timeline_json
+from moodline.services.report.tracks import TrackPage, TrackTimelineDocument, track_document, track_timeline_document
+from moodline.shared.errors import QueryError
+from moodline.shared.messages import StreamClass
+from moodline.shared.streams import StreamSpec
+from moodline.shared.timeline.levels import Extent
+from moodline.shared.timeline.query import TimelineQuery, extent, find_cells, timeline
+from moodline.shared.timeline.times import parse_resolution, parse_time
+from moodline.shared.timeline.track_query import track_list, track_timeline
 
 router = APIRouter(prefix=PREFIX, tags=["timelines"])
 
@@ -37,14 +37,14 @@ TrackNumber = Annotated[int, Path(ge=1, le=_MOST_TRACK, description="The track's
 
 
 class Format(StrEnum):
-    """How a timeline is sent."""
+    """The formats of a timeline."""
 
     JSON = "json"
     CSV = "csv"
 
 
 class Window(BaseModel):
-    """Which part of a timeline."""
+    """A window of a timeline."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -65,7 +65,7 @@ class Window(BaseModel):
 
 
 class PointsWindow(Window):
-    """Which part of a timeline, how finely. `resolution` and `max_points` exclude each other."""
+    """A window of a timeline and its resolution. `resolution` and `max_points` exclude each other."""
 
     resolution: str | None = Field(
         None, max_length=32, description="Length of a point in whole seconds: `1s`, `10s`, `1min`, `10min`, `1h`."
@@ -76,13 +76,13 @@ class PointsWindow(Window):
 
 
 class TimelineParameters(PointsWindow):
-    """Which part of a timeline, how finely, in which format."""
+    """A window of a timeline, its resolution and its format."""
 
     format: Format | None = Field(None, description="`json` or `csv`; default: as `Accept` says, else `json`.")
 
 
 class TrackListParameters(Window):
-    """Which tracks: those seen at some time in the window."""
+    """The tracks that were seen at some time in the window."""
 
     limit: int = Field(100, ge=1, le=500, description="Most tracks in the answer.")
     cursor: int = Field(0, ge=0, le=_MOST_TRACK, description="`next_cursor` of the page before.")
@@ -178,7 +178,7 @@ def _edges(ctx: Context, spec: StreamSpec, window: Window) -> tuple[int | None, 
     now_us = present_us(ctx, spec)
     start_us = None if window.start is None else parse_time(window.start, now_us, "from")
     end_us = None if window.end is None else parse_time(window.end, now_us, "to")
-    if spec.lane is Lane.LIVE and end_us is None and start_us is not None:
+    if spec.lane is StreamClass.LIVE and end_us is None and start_us is not None:
         end_us = _live_end_us(ctx, spec, start_us)
     return start_us, end_us
 
@@ -195,7 +195,7 @@ def _live_end_us(ctx: Context, spec: StreamSpec, start_us: int) -> int | None:
 
 def present_us(ctx: Context, spec: StreamSpec) -> int:
     """Return what relative times count from: a file's own end, since the hour of its reading means nothing to it."""
-    if spec.lane is Lane.LIVE:
+    if spec.lane is StreamClass.LIVE:
         return ctx.now_us()
     covered = extent(ctx.store, spec.stream_id)
     return spec.recorded_at_us if covered is None else covered.end_us
@@ -212,4 +212,4 @@ def _extent(ctx: Context, spec: StreamSpec, window: Window) -> Extent | None:
 
 
 def _origin_us(spec: StreamSpec) -> int | None:
-    return spec.recorded_at_us if spec.lane is Lane.FILE else None
+    return spec.recorded_at_us if spec.lane is StreamClass.FILE else None

@@ -1,4 +1,4 @@
-"""Where uploaded files lie: below the media root, under names that nobody can guess or choose."""
+"""The folder of uploaded files: below the media root, under names that nobody can guess or choose."""
 
 import logging
 import os
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from shared.errors import DiskFullError
-from shared.settings import Settings
+from moodline.shared.errors import DiskFullError
+from moodline.shared.settings import Settings
 
 log = logging.getLogger("moodline.api.uploads")
 

@@ -12,17 +12,18 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from services.api import PREFIX
-from services.api.access import Caller, Operator, require_scope
-from services.api.audit import audited
-from services.api.bodies import chunks_of
-from services.api.context import Context, Ctx
-from services.api.errors import problem_responses
-from services.api.models import LABELS_LIMIT, GivenTime, NewStream, Rate, StreamAnswer, Video
-from services.api.streams import add_stream
-from services.api.upload_folder import UploadFolder
-from services.report.moments import iso
-from shared.errors import (
+from moodline.services.api import PREFIX
+from moodline.services.api.access import Caller, Operator, require_scope
+from moodline.services.api.audit import audited
+from moodline.services.api.bodies import chunks_of
+from moodline.services.api.context import Context, Ctx
+from moodline.services.api.errors import problem_responses
+from moodline.services.api.models import LABELS_LIMIT, GivenTime, NewStream, Rate
+from moodline.services.api.streams import add_stream
+from moodline.services.api.upload_folder import UploadFolder
+from moodline.services.report.moments import iso
+from moodline.services.report.stream_document import StreamAnswer, Video
+from moodline.shared.errors import (
     DiskFullError,
     InvalidStreamError,
     MoodlineError,
@@ -32,8 +33,8 @@ from shared.errors import (
     UploadError,
     UploadTooLargeError,
 )
-from shared.probe import Probed
-from shared.streams import STREAM_ID_PATTERN, StreamSpec, parse_sample_fps
+from moodline.shared.probe import Probed
+from moodline.shared.streams import STREAM_ID_PATTERN, StreamSpec, parse_sample_fps
 
 router = APIRouter(prefix=PREFIX, tags=["uploads"])
 
@@ -72,7 +73,7 @@ class UploadAnswer(BaseModel):
 
 
 class UploadParameters(BaseModel):
-    """What is uploaded, and what is to become of it."""
+    """The parameters of an upload."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -145,7 +146,7 @@ def _checked_definition(ctx: Context, caller: Caller, asked: UploadParameters) -
 
 @dataclass(frozen=True, slots=True)
 class _Definition:
-    """What was asked for: the file's name, and the stream to register, if any."""
+    """The checked parameters of an upload: the file's name, and the stream to register, if any."""
 
     name: str
     stream: NewStream | None

@@ -16,8 +16,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from shared.emotions import CROP_SIDE_PX, EMOTIONS
-from shared.errors import ModelError
+from moodline.shared.emotions import CROP_SIDE_PX, EMOTIONS
+from moodline.shared.errors import ModelError
 
 FORMAT: Final = 1
 MANIFEST, WEIGHTS = "model.json", "weights.npz"
@@ -45,7 +45,7 @@ Views: TypeAlias = Literal["single", "mirror"]
 
 
 class InputContract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the network takes. Only one kind is served; it is written down so that another one is refused."""
+    """The input of the network. Only one kind is served; it is recorded so that another kind is refused."""
 
     dtype: str = "uint8"
     shape: tuple[int, ...] = (CROP_SIDE_PX, CROP_SIDE_PX)

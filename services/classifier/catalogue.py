@@ -2,15 +2,18 @@
 
 from pathlib import Path
 
-from models import models_dir
-from services.classifier.artefact import MANIFEST, Artefact, Manifest, load_artefact, load_manifest
-from shared.errors import ModelError, ModelNotFoundError
-from shared.model_choice import ModelInfo
-from shared.settings import ClassifierSettings
+from moodline.models import models_dir
+from moodline.services.classifier.artefact import MANIFEST, Artefact, Manifest, load_artefact, load_manifest
+from moodline.shared.errors import ModelError, ModelNotFoundError
+from moodline.shared.settings import ClassifierSettings
+from moodline.shared.store.model_choice import ModelInfo
 
 
 class ModelCatalogue:
-    """Implements `shared.model_choice.Catalogue`. A model's name is its folder's; nothing else on the disk can be named."""
+    """Implements `moodline.shared.store.model_choice.Catalogue`.
+
+    The name of a model is the name of its folder; nothing else on the disk can be named.
+    """
 
     def __init__(self, settings: ClassifierSettings) -> None:
         self._settings = settings

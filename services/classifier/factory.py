@@ -4,11 +4,11 @@ import importlib.util
 from pathlib import Path
 from typing import Final
 
-from services.classifier.artefact import Artefact
-from services.classifier.catalogue import ModelCatalogue, model_folder
-from services.classifier.mirror import with_views
-from services.classifier.model import Model
-from shared.settings import ClassifierSettings
+from moodline.services.classifier.artefact import Artefact
+from moodline.services.classifier.catalogue import ModelCatalogue, model_folder
+from moodline.services.classifier.mirror import with_views
+from moodline.services.classifier.model import Model
+from moodline.shared.settings import ClassifierSettings
 
 __all__ = ["model_folder", "open_model"]
 
@@ -33,18 +33,18 @@ def _runs_on_tensorflow(engine: str) -> bool:
         return engine == "tensorflow"
     if importlib.util.find_spec("tensorflow") is None or not any(device.exists() for device in _GPU_DEVICES):
         return False
-    from services.classifier.tensorflow_import import import_tensorflow
+    from moodline.services.classifier.tensorflow_import import import_tensorflow
 
     return bool(import_tensorflow().config.list_physical_devices("GPU"))
 
 
 def _openvino_model(artefact: Artefact, settings: ClassifierSettings) -> Model:
-    from services.classifier.openvino_model import OpenVinoModel
+    from moodline.services.classifier.openvino_model import OpenVinoModel
 
     return OpenVinoModel(artefact, settings.batch_size, settings.threads, settings.precision)
 
 
 def _tensorflow_model(artefact: Artefact, settings: ClassifierSettings) -> Model:
-    from services.classifier.keras_model import KerasModel
+    from moodline.services.classifier.keras_model import KerasModel
 
     return KerasModel(artefact, settings.batch_size, settings.threads)

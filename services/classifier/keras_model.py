@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from services.classifier.artefact import Artefact
-from services.classifier.model import Crops, Probabilities, check_crops
-from services.classifier.tensorflow_import import import_tensorflow
-from shared.emotions import CROP_SIDE_PX, EMOTIONS
-from shared.errors import ModelError
+from moodline.services.classifier.artefact import Artefact
+from moodline.services.classifier.model import Crops, Probabilities, check_crops
+from moodline.services.classifier.tensorflow_import import import_tensorflow
+from moodline.shared.emotions import CROP_SIDE_PX, EMOTIONS
+from moodline.shared.errors import ModelError
 
 
 class KerasModel:

@@ -4,7 +4,7 @@ from typing import Final
 
 import numpy as np
 
-from services.classifier.model import Crops, Model, Probabilities, check_crops
+from moodline.services.classifier.model import Crops, Model, Probabilities, check_crops
 
 VIEWS: Final = 2
 

@@ -5,14 +5,14 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from shared.emotions import CROP_SIDE_PX
-from shared.errors import ModelError
+from moodline.shared.emotions import CROP_SIDE_PX
+from moodline.shared.errors import ModelError
 
 Crops = npt.NDArray[np.uint8]
 """uint8 (N, 48, 48), grey."""
 
 Probabilities = npt.NDArray[np.float32]
-"""float32 (N, 7) in the order of `shared.emotions.EMOTIONS`; each row sums to 1."""
+"""float32 (N, 7) in the order of `moodline.shared.emotions.EMOTIONS`; each row sums to 1."""
 
 
 class Model(Protocol):

@@ -11,9 +11,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from services.classifier.artefact import Artefact
-from shared.emotions import CROP_SIDE_PX, EMOTIONS
-from shared.errors import ModelError
+from moodline.services.classifier.artefact import Artefact
+from moodline.shared.emotions import CROP_SIDE_PX, EMOTIONS
+from moodline.shared.errors import ModelError
 
 _Few = Annotated[int, msgspec.Meta(ge=1, le=CROP_SIDE_PX)]
 _Size = tuple[_Few, _Few]
@@ -22,7 +22,7 @@ _Activation = Literal["linear", "relu", "softmax"] | None
 
 
 class _Layer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What every layer's configuration may have; none of it changes what the network answers."""
+    """The entries that the configuration of any layer may have; none of them changes the answer."""
 
     name: str
     trainable: Any = None

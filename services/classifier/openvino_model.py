@@ -6,12 +6,19 @@ from typing import Any, Final
 
 import numpy as np
 
-from services.classifier.artefact import Artefact
-from services.classifier.model import Crops, Probabilities, check_crops
-from services.classifier.openvino_graph import build_network
-from shared.emotions import CROP_SIDE_PX, EMOTIONS
-from shared.errors import ModelError
-from shared.openvino_runtime import bfloat16_agrees, chosen_precision, cpu_options, first_line, import_openvino, open_core
+from moodline.services.classifier.artefact import Artefact
+from moodline.services.classifier.model import Crops, Probabilities, check_crops
+from moodline.services.classifier.openvino_graph import build_network
+from moodline.shared.emotions import CROP_SIDE_PX, EMOTIONS
+from moodline.shared.errors import ModelError
+from moodline.shared.openvino_runtime import (
+    bfloat16_agrees,
+    chosen_precision,
+    cpu_options,
+    first_line,
+    import_openvino,
+    open_core,
+)
 
 _TOLERANCE: Final = 0.15
 """Of a probability in bfloat16; with noise, the shipped models are off by 0.01."""

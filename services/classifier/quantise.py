@@ -3,9 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
-from services.classifier.model import Probabilities
-from shared.emotions import EMOTIONS, PROBABILITY_SCALE
-from shared.errors import ModelError
+from moodline.services.classifier.model import Probabilities
+from moodline.shared.emotions import EMOTIONS, PROBABILITY_SCALE
+from moodline.shared.errors import ModelError
 
 _SUM_TOLERANCE = 1e-3
 

@@ -8,16 +8,16 @@ from typing import Protocol, TypeAlias, cast
 import numpy as np
 from msgspec.structs import replace
 
-from services.classifier.mirror import views_of
-from services.classifier.model import Model
-from services.classifier.quantise import quantised
-from shared.admission import FILE_BATCH_S, LIVE_BATCH, Admission, Candidate, ServiceTime
-from shared.emotions import CROP_SIDE_PX
-from shared.errors import MessageError, ModelError
-from shared.messages import Emotions, End, FaceEmotion, Faces, Hop, Lane, Message, topic
-from shared.metrics import Metrics
-from shared.settings import ClassifierSettings
-from shared.stage import Output, Received, Send
+from moodline.services.classifier.mirror import views_of
+from moodline.services.classifier.model import Model
+from moodline.services.classifier.quantise import quantised
+from moodline.shared.emotions import CROP_SIDE_PX
+from moodline.shared.errors import MessageError, ModelError
+from moodline.shared.messages import Emotions, End, FaceEmotion, Faces, Message, PipelineStep, StreamClass, topic
+from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.admission import FILE_BATCH_S, LIVE_BATCH, Admission, Candidate, ServiceTime
+from moodline.shared.pipeline.stage import Output, Received, Send
+from moodline.shared.settings import ClassifierSettings
 
 log = logging.getLogger("moodline.classifier")
 
@@ -28,8 +28,8 @@ _NEWEST_SHARE = 0.1
 _Integers: TypeAlias = tuple[int, int, int, int, int, int, int]
 
 
-class Successor(Protocol):
-    """Where another model may come from while the stage works."""
+class ModelReplacement(Protocol):
+    """Supplies another model while the stage works."""
 
     def take(self) -> Model | None:
         """Return, once, a model that is ready to replace the present one; may not block."""
@@ -60,7 +60,7 @@ class ClassifierStage:
         settings: ClassifierSettings,
         metrics: Metrics,
         timer: Callable[[], float] = time.perf_counter,
-        successor: Successor | None = None,
+        successor: ModelReplacement | None = None,
     ) -> None:
         self._model = model
         self._settings = settings
@@ -74,22 +74,22 @@ class ClassifierStage:
         metrics.model_active.labels(model.name).set(1)
 
     def process(self, batch: Sequence[Received], now_s: float) -> list[Output]:
-        self._take_successor()
+        self._take_replacement()
         messages = self._admitted([_checked(received.message) for received in batch], now_s)
         crops = [face.crop for message in messages if isinstance(message, Faces) for face in message.faces]
         probabilities = iter(self._classified(crops))
         self._idle_since_s = self._timer()
-        return [Send(topic(Hop.EMOTIONS, message.lane), self._answer(message, probabilities)) for message in messages]
+        return [Send(topic(PipelineStep.EMOTIONS, message.lane), self._answer(message, probabilities)) for message in messages]
 
     def batch_limit(self, name: str) -> int:
         """Return how large a batch may be that takes a record of this topic: many live ones, but few of files."""
-        if name == topic(Hop.FACES, Lane.LIVE):
+        if name == topic(PipelineStep.FACES, StreamClass.LIVE):
             # How many can be done is known after the first round only.
             return LIVE_BATCH if self._service.measured else self._service.width
         return min(self._settings.batch_messages, int(self._service.units_within(FILE_BATCH_S) / self._faces_per_message))
 
     def tick(self, now_s: float) -> list[Output]:  # noqa: ARG002  # no message is held, so time makes nothing due
-        self._take_successor()
+        self._take_replacement()
         return []
 
     def on_revoked(self, partitions: frozenset[tuple[str, int]]) -> None:
@@ -100,7 +100,7 @@ class ClassifierStage:
             self._successor.close()
         self._model.close()
 
-    def _take_successor(self) -> None:
+    def _take_replacement(self) -> None:
         """Go on with another model, if one is ready. All messages of a batch are answered by one model."""
         model = self._successor.take() if self._successor is not None else None
         if model is not None:
@@ -126,7 +126,7 @@ class ClassifierStage:
             count = len(message.faces)
             # A few faces in one message or another say little; a batch of file messages is sized by their mean.
             self._faces_per_message += _NEWEST_SHARE * (max(1, count) - self._faces_per_message)
-            if message.lane is not Lane.LIVE:
+            if message.lane is not StreamClass.LIVE:
                 of_files += count
             elif count and message.skip is None:
                 live.append((index, message))

@@ -10,12 +10,12 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from services.classifier.model import Model
-from shared.clock import Clock
-from shared.errors import ModelError, StoreError
-from shared.metrics import Metrics
-from shared.model_choice import ModelChoice, ModelRefusal, read_choice, write_refusal
-from shared.store.base import Notes
+from moodline.services.classifier.model import Model
+from moodline.shared.clock import Clock
+from moodline.shared.errors import ModelError, StoreError
+from moodline.shared.metrics import Metrics
+from moodline.shared.store.base import ConfigEntries
+from moodline.shared.store.model_choice import ModelChoice, ModelRefusal, read_choice, write_refusal
 
 log = logging.getLogger("moodline.classifier")
 
@@ -24,7 +24,7 @@ _JOIN_S: Final = 30.0
 _REASON_LIMIT: Final = 500
 
 
-class ModelSwitch:
+class ModelHotSwap:
     """Loads the models of one classifier.
 
     Args of the constructor:
@@ -34,7 +34,7 @@ class ModelSwitch:
         clock: For the time of refusals.
     """
 
-    def __init__(self, notes: Notes, load: Callable[[str | None], Model], metrics: Metrics, clock: Clock) -> None:
+    def __init__(self, notes: ConfigEntries, load: Callable[[str | None], Model], metrics: Metrics, clock: Clock) -> None:
         self._notes = notes
         self._load = load
         self._metrics = metrics
@@ -64,7 +64,7 @@ class ModelSwitch:
         self._thread = threading.Thread(target=self._run, name="model-switch", daemon=True)
         self._thread.start()
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Look at the choice once, and load what is new. May take seconds. A store that does not answer is asked later."""
         try:
             choice = read_choice(self._notes)
@@ -101,7 +101,7 @@ class ModelSwitch:
 
     def _run(self) -> None:
         while not self._stop.wait(_INTERVAL_S):
-            self.look()
+            self.poll()
 
     def _try(self, choice: ModelChoice) -> Model | None:
         try:

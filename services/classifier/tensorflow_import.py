@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from shared.errors import ModelError
+from moodline.shared.errors import ModelError
 
 _CHATTER = re.compile(rb"^(?:[IW]\d{4} |WARNING: All log messages before absl|To enable the following instructions)")
 

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from services.detector.base import BgrImage, Detections
-from services.detector.image import check_image
-from shared.emotions import CROP_SIDE_PX
-from shared.messages import Face
+from moodline.services.detector.base import BgrImage, Detections
+from moodline.services.detector.image import check_image
+from moodline.shared.emotions import CROP_SIDE_PX
+from moodline.shared.messages import Face
 
 BOX_SCALE: Final = 65536
 SCORE_SCALE: Final = 65535

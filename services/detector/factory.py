@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Final
 
-from models import models_dir
-from services.detector.base import FaceDetector
-from shared.errors import ModelError
-from shared.settings import DetectorSettings
+from moodline.models import models_dir
+from moodline.services.detector.base import FaceDetector
+from moodline.shared.errors import ModelError
+from moodline.shared.settings import DetectorSettings
 
 HAAR: Final = "haar"
 YUNET_THRESHOLD: Final = 0.7
@@ -22,22 +22,22 @@ def open_detector(settings: DetectorSettings) -> FaceDetector:
         ModelError: there is none, or its files cannot be used.
     """
     if settings.model == HAAR:
-        from services.detector.haar import HaarDetector
+        from moodline.services.detector.haar import HaarDetector
 
         return HaarDetector(settings.side_px, settings.min_face_px)
     path = _path(settings.model)
     if path.is_dir():
-        from services.detector.own import OwnDetector
+        from moodline.services.detector.own import OwnDetector
 
         return OwnDetector(path, settings.threshold, settings.side_px, settings.min_face_px, settings.precision)
-    from services.detector.yunet import YuNetDetector
+    from moodline.services.detector.yunet import YuNetDetector
 
     threshold = YUNET_THRESHOLD if settings.threshold is None else settings.threshold
     return YuNetDetector(path, threshold, settings.side_px, settings.min_face_px)
 
 
 def _path(name: str) -> Path:
-    from services.detector.own import MANIFEST
+    from moodline.services.detector.own import MANIFEST
 
     shipped = models_dir() / name
     if name and Path(name).name == name and (shipped / MANIFEST).is_file():

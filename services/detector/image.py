@@ -5,8 +5,8 @@ from typing import Final
 import cv2
 import numpy as np
 
-from services.detector.base import BgrImage
-from shared.errors import ImageError
+from moodline.services.detector.base import BgrImage
+from moodline.shared.errors import ImageError
 
 MAX_PIXELS: Final = 64 * 1024 * 1024
 """Larger frames are refused before anything is decoded; decoded, this is 192 MiB."""

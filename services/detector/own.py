@@ -14,11 +14,18 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from services.detector.base import BgrImage, Detections
-from services.detector.crop import tidy
-from services.detector.image import check_image, reduced
-from shared.errors import ModelError
-from shared.openvino_runtime import bfloat16_agrees, chosen_precision, cpu_options, first_line, import_openvino, open_core
+from moodline.services.detector.base import BgrImage, Detections
+from moodline.services.detector.crop import tidy
+from moodline.services.detector.image import check_image, reduced
+from moodline.shared.errors import ModelError
+from moodline.shared.openvino_runtime import (
+    bfloat16_agrees,
+    chosen_precision,
+    cpu_options,
+    first_line,
+    import_openvino,
+    open_core,
+)
 
 MANIFEST: Final = "detector.json"
 FORMAT: Final = "moodline-face-detector/1"

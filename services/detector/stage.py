@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 
-from services.detector.base import FaceDetector
-from services.detector.crop import cut_faces
-from services.detector.image import decode_jpeg
-from shared.admission import FILE_BATCH_S, LIVE_BATCH, Admission, Candidate, ServiceTime
-from shared.errors import ImageError, MessageError
-from shared.messages import End, Face, Faces, Frame, Hop, Lane, Message, SkipReason, topic
-from shared.metrics import Metrics
-from shared.settings import DetectorSettings
-from shared.stage import Output, Received, Send
+from moodline.services.detector.base import FaceDetector
+from moodline.services.detector.crop import cut_faces
+from moodline.services.detector.image import decode_jpeg
+from moodline.shared.errors import ImageError, MessageError
+from moodline.shared.messages import End, Face, Faces, Frame, Message, PipelineStep, SkipReason, StreamClass, topic
+from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.admission import FILE_BATCH_S, LIVE_BATCH, Admission, Candidate, ServiceTime
+from moodline.shared.pipeline.stage import Output, Received, Send
+from moodline.shared.settings import DetectorSettings
 
 _NAME = "detector"
 _BUDGET_SHARE = 0.5
@@ -66,11 +66,11 @@ class DetectorStage:
         searched = sum(_is_searched(message) and skip is None for message, skip in zip(messages, skips, strict=True))
         if searched:
             self._service.observe(searched, self._idle_since_s - started_s)
-        return [Send(topic(Hop.FACES, message.lane), answer) for message, answer in zip(messages, answers, strict=True)]
+        return [Send(topic(PipelineStep.FACES, message.lane), answer) for message, answer in zip(messages, answers, strict=True)]
 
     def batch_limit(self, name: str) -> int:
         """Return how large a batch may be that takes a record of this topic: many live ones, but few of files."""
-        if name == topic(Hop.FRAMES, Lane.LIVE):
+        if name == topic(PipelineStep.FRAMES, StreamClass.LIVE):
             # How many can be done is known after the first round only.
             return LIVE_BATCH if self._service.measured else self._service.width
         return min(self._settings.batch_frames, self._service.units_within(FILE_BATCH_S))
@@ -86,7 +86,7 @@ class DetectorStage:
 
     def _skips(self, messages: Sequence[Message], now_s: float, idle_s: float) -> list[SkipReason | None]:
         """Return for each message why it is not searched, None if it is or needs no search."""
-        live = [index for index, message in enumerate(messages) if _is_searched(message) and message.lane is Lane.LIVE]
+        live = [index for index, message in enumerate(messages) if _is_searched(message) and message.lane is StreamClass.LIVE]
         candidates = [
             Candidate(messages[index].stream_id, max(0.0, now_s - messages[index].captured_at_us / 1e6)) for index in live
         ]

@@ -6,10 +6,10 @@ from typing import Final
 import cv2
 import numpy as np
 
-from services.detector.base import BgrImage, Detections
-from services.detector.crop import tidy
-from services.detector.image import check_image, reduced
-from shared.errors import ModelError
+from moodline.services.detector.base import BgrImage, Detections
+from moodline.services.detector.crop import tidy
+from moodline.services.detector.image import check_image, reduced
+from moodline.shared.errors import ModelError
 
 _NMS_IOU: Final = 0.3
 _MAX_CANDIDATES: Final = 5000

@@ -5,9 +5,9 @@ from typing import Final
 
 import msgspec
 
-from shared.errors import StreamNotFoundError
-from shared.store import Store
-from shared.streams import StreamSpec, StreamState
+from moodline.shared.errors import StreamNotFoundError
+from moodline.shared.store import Store
+from moodline.shared.streams import StreamSpec, StreamState
 
 _MARGIN_S: Final = 15.0
 """A process that lives has said it by then."""
@@ -17,7 +17,7 @@ _BUSY: Final = frozenset({StreamState.LIVE, StreamState.STALLED})
 def settle_abandoned(store: Store, pushed: Sequence[StreamSpec], now_s: float, silence_s: float) -> list[str]:
     """Make `pending` what still says `live` or `stalled` although the last frame came more than `silence_s` ago.
 
-    Done under a new claim, so a process that was only frozen is fenced; its next frame claims anew. Returns the streams' ids.
+    Done under a new claim, so a process that was only frozen is fenced; its next frame claims again. Returns the streams' ids.
 
     Raises:
         StoreUnavailableError: try again later.

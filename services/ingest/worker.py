@@ -5,7 +5,7 @@ and a stream belongs to the shard of its id. The worker compares, twice a second
 the readers that run, and starts and stops readers accordingly. Nothing needs to be handed over between workers: every reader
 claims its stream, which fences the one before, and goes on after the timeline's mark.
 
-A reader that fails takes down only itself. While the store is out of reach readers go on as far as their credit goes.
+A reader that fails takes down only itself. While the store is unavailable readers go on as far as their credit goes.
 """
 
 import logging
@@ -17,25 +17,30 @@ from typing import Final, Protocol
 
 import msgspec
 
-from services.ingest.abandoned import settle_abandoned
-from services.ingest.live.camera_reader import CameraParts, CameraThread, Link
-from services.ingest.live.records import Job
-from services.ingest.plan import Wish, content_of, wish_for
-from services.ingest.progress_watch import ProgressWatch
-from services.ingest.reader import WORKER, Outcome, ReaderParts
-from services.ingest.reader_thread import ReaderThread
-from services.ingest.source import SourceOpener, open_source
-from services.ingest.stream_gauges import StreamGauges
-from services.ingest.stream_thread import StreamThread
-from shared.bus import Consumer, Producer, partition_for
-from shared.camera import CameraAddress
-from shared.clock import Clock
-from shared.errors import BusError, BusUnavailableError, StoreUnavailableError, StreamNotFoundError
-from shared.messages import STREAMS_TOPIC, Lane
-from shared.metrics import Metrics
-from shared.settings import IngestSettings
-from shared.store import Store
-from shared.streams import StreamSpec, StreamState, StreamStatus, is_pushed
+from moodline.services.ingest.abandoned import settle_abandoned
+from moodline.services.ingest.camera.reader import CameraParts, CameraThread, Link
+from moodline.services.ingest.file.open import SourceOpener, open_source
+from moodline.services.ingest.file.progress_watch import ProgressWatch
+from moodline.services.ingest.file.reader import ReaderParts
+from moodline.services.ingest.file.reader_thread import ReaderThread
+from moodline.services.ingest.live.records import Job
+from moodline.services.ingest.owned_streams import OwnedStreams
+from moodline.services.ingest.stream import WORKER
+from moodline.services.ingest.stream.gauges import StreamGauges
+from moodline.services.ingest.stream.outcome import Outcome
+from moodline.services.ingest.stream.plan import DesiredState, content_of
+from moodline.services.ingest.stream.standstill import STANDSTILL_S, Uncommitted, WaitingPlace
+from moodline.services.ingest.stream.thread import StreamThread
+from moodline.shared.bus import Consumer, Producer, partition_for
+from moodline.shared.camera import CameraAddress
+from moodline.shared.clock import Clock
+from moodline.shared.errors import BusError, BusUnavailableError, StoreUnavailableError, StreamNotFoundError
+from moodline.shared.messages import STREAMS_TOPIC, StreamClass
+from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.health import Health
+from moodline.shared.settings import IngestSettings
+from moodline.shared.store import Store
+from moodline.shared.streams import StreamSpec, StreamState, StreamStatus
 
 log = logging.getLogger("moodline.ingest")
 
@@ -48,12 +53,10 @@ _FLUSH_S: Final = 1.0
 _RETRY_S: Final = 0.5
 _REST_S: Final = 2.0
 """How long a stream that another session took is left alone: this worker's shards may just have moved."""
-_FULL_EVERY: Final = 10
-"""Streams that have ended or failed are looked at only every so many passes, or when the registry changes."""
 
 
 class CameraOpener(Protocol):
-    """What reading cameras takes; see `services.ingest.live.cameras.Cameras`."""
+    """Opens cameras; see `moodline.services.ingest.camera.cameras.Cameras`."""
 
     def open(self, job: Job) -> Link: ...
 
@@ -78,6 +81,8 @@ class IngestWorker:
         source_opener: SourceOpener = open_source,
         cameras: CameraOpener | None = None,
         pushed_silence_s: float = 60.0,
+        uncommitted: Uncommitted | None = None,
+        health: Health | None = None,
     ) -> None:
         """Build the worker; nothing runs yet.
 
@@ -92,7 +97,10 @@ class IngestWorker:
             source_opener: Opens the source that a file's URL names.
             cameras: Opens cameras; closed at the end of `run`. Without it live streams are left alone.
             pushed_silence_s: A pushed stream without a frame for longer, whose process has died, is made `pending`.
+            uncommitted: Tells what a worker has left to do, to say where frames wait. Without it nobody knows.
+            health: Told of every turn of the loop.
         """
+        self._health = health or Health(metrics, clock)
         self._consumer = consumer
         self._producer = producer
         self._store = store
@@ -101,7 +109,10 @@ class IngestWorker:
         self._clock = clock
         self._shards = shards
         self._watch = ProgressWatch(store, metrics, clock)
-        self._parts = ReaderParts(producer, store, settings, metrics, clock, self._watch, source_opener)
+        self._place = WaitingPlace(uncommitted, clock, shards)
+        self._parts = ReaderParts(
+            producer, store, settings, metrics, clock, self._watch, source_opener, waiting=self._place.sentence
+        )
         self._cameras = cameras
         self._pushed_silence_s = pushed_silence_s
         self._camera_parts: CameraParts | None = None
@@ -109,15 +120,16 @@ class IngestWorker:
             self._camera_parts = CameraParts(producer, store, settings, metrics, clock, cameras.open, cameras.address_of)
         self._slots = READERS_PER_CORE * (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
         self._owned: frozenset[int] = frozenset()
-        self._specs: dict[str, StreamSpec] = {}
+        self._streams = OwnedStreams(store, clock, self._is_mine)
         self._readers: dict[str, StreamThread] = {}
         self._queue: dict[str, StreamSpec] = {}
         self._resting: dict[str, float] = {}
-        self._left: set[str] = set()
         self._gauges = StreamGauges(metrics, clock)
         metrics.begin_at_zero(WORKER)
-        self._version: int | None = None
-        self._passes = 0
+        self._moved = False
+        self._doubtful: set[str] = set()
+        for lane in StreamClass:
+            metrics.reader_crashes.labels(lane)
         self._due_s = 0.0
         self._troubles: set[str] = set()
 
@@ -135,6 +147,7 @@ class IngestWorker:
                 self.step(stop)
         finally:
             self._metrics.worker_up.labels(WORKER).set(0)
+            self._health.ended(WORKER)
             self._shut_down()
             log.info("worker.stopped", extra={"worker": WORKER})
 
@@ -145,79 +158,74 @@ class IngestWorker:
         try:
             self._consumer.poll(100, min(_POLL_S, self._settings.reconcile_s))
             self._recovered("bus")
+            if not self._troubles:
+                self._health.turned(WORKER)
         except BusUnavailableError as error:
             self._trouble("bus", error, stop)
         owned = frozenset(shard for name, shard in self._consumer.assignment() if name == STREAMS_TOPIC)
         if owned == self._owned and self._clock.monotonic_s() < self._due_s:
             return
         moved, self._owned = owned != self._owned, owned
+        self._health.standing(WORKER, self._consumer.standing())
         self._metrics.partitions.labels(WORKER, STREAMS_TOPIC).set(len(owned))
         try:
-            self._reconcile(full=moved)
+            self._reconcile(moved=moved)
             self._recovered("store")
         except StoreUnavailableError as error:
-            self._version = None
             self._trouble("store", error, stop)
         self._due_s = self._clock.monotonic_s() + self._settings.reconcile_s
 
-    def _reconcile(self, *, full: bool) -> None:
+    def _reconcile(self, *, moved: bool) -> None:
         """Compare what the registry wants with the readers that run, and make it so."""
-        self._refresh(full=full)
-        self._reap()
-        specs = [spec for spec in self._specs.values() if spec.stream_id not in self._left]
-        ids = [spec.stream_id for spec in specs]
-        progress, statuses = self._store.load(ids), dict(zip(ids, self._store.statuses(ids), strict=True))
-        wishes = {
-            spec.stream_id: wish_for(spec, statuses[spec.stream_id], stands) for spec, stands in zip(specs, progress, strict=True)
-        }
-        wanted = {spec.stream_id: spec for spec in specs if wishes[spec.stream_id] is Wish.READ}
-        self._left.update(name for name, wish in wishes.items() if wish is Wish.LEAVE)
-        self._stop_readers([reader for reader in self._readers.values() if not _still_right(reader, wanted)])
-        self._start_readers(wanted)
-        for spec in specs:
-            if wishes[spec.stream_id] is Wish.PAUSE:
-                self._mark(spec, StreamState.PAUSED, statuses[spec.stream_id])
-            elif spec.stream_id in self._queue:
-                self._mark(spec, StreamState.PENDING, statuses[spec.stream_id])
-        self._gauges.show(self._specs, statuses, zip(specs, progress, strict=True))
+        streams = self._streams
+        self._moved |= moved
+        streams.refresh(moved=self._moved)
+        self._moved = False
+        settle_abandoned(self._store, streams.pushed_in_turn(), self._clock.now_s(), self._pushed_silence_s)
+        self._doubtful.update(self._reap(), self._rested())
+        found = streams.poll(self._doubtful)
+        self._doubtful.clear()
+        self._stop_readers([reader for reader in self._readers.values() if not _still_right(reader, streams.wanted)])
+        self._start_readers(streams.wanted)
+        for name, (status, _) in found.items():
+            if streams.wishes[name] is DesiredState.PAUSE:
+                self._mark(streams.specs[name], StreamState.PAUSED, status)
+            elif name in self._queue:
+                self._mark(streams.specs[name], StreamState.PENDING, status)
+        self._gauges.show(streams.specs, found)
+        for name in found.keys() & self._readers.keys():
+            still_s = self._gauges.behind_s(name)
+            is_still = still_s >= STANDSTILL_S
+            sentence = self._place.sentence(name, StreamClass.LIVE, still_s) if is_still else ""
+            self._readers[name].timeline_stands(sentence)
 
-    def _refresh(self, *, full: bool) -> None:
-        version = self._store.version()
-        if full or version != self._version or self._passes % _FULL_EVERY == 0:
-            mine = sorted(self._mine(), key=lambda spec: (spec.created_at_us, spec.stream_id))
-            # Whoever gets the frames of a pushed stream claims it.
-            self._specs = {spec.stream_id: spec for spec in mine if not is_pushed(spec.url)}
-            pushed = [spec for spec in mine if is_pushed(spec.url)]
-            settle_abandoned(self._store, pushed, self._clock.now_s(), self._pushed_silence_s)
-            self._left.clear()
-            self._version = version
-        self._passes += 1
+    def _is_mine(self, spec: StreamSpec) -> bool:
+        is_readable = spec.lane is StreamClass.FILE or self._camera_parts is not None
+        return is_readable and partition_for(spec.stream_id.encode(), self._shards) in self._owned
 
-    def _mine(self) -> list[StreamSpec]:
-        return [
-            spec
-            for spec in self._store.list_streams()
-            if (spec.lane is Lane.FILE or self._camera_parts)
-            and partition_for(spec.stream_id.encode(), self._shards) in self._owned
-        ]
+    def _rested(self) -> list[str]:
+        """Return the streams whose rest is over, and end it."""
+        now_s = self._clock.monotonic_s()
+        over = [name for name, until_s in self._resting.items() if until_s <= now_s]
+        for name in over:
+            del self._resting[name]
+        return over
 
     def _start_readers(self, wanted: dict[str, StreamSpec]) -> None:
         """Start readers for streams without one, first come, first served, as far as there are slots."""
-        now_s = self._clock.monotonic_s()
-        self._resting = {stream_id: until_s for stream_id, until_s in self._resting.items() if until_s > now_s}
         waiting = {name: spec for name, spec in wanted.items() if name not in self._readers and name not in self._resting}
         # Those that waited before keep their places.
         self._queue = {name: waiting[name] for name in (*self._queue, *waiting) if name in waiting}
         free = self._slots - sum(reader.is_decoding for reader in self._readers.values())
-        files = [name for name, spec in self._queue.items() if spec.lane is Lane.FILE][: max(0, free)]
+        files = [name for name, spec in self._queue.items() if spec.lane is StreamClass.FILE][: max(0, free)]
         # A camera waits for nobody.
-        cameras = [name for name, spec in self._queue.items() if spec.lane is Lane.LIVE]
+        cameras = [name for name, spec in self._queue.items() if spec.lane is StreamClass.LIVE]
         for name in (*cameras, *files):
             reader = self._readers[name] = self._new_reader(self._queue.pop(name))
             reader.start()
 
     def _new_reader(self, spec: StreamSpec) -> StreamThread:
-        if spec.lane is Lane.LIVE:
+        if spec.lane is StreamClass.LIVE:
             assert self._camera_parts is not None
             return CameraThread(spec, self._camera_parts)
         return ReaderThread(spec, self._parts)
@@ -235,14 +243,18 @@ class IngestWorker:
                 log.warning("reader.left_behind", extra={"stream_id": reader.spec.stream_id})
             self._readers.pop(reader.spec.stream_id, None)
 
-    def _reap(self) -> None:
+    def _reap(self) -> list[str]:
+        """Forget the readers that are done; return their streams."""
+        done = []
         for stream_id, reader in list(self._readers.items()):
             if reader.is_alive:
                 continue
             del self._readers[stream_id]
+            done.append(stream_id)
             if reader.outcome in (Outcome.FENCED, Outcome.GONE):
                 log.info("reader.gave_way", extra={"stream_id": stream_id, "outcome": reader.outcome})
                 self._resting[stream_id] = self._clock.monotonic_s() + _REST_S
+        return done
 
     def _mark(self, spec: StreamSpec, state: StreamState, status: StreamStatus) -> None:
         """Say what holds for a stream that nobody reads, under a new claim: whoever read it before is fenced."""
@@ -262,6 +274,7 @@ class IngestWorker:
         if target not in self._troubles:
             log.warning("worker.out_of_reach", extra={"worker": WORKER, "target": target, "reason": str(error)})
         self._troubles.add(target)
+        self._health.waits(WORKER, f"{target}: {error}")
         stop.wait(_RETRY_S)
 
     def _recovered(self, target: str) -> None:
@@ -285,4 +298,4 @@ class IngestWorker:
 
 def _still_right(reader: StreamThread, wanted: Mapping[str, StreamSpec]) -> bool:
     spec = wanted.get(reader.spec.stream_id)
-    return spec is not None and content_of(spec) == content_of(reader.spec)
+    return spec is not None and (spec is reader.spec or content_of(spec) == content_of(reader.spec))

@@ -3,17 +3,17 @@
 All of them start from a `TimelineDocument`, which `timeline_document` makes of the store's answer and the API sends.
 """
 
-from services.report.document import (
+from moodline.services.report.document import (
     PointDocument,
     SummaryDocument,
     TimelineDocument,
     summary_document,
     timeline_document,
 )
-from services.report.export import timeline_csv, timeline_json, write_output
-from services.report.palette import EMOTION_COLORS
-from services.report.plot import plot_timeline
-from services.report.table import timeline_table
+from moodline.services.report.export import timeline_csv, timeline_json, write_output
+from moodline.services.report.palette import EMOTION_COLORS
+from moodline.services.report.plot import plot_timeline
+from moodline.services.report.table import timeline_table
 
 __all__ = [
     "EMOTION_COLORS",

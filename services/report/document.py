@@ -4,11 +4,11 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.report.moments import Time, to_datetime
-from services.report.statistics import STATISTICS_EXAMPLE, WindowStatistics, window_statistics
-from shared.emotions import EMOTIONS
-from shared.messages import Lane
-from shared.timeline.points import EmptyReason, Shares, TimelineAnswer, TimelinePoint
+from moodline.services.report.moments import Time, to_datetime
+from moodline.services.report.statistics import STATISTICS_EXAMPLE, WindowStatistics, window_statistics
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.messages import StreamClass
+from moodline.shared.timeline.points import EmptyReason, Shares, TimelineAnswer, TimelinePoint
 
 DIGITS: Final = 6
 
@@ -67,7 +67,7 @@ class PointDocument(BaseModel):
 
 class _Window(BaseModel):
     stream: str = Field(description="Id of the stream, or name of the file.")
-    lane: Lane
+    lane: StreamClass
     recorded_at: Time | None = Field(description="Time of a file's first instant; null for live streams.")
     start: Time = Field(description="Start of the window.")
     end: Time = Field(description="End of the window.")
@@ -125,7 +125,7 @@ class SummaryDocument(_Window):
     window: WindowStatistics = Field(description="What the window comes to: entropy, and how much of the time is covered.")
 
 
-def timeline_document(answer: TimelineAnswer, *, stream: str, lane: Lane, recorded_at_us: int) -> TimelineDocument:
+def timeline_document(answer: TimelineAnswer, *, stream: str, lane: StreamClass, recorded_at_us: int) -> TimelineDocument:
     """Return a timeline answer as a document.
 
     Args:
@@ -134,7 +134,7 @@ def timeline_document(answer: TimelineAnswer, *, stream: str, lane: Lane, record
         lane: File or live.
         recorded_at_us: Time of a file's first instant, microseconds since the Unix epoch; not used for live streams.
     """
-    origin_us = recorded_at_us if lane is Lane.FILE else None
+    origin_us = recorded_at_us if lane is StreamClass.FILE else None
     return TimelineDocument(
         stream=stream,
         lane=lane,
@@ -151,14 +151,17 @@ def timeline_document(answer: TimelineAnswer, *, stream: str, lane: Lane, record
 
 def summary_document(timeline: TimelineDocument) -> SummaryDocument:
     """Return a timeline's summary alone."""
+    summary = timeline.summary
     return SummaryDocument(
         stream=timeline.stream,
         lane=timeline.lane,
         recorded_at=timeline.recorded_at,
         start=timeline.start,
         end=timeline.end,
-        summary=timeline.summary,
-        window=window_statistics((point.empty for point in timeline.points), timeline.summary, timeline.resolution_s),
+        summary=summary,
+        window=window_statistics(
+            (point.empty for point in timeline.points), summary.shares, summary.dominant, summary.faces, timeline.resolution_s
+        ),
     )
 
 

@@ -5,11 +5,11 @@ import io
 from pathlib import Path
 from typing import Final
 
-from services.report.document import ByEmotion, PointDocument, TimelineDocument
-from services.report.moments import iso
-from shared.emotions import EMOTIONS
-from shared.errors import OutputError
-from shared.messages import SkipReason
+from moodline.services.report.document import ByEmotion, PointDocument, TimelineDocument
+from moodline.services.report.moments import iso
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.errors import OutputError
+from moodline.shared.messages import SkipReason
 
 _COUNTS: Final = ("sampled", "classified")
 _FACES: Final = ("coverage", "frames_with_faces", "faces", "tracks_begun", "dominant", "empty")

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from shared.timeline.points import EmptyReason
+from moodline.shared.timeline.points import EmptyReason
 
 EMOTION_COLORS: Final[dict[str, str]] = {
     "angry": "#D55E00",

@@ -8,13 +8,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from services.report.document import PointDocument, TimelineDocument
-from services.report.export import write_output
-from services.report.moments import clock_text, length_text, to_datetime, to_us
-from services.report.palette import EMOTION_COLORS, GAP_HATCHES, GAP_NAMES, STACK
-from shared.emotions import EMOTIONS
-from shared.errors import OutputError
-from shared.timeline.points import EmptyReason
+from moodline.services.report.document import PointDocument, TimelineDocument
+from moodline.services.report.export import write_output
+from moodline.services.report.moments import clock_text, length_text, to_datetime, to_us
+from moodline.services.report.palette import EMOTION_COLORS, GAP_HATCHES, GAP_NAMES, STACK
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.errors import OutputError
+from moodline.shared.timeline.points import EmptyReason
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,19 +16,19 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from services.report.document import DIGITS, TimelineDocument, point_document
-from services.report.moments import iso, to_datetime
-from shared.emotions import EMOTIONS, PROBABILITY_SCALE
-from shared.messages import Lane
-from shared.timeline.bucket import SECOND_US, SKIP_REASONS, Bucket, merge_all
-from shared.timeline.columns import Columns, unpack_columns
-from shared.timeline.points import EmptyReason, make_point
-from shared.timeline.query import FoundCells
+from moodline.services.report.columns import Columns, unpack_columns
+from moodline.services.report.document import DIGITS, TimelineDocument, point_document
+from moodline.services.report.moments import iso, to_datetime
+from moodline.shared.emotions import EMOTIONS, PROBABILITY_SCALE
+from moodline.shared.messages import StreamClass
+from moodline.shared.timeline.bucket import SECOND_US, SKIP_REASONS, Bucket, merge_all
+from moodline.shared.timeline.points import EmptyReason, make_point
+from moodline.shared.timeline.query import FoundValues
 
 _SCALE: Final = 10.0**DIGITS
 _NEAR_A_TIE: Final = 1e-6
 _STRETCH: Final = 240
-"""Points of a stretch: fewer cost more calls, more are made anew for every point that is added."""
+"""Points of a stretch: fewer cost more calls, more are made again for every point that is added."""
 
 _Seven: Final[Any] = msgspec.defstruct("_Seven", [(name, float) for name in EMOTIONS], gc=False)
 _Skipped: Final[Any] = msgspec.defstruct("_Skipped", [(reason.value, int) for reason in SKIP_REASONS], gc=False)
@@ -56,7 +56,7 @@ class _Point(msgspec.Struct, gc=False):
     final: bool
 
 
-class Stretch(NamedTuple):
+class Chunk(NamedTuple):
     """Consecutive points of a timeline.
 
     Attributes:
@@ -68,7 +68,7 @@ class Stretch(NamedTuple):
     total: Bucket
 
 
-class StretchCache:
+class ChunkCache:
     """Stretches that were written before, by all that they were made of, so that none can be out of date; thread-safe.
 
     Somebody who watches a day asks for the same minutes again and again, and writing them takes most of an answer's time.
@@ -78,10 +78,10 @@ class StretchCache:
         """Prepare; those that were not asked for longest are forgotten beyond `limit_bytes`, and 0 keeps nothing."""
         self._limit = limit_bytes
         self._held = 0
-        self._stretches: OrderedDict[tuple[Any, ...], Stretch] = OrderedDict()
+        self._stretches: OrderedDict[tuple[Any, ...], Chunk] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: tuple[Any, ...], make: Callable[[], Stretch]) -> Stretch:
+    def get(self, key: tuple[Any, ...], make: Callable[[], Chunk]) -> Chunk:
         """Return the stretch of a key, made if it is not held."""
         with self._lock:
             if held := self._stretches.get(key):
@@ -97,13 +97,19 @@ class StretchCache:
         return made
 
 
-def _size(stretch: Stretch) -> int:
+def _size(stretch: Chunk) -> int:
     # What a key holds is a fraction of the JSON that is written of it.
     return len(stretch.points) * 5 // 4
 
 
 def timeline_json(
-    found: FoundCells, *, stream: str, lane: Lane, recorded_at_us: int, asked_s: int | None, cache: StretchCache | None = None
+    found: FoundValues,
+    *,
+    stream: str,
+    lane: StreamClass,
+    recorded_at_us: int,
+    asked_s: int | None,
+    cache: ChunkCache | None = None,
 ) -> bytes:
     """Return the JSON of a `TimelineDocument`.
 
@@ -118,9 +124,9 @@ def timeline_json(
     Raises:
         StoreError: a stored value cannot be read.
     """
-    plan, origin_us = found.plan, recorded_at_us if lane is Lane.FILE else None
+    plan, origin_us = found.plan, recorded_at_us if lane is StreamClass.FILE else None
     step_us = plan.resolution_s * SECOND_US
-    stretches = list(_stretches(found, lane, origin_us, cache or StretchCache(0)))
+    stretches = list(_stretches(found, lane, origin_us, cache or ChunkCache(0)))
     total = merge_all(stretch.total for stretch in stretches)
     whole = plan.start * plan.resolution_s, plan.stop * plan.resolution_s
     summary = make_point(total, plan.start * step_us, lane, found.labels.between(*whole))
@@ -143,7 +149,7 @@ def timeline_json(
     return b"".join(parts)
 
 
-def _stretches(found: FoundCells, lane: Lane, origin_us: int | None, cache: StretchCache) -> Iterator[Stretch]:
+def _stretches(found: FoundValues, lane: StreamClass, origin_us: int | None, cache: ChunkCache) -> Iterator[Chunk]:
     plan, step_s = found.plan, found.plan.resolution_s
     each = step_s // plan.level_s
     labels = found.labels.each(plan.start * step_s, step_s, plan.stop - plan.start)
@@ -167,27 +173,27 @@ class _Made(NamedTuple):
     step_s: int
     each: int
     closed: int
-    lane: Lane
+    lane: StreamClass
     origin_us: int | None
     models: tuple[tuple[str, ...], ...]
     cells: tuple[tuple[int, bytes], ...]
 
 
-def _write(made: _Made) -> Stretch:
+def _write(made: _Made) -> Chunk:
     indices = np.fromiter((index for index, _ in made.cells), np.int64, len(made.cells))
     numbers = np.arange(made.start, made.stop)
     stored = unpack_columns([value for _, value in made.cells])
     columns = stored.placed(indices // made.each - made.start, len(numbers))
     models = [names if count else () for names, count in zip(made.models, columns.classified.tolist(), strict=True)]
     points = _points(columns, numbers * made.step_s, numbers < made.closed, made.lane, made.origin_us, models)
-    return Stretch(msgspec.json.encode(points)[1:-1], columns.total(final=made.closed == made.stop))
+    return Chunk(msgspec.json.encode(points)[1:-1], columns.total(final=made.closed == made.stop))
 
 
 def _points(
     columns: Columns,
     starts_s: npt.NDArray[np.int64],
     is_final: npt.NDArray[np.bool_],
-    lane: Lane,
+    lane: StreamClass,
     origin_us: int | None,
     models: list[tuple[str, ...]],
 ) -> list[_Point]:
@@ -242,8 +248,8 @@ def _readings(columns: Columns) -> tuple[list[Any], list[Any], list[Any], list[A
     return found
 
 
-def _empty(columns: Columns, lane: Lane) -> list[str | None]:
-    nothing = EmptyReason.OFFLINE if lane is Lane.LIVE else EmptyReason.NOT_SAMPLED
+def _empty(columns: Columns, lane: StreamClass) -> list[str | None]:
+    nothing = EmptyReason.OFFLINE if lane is StreamClass.LIVE else EmptyReason.NOT_SAMPLED
     which = np.select([columns.faces > 0, columns.classified > 0, columns.sampled > 0], [0, 1, 2], 3)
     words = (None, EmptyReason.NO_FACE.value, EmptyReason.OVERLOADED.value, nothing.value)
     return [words[each] for each in which.tolist()]

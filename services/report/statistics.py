@@ -1,16 +1,13 @@
-"""What a window comes to: shares, entropy, and how much of the time is covered."""
+"""Statistics of a window: shares, entropy, and the covered part of the time."""
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from shared.emotions import EMOTIONS
-from shared.timeline.points import EmptyReason
-
-if TYPE_CHECKING:
-    from services.report.document import PointDocument
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.timeline.points import EmptyReason
 
 _DIGITS: Final = 6
 STATISTICS_EXAMPLE: Final[dict[str, Any]] = {
@@ -27,7 +24,7 @@ STATISTICS_EXAMPLE: Final[dict[str, Any]] = {
 
 
 class WindowStatistics(BaseModel):
-    """What a window comes to."""
+    """Statistics of a window."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [STATISTICS_EXAMPLE]})
 
@@ -44,26 +41,30 @@ class WindowStatistics(BaseModel):
     )
 
 
-def window_statistics(empty: Iterable[EmptyReason | None], whole: "PointDocument", step_s: int) -> WindowStatistics:
+def window_statistics(
+    empty: Iterable[EmptyReason | None], shares: dict[str, float] | None, dominant: str | None, faces: int, step_s: int
+) -> WindowStatistics:
     """Return what a window comes to.
 
     Args:
         empty: Of every stretch of the window, why it is empty; None where there are faces.
-        whole: The window as one point.
+        shares: Of all faces in the window, the share that each emotion leads, 0 to 1; None without faces.
+        dominant: The emotion that leads most faces; None without faces.
+        faces: Faces over all frames.
         step_s: Length of each stretch, in s.
     """
     reasons = list(empty)
     count = max(1, len(reasons))
     missing = {reason.value: round(reasons.count(reason) / count, _DIGITS) for reason in _MISSING}
     looked = sum(reason is None or reason is EmptyReason.NO_FACE for reason in reasons)
-    bits = None if whole.shares is None else entropy_bits(whole.shares)
+    bits = None if shares is None else entropy_bits(shares)
     return WindowStatistics(
         step_s=step_s,
-        shares=whole.shares,
-        dominant=whole.dominant,
+        shares=shares,
+        dominant=dominant,
         entropy_bits=None if bits is None else round(bits, _DIGITS),
         entropy=None if bits is None else round(bits / math.log2(len(EMOTIONS)), _DIGITS),
-        faces=whole.faces,
+        faces=faces,
         coverage=round(looked / count, _DIGITS),
         with_faces=round(reasons.count(None) / count, _DIGITS),
         missing=missing,

@@ -7,10 +7,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from services.report.document import PointDocument, TimelineDocument
-from services.report.moments import clock_text, iso, length_text, to_datetime, to_us
-from services.report.palette import EMOTION_COLORS, GAP_NAMES
-from shared.emotions import EMOTIONS
+from moodline.services.report.document import PointDocument, TimelineDocument
+from moodline.services.report.moments import clock_text, iso, length_text, to_datetime, to_us
+from moodline.services.report.palette import EMOTION_COLORS, GAP_NAMES
+from moodline.shared.emotions import EMOTIONS
 
 BAR_CELLS: Final = 28
 

@@ -4,10 +4,10 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.report.document import ByEmotion, by_emotion
-from services.report.moments import Time, to_datetime
-from shared.emotions import EMOTIONS
-from shared.timeline.track_query import Track, TrackAnswer, TrackPoint, TrackReading
+from moodline.services.report.document import ByEmotion, by_emotion
+from moodline.services.report.moments import Time, to_datetime
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.timeline.track_query import Track, TrackAnswer, TrackPoint, TrackReading
 
 _HAPPY: Final[dict[str, Any]] = {**dict.fromkeys(EMOTIONS, 0.0), "happy": 0.9, "neutral": 0.1}
 _TRACK_EXAMPLE: Final[dict[str, Any]] = {

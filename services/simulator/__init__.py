@@ -1,5 +1,5 @@
 """Simulated cameras: clips as RTSP in an endless loop, with faults on demand. For users without a camera, and for tests."""
 
-from services.simulator.process import CameraSimulator
+from moodline.services.simulator.process import CameraSimulator
 
 __all__ = ["CameraSimulator"]

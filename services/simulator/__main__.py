@@ -1,4 +1,4 @@
-"""`python -m services.simulator`: serves what the first line of standard input says, until standard input ends.
+"""`python -m moodline.services.simulator`: serves what the first line of standard input says, until standard input ends.
 
 So the server ends with the process that started it, however that one ends. Answers with one line: `Ports`, or an error.
 """
@@ -9,9 +9,9 @@ import sys
 
 import msgspec
 
-from services.simulator.options import Options
-from services.simulator.server import SimulatorServer
-from shared.errors import MoodlineError
+from moodline.services.simulator.options import Options
+from moodline.services.simulator.server import SimulatorServer
+from moodline.shared.errors import MoodlineError
 
 
 async def serve() -> None:
@@ -19,16 +19,16 @@ async def serve() -> None:
     options = msgspec.json.decode(sys.stdin.buffer.readline(), type=Options)
     try:
         async with SimulatorServer(options) as server:
-            _say(msgspec.json.encode(server.ports))
+            _set_state(msgspec.json.encode(server.ports))
             ended = asyncio.Event()
             asyncio.get_running_loop().add_reader(sys.stdin.fileno(), ended.set)
             await ended.wait()
             asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
     except MoodlineError as error:
-        _say(msgspec.json.encode({"error": str(error)}))
+        _set_state(msgspec.json.encode({"error": str(error)}))
 
 
-def _say(line: bytes) -> None:
+def _set_state(line: bytes) -> None:
     sys.stdout.buffer.write(line + b"\n")
     sys.stdout.buffer.flush()
 

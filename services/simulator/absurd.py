@@ -1,7 +1,7 @@
 """Parameter sets that are valid by their syntax and ask for absurd pictures, to try a decoder's limits."""
 
-from services.simulator.options import Codec
-from services.simulator.packets import PARAMETER_SETS, nal_kind
+from moodline.services.simulator.options import Codec
+from moodline.services.simulator.packets import PARAMETER_SETS, nal_kind
 
 ABSURD_BLOCKS = 60_000
 """Side of the picture in blocks of 16 px: nearly a million pixels wide and high."""

@@ -11,7 +11,7 @@ REALM: Final = "Moodline camera"
 _FIELD: Final = re.compile(r'(\w+)\s*=\s*(?:"([^"]*)"|([^\s,]+))')
 
 
-class Guard:
+class Authenticator:
     """Lets in whoever knows user and password; everybody when there are none."""
 
     def __init__(self, user: str | None, password: str | None, ways: str = "any") -> None:

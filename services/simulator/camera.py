@@ -9,10 +9,10 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Final, Protocol
 
-from services.simulator.absurd import with_absurd_sps
-from services.simulator.faults import NO_FAULT, Fault, Kind
-from services.simulator.film import CLOCK_HZ, Film, Track, Unit
-from services.simulator.options import Codec, Picture
+from moodline.services.simulator.absurd import with_absurd_sps
+from moodline.services.simulator.faults import NO_FAULT, Fault, Kind
+from moodline.services.simulator.film import CLOCK_HZ, Film, Track, Unit
+from moodline.services.simulator.options import Codec, Picture
 
 REPORT_S: Final = 1.0
 _NTP_EPOCH_S: Final = 2_208_988_800
@@ -58,7 +58,7 @@ def payload_type(codec: Codec) -> int:
 
 
 class Camera:
-    """What is behind one path. Used by the event loop's thread alone, but for encoding."""
+    """The camera behind one path. Used by the event loop's thread alone, except for encoding."""
 
     def __init__(self, name: str, film: Film, picture: Picture, *, phase: float = 0.0) -> None:
         """Args: `phase`, 0 to 1, is the part of a frame's time that it is behind others, so that not all send at once."""

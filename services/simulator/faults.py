@@ -1,10 +1,10 @@
-"""What can be wrong with a simulated camera."""
+"""The faults of a simulated camera."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from shared.errors import SettingsError
+from moodline.shared.errors import SettingsError
 
 
 class Kind(StrEnum):

@@ -11,10 +11,10 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from services.simulator.options import Codec, Picture, check_size
-from services.simulator.packets import jpeg_payloads, nal_payloads, parameter_sets, split_nals
-from shared.errors import SourceError
-from shared.streams import FailureReason
+from moodline.services.simulator.options import Codec, Picture, check_size
+from moodline.services.simulator.packets import jpeg_payloads, nal_payloads, parameter_sets, split_nals
+from moodline.shared.errors import SourceError
+from moodline.shared.streams import FailureReason
 
 BgrImage = npt.NDArray[np.uint8]
 """uint8 (H, W, 3), blue-green-red."""
@@ -148,7 +148,7 @@ class _Frames:
 
     def _read(self) -> Iterator[tuple[Fraction, Any]]:
         if self._container is None:
-            from services.ingest.synthetic import open_scene
+            from moodline.services.ingest.file.synthetic import open_scene
 
             seconds = -(-self._limit * self.rate.denominator // self.rate.numerator)
             scene = open_scene(f"synthetic://astronaut?seconds={seconds}&fps={self.rate}&faces=1&seed=1")

@@ -9,14 +9,14 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from services.simulator.auth import Guard
-from services.simulator.faults import Fault, Kind, parse_fault
-from services.simulator.options import JPEG_SIDE_MAX_PX, Codec, Options, Picture
-from shared.errors import MoodlineError, SettingsError
+from moodline.services.simulator.auth import Authenticator
+from moodline.services.simulator.faults import Fault, Kind, parse_fault
+from moodline.services.simulator.options import JPEG_SIDE_MAX_PX, Codec, Options, Picture
+from moodline.shared.errors import MoodlineError, SettingsError
 
 if TYPE_CHECKING:
-    from services.simulator.camera import Camera
-    from services.simulator.film import Track
+    from moodline.services.simulator.camera import Camera
+    from moodline.services.simulator.film import Track
 
 _BODY_LIMIT_BYTES: Final = 64 * 1024
 _REQUEST_S: Final = 10.0
@@ -24,7 +24,7 @@ _SECONDS_MAX: Final = 86_400.0
 _BOUNDARY: Final = "moodline-frame"
 
 
-class FaultWish(msgspec.Struct, frozen=True):
+class FaultRequest(msgspec.Struct, frozen=True):
     """Body of `POST /faults/{path}`: a fault, and for how many seconds (else until another one is asked for)."""
 
     fault: str
@@ -40,7 +40,7 @@ class CameraState(msgspec.Struct, frozen=True):
 
 
 class Controlled(Protocol):
-    """What the control server works on."""
+    """The objects that the control server works on."""
 
     @property
     def cameras(self) -> Mapping[str, "Camera"]: ...
@@ -79,7 +79,7 @@ async def _set_fault(server: Controlled, request: _Request, writer: asyncio.Stre
         _refuse(writer, HTTPStatus.NOT_FOUND, "there is no camera at this path")
         return
     try:
-        wish = msgspec.json.decode(request.body, type=FaultWish)
+        wish = msgspec.json.decode(request.body, type=FaultRequest)
         if wish.seconds is not None and not 0 < wish.seconds <= _SECONDS_MAX:
             raise SettingsError(f"seconds is a number above 0 and up to {_SECONDS_MAX:g}")
         await server.set_fault(name, parse_fault(wish.fault), wish.seconds)
@@ -97,7 +97,7 @@ def _state(camera: "Camera") -> CameraState:
     return CameraState(str(camera.fault), left_s, len(camera.players))
 
 
-async def serve_mjpeg(cameras: Mapping[str, "Camera"], guard: Guard, options: Options) -> asyncio.Server:
+async def serve_mjpeg(cameras: Mapping[str, "Camera"], guard: Authenticator, options: Options) -> asyncio.Server:
     """Serve every camera at `/{path}.mjpeg`. Of the faults, those that end, deny or silence a camera work here too."""
 
     async def handle(request: _Request, writer: asyncio.StreamWriter) -> None:

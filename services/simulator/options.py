@@ -1,4 +1,4 @@
-"""What a simulator is told to serve."""
+"""The options of a simulator."""
 
 import re
 from enum import StrEnum
@@ -7,8 +7,8 @@ from typing import Final
 
 import msgspec
 
-from shared.errors import SettingsError
-from shared.streams import parse_sample_fps
+from moodline.shared.errors import SettingsError
+from moodline.shared.streams import parse_sample_fps
 
 SIDE_MAX_PX: Final = 4096
 JPEG_SIDE_MAX_PX: Final = 2040
@@ -17,7 +17,7 @@ _SIZE: Final = re.compile(r"([0-9]{2,4})x([0-9]{2,4})", re.ASCII)
 
 
 class Codec(StrEnum):
-    """How pictures are coded."""
+    """The codecs of a simulated camera."""
 
     H264 = "h264"
     H265 = "h265"
@@ -25,7 +25,7 @@ class Codec(StrEnum):
 
 
 class Picture(msgspec.Struct, frozen=True, kw_only=True):
-    """How a clip is encoded.
+    """The encoding of a clip.
 
     Attributes:
         size: Width and height in px, both even; None keeps the clip's own.
@@ -81,7 +81,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ports(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a started simulator listens; its first and only line on standard output."""
+    """The ports of a started simulator; its first and only line on standard output."""
 
     rtsp: int
     control: int

@@ -1,11 +1,11 @@
-"""How a coded frame goes into RTP payloads: H.264 (RFC 6184), H.265 (RFC 7798), JPEG (RFC 2435). Pure functions."""
+"""Packs coded frames into RTP payloads: H.264 (RFC 6184), H.265 (RFC 7798), JPEG (RFC 2435). Pure functions."""
 
 import re
 from typing import Final
 
-from services.simulator.options import Codec
-from shared.errors import SourceError
-from shared.streams import FailureReason
+from moodline.services.simulator.options import Codec
+from moodline.shared.errors import SourceError
+from moodline.shared.streams import FailureReason
 
 PAYLOAD_LIMIT_BYTES: Final = 1400 - 12
 """A packet of 1400 bytes, with its RTP header."""

@@ -1,4 +1,4 @@
-"""How media reach one client: within its RTSP connection, or over UDP."""
+"""Sends media to one client: within its RTSP connection, or over UDP."""
 
 import asyncio
 import contextlib

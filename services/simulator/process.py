@@ -13,9 +13,9 @@ from urllib.parse import quote
 
 import msgspec
 
-from services.simulator.http import CameraState, FaultWish
-from services.simulator.options import Codec, Options, Picture, Ports, parse_size
-from shared.errors import SettingsError
+from moodline.services.simulator.http import CameraState, FaultRequest
+from moodline.services.simulator.options import Codec, Options, Picture, Ports, parse_size
+from moodline.shared.errors import SettingsError
 
 START_S: Final = 120.0
 _STOP_S: Final = 10.0
@@ -128,7 +128,7 @@ class CameraSimulator:
         if self._process is not None:
             return
         options = msgspec.structs.replace(self._options, port=self.port)
-        command = [sys.executable, "-m", "services.simulator"]
+        command = [sys.executable, "-m", "moodline.services.simulator"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -174,7 +174,7 @@ class CameraSimulator:
 
     def set_fault(self, path: str, fault: str, seconds: float | None = None) -> None:
         """Give a camera a fault, for `seconds` or until another; returns once it is in force. Raises `SettingsError`."""
-        body = msgspec.json.encode(FaultWish(fault, seconds))
+        body = msgspec.json.encode(FaultRequest(fault, seconds))
         self._control("POST", f"/faults/{quote(path)}", body)
 
     def clients(self, path: str) -> int:

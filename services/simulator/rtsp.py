@@ -10,11 +10,11 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from services.simulator.auth import Guard
-from services.simulator.camera import Camera
-from services.simulator.faults import NO_FAULT, Kind
-from services.simulator.players import TcpPlayer, UdpPlayer, reset_connection
-from services.simulator.sdp import TRACK_NAME, describe
+from moodline.services.simulator.auth import Authenticator
+from moodline.services.simulator.camera import Camera
+from moodline.services.simulator.faults import NO_FAULT, Kind
+from moodline.services.simulator.players import TcpPlayer, UdpPlayer, reset_connection
+from moodline.services.simulator.sdp import TRACK_NAME, describe
 
 _REQUEST_LIMIT_BYTES: Final = 64 * 1024
 _PUBLIC: Final = "OPTIONS, DESCRIBE, SETUP, PLAY, PAUSE, GET_PARAMETER, SET_PARAMETER, TEARDOWN"
@@ -23,10 +23,10 @@ _PHRASES: Final = {454: "Session Not Found", 455: "Method Not Valid in This Stat
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What all connections share: cameras by their path, who may come in, and how long a silent session lasts in s."""
+    """The objects that all connections share: cameras by path, accounts, and the time-out of a silent session in s."""
 
     cameras: Mapping[str, Camera]
-    guard: Guard
+    guard: Authenticator
     session_timeout_s: float
     connections: "set[RtspConnection]"
 

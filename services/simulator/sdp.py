@@ -1,13 +1,13 @@
-"""How a simulated camera describes its stream (RFC 4566, with the parameters of RFC 6184 and RFC 7798)."""
+"""Session description of a simulated camera (RFC 4566, with the parameters of RFC 6184 and RFC 7798)."""
 
 import base64
 from collections.abc import Sequence
 from typing import Final
 
-from services.simulator.absurd import absurd_sps
-from services.simulator.camera import DYNAMIC_TYPE, payload_type
-from services.simulator.film import CLOCK_HZ, Track
-from services.simulator.options import Codec
+from moodline.services.simulator.absurd import absurd_sps
+from moodline.services.simulator.camera import DYNAMIC_TYPE, payload_type
+from moodline.services.simulator.film import CLOCK_HZ, Track
+from moodline.services.simulator.options import Codec
 
 TRACK_NAME: Final = "trackID=0"
 BIG_SDP_BYTES: Final = 4 * 1024 * 1024

@@ -3,14 +3,14 @@
 import asyncio
 from pathlib import Path
 
-from services.simulator.auth import Guard
-from services.simulator.camera import Camera
-from services.simulator.faults import Fault, parse_fault
-from services.simulator.film import Film
-from services.simulator.http import serve_control, serve_mjpeg
-from services.simulator.options import Options, Ports
-from services.simulator.rtsp import RtspConnection, Site
-from shared.errors import SettingsError
+from moodline.services.simulator.auth import Authenticator
+from moodline.services.simulator.camera import Camera
+from moodline.services.simulator.faults import Fault, parse_fault
+from moodline.services.simulator.film import Film
+from moodline.services.simulator.http import serve_control, serve_mjpeg
+from moodline.services.simulator.options import Options, Ports
+from moodline.services.simulator.rtsp import RtspConnection, Site
+from moodline.shared.errors import SettingsError
 
 
 class SimulatorServer:
@@ -37,7 +37,10 @@ class SimulatorServer:
         for path, fault in faults.items():
             await self.set_fault(path, fault)
         site = Site(
-            self.cameras, Guard(options.user, options.password, options.auth), options.session_timeout_s, self._connections
+            self.cameras,
+            Authenticator(options.user, options.password, options.auth),
+            options.session_timeout_s,
+            self._connections,
         )
         loop = asyncio.get_running_loop()
         try:

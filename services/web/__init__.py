@@ -4,6 +4,6 @@ It acts through the API's own functions, with the visitor's rights, so that what
 Needs the extra `ui`; without it the API works, and `/` says how to get the page.
 """
 
-from services.web.mount import mount_page
+from moodline.services.web.mount import mount_page
 
 __all__ = ["mount_page"]

@@ -5,9 +5,9 @@ from html import escape
 
 from nicegui import ui
 
-from services.api.alert_models import FiringAnswer
-from services.web.visit import Visit
-from services.web.words import span_text
+from moodline.services.api.alert_models import FiringAnswer
+from moodline.services.web.visit import Visit
+from moodline.services.web.words import span_text
 
 
 class AlertBanner:

@@ -6,21 +6,21 @@ from html import escape
 
 from nicegui import ui
 
-from services.api.models import StreamAnswer
-from services.report.document import TimelineDocument
-from services.report.moments import clock_text
-from services.web.chart_data import faces_per_frame
-from services.web.eta import Eta
-from services.web.layout import button, relabel
-from services.web.strip import strip_svg
-from services.web.words import STATES, age_text, frame_rate, span_text, why_text
-from shared.messages import Lane
-from shared.streams import StreamState
+from moodline.services.report.document import TimelineDocument
+from moodline.services.report.moments import clock_text
+from moodline.services.report.stream_document import StreamAnswer
+from moodline.services.web.chart_data import faces_per_frame
+from moodline.services.web.eta import Eta
+from moodline.services.web.layout import button, relabel
+from moodline.services.web.strip import strip_svg
+from moodline.services.web.words import STATES, age_text, frame_rate, span_text, why_text
+from moodline.shared.messages import StreamClass
+from moodline.shared.streams import StreamState
 
 
 @dataclass(frozen=True, slots=True)
 class Acts:
-    """What a card's buttons do."""
+    """The actions of a card's buttons."""
 
     change: Callable[[StreamAnswer], None]
     toggle: Callable[[StreamAnswer], Awaitable[None]]
@@ -63,7 +63,7 @@ class Card:
         self._chip.set_text(word)
         self._chip.classes(replace=f"chip {kind}")
         last = stream.status.last_frame
-        if stream.lane is Lane.LIVE:
+        if stream.lane is StreamClass.LIVE:
             first = age_text(None if last is None else now_s - last.timestamp())
         else:
             first = "—" if stream.progress.duration_s is None else clock_text(round(stream.progress.duration_s))
@@ -84,13 +84,17 @@ class Card:
 
     def _set_facts(self, **facts: str) -> None:
         self._facts |= facts
-        rows = (("first", "last frame" if self._stream.lane is Lane.LIVE else "length"), ("fps", "frames/s"), ("faces", "faces"))
+        rows = (
+            ("first", "last frame" if self._stream.lane is StreamClass.LIVE else "length"),
+            ("fps", "frames/s"),
+            ("faces", "faces"),
+        )
         cells = "".join(f"<div><dt>{name}</dt><dd>{escape(self._facts.get(key, '—'))}</dd></div>" for key, name in rows)
         self._numbers.set_content(f'<dl class="facts">{cells}</dl>')
 
     def _show_progress(self, stream: StreamAnswer, now_s: float) -> None:
         percent = stream.progress.percent
-        reads = stream.lane is Lane.FILE and stream.status.state is StreamState.PLAYING and percent is not None
+        reads = stream.lane is StreamClass.FILE and stream.status.state is StreamState.PLAYING and percent is not None
         self._progress.set_visibility(reads)
         if reads and percent is not None:
             self._progress.set_content(progress_html(percent, self._eta.left_s(percent, now_s)))

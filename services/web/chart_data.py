@@ -3,10 +3,10 @@
 from itertools import groupby
 from typing import Any, Final, TypedDict
 
-from services.report.document import PointDocument, TimelineDocument
-from services.report.moments import to_us
-from services.report.palette import GAP_NAMES
-from shared.emotions import EMOTIONS
+from moodline.services.report.document import PointDocument, TimelineDocument
+from moodline.services.report.moments import to_us
+from moodline.services.report.palette import GAP_NAMES
+from moodline.shared.emotions import EMOTIONS
 
 _DIGITS: Final = 4
 _EDGE_MS: Final = 1
@@ -22,7 +22,7 @@ class Gap(TypedDict):
 
 
 class Chart(TypedDict):
-    """What the chart draws. Times in ms since the Unix epoch.
+    """The data of the chart. Times are in ms since the Unix epoch.
 
     Attributes:
         origin: Of a file: its first instant, so that the axis counts from there; None for live streams.

@@ -7,9 +7,9 @@ from nicegui import ui
 from nicegui.element import Element
 from nicegui.events import GenericEventArguments
 
-from services.api import PREFIX
-from services.report.palette import EMOTION_COLORS, STACK
-from services.web.chart_data import Chart
+from moodline.services.api import PREFIX
+from moodline.services.report.palette import EMOTION_COLORS, STACK
+from moodline.services.web.chart_data import Chart
 
 # Registers ECharts as a module that scripts can import.
 assert ui.echart is not None

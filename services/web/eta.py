@@ -1,4 +1,4 @@
-"""How long something that has come so far may still take. Pure: the time comes in."""
+"""Estimates the remaining time of a task from its progress. Pure: time is an argument."""
 
 from collections import deque
 from typing import Final

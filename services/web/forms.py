@@ -7,13 +7,14 @@ from typing import Any, Final
 from nicegui import ui
 from pydantic import ValidationError
 
-from services.api.models import NewStream, StreamAnswer, StreamChange
-from services.web.layout import button, refusals_shown, say
-from services.web.visit import Visit
-from services.web.words import labels_from, labels_text, problems_of
-from shared.errors import MoodlineError
-from shared.messages import Lane
-from shared.streams import Transport
+from moodline.services.api.models import NewStream, StreamChange
+from moodline.services.report.stream_document import StreamAnswer
+from moodline.services.web.layout import button, refusals_shown, set_state
+from moodline.services.web.visit import Visit
+from moodline.services.web.words import labels_from, labels_text, problems_of
+from moodline.shared.errors import MoodlineError
+from moodline.shared.messages import StreamClass
+from moodline.shared.streams import Transport
 
 Done = Callable[[StreamAnswer], Awaitable[None]]
 
@@ -48,7 +49,7 @@ class StreamForm:
             self._text("id", "Name", given.get("id", ""), "lower-case letters, digits, . _ -").props("autofocus")
         self._text("url", "Address", given.get("url", stream.url if stream else ""), _ADDRESS_HINT)
         with ui.expansion("More").props("dense").classes("full-width").style("width:100%"):
-            if stream is None or stream.lane is Lane.LIVE:
+            if stream is None or stream.lane is StreamClass.LIVE:
                 self._text("username", "User name", "", "Of the camera; kept sealed, never shown").props("autocomplete=off")
                 self._text("password", "Password", "", "Of the camera; kept sealed, never shown", password=True)
                 transport = ui.select(
@@ -115,7 +116,7 @@ def confirm_delete(visit: Visit, stream_id: str, done: Callable[[], Awaitable[No
         dialog.close()
         async with refusals_shown():
             await visit.delete(stream_id)
-            say(f"{stream_id} is deleted")
+            set_state(f"{stream_id} is deleted")
         await done()
 
     with ui.dialog() as dialog, ui.card().classes("dialog"):

@@ -5,20 +5,21 @@ from typing import Any, Final
 from fastapi import Request, Response
 from nicegui import ui
 
-from services.api.models import NewStream, StreamAnswer
-from services.callers import LOCAL
-from services.sample import SAMPLE_URL
-from services.web.alerts import AlertBanner
-from services.web.cards import Acts, Card
-from services.web.elements import FileDrop
-from services.web.forms import StreamForm, confirm_delete
-from services.web.layout import button, frame, leave_to_sign_in, refusals_shown
-from services.web.visit import Visit, admit
-from services.web.windows import Window
-from services.web.words import id_from_name
-from shared.errors import MoodlineError, UnauthorizedError
-from shared.messages import Lane
-from shared.streams import PUSH_URL, StreamState
+from moodline.services.api.models import NewStream
+from moodline.services.auth.callers import LOCAL
+from moodline.services.report.stream_document import StreamAnswer
+from moodline.services.web.alerts import AlertBanner
+from moodline.services.web.cards import Acts, Card
+from moodline.services.web.elements import FileDrop
+from moodline.services.web.forms import StreamForm, confirm_delete
+from moodline.services.web.layout import button, frame, leave_to_sign_in, refusals_shown
+from moodline.services.web.visit import Visit, admit
+from moodline.services.web.windows import Window
+from moodline.services.web.words import id_from_name
+from moodline.shared.errors import MoodlineError, UnauthorizedError
+from moodline.shared.messages import StreamClass
+from moodline.shared.sample import SAMPLE_URL
+from moodline.shared.streams import PUSH_URL, StreamState
 
 _TICK_S: Final = 1.0
 _MOODS_EVERY: Final = 4
@@ -116,13 +117,13 @@ class Home:
         due = list(self._cards) if self._ticks % _MOODS_EVERY == 0 else fresh
         self._ticks += 1
         for stream_id in due:
-            # Another turn, as after a deletion, may have come between.
+            # Another update, for example after a deletion, may have run in between.
             stream = self._streams.get(stream_id)
             if stream is not None:
                 await self._draw_mood(stream)
 
     def _arrange(self) -> None:
-        """Let there be one card for each stream in sight, in order; what stays is not built anew, so focus stays too."""
+        """Let there be one card for each stream in sight, in order; what stays is not built again, so focus stays too."""
         shown = list(self._streams)[: self._limit]
         for stream_id in [known for known in self._cards if known not in shown]:
             self._cards.pop(stream_id).element.delete()
@@ -143,9 +144,9 @@ class Home:
         self._count.set_text(f"{len(self._streams)}" if some else "")
 
     async def _draw_mood(self, stream: StreamAnswer) -> None:
-        if stream.lane is Lane.FILE and self._drawn.get(stream.id) == stream.progress.frames:
+        if stream.lane is StreamClass.FILE and self._drawn.get(stream.id) == stream.progress.frames:
             return
-        window = Window(_STRIP_S if stream.lane is Lane.LIVE else None)
+        window = Window(_STRIP_S if stream.lane is StreamClass.LIVE else None)
         try:
             covered = await self._visit.extent(stream.id)
             now_us = self._visit.ctx.now_us()

@@ -1,4 +1,4 @@
-"""What every page has: style, header, theme, and how a refusal is shown."""
+"""The common parts of all pages: style, header, theme, and messages of refused requests."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -8,10 +8,10 @@ from typing import Final
 
 from nicegui import ui
 
-from services.api import PREFIX
-from services.report.palette import EMOTION_COLORS
-from services.web.strip import hatch_patterns
-from shared.errors import MoodlineError, UnauthorizedError
+from moodline.services.api import PREFIX
+from moodline.services.report.palette import EMOTION_COLORS
+from moodline.services.web.strip import hatch_patterns
+from moodline.shared.errors import MoodlineError, UnauthorizedError
 
 _STATIC: Final = Path(__file__).parent / "static"
 
@@ -91,7 +91,7 @@ async def refusals_shown() -> AsyncIterator[None]:
     except UnauthorizedError:
         leave_to_sign_in()
     except MoodlineError as error:
-        say(str(error), bad=True)
+        set_state(str(error), bad=True)
 
 
 def leave_to_sign_in() -> None:
@@ -99,6 +99,6 @@ def leave_to_sign_in() -> None:
     ui.run_javascript('location.assign("/sign-in?next=" + encodeURIComponent(location.pathname))')
 
 
-def say(text: str, *, bad: bool = False) -> None:
+def set_state(text: str, *, bad: bool = False) -> None:
     """Tell the visitor something, also by screen reader."""
     ui.notify(text, type="negative" if bad else "positive", position="bottom", close_button="OK" if bad else False, timeout=9000)

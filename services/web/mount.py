@@ -9,7 +9,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Scope
 
-from services.api.context import CONTEXT_KEY, Context
+from moodline.services.api.context import CONTEXT_KEY, Context
 
 _EXACT: Final = frozenset({"/", "/sign-in", "/favicon.ico"})
 _BELOW: Final = ("/streams/", "/_nicegui")
@@ -38,9 +38,9 @@ def mount_page(app: FastAPI) -> None:
         return
     from nicegui import ui
 
-    from services.web.home import register as register_home
-    from services.web.sign_in import register as register_sign_in
-    from services.web.stream_page import register as register_stream
+    from moodline.services.web.home import register as register_home
+    from moodline.services.web.sign_in import register as register_sign_in
+    from moodline.services.web.stream_page import register as register_stream
 
     for register in (register_home, register_stream, register_sign_in):
         register()

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from services.report.document import ByEmotion, PointDocument
-from services.report.palette import EMOTION_COLORS, GAP_NAMES, STACK
-from services.report.tracks import TrackDocument
-from services.web.chart_data import faces_per_frame
-from services.web.words import span_text
+from moodline.services.report.document import ByEmotion, PointDocument
+from moodline.services.report.palette import EMOTION_COLORS, GAP_NAMES, STACK
+from moodline.services.report.tracks import TrackDocument
+from moodline.services.web.chart_data import faces_per_frame
+from moodline.services.web.words import span_text
 
 
 def bars_html(values: ByEmotion, label: str) -> str:

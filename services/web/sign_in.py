@@ -1,12 +1,12 @@
-"""Where a visitor gives a key, when the service asks for one."""
+"""The sign-in page, where a visitor enters a key."""
 
 from typing import Any
 
 from nicegui import ui
 
-from services.web.elements import SignIn
-from services.web.layout import frame
-from services.web.words import own_path
+from moodline.services.web.elements import SignIn
+from moodline.services.web.layout import frame
+from moodline.services.web.words import own_path
 
 
 def register() -> None:

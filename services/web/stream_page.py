@@ -7,27 +7,27 @@ from urllib.parse import urlencode
 from fastapi import Request, Response
 from nicegui import ui
 
-from services.api import PREFIX
-from services.api.models import StreamAnswer
-from services.api.timelines import TrackListParameters
-from services.callers import LOCAL
-from services.report.document import TimelineDocument
-from services.report.moments import iso, length_text, to_datetime, to_us
-from services.web.alerts import AlertBanner
-from services.web.cards import progress_html
-from services.web.chart_data import chart_of
-from services.web.elements import CameraSender, MoodTimeline
-from services.web.eta import Eta
-from services.web.forms import StreamForm, confirm_delete
-from services.web.home import toggle
-from services.web.layout import button, frame, leave_to_sign_in, refusals_shown
-from services.web.panels import faces_html, legend_html, totals_html
-from services.web.visit import Visit, admit
-from services.web.windows import SECOND_US, SPANS, Window
-from services.web.words import STATES, age_text, frame_rate, why_text
-from shared.errors import MoodlineError, StreamNotFoundError, UnauthorizedError
-from shared.messages import Lane
-from shared.streams import StreamState, is_pushed
+from moodline.services.api import PREFIX
+from moodline.services.api.timelines import TrackListParameters
+from moodline.services.auth.callers import LOCAL
+from moodline.services.report.document import TimelineDocument
+from moodline.services.report.moments import iso, length_text, to_datetime, to_us
+from moodline.services.report.stream_document import StreamAnswer
+from moodline.services.web.alerts import AlertBanner
+from moodline.services.web.cards import progress_html
+from moodline.services.web.chart_data import chart_of
+from moodline.services.web.elements import CameraSender, MoodTimeline
+from moodline.services.web.eta import Eta
+from moodline.services.web.forms import StreamForm, confirm_delete
+from moodline.services.web.home import toggle
+from moodline.services.web.layout import button, frame, leave_to_sign_in, refusals_shown
+from moodline.services.web.panels import faces_html, legend_html, totals_html
+from moodline.services.web.visit import Visit, admit
+from moodline.services.web.windows import SECOND_US, SPANS, Window
+from moodline.services.web.words import STATES, age_text, frame_rate, why_text
+from moodline.shared.errors import MoodlineError, StreamNotFoundError, UnauthorizedError
+from moodline.shared.messages import StreamClass
+from moodline.shared.streams import StreamState, is_pushed
 
 _TICK_S: Final = 1.0
 _LIVE_SPAN_S: Final = 600
@@ -65,7 +65,7 @@ class StreamPage:
 
     def __init__(self, visit: Visit, stream: StreamAnswer) -> None:
         self._visit, self._stream = visit, stream
-        self._window = Window(_LIVE_SPAN_S if stream.lane is Lane.LIVE else None)
+        self._window = Window(_LIVE_SPAN_S if stream.lane is StreamClass.LIVE else None)
         self._seen: tuple[TimelineDocument, StreamState] | None = None
         self._eta = Eta()
         self._chart: MoodTimeline
@@ -199,7 +199,7 @@ class StreamPage:
         self._chip.classes(replace=f"chip {kind}")
         last = stream.status.last_frame
         parts = [f"{frame_rate(stream)} frames/s"]
-        if stream.lane is Lane.LIVE:
+        if stream.lane is StreamClass.LIVE:
             parts.insert(0, f"last frame {age_text(None if last is None else now_s - last.timestamp())}")
         if stream.video is not None:
             parts.append(f"{stream.video.width} x {stream.video.height}")
@@ -208,7 +208,7 @@ class StreamPage:
         self._why.set_text(why)
         self._why.set_visibility(bool(why))
         percent = stream.progress.percent
-        reads = stream.lane is Lane.FILE and percent is not None and stream.status.state is StreamState.PLAYING
+        reads = stream.lane is StreamClass.FILE and percent is not None and stream.status.state is StreamState.PLAYING
         self._progress.set_visibility(reads)
         if reads and percent is not None:
             self._progress.set_content(progress_html(percent, self._eta.left_s(percent, now_s)))
@@ -228,18 +228,18 @@ class StreamPage:
                 chosen.update()
         self._follow.set_visibility(not self._window.follows)
 
-    async def _turn(self, window: Window) -> None:
+    async def _pending_update(self, window: Window) -> None:
         self._window = window
         await self._tick()
 
     async def _on_span(self, span_s: int | None) -> None:
-        await self._turn(self._window.of_span(span_s))
+        await self._pending_update(self._window.of_span(span_s))
 
     async def _on_follow(self) -> None:
-        await self._turn(self._window.following())
+        await self._pending_update(self._window.following())
 
     async def _on_window(self, start_ms: int, end_ms: int) -> None:
-        await self._turn(self._window.turned_to(start_ms * 1000, end_ms * 1000))
+        await self._pending_update(self._window.turned_to(start_ms * 1000, end_ms * 1000))
 
     async def _on_toggle(self) -> None:
         async with refusals_shown():

@@ -3,9 +3,9 @@
 from itertools import groupby
 from typing import Final
 
-from services.report.document import PointDocument, TimelineDocument
-from services.report.palette import GAP_NAMES, STACK
-from shared.timeline.points import EmptyReason
+from moodline.services.report.document import PointDocument, TimelineDocument
+from moodline.services.report.palette import GAP_NAMES, STACK
+from moodline.shared.timeline.points import EmptyReason
 
 HEIGHT: Final = 40
 _WIDTH: Final = 300

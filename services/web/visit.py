@@ -8,20 +8,21 @@ from typing import Any, Final, TypeVar
 from fastapi import Request, Response
 from starlette.responses import PlainTextResponse, RedirectResponse
 
-from services.api import alerts, streams, timelines
-from services.api.access import identify, require_role
-from services.api.alert_models import FiringAnswer
-from services.api.context import Context, context_of
-from services.api.models import NewStream, StreamAnswer, StreamChange
-from services.api.timelines import PointsWindow, TimelineParameters, TrackListParameters
-from services.callers import Caller, Role
-from services.report.document import TimelineDocument
-from services.report.moments import iso, to_datetime
-from services.report.tracks import TrackDocument
-from services.web.words import sign_in_path
-from shared.errors import MoodlineError, UnauthorizedError
-from shared.timeline.levels import Extent
-from shared.timeline.query import extent
+from moodline.services.api import alerts, streams, timelines
+from moodline.services.api.access import identify, require_role
+from moodline.services.api.alert_models import FiringAnswer
+from moodline.services.api.context import Context, context_of
+from moodline.services.api.models import NewStream, StreamChange
+from moodline.services.api.timelines import PointsWindow, TimelineParameters, TrackListParameters
+from moodline.services.auth.callers import Caller, Role
+from moodline.services.report.document import TimelineDocument
+from moodline.services.report.moments import iso, to_datetime
+from moodline.services.report.stream_document import StreamAnswer
+from moodline.services.report.tracks import TrackDocument
+from moodline.services.web.words import sign_in_path
+from moodline.shared.errors import MoodlineError, UnauthorizedError
+from moodline.shared.timeline.levels import Extent
+from moodline.shared.timeline.query import extent
 
 _PAGE: Final = 500
 _Answer = TypeVar("_Answer")
@@ -35,7 +36,7 @@ class Visit:
     request: Request
 
     async def caller(self) -> Caller:
-        """Return who the visitor is. Asked anew each time, so that a key that was removed ends what its visitor sees."""
+        """Return who the visitor is. Asked again each time, so that a key that was removed ends what its visitor sees."""
         return await identify(self.request)
 
     async def may_change(self) -> bool:

@@ -1,12 +1,12 @@
-"""Which part of a timeline a visitor looks at. Pure."""
+"""The part of a timeline that a visitor sees. Pure."""
 
 from dataclasses import dataclass, replace
 from typing import Final
 
-from services.api.timelines import TimelineParameters
-from services.report.moments import iso, to_datetime
-from shared.messages import Lane
-from shared.timeline.levels import Extent
+from moodline.services.api.timelines import TimelineParameters
+from moodline.services.report.moments import iso, to_datetime
+from moodline.shared.messages import StreamClass
+from moodline.shared.timeline.levels import Extent
 
 SECOND_US: Final = 1_000_000
 SPANS: Final[tuple[tuple[str, int | None], ...]] = (
@@ -24,12 +24,12 @@ LEAST_S: Final = 10
 MOST_POINTS: Final = 361
 """An hour in steps of 10 s, and one more, since a window may begin within a point."""
 _ON_ITS_WAY_S: Final = 5
-"""What a live stream's newest points may lack; as in `services.api.timelines`."""
+"""What a live stream's newest points may lack; as in `moodline.services.api.timelines`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What is shown.
+    """The window that is shown.
 
     Attributes:
         span_s: Length; None: all there is.
@@ -41,7 +41,7 @@ class Window:
 
     @property
     def follows(self) -> bool:
-        """Whether new points come into sight by themselves."""
+        """Return whether the window follows new points."""
         return self.start_us is None
 
     def turned_to(self, start_us: int, end_us: int) -> "Window":
@@ -56,7 +56,9 @@ class Window:
         """Return the same length at the newest end."""
         return replace(self, start_us=None)
 
-    def parameters(self, lane: Lane, covered: Extent | None, now_us: int, max_points: int = MOST_POINTS) -> TimelineParameters:
+    def parameters(
+        self, lane: StreamClass, covered: Extent | None, now_us: int, max_points: int = MOST_POINTS
+    ) -> TimelineParameters:
         """Return the query for it; the API picks the resolution.
 
         What follows the newest never begins before the timeline does, so that a young stream fills the picture.
@@ -68,7 +70,7 @@ class Window:
             start_us, end_us = self.start_us, self.start_us + span_us
         else:
             live_end_us = max(covered.end_us, now_us - _ON_ITS_WAY_S * SECOND_US)
-            end_us = live_end_us if lane is Lane.LIVE else covered.end_us
+            end_us = live_end_us if lane is StreamClass.LIVE else covered.end_us
             start_us = max(covered.start_us, end_us - span_us)
         edges = {"from": iso(to_datetime(max(0, start_us))), "to": iso(to_datetime(max(1, start_us + 1, end_us)))}
         return TimelineParameters.model_validate({**edges, "max_points": max_points})

@@ -1,4 +1,4 @@
-"""How the page says things: states, ages, lengths of time, and what was wrong with a form. Pure."""
+"""Texts of the page: states, ages, durations, and errors in forms. Pure."""
 
 import re
 from collections.abc import Mapping
@@ -7,10 +7,10 @@ from urllib.parse import urlencode
 
 from pydantic import ValidationError
 
-from services.api.models import StreamAnswer
-from shared.errors import InvalidStreamError, MoodlineError
-from shared.messages import Lane
-from shared.streams import StreamState
+from moodline.services.report.stream_document import StreamAnswer
+from moodline.shared.errors import InvalidStreamError, MoodlineError
+from moodline.shared.messages import StreamClass
+from moodline.shared.streams import StreamState
 
 STATES: Final[dict[StreamState, tuple[str, str]]] = {
     StreamState.PENDING: ("waiting", "idle"),
@@ -44,17 +44,15 @@ def span_text(seconds: float) -> str:
 
 
 def why_text(stream: StreamAnswer) -> str:
-    """Return why a stream is not simply working; empty where it is."""
+    """Return why a stream is not simply working, or what its user should know; empty where it simply works."""
     status = stream.status
-    if status.state in (StreamState.LIVE, StreamState.PLAYING, StreamState.ENDED):
-        return ""
     reason = "" if status.reason is None else str(status.reason).replace("_", " ")
     return ": ".join(part for part in (reason, status.detail) if part)
 
 
 def frame_rate(stream: StreamAnswer) -> str:
     """Return the frames per second that come in from a camera, or that are looked at of a file."""
-    if stream.lane is Lane.LIVE:
+    if stream.lane is StreamClass.LIVE:
         return "—" if stream.status.fps is None else f"{stream.status.fps:.1f}"
     return stream.sample_fps
 

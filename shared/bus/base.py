@@ -4,12 +4,13 @@ Semantics, the same for every adapter and proved by one contract suite:
 
 - A topic has a fixed number of partitions. Records with the same key go to the same partition (CRC-32 of the key modulo
   the number of partitions) and keep their order there.
-- A consumer belongs to a group. The group's partitions are dealt out among its consumers; a partition has one owner at
+- A consumer belongs to a group. The group's partitions are assigned among its consumers; a partition has one owner at
   a time. A consumer that joins, leaves or dies moves partitions; records not committed by the old owner come again to the
   new one. Delivery is at least once.
 - `poll` is the only place where ownership changes, so between two polls a worker's partitions are stable from its own
   point of view. Another worker may nevertheless own them already (this one was paused too long): that is why writers fence.
-- `commit` says that everything up to the given positions, inclusive, is done. It is synchronous.
+- `commit` says that everything up to the given positions, inclusive, is done. It does not wait for the bus; `poll` collects the
+  answer and repeats what was not taken, and `close` sends what is left.
 - Committing nothing loses nothing.
 - A producer's `send` may block while the bus is full (back-pressure) and raises `BusFullError` when it stays full.
   Records are durable only when `flush` returns.
@@ -49,7 +50,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerSettings:
-    """How to read.
+    """Options of a consumer.
 
     Attributes:
         group: Consumer group.
@@ -87,15 +88,16 @@ class Consumer(Protocol):
         takes the partitions away.
 
         Raises:
-            BusUnavailableError: the bus was out of reach for longer than the adapter retries.
+            BusUnavailableError: the bus was unavailable for longer than the adapter retries.
             BusClosedError: after `close`.
         """
         ...
 
     def commit(self, positions: Iterable[Position]) -> None:
-        """Mark everything up to these positions, inclusive, as done; blocks until the bus has it.
+        """Mark everything up to these positions, inclusive, as done; never waits for the bus.
 
-        A position in a partition that this consumer no longer owns is ignored: its new owner reads it again.
+        It is taken soon, at the latest by `close`; what a consumer that dies had not got through is read again. A position in a
+        partition that this consumer no longer owns is ignored: its new owner reads it again.
         """
         ...
 
@@ -110,12 +112,28 @@ class Consumer(Protocol):
     def ends(self) -> Mapping[tuple[str, int], int]:
         """Return, for `(topic, partition)` pairs that are owned, the offset after the newest record that this consumer knows of.
 
-        Asks nobody. Of a partition that was not looked at yet nothing is known, and it is left out.
+        Does not wait for anybody. A partition of which nothing is known yet is left out.
+        """
+        ...
+
+    def committed(self) -> Mapping[tuple[str, int], int]:
+        """Return, for `(topic, partition)` pairs that are owned, the next offset to be done as the bus has it.
+
+        Does not wait for anybody. A partition of which it is not known yet is left out; one of which nothing was ever committed
+        is at its oldest record.
+        """
+        ...
+
+    def standing(self) -> Mapping[tuple[str, int], float]:
+        """Return the `(topic, partition)` pairs that stand still although there is something to read, and for how long, in s.
+
+        Only time in which a record could have come counts, and only while the bus answers: a bus that is away, or a worker that
+        is busy, lets nothing stand still in this sense. The adapter has tried to mend it before a partition is named here.
         """
         ...
 
     def close(self) -> None:
-        """Leave the group. Does not commit. Safe to call twice."""
+        """Send what is left to commit, and leave the group. Safe to call twice."""
         ...
 
 
@@ -136,8 +154,9 @@ class Producer(Protocol):
         """Block until every record that was queued before is durable; not for what other threads queue meanwhile.
 
         Raises:
-            DeliveryError: records failed or were not acknowledged in time; they may or may not be on the bus. Where threads
-                share a producer, each hears of every failure since its own last flush.
+            NotDeliveredYetError: records are still under way after the time-out. They are not lost: flush again.
+            DeliveryError: records were lost; they may or may not be on the bus. Where threads share a producer, each hears of
+                every loss since its own last flush.
         """
         ...
 
@@ -163,6 +182,27 @@ class Bus(Protocol):
 
     def partitions(self, topic: str) -> int:
         """Return the number of partitions of a topic that exists."""
+        ...
+
+    def uncommitted(self, group: str, topic: str, partition: int) -> int:
+        """Return how many records of a partition a group has not committed; all that are kept where it has committed none.
+
+        Raises:
+            BusUnavailableError: the bus does not answer.
+        """
+        ...
+
+    def offset_at(self, topic: str, partition: int, time_ms: int) -> int | None:
+        """Return the offset of the first kept record that was produced at this time or later; None where there is none.
+
+        Args:
+            topic: A topic that exists.
+            partition: One of its partitions.
+            time_ms: Milliseconds since the Unix epoch, on the clock that stamps records.
+
+        Raises:
+            BusUnavailableError: the bus does not answer.
+        """
         ...
 
     def close(self) -> None:

@@ -1,11 +1,13 @@
 """`kafka://host:port[,host:port…]`: the bus on Apache Kafka, through librdkafka.
 
-It keeps the contract of `shared.bus.base`, with these particulars:
+It keeps the contract of `moodline.shared.bus.base`, with these particulars:
 
 - Each topic of a consumer is read in a group of its own, `{group}.{topic}`.
-- While no broker is reachable, `poll` returns nothing and the client tries again by itself, for as long as it takes; a
-  `commit` is tried for 20 s before `BusUnavailableError`.
-- What was sent and not acknowledged is tried again for two minutes. `flush` says earlier that it is late.
+- While no broker is reachable, `poll` returns nothing and the client tries again by itself, for as long as it takes.
+- `commit` sends and does not wait; its answer is collected by `poll`, and it is sent again until it is taken.
+- A consumer's client that fails, or stands still though another client sees records for it, is replaced by a new one.
+- What was sent and not acknowledged is tried again for as long as it takes. `flush` says when it is late.
+- A producer whose client has failed for good gets another one. What was on its way is reported as lost.
 - A key and value may have 4 MiB together.
 - The properties of the URL's query go to librdkafka as they are, for instance
   `?security.protocol=SASL_SSL&sasl.mechanism=PLAIN&sasl.username=…&sasl.password=…`; they appear in no log and no error.
@@ -16,15 +18,16 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, OffsetSpec
 
-from shared.bus.base import ConsumerSettings
-from shared.bus.kafka_consumer import KafkaConsumer
-from shared.bus.kafka_producer import KafkaProducer
-from shared.bus.kafka_settings import admin_config, log, open_client, parse_url
-from shared.bus.kafka_topics import FoundTopic, declared_config
-from shared.errors import BusClosedError, BusError, BusUnavailableError
+from moodline.shared.bus.base import ConsumerSettings
+from moodline.shared.bus.kafka_consumer import KafkaConsumer
+from moodline.shared.bus.kafka_observer import Observer
+from moodline.shared.bus.kafka_producer import KafkaProducer
+from moodline.shared.bus.kafka_settings import admin_config, log, open_client, parse_url
+from moodline.shared.bus.kafka_topics import FoundTopic, declared_config
+from moodline.shared.errors import BusClosedError, BusError, BusUnavailableError
 
 _REQUEST_S: Final = 5.0
 _RETRY_S: Final = 0.2
@@ -53,6 +56,7 @@ class KafkaBus:
         send_timeout_s: How long `send` waits for room in the producer's queue before `BusFullError`.
         startup_timeout_s: How long `ensure_topics` and `partitions` try to reach a cluster that is still coming up.
         on_trouble: Called, from any thread, for every error that a client itself tries to get over.
+        on_reopened: Called with a topic whose client was replaced, because it failed or stood still.
 
     Raises:
         SettingsError: the URL cannot be used. Nothing is connected to yet.
@@ -66,11 +70,13 @@ class KafkaBus:
         send_timeout_s: float = 30.0,
         startup_timeout_s: float = 30.0,
         on_trouble: Callable[[], None] | None = None,
+        on_reopened: Callable[[str], None] | None = None,
     ) -> None:
-        self._address = parse_url(url)._replace(on_trouble=on_trouble)
+        self._address = parse_url(url)._replace(on_trouble=on_trouble, on_reopened=on_reopened)
         self._partitions = partitions
         self._send_timeout_s = send_timeout_s
         self._startup_timeout_s = startup_timeout_s
+        self._observer = Observer(self._address)
         self._admin: Any = open_client(AdminClient, admin_config(self._address), self._address)
 
     def __repr__(self) -> str:
@@ -91,7 +97,7 @@ class KafkaBus:
 
     def open_consumer(self, settings: ConsumerSettings) -> KafkaConsumer:
         self._check_open()
-        return KafkaConsumer(self._address, settings)
+        return KafkaConsumer(self._address, settings, self._observer)
 
     def open_producer(self) -> KafkaProducer:
         self._check_open()
@@ -102,6 +108,26 @@ class KafkaBus:
         if topic not in known:
             raise BusError(f"topic {topic!r} does not exist on {self._address!r}; ensure_topics creates it")
         return known[topic]
+
+    def uncommitted(self, group: str, topic: str, partition: int) -> int:
+        self._check_open()
+        place, name = TopicPartition(topic, partition), f"{group}.{topic}"
+        asked = [ConsumerGroupTopicPartitions(name, [place])]
+        futures = self._admin.list_consumer_group_offsets(asked, request_timeout=_REQUEST_S)
+        committed = self._answer(futures[name], f"ask for the offsets of {name!r}").topic_partitions[0].offset
+        first = OffsetSpec.earliest() if committed < 0 else None
+        start = committed if first is None else self._offset(place, first)
+        return max(0, self._offset(place, OffsetSpec.latest()) - int(start))
+
+    def _offset(self, place: TopicPartition, spec: OffsetSpec) -> int:
+        futures = self._admin.list_offsets({place: spec}, request_timeout=_REQUEST_S)
+        return int(self._answer(futures[place], f"look up an offset in {place.topic}/{place.partition}").offset)
+
+    def offset_at(self, topic: str, partition: int, time_ms: int) -> int | None:
+        self._check_open()
+        place = TopicPartition(topic, partition)
+        offset = self._offset(place, OffsetSpec.for_timestamp(max(0, time_ms)))
+        return None if offset < 0 else offset
 
     def find_topics(self, names: Iterable[str]) -> dict[str, FoundTopic]:
         """Return those of the topics that exist, with their partitions and settings.
@@ -129,6 +155,7 @@ class KafkaBus:
 
     def close(self) -> None:
         self._admin = None
+        self._observer.close()
 
     def _answer(self, future: "Future[Any]", what: str) -> Any:
         try:

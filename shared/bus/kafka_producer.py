@@ -9,22 +9,33 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from shared.bus.base import Headers
-from shared.bus.kafka_settings import MAX_RECORD_BYTES, KafkaAddress, open_client, producer_config
-from shared.errors import BusClosedError, BusError, BusFullError, DeliveryError
+from moodline.shared.bus.base import Headers
+from moodline.shared.bus.kafka_settings import MAX_RECORD_BYTES, KafkaAddress, log, open_client, producer_config
+from moodline.shared.errors import BusClosedError, BusError, BusFullError, DeliveryError, NotDeliveredYetError
 
 _SERVE_S: Final = 0.05
 _CLOSE_S: Final = 5.0
+_CALM_S: Final = 60.0
+_REPLACE_PAUSES_S: Final = (0.0, 0.5, 1.0, 2.0, 5.0)
+_FAILED: Final = frozenset({KafkaError._FATAL, KafkaError._STATE})
 
 
 class KafkaProducer:
-    """An idempotent librdkafka producer with a queue bounded in bytes. Thread-safe."""
+    """An idempotent librdkafka producer with a queue bounded in bytes. Thread-safe.
+
+    A client that has failed for good is replaced by a new one. What was on its way is lost then, and reported as such.
+    """
 
     def __init__(self, address: KafkaAddress, send_timeout_s: float) -> None:
-        self._client = open_client(Producer, producer_config(address), address)
+        self._address = address
         self._send_timeout_s = send_timeout_s
         self._deliveries = _Deliveries()
         self._closed = False
+        self._replacing = threading.Lock()
+        self._failed: str | None = None
+        self._failures = 0
+        self._replaced_s = float("-inf")
+        self._client = self._open()
 
     def send(self, topic: str, key: bytes, value: bytes, headers: Headers = ()) -> None:
         self._check_open()
@@ -48,42 +59,86 @@ class KafkaProducer:
         # The client's flush ends when nothing at all is under way: while others go on sending, that may be never.
         while self._deliveries.under_way(number) and (remaining_s := deadline_s - time.monotonic()) > 0:
             self._client.flush(min(remaining_s, _SERVE_S))
+            if self._failed:
+                self._replace()
         self._deliveries.check(number, timeout_s)
 
     def close(self) -> None:
         if not self._closed:
             self._closed = True
             self._client.flush(_CLOSE_S)
-            self._client.purge()
-            self._client.flush(_CLOSE_S)
+            _drop(self._client)
+
+    def _open(self) -> Any:
+        config = producer_config(self._address)
+        set_state = config["error_cb"]
+
+        def on_error(error: KafkaError) -> None:
+            set_state(error)
+            if error.fatal():
+                self._failed = error.name()
+
+        return open_client(Producer, {**config, "error_cb": on_error}, self._address)
 
     def _queue(
         self, topic: str, key: bytes, value: bytes, headers: Headers, done: Callable[[KafkaError | None, Any], None]
     ) -> None:
         deadline_s: float | None = None
         while True:
+            if self._failed and not self._replace():
+                deadline_s = self._wait(deadline_s, f"Kafka's client has failed ({self._failed}) and is replaced soon")
+                continue
             try:
                 self._client.produce(topic, value, key, headers=list(headers) or None, on_delivery=done)
             except BufferError:
-                now_s = time.monotonic()
-                deadline_s = deadline_s or now_s + self._send_timeout_s
-                if now_s >= deadline_s:
-                    message = f"the queue to Kafka has been full for {self._send_timeout_s:g} s: brokers are too slow, or gone"
-                    raise BusFullError(message) from None
-                self._client.poll(_SERVE_S)
-                self._check_open()
+                reason = f"the queue to Kafka has been full for {self._send_timeout_s:g} s: brokers are too slow, or gone"
+                deadline_s = self._wait(deadline_s, reason)
             except KafkaException as error:
-                raise _send_error(error.args[0], topic) from None
+                if not error.args[0].fatal() and error.args[0].code() not in _FAILED:
+                    raise _send_error(error.args[0], topic) from None
+                self._failed = error.args[0].name()
             else:
                 return
+
+    def _wait(self, deadline_s: float | None, reason: str) -> float:
+        """Wait a moment for room; return until when to wait at all. Raises `BusFullError` when that is over."""
+        now_s = time.monotonic()
+        deadline_s = deadline_s or now_s + self._send_timeout_s
+        if now_s >= deadline_s:
+            raise BusFullError(reason)
+        self._client.poll(_SERVE_S)
+        self._check_open()
+        return deadline_s
+
+    def _replace(self) -> bool:
+        """Replace a client that has failed; say whether there is a working one. One that fails at once is left for a while."""
+        with self._replacing:
+            if self._failed is None:
+                return True
+            now_s = time.monotonic()
+            if now_s - self._replaced_s < _REPLACE_PAUSES_S[min(self._failures, len(_REPLACE_PAUSES_S) - 1)]:
+                return False
+            self._failures = self._failures + 1 if now_s - self._replaced_s < _CALM_S else 0
+            reason, self._failed, self._replaced_s = self._failed, None, now_s
+            log.error("bus.producer_replaced", extra={"bus": repr(self._address), "code": reason})
+            failed, self._client = self._client, self._open()
+        _drop(failed)
+        self._address.reopened("producer")
+        return True
 
     def _check_open(self) -> None:
         if self._closed:
             raise BusClosedError("the producer is closed")
 
 
+def _drop(client: Any) -> None:
+    """Give up what a client still holds: each record is reported as lost."""
+    client.purge()
+    client.flush(_CLOSE_S)
+
+
 class _Deliveries:
-    """What became of the records.
+    """The delivery results of records.
 
     Several threads may send and flush. Records are counted in rounds; a flush ends the round and waits for it and those before
     it, not for what others send meanwhile. Each thread learns of every loss since its own last flush, whoever's flush came
@@ -135,7 +190,7 @@ class _Deliveries:
             return {topic for ended, topics in self._rounds.items() if ended <= number for topic in topics}
 
     def check(self, number: int, timeout_s: float) -> None:
-        """Raise `DeliveryError` if records were lost, or those of these rounds are still under way."""
+        """Raise `DeliveryError` if records were lost, `NotDeliveredYetError` if some of these rounds are still under way."""
         late = self.under_way(number)
         with self._lock:
             seen, self._mine.seen = getattr(self._mine, "seen", 0), self._losses
@@ -145,7 +200,7 @@ class _Deliveries:
             raise DeliveryError(f"records were lost on their way to {codes}", frozenset(lost) | late)
         if late:
             names = ", ".join(sorted(late))
-            raise DeliveryError(f"records for {names} were not acknowledged within {timeout_s:g} s", frozenset(late))
+            raise NotDeliveredYetError(f"records for {names} were not acknowledged within {timeout_s:g} s", frozenset(late))
 
     def _leave(self, number: int, topic: str) -> None:
         topics = self._rounds[number]

@@ -1,4 +1,4 @@
-"""How Moodline sets up librdkafka: the URL, the properties of every client, and what they have to say.
+"""Configuration of librdkafka: the URL, the properties of each client, and their log lines.
 
 Secrets travel only in the URL's query; nothing here, no error and no log line carries a property's value.
 """
@@ -12,8 +12,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 from confluent_kafka import KafkaError, KafkaException
 
-from shared.bus.retention import Retention
-from shared.errors import SettingsError
+from moodline.shared.bus.retention import Retention
+from moodline.shared.errors import SettingsError
 
 log = logging.getLogger("moodline.bus.kafka")
 
@@ -25,6 +25,8 @@ _SEND_QUEUE_KBYTES: Final = 32 * 1024
 _SEGMENT_BYTES: Final = 64 * 1024 * 1024
 _LEAST_FETCH_BYTES: Final = 64 * 1024
 _REPEAT_S: Final = 30.0
+_TEXTS: Final = 256
+_NUMBER: Final = re.compile(r"\d+")
 _DEFAULT_PORT: Final = 9092
 
 _FIXED: Final = frozenset(
@@ -49,12 +51,19 @@ _FIXED: Final = frozenset(
 
 
 class KafkaAddress(NamedTuple):
-    """What a bus URL says. `properties` may hold secrets; `servers` never does."""
+    """The parts of a bus URL. `properties` may hold secrets; `servers` never does."""
 
     servers: str
     properties: Mapping[str, str]
     on_trouble: Callable[[], None] | None = None
     """Called for every error that a client reports and itself tries to get over, from any thread."""
+    on_reopened: Callable[[str], None] | None = None
+    """Called with a topic whose client was replaced, by the thread that polls."""
+
+    def reopened(self, topic: str) -> None:
+        """Tell whoever wants to know that a topic's client was replaced."""
+        if self.on_reopened is not None:
+            self.on_reopened(topic)
 
     def __repr__(self) -> str:
         return f"kafka://{self.servers}"
@@ -119,7 +128,8 @@ def producer_config(address: KafkaAddress) -> dict[str, Any]:
         "acks": "all",
         "partitioner": "consistent",
         "linger.ms": 2,
-        "message.timeout.ms": 120_000,
+        # For ever: an outage must not turn what waits into what is lost. The queue is bounded, and says when it is full.
+        "message.timeout.ms": 0,
         "message.max.bytes": _BATCH_LIMIT_BYTES,
         "queue.buffering.max.kbytes": _SEND_QUEUE_KBYTES,
         **_common(address),
@@ -161,7 +171,10 @@ def open_client(factory: Callable[[dict[str, Any]], Any], config: dict[str, Any]
 
 
 class ClientLog:
-    """Takes librdkafka's log lines and errors; repeats of one kind are passed on at most every 30 s."""
+    """Takes librdkafka's log lines and errors; repeats of one text are passed on at most every 30 s.
+
+    Texts that differ in numbers only, such as times and ports, are the same.
+    """
 
     def __init__(self, on_trouble: Callable[[], None] | None = None) -> None:
         self._said_s: dict[str, float] = {}
@@ -171,18 +184,22 @@ class ClientLog:
         """Pass on a log line; the signature is the one that the client calls a logger with."""
         if facility == "CONFWARN":
             level = logging.DEBUG
-        self._say(facility, min(level, logging.WARNING), facility=facility, client=client, detail=message)
+        self._set_state(f"{facility} {message}", min(level, logging.WARNING), facility=facility, client=client, detail=message)
 
     def error(self, error: KafkaError) -> None:
         """Pass on an error that the client itself retries."""
         if self._on_trouble is not None:
             self._on_trouble()
-        self._say(error.name(), logging.WARNING, code=error.name(), detail=error.str())
+        self._set_state(f"{error.name()} {error.str()}", logging.WARNING, code=error.name(), detail=error.str())
 
-    def _say(self, kind: str, level: int, **fields: str) -> None:
-        now_s = time.monotonic()
-        if now_s - self._said_s.get(kind, -_REPEAT_S) >= _REPEAT_S:
-            self._said_s[kind] = now_s
+    def _set_state(self, kind: str, level: int, **fields: str) -> None:
+        now_s, text = time.monotonic(), _NUMBER.sub("#", kind)
+        if now_s - self._said_s.get(text, -_REPEAT_S) >= _REPEAT_S:
+            if len(self._said_s) >= _TEXTS:
+                self._said_s = {said: said_s for said, said_s in self._said_s.items() if now_s - said_s < _REPEAT_S}
+            if len(self._said_s) >= _TEXTS:
+                del self._said_s[next(iter(self._said_s))]
+            self._said_s[text] = now_s
             log.log(level, "bus.client", extra=fields)
 
 

@@ -1,10 +1,10 @@
-"""What Moodline's topics are declared to be, and how far those of a cluster are from it. Pure."""
+"""The declared settings of Moodline's topics, and the differences of a cluster's topics from them. Pure."""
 
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from shared.bus.kafka_settings import topic_config
-from shared.bus.retention import retention_of
+from moodline.shared.bus.kafka_settings import topic_config
+from moodline.shared.bus.retention import retention_of
 
 PARTITIONS: Final = "partitions"
 
@@ -17,7 +17,7 @@ class FoundTopic(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """What of a topic is not as declared: `partitions`, or one of Kafka's settings."""
+    """A difference between a topic and its declaration: `partitions`, or one of Kafka's settings."""
 
     topic: str
     what: str

@@ -1,13 +1,13 @@
 """`memory://`: the bus inside one process, for the embedded service and for tests.
 
-It keeps the contract of `shared.bus.base`, rebalancing included, with these particulars:
+It keeps the contract of `moodline.shared.bus.base`, rebalancing included, with these particulars:
 
 - A topic holds at most `max_bytes`. A record is freed once every group that ever subscribed to the topic has committed
   past it, so `OLDEST` is the oldest record that some group still needs. Records that were sent before the first group
   subscribed wait for it. While there is no room, `send` blocks.
-- Topics that nobody has to read (`drops_oldest` in `shared.bus.retention`: dead letters) keep only their newest bytes.
+- Topics that nobody has to read (`drops_oldest` in `moodline.shared.bus.retention`: dead letters) keep only their newest bytes.
 - The old owner of a partition gives it up in its own `poll`. If it does not poll (or commit) for the session time-out while
-  another consumer waits for the partition, it is put out of the group and joins again at its next `poll`.
+  another consumer waits for the partition, it is removed from the group and joins again at its next `poll`.
 - A commit never goes back. A `seek` to a place that is not kept goes to the oldest record kept, as on Kafka.
 - Everything is lost with the process; what must survive is in the store.
 """
@@ -18,12 +18,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-from shared.bus.base import ConsumerSettings, Headers, Position, Record
-from shared.bus.memory_group import Member, Share
-from shared.bus.memory_log import Topic, size_of
-from shared.bus.retention import retention_of
-from shared.clock import Clock, SystemClock
-from shared.errors import BusClosedError, BusError, BusFullError, DeliveryError
+from moodline.shared.bus.base import ConsumerSettings, Headers, Position, Record
+from moodline.shared.bus.memory_topic import Member, Share, Topic, size_of
+from moodline.shared.bus.retention import retention_of
+from moodline.shared.clock import Clock, SystemClock
+from moodline.shared.errors import BusClosedError, BusError, BusFullError, DeliveryError
 
 _DROPPING_BYTES: Final = 4 * 1024 * 1024
 _REBALANCE_LOOK_S: Final = 0.2
@@ -82,6 +81,19 @@ class MemoryBus:
     def partitions(self, topic: str) -> int:
         with self.lock:
             return len(self.topic(topic).logs)
+
+    def uncommitted(self, group: str, topic: str, partition: int) -> int:
+        with self.lock:
+            found = self.topic(topic)
+            log, share = found.logs[partition], found.shares.get(group)
+            done = 0 if share is None else share.committed[partition]
+            return log.next_offset - max(done, log.oldest_offset)
+
+    def offset_at(self, topic: str, partition: int, time_ms: int) -> int | None:
+        with self.lock:
+            log = self.topic(topic).logs[partition]
+            records = log.read(log.oldest_offset, len(log))
+        return next((record.position.offset for record in records if record.timestamp_ms >= time_ms), None)
 
     def stored_bytes(self, topic: str) -> int:
         """Return how many bytes a topic holds now, as counted against its bound."""
@@ -213,6 +225,17 @@ class MemoryConsumer:
     def ends(self) -> dict[tuple[str, int], int]:
         with self._bus.lock:
             return {(topic, partition): self._topics[topic].logs[partition].next_offset for topic, partition in self._offsets}
+
+    def committed(self) -> dict[tuple[str, int], int]:
+        with self._bus.lock:
+            return {
+                (topic, part): max(self._shares[topic].committed[part], self._topics[topic].logs[part].oldest_offset)
+                for topic, part in self._offsets
+            }
+
+    def standing(self) -> dict[tuple[str, int], float]:
+        """Nothing can stand still here: whoever polls looks at the records themselves."""
+        return {}
 
     def close(self) -> None:
         with self._bus.lock:

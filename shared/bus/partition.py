@@ -1,4 +1,4 @@
-"""Which partition, and so which shard, a key belongs to."""
+"""Maps a key to its partition, which is also its shard."""
 
 import zlib
 

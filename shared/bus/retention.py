@@ -1,8 +1,8 @@
-"""How long each topic keeps its records: one table for every adapter."""
+"""Retention of each topic: one table for all adapters."""
 
 from typing import Final, NamedTuple
 
-from shared.messages import ALL_TOPICS, DLQ_TOPIC, STREAMS_TOPIC, Hop, Lane, topic
+from moodline.shared.messages import ALL_TOPICS, DLQ_TOPIC, STREAMS_TOPIC, PipelineStep, StreamClass, topic
 
 _MiB: Final = 1024 * 1024
 _MINUTE_S: Final = 60
@@ -11,7 +11,7 @@ _DAY_S: Final = 24 * _HOUR_S
 
 
 class Retention(NamedTuple):
-    """What a topic keeps.
+    """The retention of one topic.
 
     Attributes:
         keep_s: Records older than this may go, in s.
@@ -29,13 +29,13 @@ DEFAULT_RETENTION: Final = Retention(_DAY_S)
 
 RETENTION: Final[dict[str, Retention]] = {
     # A live frame is worth nothing after its age budget of seconds; the rest is for looking into an incident.
-    topic(Hop.FRAMES, Lane.LIVE): Retention(10 * _MINUTE_S, 1024 * _MiB),
+    topic(PipelineStep.FRAMES, StreamClass.LIVE): Retention(10 * _MINUTE_S, 1024 * _MiB),
     # Files are read ahead by a bounded credit only, so what is unread stays far below both bounds.
-    topic(Hop.FRAMES, Lane.FILE): Retention(_DAY_S, 2048 * _MiB),
-    topic(Hop.FACES, Lane.LIVE): Retention(_DAY_S, 1024 * _MiB),
-    topic(Hop.FACES, Lane.FILE): Retention(_DAY_S, 1024 * _MiB),
-    topic(Hop.EMOTIONS, Lane.LIVE): Retention(_DAY_S),
-    topic(Hop.EMOTIONS, Lane.FILE): Retention(_DAY_S),
+    topic(PipelineStep.FRAMES, StreamClass.FILE): Retention(_DAY_S, 2048 * _MiB),
+    topic(PipelineStep.FACES, StreamClass.LIVE): Retention(_DAY_S, 1024 * _MiB),
+    topic(PipelineStep.FACES, StreamClass.FILE): Retention(_DAY_S, 1024 * _MiB),
+    topic(PipelineStep.EMOTIONS, StreamClass.LIVE): Retention(_DAY_S),
+    topic(PipelineStep.EMOTIONS, StreamClass.FILE): Retention(_DAY_S),
     STREAMS_TOPIC: Retention(_DAY_S),
     DLQ_TOPIC: Retention(7 * _DAY_S, drops_oldest=True),
 }

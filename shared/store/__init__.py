@@ -1,19 +1,22 @@
 """The store: `sqlite:///path` for one machine, `redis://host:port/db` for many. A URL chooses the adapter."""
 
-from shared.errors import SettingsError
-from shared.store.base import (
+from moodline.shared.errors import SettingsError
+from moodline.shared.store.base import (
+    Acquisition,
     ApplyResult,
-    Cell,
-    CellRange,
-    Claim,
+    BucketValue,
+    BucketValueRange,
+    ConfigEntries,
     Document,
     Documents,
-    Mark,
-    Notes,
+    FrameFailure,
+    HighWaterMark,
     Progress,
     ProgressStore,
     Registry,
+    RegistryChanges,
     Retention,
+    Standing,
     Store,
     TimelineStore,
     TimelineUpdate,
@@ -21,18 +24,21 @@ from shared.store.base import (
 )
 
 __all__ = [
+    "Acquisition",
     "ApplyResult",
-    "Cell",
-    "CellRange",
-    "Claim",
+    "BucketValue",
+    "BucketValueRange",
+    "ConfigEntries",
     "Document",
     "Documents",
-    "Mark",
-    "Notes",
+    "FrameFailure",
+    "HighWaterMark",
     "Progress",
     "ProgressStore",
     "Registry",
+    "RegistryChanges",
     "Retention",
+    "Standing",
     "Store",
     "TimelineStore",
     "TimelineUpdate",
@@ -45,7 +51,7 @@ def open_store(url: str, retention: Retention) -> Store:
     """Open the store that the URL names.
 
     Args:
-        url: `sqlite:///relative.db`, `sqlite:////absolute.db`, or `redis://[user:password@]host:port/db` (`rediss://` for TLS).
+        url: `sqlite:///relative.db`, `sqlite:////absolute.db`, or one of Redis (`moodline.shared.store.redis_address`).
         retention: How long timeline cells are kept.
 
     Raises:
@@ -54,12 +60,12 @@ def open_store(url: str, retention: Retention) -> Store:
     """
     scheme = url.partition("://")[0]
     if scheme == "sqlite":
-        from shared.store.sqlite import SqliteStore
+        from moodline.shared.store.sqlite import SqliteStore
 
         return SqliteStore(url, retention)
-    if scheme in ("redis", "rediss"):
+    if scheme.partition("+")[0] in ("redis", "rediss"):
         try:
-            from shared.store.redis import RedisStore
+            from moodline.shared.store.redis import RedisStore
         except ModuleNotFoundError as error:
             raise SettingsError(f"redis:// needs the package {error.name}: pip install 'moodline[redis]'") from error
         return RedisStore(url, retention)

@@ -23,19 +23,19 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from shared.bus.base import Position
-from shared.streams import StreamSpec, StreamStatus
+from moodline.shared.bus.base import Position
+from moodline.shared.streams import StreamSpec, StreamStatus
 
 
-class Mark(NamedTuple):
+class HighWaterMark(NamedTuple):
     """High-water mark of a stream: the last frame that is in the timeline."""
 
     session: int
     seq: int
 
 
-class Claim(msgspec.Struct, frozen=True):
-    """What an ingest worker gets when it takes a stream.
+class Acquisition(msgspec.Struct, frozen=True):
+    """The result of acquiring a stream.
 
     Attributes:
         session: The new fencing number.
@@ -48,27 +48,51 @@ class Claim(msgspec.Struct, frozen=True):
     final: bool
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a stream's timeline stands.
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a stream's timeline has come: the small part of `Progress`, for those who look often.
 
     Attributes:
         mark: Last frame in the timeline, or None before the first.
         final: The content has ended and all of it is in the timeline.
-        position: Where on the bus the mark's message was, or None.
-        state: The aggregator's state as of the mark; opaque, empty before the first update.
         fence: Sessions below this one belong to a former stream of the same name and must be dropped.
         last_event_time_us: Event time of the mark, or None.
     """
 
-    mark: Mark | None = None
+    mark: HighWaterMark | None = None
     final: bool = False
-    position: Position | None = None
-    state: bytes = b""
     fence: int = 0
     last_event_time_us: int | None = None
 
 
-class Cell(NamedTuple):
+class Progress(Standing, frozen=True, kw_only=True):
+    """Where a stream's timeline stands, with all that is needed to go on from there.
+
+    Attributes:
+        position: Where on the bus the mark's message was, or None.
+        state: The aggregator's state as of the mark; opaque, empty before the first update.
+    """
+
+    position: Position | None = None
+    state: bytes = b""
+
+
+class FrameFailure(NamedTuple):
+    """A frame on which a worker's stage failed, so that it became a dead letter.
+
+    Attributes:
+        seq: Number of the frame.
+        tries: Sessions under which it failed.
+        session: The newest of them.
+        letter: Who failed and where the frame was on the bus, for people: its dead letter names the same place.
+    """
+
+    seq: int
+    tries: int
+    session: int
+    letter: str
+
+
+class BucketValue(NamedTuple):
     """One timeline value. `level_s` is the bucket's length in s; `index` is its start divided by `level_s`."""
 
     series: str
@@ -77,7 +101,7 @@ class Cell(NamedTuple):
     value: bytes
 
 
-class CellRange(NamedTuple):
+class BucketValueRange(NamedTuple):
     """Cells of one series and level with `start` <= index < `stop`."""
 
     stream_id: str
@@ -102,13 +126,13 @@ class TimelineUpdate(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     stream_id: str
-    expected: Mark | None
-    mark: Mark
+    expected: HighWaterMark | None
+    mark: HighWaterMark
     final: bool
     position: Position
     state: bytes
     last_event_time_us: int
-    cells: tuple[Cell, ...] = ()
+    cells: tuple[BucketValue, ...] = ()
 
 
 class ApplyResult(StrEnum):
@@ -121,6 +145,18 @@ class ApplyResult(StrEnum):
     """The stream is not registered any more."""
 
 
+class RegistryChanges(NamedTuple):
+    """What has changed in the registry.
+
+    Attributes:
+        version: As of now; to be given at the next question.
+        stream_ids: Streams that were added, changed or removed since, or are being changed now. None: nobody knows any more.
+    """
+
+    version: int
+    stream_ids: frozenset[str] | None
+
+
 class Registry(Protocol):
     """Streams as users registered them."""
 
@@ -130,6 +166,10 @@ class Registry(Protocol):
 
     def get(self, stream_id: str) -> StreamSpec:
         """Return a stream. Raises `StreamNotFoundError`."""
+        ...
+
+    def get_many(self, stream_ids: Sequence[str]) -> list[StreamSpec | None]:
+        """Return streams, in one round trip; None where one is not registered."""
         ...
 
     def list_streams(self) -> list[StreamSpec]:
@@ -151,11 +191,19 @@ class Registry(Protocol):
         """Return a number that changes whenever any definition changes; cheap, for polling."""
         ...
 
+    def changes(self, since: int | None) -> RegistryChanges:
+        """Return which definitions have changed since a version that `changes` gave before; cheap, for polling.
+
+        Whoever reads the streams that it names, or all where it names none, and asks again with the new version, misses no
+        change. A stream may be named although nothing has changed.
+        """
+        ...
+
 
 class ProgressStore(Protocol):
-    """How far each stream has come, and who may write."""
+    """The progress of each stream, and the epoch that may write."""
 
-    def claim(self, stream_id: str, now_s: float) -> Claim:
+    def claim(self, stream_id: str, now_s: float) -> Acquisition:
         """Take a stream for reading and return the new session.
 
         The session is max(last given + 1, now in ms), so it grows even when the store lost its newest writes. Raises
@@ -171,8 +219,23 @@ class ProgressStore(Protocol):
         """Return the last status of each; `StreamStatus()` where there is none."""
         ...
 
+    def add_failure(self, stream_id: str, session: int, seq: int, letter: str) -> None:
+        """Note that a worker failed on a frame; once for each session. Nothing for a stream that is not registered.
+
+        Of each stream the newest `FAILURES_KEPT` frames are kept.
+        """
+        ...
+
+    def failures(self, stream_id: str) -> list[FrameFailure]:
+        """Return the frames of a stream that workers failed on, by number."""
+        ...
+
     def load(self, stream_ids: Sequence[str]) -> list[Progress | None]:
         """Return each stream's progress; None where the stream is not registered."""
+        ...
+
+    def standings(self, stream_ids: Sequence[str]) -> list[Standing | None]:
+        """Return what `load` does, without what is large."""
         ...
 
     def apply(self, updates: Sequence[TimelineUpdate]) -> list[ApplyResult]:
@@ -187,7 +250,7 @@ class TimelineStore(Protocol):
         """Return `(index, value)` of stored cells with start <= index < stop, ordered. Empty for unknown streams."""
         ...
 
-    def read_many(self, ranges: Sequence[CellRange]) -> list[list[tuple[int, bytes]]]:
+    def read_many(self, ranges: Sequence[BucketValueRange]) -> list[list[tuple[int, bytes]]]:
         """Return what `read` does for each range, in one round trip. Each is as of one moment, and none before the one before."""
         ...
 
@@ -207,14 +270,14 @@ class TimelineStore(Protocol):
         ...
 
 
-class Notes(Protocol):
+class ConfigEntries(Protocol):
     """A few small values that all processes share."""
 
     def note(self, name: str) -> bytes:
         """Return a value; empty where there is none."""
         ...
 
-    def set_note(self, name: str, value: bytes) -> None:
+    def set_entry(self, name: str, value: bytes) -> None:
         """Write a value; an empty one removes it. The last writer wins."""
         ...
 
@@ -266,8 +329,15 @@ class Documents(Protocol):
         ...
 
 
-class Store(Registry, ProgressStore, TimelineStore, Notes, Documents, Protocol):
+class Store(Registry, ProgressStore, TimelineStore, ConfigEntries, Documents, Protocol):
     """Everything above, as one adapter."""
+
+    def time_s(self) -> float | None:
+        """Return the wall clock of the store's host, s since the Unix epoch; None where that is this machine's own.
+
+        Every process asks the same host. Raises `StoreUnavailableError`.
+        """
+        ...
 
     def ping(self) -> None:
         """Raise `StoreUnavailableError` unless the store answers."""
@@ -279,7 +349,7 @@ class Store(Registry, ProgressStore, TimelineStore, Notes, Documents, Protocol):
 
 
 class Retention(msgspec.Struct, frozen=True):
-    """How long cells of each level are kept after they were last written; `levels` maps level in s to seconds."""
+    """Time for which bucket values are kept after their last write, by resolution; `levels` maps resolution in s to seconds."""
 
     levels: dict[int, int]
 
@@ -287,6 +357,9 @@ class Retention(msgspec.Struct, frozen=True):
         """Return the retention of a level, in s; of an unlisted level, the longest."""
         return self.levels.get(level_s, max(self.levels.values()))
 
+
+FAILURES_KEPT = 32
+"""Frames of a stream whose failures are remembered."""
 
 BLOCK_CELLS = 60
 """Cells of one series and level are kept in blocks of this many neighbours."""

@@ -1,9 +1,9 @@
-"""Where a cell is kept, and for how long: rules that every adapter shares."""
+"""Place and lifetime of a bucket value: rules that all adapters share."""
 
 from typing import Final
 
-from shared.errors import StoreError
-from shared.store.base import BLOCK_CELLS, Retention
+from moodline.shared.errors import StoreError
+from moodline.shared.store.base import BLOCK_CELLS, Retention
 
 INDEX_LIMIT: Final = 2**53
 """Cell indices lie within plus and minus this; a timeline in seconds needs less than 2**40."""

@@ -1,9 +1,9 @@
-"""How stream definitions and statuses are written in a store: JSON, so that an operator can read them. Errors of adapters."""
+"""Encoding of stream definitions and statuses in a store: JSON, so that an operator can read them. Errors of adapters."""
 
 import msgspec
 
-from shared.errors import RevisionConflictError, StoreError
-from shared.streams import StreamSpec, StreamStatus
+from moodline.shared.errors import RevisionConflictError, StoreError
+from moodline.shared.streams import StreamSpec, StreamStatus
 
 _encoder = msgspec.json.Encoder()
 _specs = msgspec.json.Decoder(StreamSpec)

@@ -1,4 +1,4 @@
-"""`redis://host:port/db`: the store on a Redis server or cluster, shared by any number of machines."""
+"""`redis://host:port/db`: the store on a Redis server, behind Sentinel or as a cluster, shared by any number of machines."""
 
 import secrets
 from collections.abc import Sequence
@@ -7,14 +7,33 @@ from typing import Any, Final
 
 import msgspec
 
-from shared.bus.base import Position
-from shared.clock import Clock, SystemClock
-from shared.errors import RevisionConflictError, StoreError, StoreUnavailableError, StreamExistsError, StreamNotFoundError
-from shared.store.base import BLOCK_CELLS, ApplyResult, CellRange, Claim, Mark, Progress, Retention, TimelineUpdate
-from shared.store.cells import SESSION_LIMIT, clamp, kept_s, session_floor_ms
-from shared.store.records import decode_spec, decode_status, encode_record
-from shared.store.redis_documents import RedisDocuments
-from shared.store.redis_layout import (
+from moodline.shared.bus.base import Position
+from moodline.shared.clock import Clock, SystemClock
+from moodline.shared.errors import (
+    RevisionConflictError,
+    StoreError,
+    StoreUnavailableError,
+    StreamExistsError,
+    StreamNotFoundError,
+)
+from moodline.shared.store.base import (
+    BLOCK_CELLS,
+    FAILURES_KEPT,
+    Acquisition,
+    ApplyResult,
+    BucketValueRange,
+    FrameFailure,
+    HighWaterMark,
+    Progress,
+    RegistryChanges,
+    Retention,
+    Standing,
+    TimelineUpdate,
+)
+from moodline.shared.store.cells import SESSION_LIMIT, clamp, kept_s, session_floor_ms
+from moodline.shared.store.records import decode_spec, decode_status, encode_record
+from moodline.shared.store.redis_documents import RedisDocuments
+from moodline.shared.store.redis_layout import (
     NOTES_KEY,
     SHARED_KEYS,
     block_name,
@@ -25,8 +44,8 @@ from shared.store.redis_layout import (
     stream_keys,
     unpack_cells,
 )
-from shared.store.redis_link import Argument, Call, RedisLink, Script
-from shared.streams import StreamSpec, StreamStatus
+from moodline.shared.store.redis_link import Argument, Call, RedisLink, Script
+from moodline.shared.streams import StreamSpec, StreamStatus
 
 SCHEMA_VERSION: Final = 1
 _RETRY_S: Final = 5.0
@@ -45,9 +64,9 @@ _bounds = Script("bounds")
 
 
 class RedisStore(RedisDocuments):
-    """The `Store` protocol on plain Redis, 7.0 or later, alone or as a cluster.
+    """The `Store` protocol on plain Redis, 7.0 or later: alone, behind Sentinel, or as a cluster.
 
-    Thread-safe. Connects at the first use. While Redis is out of reach, starting, or out of memory, a call is repeated for
+    Thread-safe. Connects at the first use. While Redis is unavailable, starting, or out of memory, a call is repeated for
     some seconds and then raises `StoreUnavailableError`; repeating is safe for every call, also when only the answer was
     lost. Blocks of cells expire by themselves.
     """
@@ -56,10 +75,10 @@ class RedisStore(RedisDocuments):
         """Remember where Redis is.
 
         Args:
-            url: `redis://[user:password@]host:port/db`, or `rediss://` for TLS. Any node of a cluster will do.
+            url: Where Redis is; its forms are in `moodline.shared.store.redis_address`.
             retention: How long cells are kept after they were last written.
             clock: Waits between attempts; the machine's clock unless given.
-            retry_s: How long to repeat a call while Redis is out of reach.
+            retry_s: How long to repeat a call while Redis is unavailable.
 
         Raises:
             SettingsError: the URL cannot be used.
@@ -69,7 +88,7 @@ class RedisStore(RedisDocuments):
         self._index_kept_s = max(kept_s(retention, 0), *retention.levels.values())
 
     def __repr__(self) -> str:
-        return f"RedisStore('redis://{self._link.place}')"
+        return f"RedisStore('{self._link.address}')"
 
     # Registry
 
@@ -90,6 +109,10 @@ class RedisStore(RedisDocuments):
         if value is None:
             raise _not_found(stream_id)
         return decode_spec(value)
+
+    def get_many(self, stream_ids: Sequence[str]) -> list[StreamSpec | None]:
+        values = self._link.run([("HGET", stream_keys(name)[0], "spec") for name in stream_ids]) if stream_ids else []
+        return [None if value is None else decode_spec(value) for value in values]
 
     def list_streams(self) -> list[StreamSpec]:
         registrations = _pairs(self._one(("HGETALL", SHARED_KEYS[1])))
@@ -129,6 +152,10 @@ class RedisStore(RedisDocuments):
     def version(self) -> int:
         return int(self._shared("version", _CHANGE_LIMIT_MS))
 
+    def changes(self, since: int | None) -> RegistryChanges:
+        version, is_known, *names = self._shared("changes", "" if since is None else since, _CHANGE_LIMIT_MS)
+        return RegistryChanges(int(version), frozenset(name.decode() for name in names) if is_known else None)
+
     def _create(self, change: str, spec: StreamSpec) -> bool:
         for _ in range(_ATTEMPTS):
             answer = self._on_stream(spec.stream_id, "create", change, spec.revision, encode_record(spec))
@@ -147,7 +174,7 @@ class RedisStore(RedisDocuments):
 
     # Progress
 
-    def claim(self, stream_id: str, now_s: float) -> Claim:
+    def claim(self, stream_id: str, now_s: float) -> Acquisition:
         least = session_floor_ms(now_s)
         for _ in range(_ATTEMPTS):
             session = self._shared("draw", least)
@@ -156,7 +183,7 @@ class RedisStore(RedisDocuments):
                 raise _not_found(stream_id)
             if answer == b"ok":
                 mark = _mark(details[0])
-                return Claim(int(session), 0 if mark is None else mark.seq + 1, details[1] == b"1")
+                return Acquisition(int(session), 0 if mark is None else mark.seq + 1, details[1] == b"1")
             if answer == b"closed":
                 self._settle(stream_id, details[0], least)
             else:
@@ -170,10 +197,23 @@ class RedisStore(RedisDocuments):
         values = self._link.run([("HGET", stream_keys(name)[0], "status") for name in stream_ids]) if stream_ids else []
         return [StreamStatus() if value is None else decode_status(value) for value in values]
 
+    def add_failure(self, stream_id: str, session: int, seq: int, letter: str) -> None:
+        self._on_stream(stream_id, "failed", session, seq, letter, FAILURES_KEPT)
+
+    def failures(self, stream_id: str) -> list[FrameFailure]:
+        value = self._one(("HGET", stream_keys(stream_id)[0], "failed"))
+        rows = [] if value is None else msgspec.json.decode(value, type=list[tuple[str, int, str, str]])
+        return sorted(FrameFailure(int(seq), tries, int(session), letter) for seq, tries, session, letter in rows)
+
     def load(self, stream_ids: Sequence[str]) -> list[Progress | None]:
         fields = ("fence", "mark", "final", "position", "state", "event_time_us")
         rows = self._link.run([("HMGET", stream_keys(name)[0], *fields) for name in stream_ids]) if stream_ids else []
         return [_progress(*row) for row in rows]
+
+    def standings(self, stream_ids: Sequence[str]) -> list[Standing | None]:
+        fields = ("fence", "mark", "final", "event_time_us")
+        rows = self._link.run([("HMGET", stream_keys(name)[0], *fields) for name in stream_ids]) if stream_ids else []
+        return [_standing(*row) for row in rows]
 
     def apply(self, updates: Sequence[TimelineUpdate]) -> list[ApplyResult]:
         answers = self._link.run([self._apply_call(update) for update in updates]) if updates else []
@@ -206,9 +246,9 @@ class RedisStore(RedisDocuments):
     # Timeline
 
     def read(self, stream_id: str, series: str, level_s: int, start: int, stop: int) -> list[tuple[int, bytes]]:
-        return self.read_many([CellRange(stream_id, series, level_s, start, stop)])[0]
+        return self.read_many([BucketValueRange(stream_id, series, level_s, start, stop)])[0]
 
-    def read_many(self, ranges: Sequence[CellRange]) -> list[list[tuple[int, bytes]]]:
+    def read_many(self, ranges: Sequence[BucketValueRange]) -> list[list[tuple[int, bytes]]]:
         clamped = [each._replace(start=clamp(each.start), stop=clamp(each.stop)) for each in ranges]
         asked = [each for each in clamped if each.start < each.stop]
         answers = iter(self._link.run([_read_call(each) for each in asked]) if asked else [])
@@ -231,10 +271,13 @@ class RedisStore(RedisDocuments):
         value = self._one(("HGET", NOTES_KEY, name))
         return b"" if value is None else bytes(value)
 
-    def set_note(self, name: str, value: bytes) -> None:
+    def set_entry(self, name: str, value: bytes) -> None:
         self._one(("HSET", NOTES_KEY, name, value) if value else ("HDEL", NOTES_KEY, name))
 
     # The adapter itself
+
+    def time_s(self) -> float | None:
+        return int(self._shared("time")) / 1e6
 
     def ping(self) -> None:
         schema = self._one(("HGET", SHARED_KEYS[0], "schema"))
@@ -267,12 +310,12 @@ def _pairs(reply: dict[bytes, bytes]) -> dict[str, bytes]:
     return {name.decode(): value for name, value in reply.items()}
 
 
-def _read_call(asked: CellRange) -> Call:
+def _read_call(asked: BucketValueRange) -> Call:
     blocks = (block_name(asked.series, asked.level_s, index // BLOCK_CELLS) for index in (asked.start, asked.stop - 1))
     return _read.call(stream_keys(asked.stream_id), tuple(blocks))
 
 
-def _cells(flat: Sequence[Any], asked: CellRange) -> list[tuple[int, bytes]]:
+def _cells(flat: Sequence[Any], asked: BucketValueRange) -> list[tuple[int, bytes]]:
     cells = [cell for name, fields in zip(flat[::2], flat[1::2], strict=True) for cell in unpack_cells(name, fields)]
     return [cell for cell in cells if asked.start <= cell[0] < asked.stop]
 
@@ -288,15 +331,23 @@ def _places(fields: Sequence[bytes]) -> list[int]:
     return [int(field) % BLOCK_CELLS for field in fields]
 
 
-def _mark_text(mark: Mark) -> str:
+def _mark_text(mark: HighWaterMark) -> str:
     return f"{mark.session}:{mark.seq}"
 
 
-def _mark(text: bytes | None) -> Mark | None:
+def _mark(text: bytes | None) -> HighWaterMark | None:
     if not text:
         return None
     session, _, seq = text.partition(b":")
-    return Mark(int(session), int(seq))
+    return HighWaterMark(int(session), int(seq))
+
+
+def _standing(fence: bytes | None, mark: bytes | None, final: bytes | None, event: bytes | None) -> Standing | None:
+    if fence is None or int(fence) == SESSION_LIMIT:
+        return None
+    if mark is None or event is None:
+        return Standing(fence=int(fence))
+    return Standing(mark=_mark(mark), final=final == b"1", fence=int(fence), last_event_time_us=int(event))
 
 
 def _progress(

@@ -3,10 +3,10 @@
 import secrets
 from typing import Any, Final
 
-from shared.store.base import Document
-from shared.store.records import document_conflict
-from shared.store.redis_layout import document_keys, log_keys
-from shared.store.redis_link import Argument, RedisLink, Script
+from moodline.shared.store.base import Document
+from moodline.shared.store.records import document_conflict
+from moodline.shared.store.redis_layout import document_keys, log_keys
+from moodline.shared.store.redis_link import Argument, RedisLink, Script
 
 _REMEMBERED_S: Final = 60
 """How long a record's change is remembered; a call is repeated for some seconds at most."""

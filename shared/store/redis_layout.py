@@ -1,4 +1,4 @@
-"""How streams and cells are laid out in Redis: names of keys, and cells packed into blocks.
+"""Layout of streams and bucket values in Redis: names of keys, and values packed into chunks.
 
 All keys of a stream have its id as their hash tag, so a cluster keeps them on one node and one script can change them in
 one atomic step. What streams share has the tag `_`, which no stream id can be; each kind of documents and each log has a tag
@@ -12,6 +12,7 @@ of its own, which begins with `_` too.
 | `moodline:{_}` | hash | newest session given, version of the registry, schema |
 | `moodline:{_}:ids` | hash | id of every stream, with the number of its registration |
 | `moodline:{_}:changes` | hash | changes of the registry that are under way |
+| `moodline:{_}:done` | stream | newest changes of the registry: version before, streams; the entry's id is the version after |
 | `moodline:{_}:notes` | hash | small values by name, such as which model is active |
 | `moodline:{_keys}:documents` | hash | documents of a kind by key: revision, change and value, with spaces between |
 | `moodline:{_keys}:revision` | string | newest revision given to a document of the kind |
@@ -26,8 +27,8 @@ its block then costs more memory.
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from shared.store.base import BLOCK_CELLS, Cell
-from shared.store.cells import block_of
+from moodline.shared.store.base import BLOCK_CELLS, BucketValue
+from moodline.shared.store.cells import block_of
 
 FIELD_BYTES: Final = 64
 _TWO_FIELDS_BYTES: Final = 2 * FIELD_BYTES
@@ -35,7 +36,7 @@ _NUMBER_DIGITS: Final = 13
 _NUMBER_ZERO: Final = 2**48
 """Added to block numbers, so that those of negative indices sort before the others."""
 
-SHARED_KEYS: Final = ("moodline:{_}", "moodline:{_}:ids", "moodline:{_}:changes")
+SHARED_KEYS: Final = ("moodline:{_}", "moodline:{_}:ids", "moodline:{_}:changes", "moodline:{_}:done")
 NOTES_KEY: Final = "moodline:{_}:notes"
 
 
@@ -70,7 +71,7 @@ def first_index(name: bytes) -> int:
     return (int(name[-_NUMBER_DIGITS:], 16) - _NUMBER_ZERO) * BLOCK_CELLS
 
 
-def group_cells(cells: Iterable[Cell]) -> dict[tuple[str, int], dict[int, bytes]]:
+def group_cells(cells: Iterable[BucketValue]) -> dict[tuple[str, int], dict[int, bytes]]:
     """Return `{(block name, level in s): {place in block: value}}`; of two values for one cell the last counts."""
     blocks: dict[tuple[str, int], dict[int, bytes]] = {}
     for series, level_s, index, value in cells:

@@ -1,40 +1,26 @@
-"""The connection to Redis: one server or a cluster, scripts by their hash, bounded retries, and Redis' errors as ours."""
+"""The connection to Redis: scripts by their hash, bounded retries, and Redis' errors as ours."""
 
 import hashlib
-import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
-import redis
 from redis import exceptions
-from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
-from redis.retry import Retry
 
-from shared.clock import Clock
-from shared.errors import SettingsError, StoreError, StoreUnavailableError
+from moodline.shared.clock import Clock
+from moodline.shared.errors import StoreError, StoreUnavailableError
+from moodline.shared.store.redis_address import REFUSED, Client, SentinelRefusedError, parse_redis_url
 
 Argument = str | bytes | int
 Call = tuple[Argument, ...]
 """One command: its name and its arguments."""
 
-_Client = redis.Redis | RedisCluster
-
-_CONNECT_TIMEOUT_S: Final = 2.0
-_ANSWER_TIMEOUT_S: Final = 3.0
-_DATABASE: Final = re.compile(r"/?([0-9]+)?")
 _BACKOFF_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 
-_REFUSED: Final = (
-    exceptions.AuthenticationError,
-    exceptions.AuthenticationWrongNumberOfArgsError,
-    exceptions.AuthorizationError,
-    exceptions.NoPermissionError,
-)
-"""Retrying does not help, but an operator does, and the caller loses nothing by waiting for that."""
+_TROUBLE: Final = (exceptions.RedisError, exceptions.RedisClusterException)
+"""What redis-py raises; the second, of a cluster that cannot be reached or lacks slots, is not one of the first."""
 
 _PASSING: Final = (
     exceptions.ConnectionError,
@@ -76,7 +62,7 @@ class Replies(list[Any]):
 
 
 class RedisLink:
-    """Sends commands, and repeats them for a few seconds while Redis is out of reach. Thread-safe.
+    """Sends commands, and repeats them for a few seconds while Redis is unavailable. Thread-safe.
 
     Every command given to `run` must be safe to repeat: an attempt whose answer was lost may have had its effect.
     """
@@ -87,21 +73,13 @@ class RedisLink:
         Raises:
             SettingsError: the URL cannot be used.
         """
-        try:
-            parts = urlsplit(url)
-            self.place: Final = f"{parts.hostname or 'localhost'}:{parts.port or 6379}{parts.path}"
-            redis.ConnectionPool.from_url(url).close()
-            usable = _DATABASE.fullmatch(parts.path) is not None
-        except (ValueError, TypeError):
-            usable = False
-        if not usable:
-            # Not chained: the original message may quote a piece of the password.
-            raise SettingsError("the store URL cannot be used; write redis://[user:password@]host:port/db")
-        self._url = url
+        self.address: Final = parse_redis_url(url)
+        self.place: Final = self.address.place
         self._clock = clock
         self._retry_s = retry_s
         self._lock = threading.Lock()
-        self._client: _Client | None = None
+        self._client: Client | None = None
+        self._close_client: Callable[[], None] = _nothing
         self._closed = False
 
     def run(self, calls: Sequence[Call]) -> Replies:
@@ -110,7 +88,7 @@ class RedisLink:
         Commands are independent of each other: each is atomic by itself, all of them together are not.
 
         Raises:
-            StoreUnavailableError: Redis is out of reach, starting, out of memory, or refuses this user.
+            StoreUnavailableError: Redis is unavailable, starting, out of memory, or refuses this user.
             StoreError: Redis refused a command, or the store was closed.
         """
         give_up_s = self._clock.monotonic_s() + self._retry_s
@@ -118,12 +96,13 @@ class RedisLink:
         while True:
             try:
                 replies = self._attempt(calls)
-            except _REFUSED as error:
-                raise StoreUnavailableError(f"Redis at {self.place} refuses this user or password") from error
-            except exceptions.RedisError as error:
+            except _TROUBLE as error:
+                if (refusal := _refusal(error)) is not None:
+                    raise StoreUnavailableError(f"Redis at {self.place} refuses {refusal}") from error
                 if not _is_passing(error):
                     raise StoreError(f"Redis at {self.place} refused a command: {error}") from error
                 if self._clock.monotonic_s() >= give_up_s:
+                    self._start_afresh()
                     raise StoreUnavailableError(f"Redis at {self.place} cannot be used: {_reason(error)}") from error
             else:
                 replies.repeated = failures > 0
@@ -135,9 +114,18 @@ class RedisLink:
         """Close all connections. Safe to call twice."""
         with self._lock:
             self._closed = True
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
+            self._client, close = None, self._close_client
+            self._close_client = _nothing
+        close()
+
+    def _start_afresh(self) -> None:
+        """Let the next attempt begin at the URL's nodes: those that a cluster had may all have gone, with new addresses."""
+        with self._lock:
+            if not isinstance(self._client, RedisCluster):
+                return
+            self._client, close = None, self._close_client
+            self._close_client = _nothing
+        close()
 
     def _attempt(self, calls: Sequence[Call]) -> Replies:
         client = self._connected()
@@ -151,26 +139,13 @@ class RedisLink:
                 raise reply
         return replies
 
-    def _connected(self) -> _Client:
+    def _connected(self) -> Client:
         with self._lock:
             if self._closed:
                 raise StoreError("the store was closed")
             if self._client is None:
-                self._client = self._connect()
+                self._client, self._close_client = self.address.open()
             return self._client
-
-    def _connect(self) -> _Client:
-        options: dict[str, Any] = {
-            "protocol": 2,
-            "socket_connect_timeout": _CONNECT_TIMEOUT_S,
-            "socket_timeout": _ANSWER_TIMEOUT_S,
-        }
-        single = redis.Redis.from_url(self._url, retry=Retry(NoBackoff(), 0), **options)
-        if not _is_cluster(single):
-            return single
-        single.close()
-        # One retry of its own: that is how the client learns which node has a slot now.
-        return RedisCluster.from_url(self._url, retry=Retry(NoBackoff(), 1), **options)
 
 
 def _send(client: Any, calls: Sequence[Call]) -> Replies:
@@ -185,17 +160,24 @@ def _send(client: Any, calls: Sequence[Call]) -> Replies:
     return Replies(pipeline.execute(raise_on_error=False))
 
 
-def _is_cluster(client: Any) -> bool:
-    try:
-        info = client.execute_command("INFO", "cluster")
-    except exceptions.NoPermissionError:
-        return False
-    return bool(int(info.get("cluster_enabled", 0)))
+def _nothing() -> None:
+    """Close no client: there is none."""
 
 
-def _is_passing(error: exceptions.RedisError) -> bool:
+def _refusal(error: BaseException | None) -> str | None:
+    """Return what Redis refuses; None when the error is another. A cluster's client hides it as the cause of its own."""
+    while error is not None:
+        if isinstance(error, SentinelRefusedError):
+            return "sentinel_username or sentinel_password, or its Sentinel does not let this user ask for the master"
+        if isinstance(error, REFUSED):
+            return "this user or password"
+        error = error.__cause__
+    return None
+
+
+def _is_passing(error: Exception) -> bool:
     return isinstance(error, _PASSING) or str(error).partition(" ")[0] in _PASSING_CODES
 
 
-def _reason(error: exceptions.RedisError) -> str:
+def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

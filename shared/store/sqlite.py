@@ -9,22 +9,45 @@ from typing import Final
 
 import msgspec
 
-from shared.bus.base import Position
-from shared.clock import Clock, SystemClock
-from shared.errors import RevisionConflictError, SettingsError, StreamExistsError, StreamNotFoundError
-from shared.store.base import BLOCK_CELLS, ApplyResult, CellRange, Claim, Mark, Progress, Retention, TimelineUpdate
-from shared.store.cells import block_of, clamp, kept_s, session_floor_ms
-from shared.store.records import decode_spec, decode_status, encode_record
-from shared.store.sqlite_documents import SqliteDocuments
-from shared.store.sqlite_file import SqliteFile
-from shared.streams import StreamSpec, StreamStatus
+from moodline.shared.bus.base import Position
+from moodline.shared.clock import Clock, SystemClock
+from moodline.shared.errors import RevisionConflictError, SettingsError, StreamExistsError, StreamNotFoundError
+from moodline.shared.store.base import (
+    BLOCK_CELLS,
+    FAILURES_KEPT,
+    Acquisition,
+    ApplyResult,
+    BucketValueRange,
+    FrameFailure,
+    HighWaterMark,
+    Progress,
+    RegistryChanges,
+    Retention,
+    Standing,
+    TimelineUpdate,
+)
+from moodline.shared.store.cells import block_of, clamp, kept_s, session_floor_ms
+from moodline.shared.store.records import decode_spec, decode_status, encode_record
+from moodline.shared.store.sqlite_documents import SqliteDocuments
+from moodline.shared.store.sqlite_file import SqliteFile
+from moodline.shared.streams import StreamSpec, StreamStatus
 
 _BUSY_TIMEOUT_S: Final = 10.0
 _PRUNE_BLOCKS: Final = 500
+_CHANGES_KEPT: Final = 5000
 
 _PROGRESS: Final = """
     SELECT mark_session, mark_seq, final, topic, partition, offset, state, fence, last_event_time_us
     FROM stream WHERE stream_id = ?"""
+_STANDING: Final = """
+    SELECT mark_session, mark_seq, final, fence, last_event_time_us FROM stream WHERE stream_id = ?"""
+_FAILED: Final = """
+    INSERT INTO frame_failure (stream, seq, tries, session, letter) VALUES (?, ?, 1, ?, ?)
+    ON CONFLICT DO UPDATE SET tries = tries + 1, session = excluded.session, letter = excluded.letter
+        WHERE excluded.session > session"""
+_FORGET_FAILED: Final = """
+    DELETE FROM frame_failure WHERE stream = ? AND seq NOT IN (
+        SELECT seq FROM frame_failure WHERE stream = ? ORDER BY session DESC, seq DESC LIMIT ?)"""
 _APPLY_GET: Final = "SELECT key, fence, mark_session, mark_seq, topic, partition, offset FROM stream WHERE stream_id = ?"
 _APPLY_SET: Final = """
     UPDATE stream SET mark_session = ?, mark_seq = ?, final = ?, topic = ?, partition = ?, offset = ?,
@@ -89,7 +112,7 @@ class SqliteStore(SqliteDocuments):
                 "INSERT INTO stream (stream_id, spec, revision, fence) VALUES (?, ?, ?, ?)",
                 (spec.stream_id, encode_record(spec), spec.revision, fence),
             )
-            _raise_version(db)
+            _raise_version(db, spec.stream_id)
         return spec
 
     def get(self, stream_id: str) -> StreamSpec:
@@ -98,6 +121,11 @@ class SqliteStore(SqliteDocuments):
         if row is None:
             raise _not_found(stream_id)
         return decode_spec(row[0])
+
+    def get_many(self, stream_ids: Sequence[str]) -> list[StreamSpec | None]:
+        with self._file.read() as db:
+            rows = [db.execute("SELECT spec FROM stream WHERE stream_id = ?", (name,)).fetchone() for name in stream_ids]
+        return [None if row is None else decode_spec(row[0]) for row in rows]
 
     def list_streams(self) -> list[StreamSpec]:
         with self._file.read() as db:
@@ -115,7 +143,7 @@ class SqliteStore(SqliteDocuments):
             db.execute(
                 "UPDATE stream SET spec = ?, revision = ? WHERE key = ?", (encode_record(changed), changed.revision, row[0])
             )
-            _raise_version(db)
+            _raise_version(db, spec.stream_id)
         return changed
 
     def remove(self, stream_id: str) -> None:
@@ -125,16 +153,27 @@ class SqliteStore(SqliteDocuments):
                 raise _not_found(stream_id)
             db.execute("DELETE FROM cell WHERE stream = ?", (key,))
             db.execute("DELETE FROM block WHERE stream = ?", (key,))
+            db.execute("DELETE FROM frame_failure WHERE stream = ?", (key,))
             db.execute("DELETE FROM stream WHERE key = ?", (key,))
-            _raise_version(db)
+            _raise_version(db, stream_id)
 
     def version(self) -> int:
         with self._file.read() as db:
-            return int(db.execute("SELECT value FROM meta WHERE name = 'version'").fetchone()[0])
+            return _version(db)
+
+    def changes(self, since: int | None) -> RegistryChanges:
+        with self._file.read() as db:
+            version = _version(db)
+            if since is None or since > version:
+                return RegistryChanges(version, None)
+            rows = db.execute("SELECT stream_id FROM registry_change WHERE version > ?", (since,)).fetchall()
+        # Fewer rows than versions: some are not kept any more, or a process of an older Moodline wrote none.
+        is_known = len(rows) == version - since
+        return RegistryChanges(version, frozenset(row[0] for row in rows) if is_known else None)
 
     # Progress
 
-    def claim(self, stream_id: str, now_s: float) -> Claim:
+    def claim(self, stream_id: str, now_s: float) -> Acquisition:
         with self._file.write() as db:
             row = db.execute(
                 "SELECT key, mark_session, mark_seq, final, session, fence FROM stream WHERE stream_id = ?", (stream_id,)
@@ -145,7 +184,7 @@ class SqliteStore(SqliteDocuments):
             floor = max(known, fence, mark_session or 0) + 1
             session = _draw_session(db, max(session_floor_ms(now_s), floor))
             db.execute("UPDATE stream SET session = ? WHERE key = ?", (session, key))
-        return Claim(session, 0 if mark_seq is None else mark_seq + 1, bool(final))
+        return Acquisition(session, 0 if mark_seq is None else mark_seq + 1, bool(final))
 
     def set_status(self, stream_id: str, session: int, status: StreamStatus) -> bool:
         with self._file.write() as db:
@@ -160,10 +199,28 @@ class SqliteStore(SqliteDocuments):
             rows = [db.execute("SELECT status FROM stream WHERE stream_id = ?", (name,)).fetchone() for name in stream_ids]
         return [decode_status(row[0]) if row and row[0] else StreamStatus() for row in rows]
 
+    def add_failure(self, stream_id: str, session: int, seq: int, letter: str) -> None:
+        with self._file.write() as db:
+            row = db.execute("SELECT key FROM stream WHERE stream_id = ? AND fence <= ?", (stream_id, session)).fetchone()
+            if row is None:
+                return
+            db.execute(_FAILED, (row[0], seq, session, letter))
+            db.execute(_FORGET_FAILED, (row[0], row[0], FAILURES_KEPT))
+
+    def failures(self, stream_id: str) -> list[FrameFailure]:
+        query = "SELECT seq, tries, session, letter FROM frame_failure WHERE stream = ? ORDER BY seq"
+        with self._file.read() as db:
+            return [FrameFailure(*row) for row in db.execute(query, (_key(db, stream_id),))]
+
     def load(self, stream_ids: Sequence[str]) -> list[Progress | None]:
         with self._file.read() as db:
             rows = [db.execute(_PROGRESS, (name,)).fetchone() for name in stream_ids]
         return [None if row is None else _progress(row) for row in rows]
+
+    def standings(self, stream_ids: Sequence[str]) -> list[Standing | None]:
+        with self._file.read() as db:
+            rows = [db.execute(_STANDING, (name,)).fetchone() for name in stream_ids]
+        return [None if row is None else _standing(*row) for row in rows]
 
     def apply(self, updates: Sequence[TimelineUpdate]) -> list[ApplyResult]:
         if not updates:
@@ -200,9 +257,9 @@ class SqliteStore(SqliteDocuments):
     # Timeline
 
     def read(self, stream_id: str, series: str, level_s: int, start: int, stop: int) -> list[tuple[int, bytes]]:
-        return self.read_many([CellRange(stream_id, series, level_s, start, stop)])[0]
+        return self.read_many([BucketValueRange(stream_id, series, level_s, start, stop)])[0]
 
-    def read_many(self, ranges: Sequence[CellRange]) -> list[list[tuple[int, bytes]]]:
+    def read_many(self, ranges: Sequence[BucketValueRange]) -> list[list[tuple[int, bytes]]]:
         with self._file.read() as db:
             return [
                 db.execute(_READ, (_key(db, each.stream_id), *each[1:3], clamp(each.start), clamp(each.stop))).fetchall()
@@ -248,13 +305,16 @@ class SqliteStore(SqliteDocuments):
             row = db.execute("SELECT value FROM note WHERE name = ?", (name,)).fetchone()
         return b"" if row is None else bytes(row[0])
 
-    def set_note(self, name: str, value: bytes) -> None:
+    def set_entry(self, name: str, value: bytes) -> None:
         with self._file.write() as db:
             db.execute("DELETE FROM note WHERE name = ?", (name,))
             if value:
                 db.execute("INSERT INTO note VALUES (?, ?)", (name, value))
 
     # The adapter itself
+
+    def time_s(self) -> float | None:
+        return None
 
     def ping(self) -> None:
         self.version()
@@ -278,8 +338,22 @@ def _draw_session(db: sqlite3.Connection, least: int) -> int:
     return int(db.execute(query, (least,)).fetchall()[0][0])
 
 
-def _raise_version(db: sqlite3.Connection) -> None:
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("SELECT value FROM meta WHERE name = 'version'").fetchone()[0])
+
+
+def _raise_version(db: sqlite3.Connection, stream_id: str) -> None:
     db.execute("UPDATE meta SET value = value + 1 WHERE name = 'version'")
+    version = _version(db)
+    db.execute("INSERT OR REPLACE INTO registry_change VALUES (?, ?)", (version, stream_id))
+    db.execute("DELETE FROM registry_change WHERE version <= ?", (version - _CHANGES_KEPT,))
+
+
+def _standing(mark_session: int | None, mark_seq: int, final: int, fence: int, last_event_time_us: int | None) -> Standing:
+    if mark_session is None:
+        return Standing(fence=fence)
+    mark = HighWaterMark(mark_session, mark_seq)
+    return Standing(mark=mark, final=bool(final), fence=fence, last_event_time_us=last_event_time_us)
 
 
 def _progress(row: tuple[int | None, int, int, str, int, int, bytes, int, int]) -> Progress:
@@ -287,7 +361,7 @@ def _progress(row: tuple[int | None, int, int, str, int, int, bytes, int, int]) 
     if mark_session is None:
         return Progress(fence=fence)
     return Progress(
-        mark=Mark(mark_session, mark_seq),
+        mark=HighWaterMark(mark_session, mark_seq),
         final=bool(final),
         position=Position(topic, partition, offset),
         state=state,

@@ -3,9 +3,9 @@
 import sqlite3
 from typing import Final
 
-from shared.store.base import Document
-from shared.store.records import document_conflict
-from shared.store.sqlite_file import SqliteFile
+from moodline.shared.store.base import Document
+from moodline.shared.store.records import document_conflict
+from moodline.shared.store.sqlite_file import SqliteFile
 
 _NUMBER: Final = """
     INSERT INTO meta VALUES (?, 1) ON CONFLICT DO UPDATE SET value = value + 1 RETURNING value"""

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from shared.clock import Clock
-from shared.errors import StoreError, StoreUnavailableError
+from moodline.shared.clock import Clock
+from moodline.shared.errors import StoreError, StoreUnavailableError
 
 SCHEMA_VERSION: Final = 1
 _APPLICATION_ID: Final = 0x4D6F6F64
@@ -42,6 +42,11 @@ _ADDED: Final = (
         PRIMARY KEY (kind, key)) WITHOUT ROWID""",
     """CREATE TABLE IF NOT EXISTS record (
         log TEXT NOT NULL, number INTEGER NOT NULL, value BLOB NOT NULL, PRIMARY KEY (log, number)) WITHOUT ROWID""",
+    # One row for each of the registry's newest versions: the stream whose change made it.
+    """CREATE TABLE IF NOT EXISTS frame_failure (
+        stream INTEGER NOT NULL, seq INTEGER NOT NULL, tries INTEGER NOT NULL, session INTEGER NOT NULL, letter TEXT NOT NULL,
+        PRIMARY KEY (stream, seq)) WITHOUT ROWID""",
+    "CREATE TABLE IF NOT EXISTS registry_change (version INTEGER PRIMARY KEY, stream_id TEXT NOT NULL)",
 )
 """What came later and changes nothing that was there, so that older files get it and older versions still read the file."""
 

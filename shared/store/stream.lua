@@ -103,4 +103,29 @@ function operations.status(session, status)
   return 1
 end
 
+-- failed(session, seq, letter, frames to keep): note, once for each session, that a worker failed on a frame
+-- Kept as JSON: [[seq, tries, session, letter], ...], the newest last; large numbers as text.
+function operations.failed(session, seq, letter, keep)
+  local fence = redis.call('HGET', stream, 'fence')
+  if not fence or tonumber(session) < tonumber(fence) then
+    return 0
+  end
+  local known, entry = cjson.decode(redis.call('HGET', stream, 'failed') or '[]'), nil
+  for i = 1, #known do
+    if known[i][1] == seq then
+      entry = known[i]
+    end
+  end
+  if not entry then
+    known[#known + 1] = {seq, 1, session, letter}
+  elseif tonumber(session) > tonumber(entry[3]) then
+    entry[2], entry[3], entry[4] = entry[2] + 1, session, letter
+  end
+  while #known > tonumber(keep) do
+    table.remove(known, 1)
+  end
+  redis.call('HSET', stream, 'failed', cjson.encode(known))
+  return 1
+end
+
 return operations[ARGV[1]](unpack(ARGV, 2))

@@ -4,23 +4,23 @@ Integers only, and no I/O but the `TimelineStore` that a question is given. Stor
 summary per tracked face (series "tracks") and its seconds (series "track/<id>"), and which models answered (series "models").
 """
 
-from shared.timeline.bucket import LEVELS_S, NOTHING, SECOND_US, Bucket, merge, merge_all, pack, unpack
-from shared.timeline.levels import Extent
-from shared.timeline.models import (
+from moodline.shared.timeline.bucket import LEVELS_S, NOTHING, SECOND_US, Bucket, merge, merge_all, pack, unpack
+from moodline.shared.timeline.levels import Extent
+from moodline.shared.timeline.models import (
     MODELS_LEVEL_S,
     MODELS_SERIES,
     ModelDay,
     ModelLabels,
-    note_model,
     pack_models,
     read_models,
+    record_model,
     unpack_models,
 )
-from shared.timeline.points import EmptyReason, Reading, TimelineAnswer, TimelinePoint
-from shared.timeline.query import DEFAULT_LIMIT, TimelineQuery, extent, timeline
-from shared.timeline.times import parse_resolution, parse_time
-from shared.timeline.track_query import Track, TrackAnswer, TrackPoint, TrackReading, track_list, track_timeline
-from shared.timeline.tracks import (
+from moodline.shared.timeline.points import EmptyReason, Reading, TimelineAnswer, TimelinePoint
+from moodline.shared.timeline.query import DEFAULT_LIMIT, TimelineQuery, extent, timeline
+from moodline.shared.timeline.times import parse_resolution, parse_time
+from moodline.shared.timeline.track_query import Track, TrackAnswer, TrackPoint, TrackReading, track_list, track_timeline
+from moodline.shared.timeline.tracks import (
     TRACK_LEVEL_S,
     TRACKS_LEVEL_S,
     TRACKS_SERIES,
@@ -63,7 +63,6 @@ __all__ = [
     "merge",
     "merge_all",
     "merge_track",
-    "note_model",
     "pack",
     "pack_models",
     "pack_track_bucket",
@@ -71,6 +70,7 @@ __all__ = [
     "parse_resolution",
     "parse_time",
     "read_models",
+    "record_model",
     "timeline",
     "track_list",
     "track_series",

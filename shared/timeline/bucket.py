@@ -4,7 +4,7 @@ Levels are nested (each divides the next), so a coarse bucket is exactly the mer
 disagree. The leading emotion of a face ("top-1") is taken from its smoothed probabilities: raw ones flicker from frame to
 frame, and what a person sees as the leading emotion does not.
 
-Packed form, a sequence of varints (`shared.timeline.varint`); parts whose flag is not set are left out:
+Packed form, a sequence of varints (`moodline.shared.timeline.varint`); parts whose flag is not set are left out:
 
 | part | flag | values |
 | --- | --- | --- |
@@ -24,10 +24,10 @@ from typing import Final
 
 import msgspec
 
-from shared.emotions import EMOTIONS
-from shared.errors import StoreError
-from shared.messages import SkipReason
-from shared.timeline.varint import Numbers, encode_varints, sparse_varints
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.errors import StoreError
+from moodline.shared.messages import SkipReason
+from moodline.shared.timeline.varint import Numbers, encode_varints, sparse_varints
 
 LEVELS_S: Final = (1, 10, 60, 600, 3600)
 """Lengths of the stored buckets, in s; each divides the next."""
@@ -49,7 +49,7 @@ _FINAL, SKIPS, FACES, TRACKS = 1, 2, 4, 8
 
 
 class Bucket(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What one stretch of event time holds.
+    """The content of one interval of event time.
 
     Attributes:
         sampled: Frames sampled, skipped ones included.

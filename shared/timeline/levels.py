@@ -1,4 +1,4 @@
-"""Which stored level answers a question.
+"""Chooses the stored resolution that answers a query.
 
 Retention drops the oldest cells of a level first, and finer levels earlier than coarser ones. A level is complete when its
 first cell lies within the first cell of the next coarser level, all the way up; it still answers a window that begins after
@@ -8,8 +8,8 @@ its own first cell. Where 1 s cells are gone, the answer comes from the next lev
 from itertools import pairwise
 from typing import NamedTuple
 
-from shared.store.base import TimelineStore
-from shared.timeline.bucket import LEVELS_S, SECOND_US
+from moodline.shared.store.base import TimelineStore
+from moodline.shared.timeline.bucket import LEVELS_S, SECOND_US
 
 
 class Extent(NamedTuple):
@@ -20,7 +20,7 @@ class Extent(NamedTuple):
 
 
 class Levels:
-    """What is stored of one stream's own series, level by level."""
+    """The stored range of one stream's own series, for each resolution."""
 
     def __init__(self, store: TimelineStore, stream_id: str) -> None:
         found = zip(LEVELS_S, store.bounds_many(stream_id, LEVELS_S), strict=True)

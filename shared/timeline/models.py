@@ -1,4 +1,4 @@
-"""Which model made which part of a timeline.
+"""Records which model made which part of a timeline.
 
 Series `MODELS_SERIES`, one cell for each day (UTC) with a classified frame, index = day since the Unix epoch: the changes of
 that day, its first frame included, in order of event time. So the answer for any stretch of time lies in the cells of its own
@@ -11,8 +11,8 @@ from typing import Final
 
 import msgspec
 
-from shared.errors import StoreError
-from shared.store.base import CellRange, TimelineStore
+from moodline.shared.errors import StoreError
+from moodline.shared.store.base import BucketValueRange, TimelineStore
 
 MODELS_SERIES: Final = "models"
 MODELS_LEVEL_S: Final = 86_400
@@ -27,7 +27,7 @@ Change = tuple[int, int, str]
 
 
 class ModelDay(msgspec.Struct, array_like=True):
-    """What is known of the present day of event time.
+    """The models of the present day of event time.
 
     Attributes:
         day: Days since the Unix epoch.
@@ -40,7 +40,7 @@ class ModelDay(msgspec.Struct, array_like=True):
     changes: list[Change]
 
 
-def note_model(known: ModelDay | None, model: str, second: int) -> tuple[ModelDay, bool]:
+def record_model(known: ModelDay | None, model: str, second: int) -> tuple[ModelDay, bool]:
     """Note that a model classified a frame; `second` never goes back.
 
     Returns:
@@ -81,7 +81,7 @@ def unpack_models(value: bytes) -> list[Change]:
 
 
 class ModelLabels:
-    """Which models made a window of a stream's timeline."""
+    """The models that made a window of a stream's timeline."""
 
     def __init__(self, changes: list[Change]) -> None:
         """Take the changes of the window's days, in order."""
@@ -118,9 +118,9 @@ def read_models(store: TimelineStore, stream_id: str, start_s: int, stop_s: int)
     return model_labels(store.read(*models_range(stream_id, start_s, stop_s)))
 
 
-def models_range(stream_id: str, start_s: int, stop_s: int) -> CellRange:
+def models_range(stream_id: str, start_s: int, stop_s: int) -> BucketValueRange:
     """Return where the models of a window are stored."""
-    return CellRange(stream_id, MODELS_SERIES, MODELS_LEVEL_S, start_s // MODELS_LEVEL_S, -(-stop_s // MODELS_LEVEL_S))
+    return BucketValueRange(stream_id, MODELS_SERIES, MODELS_LEVEL_S, start_s // MODELS_LEVEL_S, -(-stop_s // MODELS_LEVEL_S))
 
 
 def model_labels(days: list[tuple[int, bytes]]) -> ModelLabels:

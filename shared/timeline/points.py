@@ -1,19 +1,19 @@
-"""What a timeline answer consists of."""
+"""The parts of a timeline answer."""
 
 from enum import StrEnum
 
 import msgspec
 
-from shared.emotions import EMOTIONS, PROBABILITY_SCALE
-from shared.messages import Lane
-from shared.timeline.bucket import SKIP_REASONS, Bucket, Seven
+from moodline.shared.emotions import EMOTIONS, PROBABILITY_SCALE
+from moodline.shared.messages import StreamClass
+from moodline.shared.timeline.bucket import SKIP_REASONS, Bucket, Seven
 
 Shares = tuple[float, ...]
 """Seven fractions, 0 to 1, in the order of `EMOTIONS`."""
 
 
 class EmptyReason(StrEnum):
-    """Why a stretch of time has no emotions. Emptiness is never neutral."""
+    """The reasons for which an interval has no emotions. An empty interval is never neutral."""
 
     NO_FACE = "no_face"
     """Frames were looked at, and none showed a face."""
@@ -26,7 +26,7 @@ class EmptyReason(StrEnum):
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """What some faces showed.
+    """The emotions of some faces.
 
     Attributes:
         raw: Mean probabilities as the model gave them.
@@ -95,7 +95,7 @@ class TimelineAnswer(msgspec.Struct, frozen=True, kw_only=True):
     summary: TimelinePoint
 
 
-def make_point(bucket: Bucket, start_us: int, lane: Lane, models: tuple[str, ...] = ()) -> TimelinePoint:
+def make_point(bucket: Bucket, start_us: int, lane: StreamClass, models: tuple[str, ...] = ()) -> TimelinePoint:
     """Return what a bucket says, for people; `models` are those that looked at frames from its start to its end."""
     classified = bucket.classified
     return TimelinePoint(
@@ -139,9 +139,9 @@ def dominant(leading: Seven, smoothed: Seven) -> str:
     return EMOTIONS[best]
 
 
-def _empty_reason(bucket: Bucket, lane: Lane) -> EmptyReason:
+def _empty_reason(bucket: Bucket, lane: StreamClass) -> EmptyReason:
     if bucket.classified:
         return EmptyReason.NO_FACE
     if bucket.sampled:
         return EmptyReason.OVERLOADED
-    return EmptyReason.OFFLINE if lane is Lane.LIVE else EmptyReason.NOT_SAMPLED
+    return EmptyReason.OFFLINE if lane is StreamClass.LIVE else EmptyReason.NOT_SAMPLED

@@ -9,13 +9,13 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from shared.errors import QueryError
-from shared.messages import Lane
-from shared.store.base import CellRange, TimelineStore
-from shared.timeline.bucket import LEVELS_S, NOTHING, SECOND_US, Bucket, merge, merge_all, unpack
-from shared.timeline.levels import Extent, Levels
-from shared.timeline.models import ModelLabels, model_labels, models_range
-from shared.timeline.points import TimelineAnswer, make_point
+from moodline.shared.errors import QueryError
+from moodline.shared.messages import StreamClass
+from moodline.shared.store.base import BucketValueRange, TimelineStore
+from moodline.shared.timeline.bucket import LEVELS_S, NOTHING, SECOND_US, Bucket, merge, merge_all, unpack
+from moodline.shared.timeline.levels import Extent, Levels
+from moodline.shared.timeline.models import ModelLabels, model_labels, models_range
+from moodline.shared.timeline.points import TimelineAnswer, make_point
 
 MAX_CELLS: Final = 100_000
 """Most stored cells that one answer is made of."""
@@ -30,7 +30,7 @@ LEAST_POINTS: Final = 2
 
 
 class TimelineQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Which window, how finely.
+    """A query: the window and its resolution.
 
     Attributes:
         from_us: Start, inclusive, microseconds since the Unix epoch; None: where the timeline begins.
@@ -46,7 +46,7 @@ class TimelineQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(NamedTuple):
-    """Which points an answer has: multiples `start` to before `stop` of `resolution_s`, made of buckets of `level_s`."""
+    """The points of an answer: multiples `start` to before `stop` of `resolution_s`, made of buckets of `level_s`."""
 
     start: int
     """First point, in units of `resolution_s`."""
@@ -55,8 +55,8 @@ class Plan(NamedTuple):
     level_s: int
 
 
-class FoundCells(NamedTuple):
-    """What an answer is made of.
+class FoundValues(NamedTuple):
+    """The stored values that an answer is made of.
 
     Attributes:
         plan: Its points.
@@ -77,7 +77,7 @@ def extent(store: TimelineStore, stream_id: str) -> Extent | None:
 
 
 def timeline(
-    store: TimelineStore, stream_id: str, lane: Lane, query: TimelineQuery, limit: int = DEFAULT_LIMIT
+    store: TimelineStore, stream_id: str, lane: StreamClass, query: TimelineQuery, limit: int = DEFAULT_LIMIT
 ) -> TimelineAnswer:
     """Return a window of a stream's timeline. Blocks on the store.
 
@@ -214,7 +214,7 @@ def _cells(plan: Plan, levels: Levels) -> int:
     return stop - start
 
 
-def find_cells(store: TimelineStore, stream_id: str, query: TimelineQuery, limit: int) -> FoundCells | None:
+def find_cells(store: TimelineStore, stream_id: str, query: TimelineQuery, limit: int) -> FoundValues | None:
     """Read what answers a question; None when there is nothing in the window. Blocks on the store, twice.
 
     Raises:
@@ -231,16 +231,16 @@ def find_cells(store: TimelineStore, stream_id: str, query: TimelineQuery, limit
     # The newest cell is read before the others: what is closed then is complete in these.
     newest, cells, days = store.read_many(
         (
-            CellRange(stream_id, "", plan.level_s, *((bounds[1], _LAST_INDEX) if bounds else (0, 0))),
-            CellRange(stream_id, "", plan.level_s, *_cell_range(plan, levels)),
+            BucketValueRange(stream_id, "", plan.level_s, *((bounds[1], _LAST_INDEX) if bounds else (0, 0))),
+            BucketValueRange(stream_id, "", plan.level_s, *_cell_range(plan, levels)),
             models_range(stream_id, plan.start * plan.resolution_s, plan.stop * plan.resolution_s),
         )
     )
     closed_to_us = _closed_to_us(bounds, newest, plan.level_s)
-    return FoundCells(plan, cells, closed_to_us, model_labels(days))
+    return FoundValues(plan, cells, closed_to_us, model_labels(days))
 
 
-def merged_buckets(found: FoundCells) -> list[tuple[int, Bucket]]:
+def merged_buckets(found: FoundValues) -> list[tuple[int, Bucket]]:
     """Return start, in microseconds since the Unix epoch, and bucket of every point of the plan, empty ones included."""
     plan, closed_to_us = found.plan, found.closed_to_us
     merged = _merge_cells(((index, unpack(value)) for index, value in found.cells), plan.resolution_s // plan.level_s)
@@ -275,7 +275,7 @@ def _closed_to_us(bounds: tuple[int, int] | None, newest: list[tuple[int, bytes]
     return bounds[1] * level_s * SECOND_US
 
 
-def _nothing(query: TimelineQuery, lane: Lane) -> TimelineAnswer:
+def _nothing(query: TimelineQuery, lane: StreamClass) -> TimelineAnswer:
     resolution_s = query.resolution_s or LEVELS_S[0]
     at_us = next((edge for edge in (query.from_us, query.to_us) if edge is not None), 0)
     summary = make_point(Bucket(), at_us, lane)

@@ -8,11 +8,11 @@ from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
-from shared.errors import StoreError
-from shared.timeline.bucket import LEVELS_S, Bucket
-from shared.timeline.models import ModelDay
-from shared.timeline.points import Shares
-from shared.timeline.tracks import TrackBucket
+from moodline.shared.errors import StoreError
+from moodline.shared.timeline.bucket import LEVELS_S, Bucket
+from moodline.shared.timeline.models import ModelDay
+from moodline.shared.timeline.points import Shares
+from moodline.shared.timeline.tracks import TrackBucket
 
 STATE_VERSION: Final = 2
 _READABLE: Final = (1, 2)
@@ -56,7 +56,7 @@ class TrackerState(msgspec.Struct, array_like=True):
 
 
 class OpenTrack(msgspec.Struct, array_like=True):
-    """What is summed up of an active track: its closed seconds, and the open one with its index."""
+    """The sums of an active track: its closed seconds, and the open second with its index."""
 
     first_us: int
     last_us: int
@@ -105,7 +105,7 @@ class PresentFace(NamedTuple):
 
 
 class Present(NamedTuple):
-    """What a stream shows as of its mark.
+    """The faces of a stream as of its high-water mark.
 
     Attributes:
         now_us: Event time of the last frame, or None where that is not known.

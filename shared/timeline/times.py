@@ -4,8 +4,8 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from shared.errors import QueryError
-from shared.timeline.bucket import SECOND_US
+from moodline.shared.errors import QueryError
+from moodline.shared.timeline.bucket import SECOND_US
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)

@@ -5,13 +5,13 @@ from typing import Final
 
 import msgspec
 
-from shared.errors import QueryError, TrackNotFoundError
-from shared.store.base import TimelineStore
-from shared.timeline.bucket import LEVELS_S, SECOND_US
-from shared.timeline.levels import Extent
-from shared.timeline.models import ModelLabels, read_models
-from shared.timeline.points import Shares, dominant, means, shares
-from shared.timeline.query import (
+from moodline.shared.errors import QueryError, TrackNotFoundError
+from moodline.shared.store.base import TimelineStore
+from moodline.shared.timeline.bucket import LEVELS_S, SECOND_US
+from moodline.shared.timeline.levels import Extent
+from moodline.shared.timeline.models import ModelLabels, read_models
+from moodline.shared.timeline.points import Shares, dominant, means, shares
+from moodline.shared.timeline.query import (
     DEFAULT_LIMIT,
     LEAST_POINTS,
     MAX_CELLS,
@@ -21,7 +21,7 @@ from shared.timeline.query import (
     check_window,
     count_points,
 )
-from shared.timeline.tracks import (
+from moodline.shared.timeline.tracks import (
     TRACK_LEVEL_S,
     TRACKS_LEVEL_S,
     TRACKS_SERIES,
@@ -37,7 +37,7 @@ _TRACK_STOP: Final = 2**53
 
 
 class TrackReading(msgspec.Struct, frozen=True, kw_only=True):
-    """What one face showed; fields as in `shared.timeline.points.Reading`."""
+    """The emotions of one face; fields as in `moodline.shared.timeline.points.Reading`."""
 
     smoothed: Shares
     shares: Shares

@@ -1,7 +1,7 @@
-"""What is stored of one tracked face: a summary, and a small bucket for each second in which it was seen.
+"""Stored values of one tracked face: a summary, and a small bucket for each second in which it was seen.
 
 Series `TRACKS_SERIES`, level 0, index = track id: the summary. Series `track_series(id)`, level 1, index = second: the
-small bucket. Both are sequences of varints (`shared.timeline.varint`) that begin with format version * 16 + flags.
+small bucket. Both are sequences of varints (`moodline.shared.timeline.varint`) that begin with format version * 16 + flags.
 """
 
 from operator import add
@@ -9,8 +9,8 @@ from typing import Final
 
 import msgspec
 
-from shared.timeline.bucket import FORMAT_VERSION, NO_SEVEN, Seven, read_header
-from shared.timeline.varint import Numbers, encode_varints, sparse_varints
+from moodline.shared.timeline.bucket import FORMAT_VERSION, NO_SEVEN, Seven, read_header
+from moodline.shared.timeline.varint import Numbers, encode_varints, sparse_varints
 
 TRACKS_SERIES: Final = "tracks"
 TRACKS_LEVEL_S: Final = 0
@@ -25,7 +25,7 @@ def track_series(track_id: int) -> str:
 
 
 class TrackBucket(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What was seen of one face in some stretch of time.
+    """The emotions of one face in an interval.
 
     Attributes:
         faces: Frames in which the face was seen.

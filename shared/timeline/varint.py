@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from shared.errors import StoreError
+from moodline.shared.errors import StoreError
 
 _LONGEST_BITS: Final = 7 * 10
 

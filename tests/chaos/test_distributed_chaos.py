@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from services.bootstrap import WORKERS
-from shared.errors import StoreUnavailableError, StreamExistsError
-from shared.store import ApplyResult, Cell, Mark, TimelineUpdate
-from shared.streams import StreamSpec
+from moodline.services.runtime.bootstrap import WORKERS
+from moodline.shared.errors import StoreUnavailableError, StreamExistsError
+from moodline.shared.store import ApplyResult, BucketValue, HighWaterMark, TimelineUpdate
+from moodline.shared.streams import StreamSpec
 from tests.support.cluster import Cluster, WorkerProcess, seeded
 from tests.support.reference import reference_dump, synthetic_spec
 from tests.support.servers import KafkaServer, RedisServer
@@ -156,13 +156,13 @@ def late_write(cluster: Cluster, spec: StreamSpec) -> ApplyResult:
     session, seq = progress.mark
     update = TimelineUpdate(
         stream_id=spec.stream_id,
-        expected=Mark(session, seq - 5),
-        mark=Mark(session, seq - 4),
+        expected=HighWaterMark(session, seq - 5),
+        mark=HighWaterMark(session, seq - 4),
         final=False,
         position=progress.position,
         state=b"late",
         last_event_time_us=spec.recorded_at_us,
-        cells=(Cell("", 1, spec.recorded_at_us // 1_000_000, b"late"),),
+        cells=(BucketValue("", 1, spec.recorded_at_us // 1_000_000, b"late"),),
     )
     return cluster.store.apply([update])[0]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from shared.store import Store, open_store
-from shared.store.base import dump
-from shared.streams import StreamSpec
-from shared.timeline import LEVELS_S
+from moodline.shared.store import Store, open_store
+from moodline.shared.store.base import dump
+from moodline.shared.streams import StreamSpec
+from moodline.shared.timeline import LEVELS_S
 from tests.support.cluster import RETENTION, free_port, seeded
 from tests.support.reference import reference_dump, synthetic_spec
 from tests.support.servers import die_with_parent

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
-from shared.bus import Bus, Consumer, ConsumerSettings, Position, Producer, Record
-from shared.bus.memory import MemoryBus
+from moodline.shared.bus import Bus, Consumer, ConsumerSettings, Position, Producer, Record
+from moodline.shared.bus.memory import MemoryBus
 
 DEADLINE_S = 40.0
 PARTITIONS = 4
@@ -58,10 +58,14 @@ class Bench:
         batch_limit: Callable[[str], int] | None = None,
     ) -> Consumer:
         """Join a group of this test; a new one each time if it has no name."""
-        name = f"{self._run}.{group or uuid.uuid4().hex}"
+        name = self.group(group or uuid.uuid4().hex)
         consumer = self.bus.open_consumer(ConsumerSettings(name, topics, max_prefetch_bytes, on_revoked, batch_limit))
         self._consumers.append(consumer)
         return consumer
+
+    def group(self, name: str) -> str:
+        """Return a group's whole name."""
+        return f"{self._run}.{name}"
 
     @contextmanager
     def sending(self) -> Iterator[Producer]:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer as ClientProducer
 
-from shared.bus import Bus, open_bus
-from shared.bus.kafka import KafkaBus
-from shared.store import Store
+from moodline.shared.bus import Bus, open_bus
+from moodline.shared.bus.kafka import KafkaBus
+from moodline.shared.store import Store
 from tests.contract.bus_bench import PARTITIONS, Bench
 from tests.support.fixtures import Server
 from tests.support.servers import die_with_parent
@@ -71,7 +71,7 @@ sys.stdin.read()
 def mock_cluster_url() -> Iterator[str]:
     """A cluster that librdkafka imitates; it makes topics of 4 partitions when they are asked for.
 
-    In a process of its own, which is killed: librdkafka may wait for ever when it destroys such a cluster.
+    In a process of its own, which is killed: librdkafka may wait indefinitely when it destroys such a cluster.
     """
     command = [*die_with_parent(), sys.executable, "-c", _IMITATED_CLUSTER]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

@@ -2,7 +2,7 @@
 
 import time
 
-from shared.bus import Record, partition_for
+from moodline.shared.bus import Record, partition_for
 from tests.contract.bus_bench import PARTITIONS, Bench, last_of_each, poll_until, records_of
 
 

@@ -9,40 +9,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.bus import ConsumerSettings, Record, partition_for
-from shared.bus.memory import MemoryBus, MemoryConsumer, MemoryProducer
-from shared.bus.memory_group import Member, Share
-from shared.bus.memory_log import RECORD_OVERHEAD_BYTES, Topic
-from shared.errors import BusClosedError, BusError, BusFullError, DeliveryError
-from shared.messages import DLQ_TOPIC
+from moodline.shared.bus import ConsumerSettings, Record, partition_for
+from moodline.shared.bus.memory import MemoryBus, MemoryConsumer, MemoryProducer
+from moodline.shared.bus.memory_topic import RECORD_OVERHEAD_BYTES, Member, Share, Topic
+from moodline.shared.errors import BusClosedError, BusError, BusFullError, DeliveryError
+from moodline.shared.messages import DLQ_TOPIC
+from tests.support.clocks import SleepingClock
 
 KiB = 1024
 VALUE = bytes(10 * KiB)
 
 
-class StubClock:
-    """Time that stands still until a test moves it."""
-
-    def __init__(self) -> None:
-        self.time_s = 1000.0
-
-    def now_s(self) -> float:
-        return self.time_s
-
-    def monotonic_s(self) -> float:
-        return self.time_s
-
-    def sleep(self, seconds: float) -> None:
-        self.time_s += seconds
+@pytest.fixture
+def clock() -> SleepingClock:
+    return SleepingClock()
 
 
 @pytest.fixture
-def clock() -> StubClock:
-    return StubClock()
-
-
-@pytest.fixture
-def bus(clock: StubClock) -> Iterator[MemoryBus]:
+def bus(clock: SleepingClock) -> Iterator[MemoryBus]:
     bus = MemoryBus(4, 100 * KiB, send_timeout_s=0.05, session_timeout_s=10, clock=clock)
     bus.ensure_topics(["t", "u", DLQ_TOPIC])
     yield bus
@@ -180,7 +164,7 @@ def test_unknown_topics_are_named(bus: MemoryBus) -> None:
             use()
 
 
-def test_dead_letters_drop_the_oldest_and_never_block(bus: MemoryBus, clock: StubClock) -> None:
+def test_dead_letters_drop_the_oldest_and_never_block(bus: MemoryBus, clock: SleepingClock) -> None:
     producer = bus.open_producer()
     for number in range(50):
         clock.time_s += 1
@@ -190,7 +174,7 @@ def test_dead_letters_drop_the_oldest_and_never_block(bus: MemoryBus, clock: Stu
     assert kept == list(range(41, 50))
 
 
-def test_a_reader_of_dead_letters_goes_on_behind_what_was_dropped(bus: MemoryBus, clock: StubClock) -> None:
+def test_a_reader_of_dead_letters_goes_on_behind_what_was_dropped(bus: MemoryBus, clock: SleepingClock) -> None:
     producer, consumer = bus.open_producer(), reader(bus, topic=DLQ_TOPIC)
     consumer.poll(1, 0.0)
     for number in range(50):
@@ -234,7 +218,7 @@ def test_a_new_consumer_waits_until_the_old_one_has_let_go(bus: MemoryBus) -> No
     assert len(new.assignment()) == 2
 
 
-def test_a_consumer_that_stops_polling_loses_what_others_wait_for(bus: MemoryBus, clock: StubClock) -> None:
+def test_a_consumer_that_stops_polling_loses_what_others_wait_for(bus: MemoryBus, clock: SleepingClock) -> None:
     producer = bus.open_producer()
     for number in range(16):
         producer.send("t", f"{number}".encode(), b"value")
@@ -257,7 +241,7 @@ def test_a_consumer_that_stops_polling_loses_what_others_wait_for(bus: MemoryBus
     assert len(silent.assignment()) == len(other.assignment()) == 2
 
 
-def test_a_commit_is_a_sign_of_life(bus: MemoryBus, clock: StubClock) -> None:
+def test_a_commit_is_a_sign_of_life(bus: MemoryBus, clock: SleepingClock) -> None:
     slow = reader(bus)
     slow.poll(1, 0.0)
     other = reader(bus)
@@ -268,7 +252,7 @@ def test_a_commit_is_a_sign_of_life(bus: MemoryBus, clock: StubClock) -> None:
     assert other.assignment() == frozenset()
 
 
-def test_a_consumer_inside_poll_is_not_silent(bus: MemoryBus, clock: StubClock) -> None:
+def test_a_consumer_inside_poll_is_not_silent(bus: MemoryBus, clock: SleepingClock) -> None:
     lost: list[tuple[str, int]] = []
     waiting = bus.open_consumer(ConsumerSettings("g", ("t",), on_revoked=lost.extend))
     waiting.poll(1, 0.0)
@@ -281,7 +265,7 @@ def test_a_consumer_inside_poll_is_not_silent(bus: MemoryBus, clock: StubClock) 
         new.poll(1, 0.01)
     assert thread.is_alive(), "it gave up its half inside its poll, at once"
     assert len(new.assignment()) == len(waiting.assignment()) == 2
-    assert set(lost) == new.assignment(), "it was not put out of the group"
+    assert set(lost) == new.assignment(), "it was not removed from the group"
     thread.join()
 
 

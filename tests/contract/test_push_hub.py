@@ -7,17 +7,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from services.push.hub import PushHub
-from shared.bus import Record
-from shared.clock import SystemClock
-from shared.messages import ALL_TOPICS, Frame, Hop, Lane, decode, topic
-from shared.metrics import Metrics
-from shared.settings import load_settings
-from shared.streams import StreamSpec, StreamState
+from moodline.services.ingest.push.hub import PushHub
+from moodline.shared.bus import Record
+from moodline.shared.clock import SystemClock
+from moodline.shared.messages import ALL_TOPICS, Frame, PipelineStep, StreamClass, decode, topic
+from moodline.shared.metrics import Metrics
+from moodline.shared.settings import load_settings
+from moodline.shared.streams import StreamSpec, StreamState
 from tests.contract.bus_bench import DEADLINE_S, Bench
 from tests.support.ingest_doubles import open_store
 
-TOPIC = topic(Hop.FRAMES, Lane.LIVE)
+TOPIC = topic(PipelineStep.FRAMES, StreamClass.LIVE)
 COUNT = 30
 
 
@@ -31,7 +31,7 @@ def test_pushed_frames_of_several_streams_arrive_each_in_order(bench: Bench, tmp
     names = [f"door-{uuid.uuid4().hex[:8]}" for _ in range(3)]
     producer = bench.bus.open_producer()
     with PushHub(store, load_settings(), Metrics(), clock, lambda: producer) as hub:
-        specs = [store.add(StreamSpec(stream_id=name, url="push://", lane=Lane.LIVE, sample_fps="all")) for name in names]
+        specs = [store.add(StreamSpec(stream_id=name, url="push://", lane=StreamClass.LIVE, sample_fps="all")) for name in names]
         for number in range(COUNT):
             for spec in specs:
                 assert hub.push(spec, picture(number)).sampled

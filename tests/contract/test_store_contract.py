@@ -1,16 +1,17 @@
 """What every store promises of streams and their progress, proved on SQLite, on Redis, and on a Redis cluster."""
 
 import threading
+import time
 from collections.abc import Callable
 
 import msgspec
 import pytest
 
-from shared.bus.base import Position
-from shared.errors import RevisionConflictError, StoreError, StreamExistsError, StreamNotFoundError
-from shared.store import ApplyResult, Cell, Mark, Progress, Store, dump
-from shared.streams import FailureReason, StreamState, StreamStatus
-from tests.support.stores import LEVELS_S, NOW_S, NOW_US, Backend, Writer, spec, update
+from moodline.shared.bus.base import Position
+from moodline.shared.errors import RevisionConflictError, StoreError, StreamExistsError, StreamNotFoundError
+from moodline.shared.store import ApplyResult, BucketValue, FrameFailure, HighWaterMark, Progress, Standing, Store, dump
+from moodline.shared.streams import FailureReason, StreamState, StreamStatus
+from tests.support.stores import LEVELS_S, NOW_S, NOW_US, Backend, SqliteBackend, Writer, spec, update
 
 NOW_MS = int(NOW_S * 1000)
 EVERYWHERE = 2**53
@@ -77,7 +78,7 @@ class TestRegistry:
 
     def test_a_change_keeps_progress_and_timeline(self, store: Store) -> None:
         writer = Writer(store, "lobby")
-        writer.write(Cell("", 1, 5, b"five"))
+        writer.write(BucketValue("", 1, 5, b"five"))
         before = store.load(["lobby"])
         store.replace(msgspec.structs.replace(store.get("lobby"), paused=True))
         assert store.load(["lobby"]) == before
@@ -95,10 +96,47 @@ class TestRegistry:
         assert len(set(seen)) == len(seen)
         writer = Writer(store, "yard")
         before = other.version()
-        writer.write(Cell("", 1, 5, b"five"))
+        writer.write(BucketValue("", 1, 5, b"five"))
         store.set_status("yard", writer.session, StreamStatus())
         assert other.version() == before == store.version()
         other.close()
+
+    def test_changes_name_the_streams_that_changed_since_a_version(self, backend: Backend, store: Store) -> None:
+        other = backend.open()
+        version, names = other.changes(None)
+        assert names is None, "who knows nothing must read everything"
+        assert other.changes(version) == (version, frozenset())
+        for action, changed in (
+            (lambda: store.add(spec("lobby")), "lobby"),
+            (lambda: store.add(spec("yard")), "yard"),
+            (lambda: store.replace(spec("lobby", paused=True)), "lobby"),
+            (lambda: store.remove("yard"), "yard"),
+        ):
+            action()
+            before, (version, names) = version, other.changes(version)
+            assert names == {changed}
+            assert version > before
+            assert version == store.version()
+        assert other.changes(before)[1] == {"yard"}, "it can be asked again"
+        store.set_status("lobby", store.claim("lobby", NOW_S).session, StreamStatus())
+        assert other.changes(version) == (version, frozenset()), "what a reader writes is no change of a definition"
+        other.close()
+
+    def test_changes_of_a_version_that_is_too_old_or_was_never_given_are_unknown(self, store: Store) -> None:
+        store.add(spec("lobby"))
+        first, _ = store.changes(None)
+        assert store.changes(first + 10**15).stream_ids is None, "the store lost the version that was known"
+        changed = store.get("lobby")
+        for _ in range(5100):
+            changed = store.replace(changed)
+        version, names = store.changes(first)
+        assert names is None
+        assert store.changes(version) == (version, frozenset())
+
+    def test_many_streams_are_returned_in_the_order_asked_for(self, store: Store) -> None:
+        assert store.get_many([]) == []
+        lobby, yard = store.add(spec("lobby")), store.add(spec("yard"))
+        assert store.get_many(["yard", "nobody", "lobby"]) == [yard, None, lobby]
 
     def test_of_many_at_once_one_adds_one_changes_one_removes(self, backend: Backend) -> None:
         stores = [backend.open() for _ in range(THREADS)]
@@ -118,13 +156,13 @@ class TestRegistry:
 class TestRemoval:
     def test_nothing_is_left_of_a_removed_stream(self, backend: Backend, store: Store) -> None:
         kept = Writer(store, "yard")
-        kept.write(Cell("", 1, 7, b"kept"))
+        kept.write(BucketValue("", 1, 7, b"kept"))
         alone = backend.remains("lobby") + backend.remains("yard")
         writer = Writer(store, "lobby")
         store.set_status("lobby", writer.session, StreamStatus(state=StreamState.PLAYING))
         for step in range(40):
-            cells = [Cell("", level_s, step * 100, b"v" * 150) for level_s in LEVELS_S]
-            writer.write(*cells, Cell("tracks", 0, step, b"summary"), Cell(f"track/{step}", 1, step, b"second"))
+            cells = [BucketValue("", level_s, step * 100, b"v" * 150) for level_s in LEVELS_S]
+            writer.write(*cells, BucketValue("tracks", 0, step, b"summary"), BucketValue(f"track/{step}", 1, step, b"second"))
         store.remove("lobby")
         assert backend.remains("lobby") + backend.remains("yard") == alone
         assert dump(store, "lobby", LEVELS_S) == dump(store, "never", LEVELS_S)
@@ -135,9 +173,9 @@ class TestRemoval:
 
     def test_writers_that_knew_it_change_nothing(self, backend: Backend, store: Store) -> None:
         writer = Writer(store, "lobby")
-        writer.write(Cell("", 1, 1, b"old"))
+        writer.write(BucketValue("", 1, 1, b"old"))
         store.remove("lobby")
-        assert store.apply([writer.next([Cell("", 1, 2, b"late")])]) == [ApplyResult.GONE]
+        assert store.apply([writer.next([BucketValue("", 1, 2, b"late")])]) == [ApplyResult.GONE]
         assert store.set_status("lobby", writer.session, StreamStatus(state=StreamState.ENDED)) is False
         with pytest.raises(StreamNotFoundError):
             store.claim("lobby", NOW_S)
@@ -147,7 +185,7 @@ class TestRemoval:
     @pytest.mark.parametrize("lost", [False, True], ids=["", "counter-lost"])
     def test_a_new_stream_of_the_same_id_is_fenced_off_the_old_one(self, backend: Backend, store: Store, lost: bool) -> None:
         old = Writer(store, "lobby")
-        old.write(Cell("", 1, 1, b"old"))
+        old.write(BucketValue("", 1, 1, b"old"))
         ahead = store.claim("lobby", NOW_S + 1000).session
         store.remove("lobby")
         if lost:
@@ -158,13 +196,13 @@ class TestRemoval:
         assert progress is not None
         assert progress == Progress(fence=progress.fence)
         assert progress.fence > ahead
-        late = [Cell("", 1, 2, b"late")]
+        late = [BucketValue("", 1, 2, b"late")]
         assert store.apply([old.next(late)]) == [ApplyResult.GONE]
-        assert store.apply([update("lobby", None, Mark(ahead, 0), late)]) == [ApplyResult.GONE]
+        assert store.apply([update("lobby", None, HighWaterMark(ahead, 0), late)]) == [ApplyResult.GONE]
         assert store.set_status("lobby", ahead, StreamStatus(state=StreamState.ENDED)) is False
         new = Writer(store, "lobby", add=False)
         assert new.session >= progress.fence
-        new.write(Cell("", 1, 3, b"new"))
+        new.write(BucketValue("", 1, 3, b"new"))
         assert store.read("lobby", "", 1, 0, EVERYWHERE) == [(3, b"new")]
 
 
@@ -196,7 +234,7 @@ class TestClaims:
         claimed = Writer(store, "claimed").session
         store.add(spec("marked", created_at_us=0))
         marked = claimed + 5000
-        assert store.apply([update("marked", None, Mark(marked, 0))]) == [ApplyResult.APPLIED]
+        assert store.apply([update("marked", None, HighWaterMark(marked, 0))]) == [ApplyResult.APPLIED]
         backend.lose_counter()
         assert fence is not None
         assert store.claim("unclaimed", 0.0).session > fence.fence
@@ -240,6 +278,35 @@ class TestStatus:
         assert store.statuses(["lobby"])[0].state is StreamState.PAUSED
 
 
+class TestFailures:
+    def test_a_failure_counts_once_for_each_session(self, store: Store) -> None:
+        store.add(spec("lobby"))
+        first = store.claim("lobby", NOW_S).session
+        assert store.failures("lobby") == []
+        for _ in range(2):
+            store.add_failure("lobby", first, 7, "ä: one")
+        store.add_failure("lobby", first, 3, "three")
+        assert store.failures("lobby") == [FrameFailure(3, 1, first, "three"), FrameFailure(7, 1, first, "ä: one")]
+        second = store.claim("lobby", NOW_S).session
+        store.add_failure("lobby", second, 7, "two")
+        store.add_failure("lobby", first, 7, "late")
+        assert store.failures("lobby")[1] == FrameFailure(7, 2, second, "two")
+
+    def test_failures_go_with_their_stream_and_their_number_is_bounded(self, store: Store) -> None:
+        store.add_failure("nobody", 2**50, 7, "x")
+        assert store.failures("nobody") == []
+        store.add(spec("lobby"))
+        session = store.claim("lobby", NOW_S).session
+        for seq in range(40):
+            store.add_failure("lobby", session, seq, "x")
+        assert [failure.seq for failure in store.failures("lobby")] == list(range(8, 40))
+        store.remove("lobby")
+        store.add(spec("lobby"))
+        assert store.failures("lobby") == []
+        store.add_failure("lobby", session, 7, "of the former stream")
+        assert store.failures("lobby") == []
+
+
 class TestApply:
     def test_an_update_is_loaded_as_it_was_written(self, store: Store) -> None:
         writer = Writer(store, "lobby")
@@ -247,26 +314,31 @@ class TestApply:
         assert fence is not None
         position = Position("moodline.emotions.live.v1", 15, 2**40)
         state = bytes(range(256)) * 20
-        step = writer.write(Cell("", 1, 5, b"five"), final=True, position=position, state=state, last_event_time_us=-1)
+        step = writer.write(BucketValue("", 1, 5, b"five"), final=True, position=position, state=state, last_event_time_us=-1)
         expected = Progress(mark=step.mark, final=True, position=position, state=state, fence=fence.fence, last_event_time_us=-1)
         assert store.load(["nobody", "lobby", "lobby"]) == [None, expected, expected]
         assert store.load([]) == []
+        known = Standing(
+            mark=expected.mark, final=expected.final, fence=expected.fence, last_event_time_us=expected.last_event_time_us
+        )
+        assert store.standings(["nobody", "lobby", "lobby"]) == [None, known, known]
+        assert store.standings([]) == []
         assert store.apply([]) == []
 
     def test_a_writer_that_saw_another_mark_changes_nothing(self, store: Store) -> None:
         writer = Writer(store, "lobby")
-        first = writer.write(Cell("", 1, 1, b"one"))
-        writer.write(Cell("", 1, 1, b"two"))
+        first = writer.write(BucketValue("", 1, 1, b"one"))
+        writer.write(BucketValue("", 1, 1, b"two"))
         before = store.load(["lobby"]), dump(store, "lobby", LEVELS_S)
-        lies = [Cell("", 1, 1, b"lie"), Cell("", 1, 9, b"lie"), Cell("track/1", 1, 1, b"lie")]
-        for expected in (None, first.mark, Mark(writer.session, 5), Mark(writer.session + 1, 1)):
-            assert store.apply([update("lobby", expected, Mark(writer.session + 9, 2), lies)]) == [ApplyResult.STALE]
+        lies = [BucketValue("", 1, 1, b"lie"), BucketValue("", 1, 9, b"lie"), BucketValue("track/1", 1, 1, b"lie")]
+        for expected in (None, first.mark, HighWaterMark(writer.session, 5), HighWaterMark(writer.session + 1, 1)):
+            assert store.apply([update("lobby", expected, HighWaterMark(writer.session + 9, 2), lies)]) == [ApplyResult.STALE]
         assert (store.load(["lobby"]), dump(store, "lobby", LEVELS_S)) == before
 
     def test_a_replay_is_applied_and_changes_nothing(self, store: Store) -> None:
         writer = Writer(store, "lobby")
-        writer.write(Cell("", 1, 1, b"one"))
-        step = writer.write(Cell("", 1, 1, b"two"))
+        writer.write(BucketValue("", 1, 1, b"one"))
+        step = writer.write(BucketValue("", 1, 1, b"two"))
         before = store.load(["lobby"]), dump(store, "lobby", LEVELS_S)
         assert store.apply([step]) == [ApplyResult.APPLIED]
         assert (store.load(["lobby"]), dump(store, "lobby", LEVELS_S)) == before
@@ -275,16 +347,16 @@ class TestApply:
 
     def test_state_may_change_while_the_mark_stays(self, store: Store) -> None:
         writer = Writer(store, "lobby")
-        step = writer.write(Cell("", 1, 1, b"one"))
-        tick = msgspec.structs.replace(step, expected=step.mark, state=b"ticked", cells=(Cell("", 1, 1, b"final"),))
+        step = writer.write(BucketValue("", 1, 1, b"one"))
+        tick = msgspec.structs.replace(step, expected=step.mark, state=b"ticked", cells=(BucketValue("", 1, 1, b"final"),))
         assert store.apply([tick]) == [ApplyResult.APPLIED]
         assert store.read("lobby", "", 1, 0, EVERYWHERE) == [(1, b"final")]
         assert store.load(["lobby"])[0].state == b"ticked"  # type: ignore[union-attr]
 
     def test_each_update_of_a_call_has_its_own_fate_in_order(self, store: Store) -> None:
         writers = [Writer(store, f"s{number}") for number in range(10)]
-        updates = [writer.next([Cell("", 1, 0, writer.stream_id.encode())]) for writer in writers]
-        updates[3] = msgspec.structs.replace(updates[3], expected=Mark(1, 1))
+        updates = [writer.next([BucketValue("", 1, 0, writer.stream_id.encode())]) for writer in writers]
+        updates[3] = msgspec.structs.replace(updates[3], expected=HighWaterMark(1, 1))
         updates[6] = msgspec.structs.replace(updates[6], stream_id="nobody")
         wanted = [ApplyResult.APPLIED] * 10
         wanted[3], wanted[6] = ApplyResult.STALE, ApplyResult.GONE
@@ -303,8 +375,8 @@ class TestApply:
                 assert progress is not None
                 seq = 0 if progress.mark is None else progress.mark.seq + 1
                 # Every writer has a mark of its own, so that none of them is taken for a replay of another.
-                mark = Mark(progress.fence + number, seq)
-                cells = [Cell("", 1, seq, b"%d" % number), Cell("tracks", 0, seq, b"%d" % number)]
+                mark = HighWaterMark(progress.fence + number, seq)
+                cells = [BucketValue("", 1, seq, b"%d" % number), BucketValue("tracks", 0, seq, b"%d" % number)]
                 won += stores[number].apply([update("lobby", progress.mark, mark, cells)]) == [ApplyResult.APPLIED]
             return won
 
@@ -328,7 +400,7 @@ class TestApply:
         writer, watcher = Writer(store, "lobby"), threading.Thread(target=watch)
         watcher.start()
         for step in range(300):
-            writer.write(*(Cell("", 1, index, b"%d" % step) for index in (59, 60, 5000)))
+            writer.write(*(BucketValue("", 1, index, b"%d" % step) for index in (59, 60, 5000)))
         stop.set()
         watcher.join(30)
         reader.close()
@@ -338,17 +410,27 @@ class TestApply:
 class TestNotes:
     def test_a_note_is_read_as_it_was_last_written_by_anybody(self, store: Store, backend: Backend) -> None:
         assert store.note("model") == b""
-        store.set_note("model", b"\x00old\xff")
-        store.set_note("other", b"stays")
+        store.set_entry("model", b"\x00old\xff")
+        store.set_entry("other", b"stays")
         other = backend.open()
-        other.set_note("model", b"new")
+        other.set_entry("model", b"new")
         assert store.note("model") == b"new"
-        other.set_note("model", b"")
+        other.set_entry("model", b"")
         assert (store.note("model"), store.note("other")) == (b"", b"stays")
         other.close()
 
     def test_notes_are_no_part_of_the_registry(self, store: Store) -> None:
         before = store.version()
-        store.set_note("model", b"new")
+        store.set_entry("model", b"new")
         assert store.version() == before
         assert store.list_streams() == []
+
+
+def test_the_store_tells_the_time_of_its_host_unless_that_is_this_machine(backend: Backend, store: Store) -> None:
+    before_s = time.time()
+    told_s = store.time_s()
+    if isinstance(backend, SqliteBackend):
+        assert told_s is None
+    else:
+        assert told_s is not None
+        assert before_s - 0.001 <= told_s <= time.time() + 0.001

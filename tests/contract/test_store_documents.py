@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from shared.errors import RevisionConflictError
-from shared.store import Document, Store
+from moodline.shared.errors import RevisionConflictError
+from moodline.shared.store import Document, Store
 from tests.support.stores import Backend, spec
 
 THREADS = 6

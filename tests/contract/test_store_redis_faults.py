@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
-from shared.errors import SettingsError, StoreError, StoreUnavailableError, StreamExistsError, StreamNotFoundError
-from shared.store import ApplyResult, Cell, Mark, Store, open_store
-from shared.store.redis import RedisStore
-from shared.streams import StreamState, StreamStatus
+from moodline.shared.errors import SettingsError, StoreError, StoreUnavailableError, StreamExistsError, StreamNotFoundError
+from moodline.shared.store import ApplyResult, BucketValue, HighWaterMark, Store, open_store
+from moodline.shared.store.redis import RedisStore
+from moodline.shared.streams import StreamState, StreamStatus
 from tests.support.proxy import LossyProxy
 from tests.support.servers import RedisServer, free_port, wait_until
 from tests.support.stores import NOW_S, RETENTION, RedisBackend, Writer, spec, update
@@ -65,7 +65,7 @@ class TestLostAnswers:
         shaky.ping()
         writer = Writer(shaky, "lobby")
         proxy.lose(0)
-        writer.write(Cell("", 1, 1, b"one"))
+        writer.write(BucketValue("", 1, 1, b"one"))
         assert proxy.lost == 1
         proxy.lose(1)
         session = shaky.claim("lobby", NOW_S).session
@@ -73,7 +73,7 @@ class TestLostAnswers:
         proxy.lose(0)
         assert shaky.set_status("lobby", session, StreamStatus(state=StreamState.PLAYING)) is True
         proxy.lose(0)
-        stale = update("lobby", None, Mark(session, 5), [Cell("", 1, 1, b"lie")])
+        stale = update("lobby", None, HighWaterMark(session, 5), [BucketValue("", 1, 1, b"lie")])
         assert shaky.apply([stale, writer.next()][:1]) == [ApplyResult.STALE]
         assert store.read("lobby", "", 1, 0, EVERYWHERE) == [(1, b"one")]
         shaky.close()
@@ -105,7 +105,7 @@ class TestLostAnswers:
         writers = [Writer(shaky, f"s{number}") for number in range(30)]
         for step in range(3):
             proxy.lose(0)
-            updates = [writer.next([Cell("", 1, step, b"v")]) for writer in writers]
+            updates = [writer.next([BucketValue("", 1, step, b"v")]) for writer in writers]
             assert shaky.apply(updates) == [ApplyResult.APPLIED] * 30
             assert proxy.lost == 1
             for writer, applied in zip(writers, updates, strict=True):
@@ -132,14 +132,14 @@ class TestDiedInTheMiddle:
         assert_works(store, "lobby")
         dying.close()
 
-    @pytest.mark.parametrize("listed_first", [False, True], ids=["added-anew", "listed"])
+    @pytest.mark.parametrize("listed_first", [False, True], ids=["added-again", "listed"])
     @pytest.mark.parametrize("after", STEPS)
     def test_of_removing(
         self, redis_backend: RedisBackend, store: Store, proxy: LossyProxy, after: int, listed_first: bool
     ) -> None:
         dying = through(proxy, redis_backend, retry_s=0.0)
         writer = Writer(store, "lobby")
-        writer.write(*(Cell("", 1, 60 * number, b"v") for number in range(1200)))
+        writer.write(*(BucketValue("", 1, 60 * number, b"v") for number in range(1200)))
         dying.ping()
         proxy.lose(after, stay_dead=True)
         outcome(lambda: dying.remove("lobby"))
@@ -151,7 +151,7 @@ class TestDiedInTheMiddle:
             assert redis_backend.keys("lobby") == []
         store.add(spec("lobby"))
         assert store.read("lobby", "", 1, 0, EVERYWHERE) == []
-        assert store.apply([writer.next([Cell("", 1, 1, b"late")])]) == [ApplyResult.GONE]
+        assert store.apply([writer.next([BucketValue("", 1, 1, b"late")])]) == [ApplyResult.GONE]
         assert_works(store, "lobby")
         dying.close()
 
@@ -160,16 +160,21 @@ class TestDiedInTheMiddle:
     ) -> None:
         dying = through(proxy, redis_backend, retry_s=0.0)
         dying.ping()
-        before = store.version()
+        before, (known, _) = store.version(), store.changes(None)
         # The definition is written, and the process dies before it can say so.
         proxy.lose(2, stay_dead=True)
         assert isinstance(outcome(lambda: dying.add(spec("lobby"))), StoreUnavailableError)
         assert store.get("lobby") == spec("lobby")
         assert len({before, store.version(), store.version()}) == 3, "as long as it may still go on, readers look each time"
+        for _ in range(2):
+            known, names = store.changes(known)
+            assert names == {"lobby"}, "the same for those who ask what has changed"
         redis_backend.admin.hdel("moodline:{_}:ids", "lobby")
-        monkeypatch.setattr("shared.store.redis._CHANGE_LIMIT_MS", -1)
-        store.version()
+        monkeypatch.setattr("moodline.shared.store.redis._CHANGE_LIMIT_MS", -1)
+        assert store.changes(known).stream_ids == {"lobby"}
         assert store.version() == store.version()
+        known = store.changes(known).version
+        assert store.changes(known) == (store.version(), frozenset())
         assert [stream.stream_id for stream in store.list_streams()] == ["lobby"]
         dying.close()
 
@@ -185,7 +190,7 @@ def assert_works(store: Store, stream_id: str) -> None:
     assert [stream.stream_id for stream in store.list_streams()] == [stream_id]
     writer = Writer(store, stream_id, add=False)
     assert writer.session < 2 * NOW_S * 1000, "sessions are about the time in ms"
-    writer.write(Cell("", 1, 1, b"one"))
+    writer.write(BucketValue("", 1, 1, b"one"))
     assert store.set_status(stream_id, writer.session, StreamStatus()) is True
     assert store.read(stream_id, "", 1, 0, EVERYWHERE) == [(1, b"one")]
 
@@ -195,7 +200,7 @@ class TestServerTrouble:
         writers = [Writer(store, f"s{number}") for number in range(20)]
         for step in range(3):
             redis_backend.admin.script_flush()
-            updates = [writer.next([Cell("", 1, step, b"v")]) for writer in writers]
+            updates = [writer.next([BucketValue("", 1, step, b"v")]) for writer in writers]
             assert store.apply(updates) == [ApplyResult.APPLIED] * 20
             for writer, applied in zip(writers, updates, strict=True):
                 writer.mark = applied.mark
@@ -210,7 +215,7 @@ class TestServerTrouble:
             step = 0
             try:
                 while not stop.is_set():
-                    writer.write(Cell("", 1, step, b"%d" % step), Cell("", 10, step, b"%d" % step))
+                    writer.write(BucketValue("", 1, step, b"%d" % step), BucketValue("", 10, step, b"%d" % step))
                     step += 1
             except (StoreError, AssertionError) as error:
                 errors.append(error)
@@ -234,13 +239,13 @@ class TestServerTrouble:
     def test_out_of_memory_changes_nothing_and_passes(self, private_redis: RedisServer) -> None:
         store, admin = RedisStore(private_redis.url, RETENTION, retry_s=0.2), redis.Redis.from_url(private_redis.url)
         writer = Writer(store, "lobby")
-        writer.write(Cell("", 1, 1, b"long" * 30))
+        writer.write(BucketValue("", 1, 1, b"long" * 30))
         admin.config_set("maxmemory", 1)
         with pytest.raises(StoreUnavailableError, match="memory"):
-            writer.write(Cell("", 1, 1, b"short"))
+            writer.write(BucketValue("", 1, 1, b"short"))
         assert store.read("lobby", "", 1, 0, 60) == [(1, b"long" * 30)]
         admin.config_set("maxmemory", 0)
-        writer.write(Cell("", 1, 1, b"short"))
+        writer.write(BucketValue("", 1, 1, b"short"))
         assert store.read("lobby", "", 1, 0, 60) == [(1, b"short")]
         close(store, admin)
 
@@ -249,9 +254,9 @@ class TestServerTrouble:
         writer = Writer(store, "lobby")
         admin.replicaof("127.0.0.1", free_port())
         with pytest.raises(StoreUnavailableError, match="ReadOnly"):
-            writer.write(Cell("", 1, 1, b"v"))
+            writer.write(BucketValue("", 1, 1, b"v"))
         admin.replicaof("NO", "ONE")
-        writer.write(Cell("", 1, 1, b"v"))
+        writer.write(BucketValue("", 1, 1, b"v"))
         close(store, admin)
 
     def test_a_busy_server_is_waited_for(self, private_redis: RedisServer) -> None:
@@ -272,11 +277,11 @@ class TestServerTrouble:
         private_redis.pause()
         started_s = time.monotonic()
         with pytest.raises(StoreUnavailableError):
-            writer.write(Cell("", 1, 1, b"v"))
+            writer.write(BucketValue("", 1, 1, b"v"))
         assert time.monotonic() - started_s < 5
         private_redis.resume()
         # What the frozen server had received it does now; the same step is then a replay.
-        writer.write(Cell("", 1, 1, b"v"))
+        writer.write(BucketValue("", 1, 1, b"v"))
         assert store.read("lobby", "", 1, 0, 60) == [(1, b"v")]
         store.close()
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import SettingsError, StoreError, StoreUnavailableError
-from shared.store import Cell, Retention, Store, open_store
-from shared.store.sqlite import SqliteStore
-from shared.streams import StreamStatus
+from moodline.shared.errors import SettingsError, StoreError, StoreUnavailableError
+from moodline.shared.store import BucketValue, Retention, Store, open_store
+from moodline.shared.store.sqlite import SqliteStore
+from moodline.shared.streams import StreamStatus
 from tests.support.servers import wait_until
 from tests.support.stores import LEVELS_S, NOW_S, RETENTION, SqliteBackend, SteppedClock, Writer, spec
 
@@ -24,8 +24,8 @@ EVERYWHERE = 2**53
 # Writes steps as fast as it can; every cell of a step has the step's number in it.
 _WRITER = """
 import sys
-from shared.bus.base import Position
-from shared.store import Cell, Mark, Retention, TimelineUpdate, open_store
+from moodline.shared.bus.base import Position
+from moodline.shared.store import Cell, Mark, Retention, TimelineUpdate, open_store
 
 levels_s = (1, 10, 60, 600, 3600)
 store, seed = open_store(sys.argv[1], Retention(dict.fromkeys(levels_s, 10**9))), int(sys.argv[2])
@@ -123,7 +123,7 @@ class TestProcesses:
         assert assert_whole(store) >= max(steps)
 
     def test_many_open_a_new_file_at_the_same_moment(self, backend: SqliteBackend, repo: Path) -> None:
-        code = "import sys; from shared.store import *; open_store(sys.argv[1], Retention({1: 60})).list_streams()"
+        code = "import sys; from moodline.shared.store import *; open_store(sys.argv[1], Retention({1: 60})).list_streams()"
         command = (sys.executable, "-c", code, backend.url)
         processes = [subprocess.Popen(command, cwd=repo, stderr=subprocess.PIPE) for _ in range(6)]
         assert [process.communicate()[1] for process in processes] == [b""] * 6
@@ -134,18 +134,18 @@ class TestProcesses:
         other = sqlite3.connect(backend.path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreUnavailableError, match="locked"):
-            writer.write(Cell("", 1, 1, b"one"))
+            writer.write(BucketValue("", 1, 1, b"one"))
         assert store.read("lobby", "", 1, 0, EVERYWHERE) == [], "readers do not wait"
         other.execute("ROLLBACK")
         other.close()
-        writer.write(Cell("", 1, 1, b"one"))
+        writer.write(BucketValue("", 1, 1, b"one"))
         store.close()
 
 
 class TestFile:
     def test_folder_and_file_are_made_and_keep_everything(self, backend: SqliteBackend, store: Store) -> None:
         writer = Writer(store, "lobby")
-        writer.write(Cell("", 1, 1, b"one"))
+        writer.write(BucketValue("", 1, 1, b"one"))
         store.set_status("lobby", writer.session, StreamStatus(detail="here"))
         before = store.list_streams(), store.load(["lobby"]), store.statuses(["lobby"]), store.version()
         store.close()
@@ -187,7 +187,7 @@ class TestFile:
 
     def test_a_damaged_page_is_a_typed_error(self, backend: SqliteBackend, store: Store) -> None:
         writer = Writer(store, "lobby")
-        writer.write(*(Cell("", 1, index, b"v" * 100) for index in range(5000)))
+        writer.write(*(BucketValue("", 1, index, b"v" * 100) for index in range(5000)))
         store.close()
         content = bytearray(backend.path.read_bytes())
         # All pages but the first, which holds the schema's names.
@@ -211,9 +211,14 @@ class TestPruning:
         clock = SteppedClock()
         store = backend.open(Retention({1: 60, 10: 600}), clock)
         writer = Writer(store, "lobby")
-        writer.write(Cell("", 1, 5, b"a"), Cell("", 1, 65, b"b"), Cell("", 10, 5, b"c"), Cell("tracks", 0, 1, b"d"))
+        writer.write(
+            BucketValue("", 1, 5, b"a"),
+            BucketValue("", 1, 65, b"b"),
+            BucketValue("", 10, 5, b"c"),
+            BucketValue("tracks", 0, 1, b"d"),
+        )
         clock.set_s += 50
-        writer.write(Cell("", 1, 66, b"e"))
+        writer.write(BucketValue("", 1, 66, b"e"))
         assert store.prune(NOW_S + 59.9) == 0
         assert store.prune(NOW_S + 60) == 2
         assert store.read("lobby", "", 1, 0, EVERYWHERE) == [(65, b"b"), (66, b"e")]
@@ -223,7 +228,7 @@ class TestPruning:
         assert store.bounds("lobby", 1) is None
         assert store.read("lobby", "", 10, 0, EVERYWHERE) == [(5, b"c")]
         assert store.load(["lobby"])[0].mark == writer.mark  # type: ignore[union-attr]
-        writer.write(Cell("", 1, 67, b"again"))
+        writer.write(BucketValue("", 1, 67, b"again"))
         assert store.read("lobby", "", 1, 0, EVERYWHERE) == [(67, b"again")]
         clock.set_s += 10_000
         assert store.prune(clock.set_s) == 2
@@ -233,8 +238,8 @@ class TestPruning:
     def test_many_blocks_go_in_one_call(self, backend: SqliteBackend) -> None:
         clock = SteppedClock()
         store = backend.open(Retention({1: 60}), clock)
-        Writer(store, "lobby").write(*(Cell("", 1, 60 * number, b"v") for number in range(1300)))
-        Writer(store, "yard").write(Cell("", 1, 0, b"v"))
+        Writer(store, "lobby").write(*(BucketValue("", 1, 60 * number, b"v") for number in range(1300)))
+        Writer(store, "yard").write(BucketValue("", 1, 0, b"v"))
         assert store.prune(NOW_S + 61) == 1301
         assert store.prune(NOW_S + 61) == 0
         store.close()
@@ -243,7 +248,7 @@ class TestPruning:
 def test_the_log_of_writes_does_not_grow_for_ever(backend: SqliteBackend, store: Store) -> None:
     writer = Writer(store, "lobby")
     for step in range(1500):
-        writer.write(*(Cell("", 1, 60 * number, b"%d" % step * 50) for number in range(20)))
+        writer.write(*(BucketValue("", 1, 60 * number, b"%d" % step * 50) for number in range(20)))
     wait_until(lambda: Path(f"{backend.path}-wal").stat().st_size < 16 * 1024 * 1024, 5, "a short log")
 
 
@@ -254,7 +259,7 @@ def test_a_file_of_the_version_before_gets_what_was_added_and_can_still_be_read_
     for table in ("note", "document", "record"):
         backend.query(f"DROP TABLE {table}")
     store = backend.open()
-    store.set_note("model", b"new")
+    store.set_entry("model", b"new")
     assert store.note("model") == b"new"
     assert store.put_document("keys", "one", b"value", None) == 1
     assert store.append_record("audit", b"line", 10) == 1

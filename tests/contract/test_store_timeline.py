@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.errors import StoreError
-from shared.store import ApplyResult, Cell, CellRange, Retention, Store, dump
+from moodline.shared.errors import StoreError
+from moodline.shared.store import ApplyResult, BucketValue, BucketValueRange, Retention, Store, dump
 from tests.support.stores import LEVELS_S, NOW_S, Backend, RedisBackend, SqliteBackend, SteppedClock, Writer
 
 EVERYWHERE = 2**53
@@ -27,7 +27,7 @@ PLACES = st.one_of(
     st.tuples(st.just("tracks"), st.just(0), st.integers(0, 130)),
     st.tuples(st.sampled_from(["track/1", "track/11", "track/2"]), st.just(1), INDICES),
 )
-STEPS = st.lists(st.lists(st.builds(lambda place, value: Cell(*place, value), PLACES, VALUES), max_size=12), max_size=6)
+STEPS = st.lists(st.lists(st.builds(lambda place, value: BucketValue(*place, value), PLACES, VALUES), max_size=12), max_size=6)
 
 
 def everything(store: Store) -> dict[tuple[str, int], list[tuple[int, bytes]]]:
@@ -39,7 +39,9 @@ def everything(store: Store) -> dict[tuple[str, int], list[tuple[int, bytes]]]:
 @pytest.mark.redis
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
-def test_both_stores_keep_what_a_dictionary_keeps(tmp_path: Path, redis_backend: RedisBackend, steps: list[list[Cell]]) -> None:
+def test_both_stores_keep_what_a_dictionary_keeps(
+    tmp_path: Path, redis_backend: RedisBackend, steps: list[list[BucketValue]]
+) -> None:
     stores = [SqliteBackend(tmp_path / "same.db").open(), redis_backend.open()]
     writers = [Writer(store, "lobby") for store in stores]
     kept: dict[tuple[str, int], dict[int, bytes]] = {place: {} for place in everything(stores[0])}
@@ -50,8 +52,8 @@ def test_both_stores_keep_what_a_dictionary_keeps(tmp_path: Path, redis_backend:
             writer.write(*cells)
     wanted = {place: sorted(cells.items()) for place, cells in kept.items()}
     own = {level_s: sorted(kept["", level_s]) for level_s in LEVELS_S}
-    ranges = [CellRange("lobby", *place, -EVERYWHERE, EVERYWHERE) for place in wanted]
-    ranges += [CellRange("lobby", "", 1, 5, 5), CellRange("nobody", "", 1, 0, 9)]
+    ranges = [BucketValueRange("lobby", *place, -EVERYWHERE, EVERYWHERE) for place in wanted]
+    ranges += [BucketValueRange("lobby", "", 1, 5, 5), BucketValueRange("nobody", "", 1, 0, 9)]
     for store in stores:
         assert everything(store) == wanted
         assert store.read_many(ranges) == [*wanted.values(), [], []]
@@ -69,21 +71,26 @@ def test_both_stores_keep_what_a_dictionary_keeps(tmp_path: Path, redis_backend:
 def test_a_value_is_replaced_whole_by_a_shorter_or_longer_one(store: Store, before: int) -> None:
     writer = Writer(store, "lobby")
     for after in (0, 1, 64, 65, 128, 129, 1000):
-        writer.write(Cell("", 1, 119, b"a" * before), Cell("", 1, 118, b"neighbour"))
-        writer.write(Cell("", 1, 119, b"b" * after))
+        writer.write(BucketValue("", 1, 119, b"a" * before), BucketValue("", 1, 118, b"neighbour"))
+        writer.write(BucketValue("", 1, 119, b"b" * after))
         assert store.read("lobby", "", 1, 0, EVERYWHERE) == [(118, b"neighbour"), (119, b"b" * after)]
 
 
 def test_of_two_values_for_one_cell_in_an_update_the_last_counts(store: Store) -> None:
     writer = Writer(store, "lobby")
-    writer.write(Cell("", 1, 5, b"a" * 100), Cell("", 1, 6, b"b"), Cell("", 1, 5, b"c"), Cell("", 1, 6, b"d" * 100))
+    writer.write(
+        BucketValue("", 1, 5, b"a" * 100),
+        BucketValue("", 1, 6, b"b"),
+        BucketValue("", 1, 5, b"c"),
+        BucketValue("", 1, 6, b"d" * 100),
+    )
     assert store.read("lobby", "", 1, 0, 60) == [(5, b"c"), (6, b"d" * 100)]
 
 
 def test_a_range_takes_its_start_and_leaves_its_stop(store: Store) -> None:
     writer = Writer(store, "lobby")
     cells = {index: b"%d" % index for index in (-61, -1, 0, 1, 58, 59, 60, 61, 120, 100_000, 28_333_333)}
-    writer.write(*(Cell("", 10, index, value) for index, value in cells.items()))
+    writer.write(*(BucketValue("", 10, index, value) for index, value in cells.items()))
     for start, stop in [(0, 60), (59, 61), (60, 60), (61, 60), (-61, 0), (-60, -1), (2, 58), (121, 10**6), (-(10**30), 10**30)]:
         assert store.read("lobby", "", 10, start, stop) == [(i, v) for i, v in cells.items() if start <= i < stop]
     assert store.bounds("lobby", 10) == (-61, 28_333_333)
@@ -92,8 +99,8 @@ def test_a_range_takes_its_start_and_leaves_its_stop(store: Store) -> None:
 def test_series_levels_and_streams_do_not_mix(store: Store) -> None:
     place = {("", 1): b"a", ("", 10): b"b", ("", 100): b"c", ("tracks", 0): b"d", ("track/1", 1): b"e", ("track/10", 1): b"f"}
     writer, other = Writer(store, "lobby"), Writer(store, "lobby-2")
-    writer.write(*(Cell(series, level_s, 7, value) for (series, level_s), value in place.items()))
-    other.write(Cell("", 1, 8, b"other"))
+    writer.write(*(BucketValue(series, level_s, 7, value) for (series, level_s), value in place.items()))
+    other.write(BucketValue("", 1, 8, b"other"))
     for (series, level_s), value in place.items():
         assert store.read("lobby", series, level_s, 0, EVERYWHERE) == [(7, value)]
     assert store.bounds("lobby", 1) == (7, 7)
@@ -106,7 +113,7 @@ def test_series_levels_and_streams_do_not_mix(store: Store) -> None:
 
 def test_a_large_update_is_one_step(store: Store) -> None:
     writer = Writer(store, "lobby")
-    cells = [Cell("", 1, index, b"%d" % index * 8) for index in range(0, 30_000, 3)]
+    cells = [BucketValue("", 1, index, b"%d" % index * 8) for index in range(0, 30_000, 3)]
     writer.write(*cells)
     assert store.read("lobby", "", 1, 0, EVERYWHERE) == [(cell.index, cell.value) for cell in cells]
 
@@ -114,7 +121,7 @@ def test_a_large_update_is_one_step(store: Store) -> None:
 def test_an_index_out_of_range_is_refused_and_nothing_written(store: Store) -> None:
     writer = Writer(store, "lobby")
     with pytest.raises(StoreError, match="out of range"):
-        store.apply([writer.next([Cell("", 1, 1, b"one"), Cell("", 1, 2**60, b"far")])])
+        store.apply([writer.next([BucketValue("", 1, 1, b"one"), BucketValue("", 1, 2**60, b"far")])])
     assert store.read("lobby", "", 1, 0, EVERYWHERE) == []
     assert store.apply([writer.next()]) == [ApplyResult.APPLIED]
 
@@ -123,7 +130,12 @@ def test_pruning_keeps_what_is_still_to_be_kept(backend: Backend) -> None:
     clock = SteppedClock()
     store = backend.open(Retention({1: 60, 10: 600}), clock)
     writer = Writer(store, "lobby")
-    writer.write(Cell("", 1, 1, b"one"), Cell("", 10, 1, b"ten"), Cell("tracks", 0, 1, b"track"), Cell("track/1", 1, 1, b"t"))
+    writer.write(
+        BucketValue("", 1, 1, b"one"),
+        BucketValue("", 10, 1, b"ten"),
+        BucketValue("tracks", 0, 1, b"track"),
+        BucketValue("track/1", 1, 1, b"t"),
+    )
     assert store.prune(NOW_S + 59) == 0
     assert store.read("lobby", "", 1, 0, EVERYWHERE) == [(1, b"one")]
     assert store.read("lobby", "tracks", 0, 0, EVERYWHERE) == [(1, b"track")]

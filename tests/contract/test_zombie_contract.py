@@ -4,19 +4,19 @@ from collections.abc import Sequence
 
 import msgspec
 
-from services.aggregator.sink import TimelineSink
-from services.aggregator.stage import AggregatorStage
-from shared.bus import Position
-from shared.clock import SystemClock
-from shared.messages import Emotions, FaceEmotion, Hop, Lane, topic
-from shared.metrics import Metrics
-from shared.settings import AggregatorSettings
-from shared.stage import Received
-from shared.store import Mark, Store, dump
-from shared.streams import StreamSpec
-from shared.timeline import LEVELS_S
+from moodline.services.aggregator.sink import TimelineSink
+from moodline.services.aggregator.stage import AggregatorStage
+from moodline.shared.bus import Position
+from moodline.shared.clock import SystemClock
+from moodline.shared.messages import Emotions, FaceEmotion, PipelineStep, StreamClass, topic
+from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.stage import Received
+from moodline.shared.settings import AggregatorSettings
+from moodline.shared.store import HighWaterMark, Store, dump
+from moodline.shared.streams import StreamSpec
+from moodline.shared.timeline import LEVELS_S
 
-TOPIC = topic(Hop.EMOTIONS, Lane.FILE)
+TOPIC = topic(PipelineStep.EMOTIONS, StreamClass.FILE)
 FACE = FaceEmotion((100, 100, 9000, 9000), 60_000, (1, 2, 3, 65_520, 4, 3, 2))
 
 
@@ -24,7 +24,7 @@ class Aggregator:
     def __init__(self, store: Store) -> None:
         self.metrics = Metrics()
         self.stage = AggregatorStage(store.load, AggregatorSettings(), self.metrics)
-        self.sink = TimelineSink(store, self.stage, self.metrics, SystemClock())
+        self.sink = TimelineSink(store, self.stage, self.metrics, SystemClock(), lambda *_: 0)
 
     def handle(self, batch: Sequence[Received]) -> list[Position]:
         return self.sink.write(self.stage.process(batch, 0.0))
@@ -42,7 +42,7 @@ def frames(session: int, start: int, stop: int) -> list[Received]:
                 seq=seq,
                 event_time_us=seq * 200_000,
                 captured_at_us=0,
-                lane=Lane.FILE,
+                lane=StreamClass.FILE,
                 width=640,
                 height=360,
                 faces=(FACE,),
@@ -68,7 +68,7 @@ def test_a_zombies_update_is_refused_and_changes_nothing(store: Store) -> None:
     assert frozen.handle(frames(session, 15, 40)) == [], "it has learnt where the timeline stands, and goes on from there"
     progress = store.load(["s"])[0]
     assert progress is not None
-    assert progress.mark == Mark(session, 39)
+    assert progress.mark == HighWaterMark(session, 39)
     successor.handle(frames(session, 30, 35))
     assert successor.updates("stale") == 1, "now the other one is behind"
     undisturbed = Aggregator(store)

@@ -5,18 +5,19 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
 import pytest
 
-from services.simulator import CameraSimulator
-from shared.streams import FailureReason, StreamState
+from moodline.services.simulator import CameraSimulator
+from moodline.shared.streams import FailureReason, StreamState
 from tests.support.fault_proxy import FaultProxy
 from tests.support.gst_rtsp import gst_rtsp_server, pattern_camera
 from tests.support.service import Service
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.quiet, pytest.mark.slow, pytest.mark.timeout(600)]
 
 LIVE, BACKING_OFF, CONNECTING = StreamState.LIVE, StreamState.BACKING_OFF, StreamState.CONNECTING
 READ_TIMEOUT_S = 2.0
@@ -78,16 +79,31 @@ def wait_for_frames(service: Service, stream_id: str, more: int, timeout_s: floa
     service.wait(lambda: frame_count(service, stream_id) >= before + more, timeout_s, f"{more} more frames of {stream_id}")
 
 
+def capture_rates(service: Service, names: list[str], seconds: int) -> dict[str, float]:
+    """Return how many frames per second of capture time come into the timelines, over the next whole seconds.
+
+    On a busy machine frames arrive late and in bursts, but with the times at which they were captured. So what is counted is a
+    window of those times, once every camera has passed it.
+    """
+    begin = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=3)
+    end = begin + timedelta(seconds=seconds)
+
+    def passed(name: str) -> bool:
+        last = service.client.get_stream(name).progress.last_time
+        return last is not None and last >= end
+
+    service.wait(lambda: all(passed(name) for name in names), 120, f"all cameras to pass {end}")
+    window = {"start": begin, "end": end}
+    return {name: service.client.timeline(name, resolution="1s", **window).summary.sampled / seconds for name in names}
+
+
 def test_a_camera_is_live_within_seconds_and_its_timeline_grows(service: Service, cameras: CameraSimulator) -> None:
     service.add("cam", cameras.url("cam0"), sample_fps="5")
     answer = service.wait_for_state("cam", LIVE, timeout_s=15)
     assert answer.lane == "live"
     assert answer.video is not None
     assert (answer.video.width, answer.video.height, answer.video.codec) == (640, 360, "h264")
-    started_s, before = time.monotonic(), frame_count(service, "cam")
-    wait_for_frames(service, "cam", 40)
-    rate = (frame_count(service, "cam") - before) / (time.monotonic() - started_s)
-    assert 4.0 < rate < 6.0
+    assert 4.0 < capture_rates(service, ["cam"], seconds=8)["cam"] < 6.0
     service.wait(lambda: (service.client.get_stream("cam").status.fps or 0) > 20, 10, "the measured frame rate")
     lag = time.time() - service.client.get_stream("cam").progress.last_time.timestamp()  # type: ignore[union-attr]
     assert lag < 2.5, "the timeline is at most the age budget behind"
@@ -238,11 +254,7 @@ def test_three_of_twenty_four_are_faulty_and_the_others_keep_their_rate(service:
         service.wait_for_state(name, LIVE, timeout_s=60)
     for number, fault in enumerate(("hang", "garbage", "flood:20")):
         cameras.set_fault(f"cam{number}", fault)
-    time.sleep(2.0)
-    before, began_s = {name: frame_count(service, name) for name in names[3:]}, time.monotonic()
-    time.sleep(12.0)
-    lasted_s = time.monotonic() - began_s
-    rates = {name: (frame_count(service, name) - before[name]) / lasted_s for name in names[3:]}
+    rates = capture_rates(service, names[3:], seconds=12)
     assert min(rates.values()) > 1.7, rates
     assert max(rates.values()) < 2.3, rates
     assert all(service.state(name) is LIVE for name in names[3:])

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from services.simulator import CameraSimulator
-from shared.camera_url import register_url
-from shared.messages import Lane
-from shared.seal import Sealer, new_key
-from shared.streams import StreamSpec, StreamState
-from shared.timeline import TimelineQuery, timeline
+from moodline.services.simulator import CameraSimulator
+from moodline.shared.camera_url import register_url
+from moodline.shared.messages import StreamClass
+from moodline.shared.seal import Sealer, new_key
+from moodline.shared.streams import StreamSpec, StreamState
+from moodline.shared.timeline import TimelineQuery, timeline
 from tests.support.cluster import Cluster, WorkerProcess
 from tests.support.servers import KafkaServer, RedisServer, wait_until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.quiet, pytest.mark.kafka, pytest.mark.redis, pytest.mark.slow, pytest.mark.timeout(600)]
 
 CANARY = "c4n4ry-s3cr3t"
 KEY = new_key()
@@ -46,7 +46,9 @@ def cluster(
             registered = register_url(cameras.url(name, "viewer", CANARY))
             assert registered.secret is not None
             sealed = sealer.seal(name, registered.secret)
-            running.store.add(StreamSpec(stream_id=name, url=registered.url, sealed=sealed, lane=Lane.LIVE, sample_fps=str(FPS)))
+            running.store.add(
+                StreamSpec(stream_id=name, url=registered.url, sealed=sealed, lane=StreamClass.LIVE, sample_fps=str(FPS))
+            )
         running.start({"ingest": 2, "detector": 1, "classifier": 1, "aggregator": 1})
         wait_until(lambda: all_live(running), 90, "all cameras to be live")
         yield running
@@ -58,13 +60,13 @@ def all_live(cluster: Cluster) -> bool:
 
 
 def frames(cluster: Cluster, name: str, from_us: int | None = None, to_us: int | None = None) -> int:
-    answer = timeline(cluster.store, name, Lane.LIVE, TimelineQuery(from_us=from_us, to_us=to_us, resolution_s=1))
+    answer = timeline(cluster.store, name, StreamClass.LIVE, TimelineQuery(from_us=from_us, to_us=to_us, resolution_s=1))
     return sum(point.sampled for point in answer.points)
 
 
 def longest_gap_s(cluster: Cluster, name: str, since_us: int) -> int:
     """Return the longest run of seconds without a frame, up to the last one with frames."""
-    points = timeline(cluster.store, name, Lane.LIVE, TimelineQuery(from_us=since_us, resolution_s=1)).points
+    points = timeline(cluster.store, name, StreamClass.LIVE, TimelineQuery(from_us=since_us, resolution_s=1)).points
     longest = run = 0
     for point in points:
         run = 0 if point.sampled else run + 1
@@ -125,7 +127,9 @@ def test_two_owners_at_once_count_nothing_twice(cluster: Cluster) -> None:
     ended_us = now_us()
     wait_for_frames(cluster, ended_us - 4_000_000, 10, 30)
     for name in NAMES:
-        points = timeline(cluster.store, name, Lane.LIVE, TimelineQuery(from_us=began_us, to_us=ended_us, resolution_s=1)).points
+        points = timeline(
+            cluster.store, name, StreamClass.LIVE, TimelineQuery(from_us=began_us, to_us=ended_us, resolution_s=1)
+        ).points
         # What one reader samples in a second, and the seam of two sessions: never the frames of two readers.
         assert max(point.sampled for point in points) <= 2 * FPS - 2, [point.sampled for point in points]
         total = sum(point.sampled for point in points)

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from services.report.moments import iso, to_datetime
-from shared.bus.retention import RETENTION
-from shared.messages import ALL_TOPICS
+from moodline.services.report.moments import iso, to_datetime
+from moodline.shared.bus.retention import RETENTION
+from moodline.shared.messages import ALL_TOPICS
 from tests.support.compose import WORKERS, Compose
 from tests.support.reference import RECORDED_AT_US, clip_spec, reference_dump
 from tests.support.servers import wait_until

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from services.simulator import CameraSimulator
-from shared.messages import Lane
-from shared.metrics import Metrics
-from shared.streams import StreamSpec
+from moodline.services.simulator import CameraSimulator
+from moodline.shared.messages import StreamClass
+from moodline.shared.metrics import Metrics
+from moodline.shared.streams import StreamSpec
 from tests.support.cluster import Cluster
 from tests.support.fixtures import local_server
 from tests.support.prometheus import PrometheusServer
@@ -57,9 +57,9 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusS
         CameraSimulator(None, paths=1, size="640x360") as cameras,
         Cluster(kafka.url, redis.url, folder, folder) as cluster,
     ):
-        cluster.store.add(StreamSpec(stream_id=CAMERA, url=cameras.url("cam0"), lane=Lane.LIVE))
+        cluster.store.add(StreamSpec(stream_id=CAMERA, url=cameras.url("cam0"), lane=StreamClass.LIVE))
         cluster.store.add(
-            StreamSpec(stream_id=FILE, url="synthetic://astronaut?seconds=1200&fps=25&faces=2&seed=1", lane=Lane.FILE)
+            StreamSpec(stream_id=FILE, url="synthetic://astronaut?seconds=1200&fps=25&faces=2&seed=1", lane=StreamClass.FILE)
         )
         cluster.start(1)
         cluster.wait_until_up()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.streams import StreamSpec
+from moodline.shared.streams import StreamSpec
 from tests.support.cluster import Cluster
 from tests.support.reference import clip_spec, reference_dump
 from tests.support.servers import KafkaServer, RedisServer

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from services.simulator import CameraSimulator
-from shared.log_events import EVENTS, FIELDS, FOREIGN
-from shared.streams import StreamState
+from moodline.services.simulator import CameraSimulator
+from moodline.shared.log_events import EVENTS, FIELDS, FOREIGN
+from moodline.shared.streams import StreamState
 from tests.support.service import Service
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]

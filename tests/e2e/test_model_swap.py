@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from models import models_dir
-from services.classifier.catalogue import ModelCatalogue
-from services.embedded import EmbeddedService
-from shared.errors import ModelError
-from shared.messages import Lane
-from shared.model_choice import ModelChoice, read_refusal, write_choice
-from shared.settings import ClassifierSettings, DetectorSettings, IngestSettings, Settings
-from shared.timeline import TimelineQuery, timeline
+from moodline.models import models_dir
+from moodline.services.classifier.catalogue import ModelCatalogue
+from moodline.services.runtime.embedded import EmbeddedService
+from moodline.shared.errors import ModelError
+from moodline.shared.messages import StreamClass
+from moodline.shared.settings import ClassifierSettings, DetectorSettings, IngestSettings, Settings
+from moodline.shared.store.model_choice import ModelChoice, read_refusal, write_choice
+from moodline.shared.timeline import TimelineQuery, timeline
 from tests.support.reference import synthetic_spec
 
 SECONDS = 40
@@ -67,7 +67,7 @@ def test_the_model_changes_in_the_middle_of_a_stream_and_its_points_say_so(tmp_p
         wait_for(lambda: metrics.get_sample_value(*used) == 1, "the model was not changed")
         assert frames() < SECONDS * 25, "the stream was over before the change; make it longer"
         wait_for(lambda: bool((found := store.load(["lobby"])[0]) and found.final), "the stream did not end")
-        answer = timeline(store, "lobby", Lane.FILE, TimelineQuery(resolution_s=1))
+        answer = timeline(store, "lobby", StreamClass.FILE, TimelineQuery(resolution_s=1))
     names = [point.models for point in answer.points]
     assert answer.summary.sampled == answer.summary.classified == SECONDS * 25
     assert answer.summary.models == ("fer-1", "second")

@@ -7,12 +7,12 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from msgspec.structs import replace
 
-from services.analysis import run_analysis
-from shared.messages import ALL_TOPICS
-from shared.settings import DetectorSettings
-from shared.store.base import dump
-from shared.streams import StreamState
-from shared.timeline import LEVELS_S
+from moodline.services.analysis.analyze import run_analysis
+from moodline.shared.messages import ALL_TOPICS
+from moodline.shared.settings import DetectorSettings
+from moodline.shared.store.base import dump
+from moodline.shared.streams import StreamState
+from moodline.shared.timeline import LEVELS_S
 from tests.support.cluster import Cluster
 from tests.support.reference import reference_settings, synthetic_spec
 from tests.support.servers import KafkaServer, RedisServer, wait_until

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.bus import ConsumerSettings, open_bus
-from shared.messages import Hop, Lane, topic
-from shared.streams import StreamSpec
+from moodline.shared.bus import ConsumerSettings, open_bus
+from moodline.shared.messages import PipelineStep, StreamClass, topic
+from moodline.shared.streams import StreamSpec
 from tests.support.cluster import Cluster
 from tests.support.reference import reference_dump, synthetic_spec
 from tests.support.servers import KafkaServer, RedisServer, free_port, wait_until
@@ -67,7 +67,7 @@ def wait_for_emotions(cluster: Cluster, spec: StreamSpec) -> None:
     """Wait until a frame of this stream is ready for the aggregator."""
     wanted = spec.stream_id.encode()
     with closing(open_bus(cluster.kafka_url, partitions=cluster.partitions)) as bus:
-        settings = ConsumerSettings(group=f"test.{spec.stream_id}", topics=(topic(Hop.EMOTIONS, Lane.FILE),))
+        settings = ConsumerSettings(group=f"test.{spec.stream_id}", topics=(topic(PipelineStep.EMOTIONS, StreamClass.FILE),))
         with closing(bus.open_consumer(settings)) as consumer:
             wait_until(lambda: any(record.key == wanted for record in consumer.poll(64, 0.5, 0.0)), 60, "a frame's emotions")
 

@@ -13,14 +13,14 @@ import httpx
 import pytest
 from websockets.sync.client import connect
 
-from services.bootstrap import retention
-from services.commands.push import pictures
-from services.ingest.encode import encode_jpeg, reduce_image
-from shared.settings import IngestSettings, load_settings
-from shared.store import open_store
-from shared.store.base import dump
-from shared.streams import StreamState
-from shared.timeline import LEVELS_S
+from moodline.services.cli.push import pictures
+from moodline.services.ingest.media.encode import encode_jpeg, reduce_image
+from moodline.services.runtime.bootstrap import retention
+from moodline.shared.settings import IngestSettings, load_settings
+from moodline.shared.store import open_store
+from moodline.shared.store.base import dump
+from moodline.shared.streams import StreamState
+from moodline.shared.timeline import LEVELS_S
 from tests.support.service import MOODLINE, Service
 
 pytestmark = [pytest.mark.material, pytest.mark.slow, pytest.mark.timeout(300)]

@@ -13,9 +13,9 @@ import httpx
 import numpy as np
 import pytest
 
-from shared.messages import Lane
-from shared.streams import StreamSpec, StreamState
-from shared.timeline import TimelineQuery, timeline
+from moodline.shared.messages import StreamClass
+from moodline.shared.streams import StreamSpec, StreamState
+from moodline.shared.timeline import TimelineQuery, timeline
 from tests.support.cluster import Cluster, free_port
 from tests.support.servers import KafkaServer, RedisServer, die_with_parent, wait_until
 from tests.support.service import MOODLINE
@@ -65,7 +65,7 @@ def cluster(tmp_path: Path, private_kafka: KafkaServer, private_redis: RedisServ
         "MOODLINE_PUSH_SILENCE_S": "5",
     }
     with Cluster(private_kafka.url, private_redis.url, tmp_path, tmp_path, env=environment) as running:
-        running.store.add(StreamSpec(stream_id="door", url="push://", lane=Lane.LIVE, sample_fps="all"))
+        running.store.add(StreamSpec(stream_id="door", url="push://", lane=StreamClass.LIVE, sample_fps="all"))
         running.start(1)
         running.wait_until_up()
         yield running
@@ -73,7 +73,7 @@ def cluster(tmp_path: Path, private_kafka: KafkaServer, private_redis: RedisServ
 
 
 def counted(cluster: Cluster) -> int:
-    return sum(point.sampled for point in timeline(cluster.store, "door", Lane.LIVE, TimelineQuery(resolution_s=1)).points)
+    return sum(point.sampled for point in timeline(cluster.store, "door", StreamClass.LIVE, TimelineQuery(resolution_s=1)).points)
 
 
 def state(cluster: Cluster) -> StreamState:
@@ -135,7 +135,7 @@ def test_an_api_process_without_its_bus_says_so_and_goes_on(
         time.sleep(0.5)
         refused = http.post(PATH, content=JPEG)
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_busy")
-        cluster.store.add(StreamSpec(stream_id="gate", url="push://", lane=Lane.LIVE))
+        cluster.store.add(StreamSpec(stream_id="gate", url="push://", lane=StreamClass.LIVE))
         other = http.post(PATH.replace("door", "gate"), content=JPEG)
         assert (other.status_code, other.json()["error"]["code"]) == (503, "bus_unavailable")
         assert time.monotonic() - began_s < 10, "only one sender waits for the bus"

@@ -9,15 +9,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from services.analysis import run_analysis
-from services.bootstrap import WORKERS, build, open_resources
-from shared import messages
-from shared.bus import ConsumerSettings, open_bus
-from shared.messages import DLQ_TOPIC, AnyMessage, DeadLetter, Hop, Lane, decode_dead_letter, topic
-from shared.settings import DetectorSettings, Settings
-from shared.store.base import dump
-from shared.streams import StreamSpec
-from shared.timeline import LEVELS_S
+from moodline.services.analysis.analyze import run_analysis
+from moodline.services.runtime.bootstrap import WORKERS, build, open_resources
+from moodline.shared import messages
+from moodline.shared.bus import ConsumerSettings, open_bus
+from moodline.shared.messages import DLQ_TOPIC, AnyMessage, DeadLetter, PipelineStep, StreamClass, decode_dead_letter, topic
+from moodline.shared.settings import DetectorSettings, Settings
+from moodline.shared.store.base import dump
+from moodline.shared.streams import StreamSpec
+from moodline.shared.timeline import LEVELS_S
 from tests.support.cluster import Cluster
 from tests.support.reference import reference_settings, synthetic_spec
 from tests.support.servers import KafkaServer, RedisServer, wait_until
@@ -158,8 +158,8 @@ def test_an_upgrade_that_adds_fields(
     references: list[bytes],
 ) -> None:
     """From front to back, so that every older worker meets messages of a newer one; the timelines stay the same."""
-    monkeypatch.setattr("shared.worker.encode", encode_newer)
-    monkeypatch.setattr("services.ingest.reader.encode", encode_newer)
+    monkeypatch.setattr("moodline.shared.pipeline.worker.encode", encode_newer)
+    monkeypatch.setattr("moodline.services.ingest.file.reader.encode", encode_newer)
     settings = reference_settings(tmp_path).model_copy(update={"detector": SMALL})
     settings = Settings.model_validate(
         settings.model_dump()
@@ -204,7 +204,7 @@ def refuse_another_version(cluster: Cluster, kafka: KafkaServer, spec: StreamSpe
     consumer = bus.open_consumer(ConsumerSettings(group="test.dead", topics=(DLQ_TOPIC,)))
     producer = bus.open_producer()
     fields = {"kind": "emotions", "v": messages.SCHEMA_VERSION + 1, "stream_id": spec.stream_id, "anything": "else"}
-    producer.send(topic(Hop.EMOTIONS, Lane.FILE), spec.stream_id.encode(), msgspec.msgpack.encode(fields))
+    producer.send(topic(PipelineStep.EMOTIONS, StreamClass.FILE), spec.stream_id.encode(), msgspec.msgpack.encode(fields))
     producer.flush()
     letters: list[DeadLetter] = []
 

@@ -11,8 +11,8 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from services.simulator import CameraSimulator
-from shared.streams import StreamState
+from moodline.services.simulator import CameraSimulator
+from moodline.shared.streams import StreamState
 from tests.support.browser import Visitor, make_capture, open_browser, visit
 from tests.support.service import Service
 

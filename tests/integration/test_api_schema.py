@@ -6,12 +6,12 @@ from typing import Any, Final
 
 import pytest
 
-from services.api import PREFIX
-from services.api.problems import PROBLEMS, ErrorAnswer
-from services.api.server import ApiServer
-from services.callers import Role
-from services.keyring import Keyring
-from shared.settings import ApiSettings
+from moodline.services.api import PREFIX
+from moodline.services.api.problems import PROBLEMS, ErrorAnswer
+from moodline.services.api.server import ApiServer
+from moodline.services.auth.callers import Role
+from moodline.services.auth.keyring import Keyring
+from moodline.shared.settings import ApiSettings
 from tests.support.access import make_key
 from tests.support.api import ApiWorld, smiling
 

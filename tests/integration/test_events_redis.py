@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from services.api.app import create_app
-from services.api.server import ApiServer
-from shared.clock import SystemClock
-from shared.metrics import Metrics
-from shared.settings import load_settings
-from shared.store import Cell, Store
-from shared.timeline.bucket import pack
+from moodline.services.api.app import create_app
+from moodline.services.api.server import ApiServer
+from moodline.shared.clock import SystemClock
+from moodline.shared.metrics import Metrics
+from moodline.shared.settings import load_settings
+from moodline.shared.store import BucketValue, Store
+from moodline.shared.timeline.bucket import pack
 from tests.support.api import smiling
 from tests.support.fixtures import Server
 from tests.support.listening import Listening
@@ -51,7 +51,7 @@ def store(redis_backend: RedisBackend) -> Iterator[Store]:
 
 
 def write(writer: Writer, offset: int) -> None:
-    cell = Cell("", 1, FIRST + offset, pack(smiling(1 + offset % 9, final=False)))
+    cell = BucketValue("", 1, FIRST + offset, pack(smiling(1 + offset % 9, final=False)))
     writer.write(cell, last_event_time_us=(FIRST + offset) * 1_000_000, state=b"")
 
 

@@ -13,7 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from services.bootstrap import WORKERS
+from moodline.services.runtime.bootstrap import WORKERS
 from tests.conftest import REPO
 
 CHART = REPO / "deploy/kubernetes/moodline"
@@ -352,12 +352,12 @@ def test_a_gpu_brings_its_image_engine_and_no_surge() -> None:
     objects = render("production")
     spec = of_kind(objects, "Deployment")["moodline-classifier"]["spec"]
     (container,) = spec["template"]["spec"]["containers"]
-    assert container["image"] == "registry.example.org/video/moodline/classifier-gpu:0.1.0"
+    assert container["image"] == "registry.example.org/video/moodline/classifier-gpu:0.2.0"
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
     assert environment(spec["template"], objects)["MOODLINE_CLASSIFIER_ENGINE"]["value"] == "tensorflow"
     on_cpu = of_kind(render("minimal"), "Deployment")["moodline-classifier"]["spec"]["template"]["spec"]["containers"][0]
-    assert on_cpu["image"] == "moodline/classifier:0.1.0"
+    assert on_cpu["image"] == "moodline/classifier:0.2.0"
     assert "nvidia.com/gpu" not in on_cpu["resources"]["limits"]
 
 

@@ -15,12 +15,12 @@ import cv2
 import numpy as np
 import pytest
 
-from services.ingest.live.egress import PolicyEgress
-from services.ingest.live.http_source import open_http
-from services.ingest.live.source import LiveLimits, LiveSource
-from shared.camera import CameraAddress
-from shared.errors import SourceError
-from shared.net_policy import net_policy_of
+from moodline.services.ingest.camera.http.source import open_http
+from moodline.services.ingest.camera.input.egress import PolicyEgress
+from moodline.services.ingest.camera.input.frames import LiveLimits, LiveSource
+from moodline.shared.camera import CameraAddress
+from moodline.shared.errors import SourceError
+from moodline.shared.net_policy import net_policy_of
 
 JPEG = cv2.imencode(".jpg", np.full((48, 64, 3), 90, np.uint8))[1].tobytes()
 MULTIPART = "multipart/x-mixed-replace; boundary=xx"

@@ -10,12 +10,14 @@ import cv2
 import numpy as np
 import pytest
 
-from services.ingest.reader import FileReader, Outcome, Patience
-from services.ingest.sampling import Sampler
-from services.ingest.source import Source, open_source
-from shared.messages import End, Frame, Message
-from shared.settings import IngestSettings
-from shared.streams import StreamSpec
+from moodline.services.ingest.file.open import open_source
+from moodline.services.ingest.file.reader import FileReader, Patience
+from moodline.services.ingest.media.frames import Source
+from moodline.services.ingest.media.sampling import Sampler
+from moodline.services.ingest.stream.outcome import Outcome
+from moodline.shared.messages import End, Frame, Message
+from moodline.shared.settings import IngestSettings
+from moodline.shared.streams import StreamSpec
 from tests.support.ingest_doubles import apply, open_desk
 
 pytestmark = pytest.mark.material

@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 import pytest
 
-from services.ingest.source import SCHEMES, Source, never, open_source
-from services.ingest.video import CONTAINERS, VideoFile
-from shared.errors import SourceError
-from shared.settings import IngestSettings
+from moodline.services.ingest.file.open import SCHEMES, open_source
+from moodline.services.ingest.file.video import CONTAINERS, VideoFile
+from moodline.services.ingest.media.frames import Source, never
+from moodline.shared.errors import SourceError
+from moodline.shared.settings import IngestSettings
 from tests.support.make_media import (
     MIRRORED,
     QUARTER_TURN_CLOCKWISE,
@@ -492,10 +493,10 @@ def _open_in_a_process(path: Path) -> tuple[str, int]:
     script = """
 import resource, sys
 from pathlib import Path
-import services.ingest.video, services.ingest.media_file
-from services.ingest.source import open_source
-from shared.errors import SourceError
-from shared.settings import IngestSettings
+import moodline.services.ingest.file.video, moodline.services.ingest.file.media_file
+from moodline.services.ingest.file.open import open_source
+from moodline.shared.errors import SourceError
+from moodline.shared.settings import IngestSettings
 path = Path(sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:

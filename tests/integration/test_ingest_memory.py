@@ -3,8 +3,8 @@
 import gc
 from pathlib import Path
 
-from services.ingest.source import open_source
-from shared.settings import IngestSettings
+from moodline.services.ingest.file.open import open_source
+from moodline.shared.settings import IngestSettings
 
 
 def test_frames_are_freed_without_the_garbage_collector(clips: Path) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from services.ingest.worker import IngestWorker
-from shared.bus import Bus, ConsumerSettings, open_bus
-from shared.clock import SystemClock
-from shared.messages import ALL_TOPICS, STREAMS_TOPIC, Frame, Hop, Lane, Message, decode, topic
-from shared.metrics import Metrics
-from shared.settings import IngestSettings
-from shared.store import Store
-from shared.streams import StreamSpec, StreamState
+from moodline.services.ingest.worker import IngestWorker
+from moodline.shared.bus import Bus, ConsumerSettings, open_bus
+from moodline.shared.clock import SystemClock
+from moodline.shared.messages import ALL_TOPICS, STREAMS_TOPIC, Frame, Message, PipelineStep, StreamClass, decode, topic
+from moodline.shared.metrics import Metrics
+from moodline.shared.settings import IngestSettings
+from moodline.shared.store import Store
+from moodline.shared.streams import StreamSpec, StreamState
 from tests.support.ingest_doubles import apply, open_store
 
 SETTINGS = IngestSettings(credit_frames=32, reconcile_s=0.05, stall_s=60.0)
@@ -25,7 +25,9 @@ class Pipeline:
     """Stands for everything after ingest: takes frames in order, some at a time, and moves the timelines' marks."""
 
     def __init__(self, bus: Bus, store: Store) -> None:
-        self._consumer = bus.open_consumer(ConsumerSettings(group="moodline.detector", topics=(topic(Hop.FRAMES, Lane.FILE),)))
+        self._consumer = bus.open_consumer(
+            ConsumerSettings(group="moodline.detector", topics=(topic(PipelineStep.FRAMES, StreamClass.FILE),))
+        )
         self._store = store
         self.arrived: list[Message] = []
         self.applied: dict[str, list[Message]] = {}

@@ -9,13 +9,13 @@ import av
 import cv2
 import pytest
 
-from services.ingest.source import open_source
-from shared.errors import SourceError
-from shared.settings import IngestSettings
+from moodline.services.ingest.file.open import open_source
+from moodline.shared.errors import SourceError
+from moodline.shared.settings import IngestSettings
 from tests.support.make_media import make_video, picture
 
 
-class Listener:
+class Subscriber:
     """A local port that notices every attempt to connect."""
 
     def __init__(self) -> None:
@@ -35,8 +35,8 @@ class Listener:
 
 
 @pytest.fixture
-def listener() -> Iterator[Listener]:
-    listener = Listener()
+def listener() -> Iterator[Subscriber]:
+    listener = Subscriber()
     yield listener
     listener.close()
 
@@ -80,7 +80,7 @@ TRAPS = {
 @pytest.mark.parametrize("suffix", [".mp4", ".m3u8", ".ffconcat", ".sdp", ".mpd", ".png", ""])
 @pytest.mark.parametrize("where", ["network", "file"])
 def test_no_script_gets_to_open_anything(
-    root: Path, secret: Path, listener: Listener, kind: str, suffix: str, where: str
+    root: Path, secret: Path, listener: Subscriber, kind: str, suffix: str, where: str
 ) -> None:
     target = f"http://127.0.0.1:{listener.port}/a.ts" if where == "network" else secret.as_uri()
     path = root / f"trap{suffix}"
@@ -93,7 +93,7 @@ def test_no_script_gets_to_open_anything(
 
 
 @pytest.mark.parametrize("kind", ["hls", "concat"])
-def test_the_traps_are_real(tmp_path: Path, secret: Path, listener: Listener, kind: str) -> None:
+def test_the_traps_are_real(tmp_path: Path, secret: Path, listener: Subscriber, kind: str) -> None:
     """Without the precautions the same files do open others, so the tests above can fail."""
     trap = tmp_path / "trap.m3u8"
     if kind == "hls":
@@ -117,7 +117,7 @@ def test_a_sequence_of_pictures_is_not_followed(root: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["network", "file"])
-def test_media_that_a_movie_keeps_elsewhere_are_not_fetched(root: Path, secret: Path, listener: Listener, where: str) -> None:
+def test_media_that_a_movie_keeps_elsewhere_are_not_fetched(root: Path, secret: Path, listener: Subscriber, where: str) -> None:
     """A QuickTime track may name another file as the place of its samples (a data reference)."""
     target = f"http://127.0.0.1:{listener.port}/a" if where == "network" else str(secret)
     data = bytearray(make_video(root / "a.mov", range(5), container_options={"movflags": "faststart"}).read_bytes())

@@ -8,6 +8,7 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,17 +17,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models import models_dir
-from services.classifier.artefact import MANIFEST, WEIGHTS, load_artefact
-from services.classifier.factory import open_model
-from services.classifier.keras_model import KerasModel
-from services.classifier.model import Model
-from services.classifier.openvino_model import OpenVinoModel
-from services.classifier.quantise import quantised
-from services.classifier.tensorflow_import import import_tensorflow
-from shared.emotions import EMOTIONS
-from shared.errors import ModelError
-from shared.settings import ClassifierSettings
+from moodline.models import models_dir
+from moodline.services.classifier.artefact import MANIFEST, WEIGHTS, load_artefact
+from moodline.services.classifier.factory import open_model
+from moodline.services.classifier.keras_model import KerasModel
+from moodline.services.classifier.model import Model
+from moodline.services.classifier.openvino_model import OpenVinoModel
+from moodline.services.classifier.quantise import quantised
+from moodline.services.classifier.tensorflow_import import import_tensorflow
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.errors import ModelError
+from moodline.shared.settings import ClassifierSettings
 from tests.unit.test_training_export import make_state
 
 SHIPPED = ClassifierSettings().model
@@ -110,7 +111,7 @@ def test_views_answer_like_their_copies(model: Model) -> None:
 
 
 def with_mirror(folder: Path) -> Path:
-    """Write the shipped model anew, as one that looks at each face twice."""
+    """Write the shipped model again, as one that looks at each face twice."""
     folder.mkdir()
     (folder / WEIGHTS).write_bytes((SHIPPED_MODEL / WEIGHTS).read_bytes())
     manifest = json.loads((SHIPPED_MODEL / MANIFEST).read_text()) | {"name": folder.name, "views": "mirror"}
@@ -144,8 +145,8 @@ def test_other_views_are_refused(tmp_path: Path) -> None:
 _DIGEST = """
 import hashlib, sys
 sys.path.insert(0, {root!r})
-from services.classifier.factory import open_model
-from shared.settings import ClassifierSettings
+from moodline.services.classifier.factory import open_model
+from moodline.shared.settings import ClassifierSettings
 from tests.integration.test_models_classifier import make_crops
 model = open_model(ClassifierSettings(batch_size=8, threads={threads}, **{engine!r}))
 print(hashlib.sha256(model.predict(make_crops(100)).tobytes()).hexdigest())
@@ -155,13 +156,19 @@ model.close()
 
 def test_other_processes_and_numbers_of_threads_answer_the_same(model: Model, engine: dict[str, Any], repo: Path) -> None:
     expected = hashlib.sha256(model.predict(make_crops(100)).tobytes()).hexdigest()
-    for threads in (1, 3):
-        script = _DIGEST.format(root=str(repo), threads=threads, engine=engine)
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=200, check=False
-        )
-        assert done.stdout.strip() == expected, done.stderr
-        assert done.stderr == "", "a start is not quiet"
+    scripts = [_DIGEST.format(root=str(repo), threads=threads, engine=engine) for threads in (1, 3)]
+    commands = [(sys.executable, "-W", "error", "-c", script) for script in scripts]
+    with ExitStack() as stack:
+        pipe = subprocess.PIPE
+        started = [stack.enter_context(subprocess.Popen(each, stdout=pipe, stderr=pipe, text=True)) for each in commands]
+        try:
+            said = [process.communicate(timeout=250) for process in started]
+        finally:
+            for process in started:
+                process.kill()
+    for digest, complaints in said:
+        assert digest.strip() == expected, complaints
+        assert complaints == "", "a start is not quiet"
 
 
 def changed(tmp_path: Path, change: Any = None, weights: list[np.ndarray] | None = None) -> Path:
@@ -254,7 +261,7 @@ def test_an_output_that_is_no_distribution_is_refused(tmp_path: Path, load: Any)
 def test_the_exporter_writes_what_the_loaders_read(tmp_path: Path) -> None:
     keras = import_tensorflow().keras
 
-    from training.export import folded, serving_network, write_artefact
+    from moodline.training.export import folded, serving_network, write_artefact
 
     network, weights = serving_network(keras, "tiny"), folded(make_state())
     rounded = [weight.astype(np.float16).astype(np.float32) for weight in weights]
@@ -332,8 +339,8 @@ def test_the_cpu_engine_needs_neither_tensorflow_nor_what_reports_its_use(repo: 
 import sys
 sys.path.insert(0, {str(repo)!r})
 sys.modules |= dict.fromkeys(["tensorflow", "keras", "onnx", "onnxruntime"])
-from services.classifier.factory import open_model
-from shared.settings import ClassifierSettings
+from moodline.services.classifier.factory import open_model
+from moodline.shared.settings import ClassifierSettings
 open_model(ClassifierSettings(engine="openvino")).close()
 print([name for name in sys.modules if name.startswith(("openvino_telemetry", "openvino.tools"))])
 """
@@ -351,8 +358,8 @@ def test_where_bfloat16_counts_wrongly_float32_is_used_and_the_log_says_so(
 ) -> None:
     artefact, crops = load_artefact(SHIPPED_MODEL), make_crops(12)
     exact = OpenVinoModel(artefact, 8, 2, "float32").predict(crops)
-    monkeypatch.setattr("services.classifier.openvino_model.chosen_precision", lambda *_: "bfloat16")
-    monkeypatch.setattr("services.classifier.openvino_model._TOLERANCE", -1.0)  # no answer is that near
+    monkeypatch.setattr("moodline.services.classifier.openvino_model.chosen_precision", lambda *_: "bfloat16")
+    monkeypatch.setattr("moodline.services.classifier.openvino_model._TOLERANCE", -1.0)  # no answer is that near
     model = OpenVinoModel(artefact, 8, 2)
     assert model.precision == "float32"
     assert model.predict(crops).tobytes() == exact.tobytes()
@@ -382,18 +389,18 @@ def test_tensorflow_is_taken_where_it_sees_a_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_device: bool, gpus: list[str], wanted: str, expected: str
 ) -> None:
     tensorflow = SimpleNamespace(config=SimpleNamespace(list_physical_devices=lambda kind: gpus if kind == "GPU" else []))
-    monkeypatch.setattr("services.classifier.tensorflow_import.import_tensorflow", lambda: tensorflow)
-    monkeypatch.setattr("services.classifier.factory._GPU_DEVICES", (tmp_path if has_device else tmp_path / "none",))
-    monkeypatch.setattr("services.classifier.keras_model.KerasModel", lambda *_: "tensorflow")
-    monkeypatch.setattr("services.classifier.openvino_model.OpenVinoModel", lambda *_: "openvino")
+    monkeypatch.setattr("moodline.services.classifier.tensorflow_import.import_tensorflow", lambda: tensorflow)
+    monkeypatch.setattr("moodline.services.classifier.factory._GPU_DEVICES", (tmp_path if has_device else tmp_path / "none",))
+    monkeypatch.setattr("moodline.services.classifier.keras_model.KerasModel", lambda *_: "tensorflow")
+    monkeypatch.setattr("moodline.services.classifier.openvino_model.OpenVinoModel", lambda *_: "openvino")
     assert open_model(ClassifierSettings(engine=wanted)) == expected  # type: ignore[arg-type,comparison-overlap]
 
 
 _SIGNALLED = """
 import os, signal, sys, threading
 sys.path.insert(0, {root!r})
-from services.classifier.factory import open_model
-from shared.settings import ClassifierSettings
+from moodline.services.classifier.factory import open_model
+from moodline.shared.settings import ClassifierSettings
 
 stop, settings = threading.Event(), ClassifierSettings(engine="openvino", threads=2)
 first = open_model(settings)

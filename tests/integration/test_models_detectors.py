@@ -10,16 +10,16 @@ import cv2
 import numpy as np
 import pytest
 
-from services.detector.base import FaceDetector
-from services.detector.crop import square_around
-from services.detector.factory import open_detector
-from services.detector.stage import DetectorStage
-from shared.bus.base import Position
-from shared.messages import Frame, Lane, encode
-from shared.metrics import Metrics
-from shared.settings import DetectorSettings
-from shared.stage import Received
-from training.detector.labels import overlap
+from moodline.services.detector.base import FaceDetector
+from moodline.services.detector.crop import square_around
+from moodline.services.detector.factory import open_detector
+from moodline.services.detector.stage import DetectorStage
+from moodline.shared.bus.base import Position
+from moodline.shared.messages import Frame, StreamClass, encode
+from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.stage import Received
+from moodline.shared.settings import DetectorSettings
+from moodline.training.detector.labels import overlap
 
 pytestmark = pytest.mark.material
 
@@ -118,7 +118,7 @@ def test_bytes_do_not_depend_on_threads_or_batches(detector_settings: DetectorSe
     for seq, image in enumerate(frames_of(clips / "stage-speech.mp4", 10, 12)):
         height, width = image.shape[:2]
         frame = Frame(
-            stream_id="s", session=1, seq=seq, event_time_us=seq, captured_at_us=0, lane=Lane.FILE,
+            stream_id="s", session=1, seq=seq, event_time_us=seq, captured_at_us=0, lane=StreamClass.FILE,
             width=width, height=height, jpeg=cv2.imencode(".jpg", image)[1].tobytes(),
         )  # fmt: skip
         batch.append(Received(frame, Position("moodline.frames.file.v1", 0, seq)))

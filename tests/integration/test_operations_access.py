@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from shared.bus.base import Position
-from shared.errors import StoreUnavailableError
-from shared.store import ApplyResult, Cell, Mark, Store, TimelineUpdate, dump, open_store
-from shared.streams import StreamSpec, StreamState, StreamStatus
-from shared.timeline import LEVELS_S
+from moodline.shared.bus.base import Position
+from moodline.shared.errors import StoreUnavailableError
+from moodline.shared.store import ApplyResult, BucketValue, HighWaterMark, Store, TimelineUpdate, dump, open_store
+from moodline.shared.streams import StreamSpec, StreamState, StreamStatus
+from moodline.shared.timeline import LEVELS_S
 from tests.support.cluster import RETENTION
 from tests.support.servers import RedisServer
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.redis
 def limited_url(repo: Path, private_redis: RedisServer) -> str:
     """A URL of the user that the page makes, on a server whose default user is off."""
     page = (repo / "docs/operations.md").read_text()
-    (line,) = re.findall(r"^ACL SETUSER (moodline .*)$", page, re.MULTILINE)
+    (line,) = re.findall(r"^ACL SETUSER (moodline .*~moodline:.*)$", page, re.MULTILINE)
     with redis.Redis(port=private_redis.port) as admin:
         admin.execute_command("ACL", "SETUSER", *line.split())
     return f"redis://moodline:WORD@127.0.0.1:{private_redis.port}/0"
@@ -38,12 +38,12 @@ def use_everything(store: Store) -> None:
     update = TimelineUpdate(
         stream_id="door",
         expected=None,
-        mark=Mark(claim.session, 0),
+        mark=HighWaterMark(claim.session, 0),
         final=False,
         position=Position("moodline.emotions.file.v1", 0, 0),
         state=b"state",
         last_event_time_us=1,
-        cells=(Cell("", 1, 0, b"value"),),
+        cells=(BucketValue("", 1, 0, b"value"),),
     )
     assert store.apply([update]) == [ApplyResult.APPLIED]
     assert len(dump(store, "door", LEVELS_S)) > 5
@@ -54,7 +54,7 @@ def use_everything(store: Store) -> None:
     assert store.remove_document("keys", "one", revision)
     store.append_record("audit", b"{}", 10)
     assert len(store.records("audit", limit=5)) == 1
-    store.set_note("model", b"fer-1")
+    store.set_entry("model", b"fer-1")
     assert store.note("model") == b"fer-1"
     store.remove("door")
     assert store.list_streams() == []

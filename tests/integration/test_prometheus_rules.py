@@ -36,7 +36,15 @@ def latency(below_2_s: int, below_2_5_s: int) -> dict[str, str]:
     return {f'moodline_end_to_end_seconds_bucket{{lane="live",le="{le}"}}': f"0+{n}x30" for le, n in counts.items()}
 
 
+STANDSTILL = 'moodline_standstill_seconds{worker="detector",topic="moodline.frames.live.v1",partition="3"}'
+
 CASES = {
+    "MoodlinePartitionStandsStill": Case(
+        "2m",
+        {STANDSTILL: "31+0x30"},
+        {STANDSTILL: "30+0x30"},
+        (("worker", "detector"), ("topic", "moodline.frames.live.v1"), ("partition", "3")),
+    ),
     "MoodlineCameraDown": Case("4m", {"moodline_cameras_down": "1+0x30"}, {"moodline_cameras_down": "0+0x30"}),
     "MoodlineManyCamerasDown": Case(
         "4m",
@@ -72,6 +80,12 @@ CASES = {
         },
     ),
     "MoodlineSlowToTimeline": Case("15m", latency(94, 100), latency(95, 100)),
+    "MoodlineClockSkew": Case(
+        "4m",
+        {'moodline_clock_offset_seconds{instance="host-2:9100"}': "-0.6+0x30"},
+        {'moodline_clock_offset_seconds{instance="host-2:9100"}': "0.5+0x30"},
+        (("instance", "host-2:9100"),),
+    ),
     "MoodlineTimelineBehind": Case(
         "4m", {"moodline_timeline_behind_seconds": "10.1+0x30"}, {"moodline_timeline_behind_seconds": "10+0x30"}
     ),
@@ -91,6 +105,12 @@ CASES = {
         {'moodline_dead_letters_total{worker="detector",reason="version"}': "0 0 1 1 1 1"},
         {'moodline_dead_letters_total{worker="detector",reason="version"}': "1 1 1 1 1 1"},
         (("worker", "detector"), ("reason", "version")),
+    ),
+    "MoodlineReaderCrashes": Case(
+        "45m",
+        {'moodline_reader_crashes_total{lane="file"}': "0 0 0 0 0 1x45"},
+        {'moodline_reader_crashes_total{lane="file"}': "1x50"},
+        (("lane", "file"),),
     ),
     "MoodlineModelRefused": Case(
         "5m", {"moodline_model_refusals_total": "0 0 1 1 1 1"}, {"moodline_model_refusals_total": "1 1 1 1 1 1"}

@@ -13,13 +13,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from services.ingest.live.egress import PolicyEgress
-from services.ingest.live.rtsp.source import open_rtsp
-from services.ingest.live.source import LiveFrame, LiveLimits, LiveSource
-from shared.camera import CameraAddress
-from shared.errors import SourceError
-from shared.net_policy import NetPolicy
-from shared.streams import Transport
+from moodline.services.ingest.camera.input.egress import PolicyEgress
+from moodline.services.ingest.camera.input.frames import LiveFrame, LiveLimits, LiveSource
+from moodline.services.ingest.camera.rtsp.source import open_rtsp
+from moodline.shared.camera import CameraAddress
+from moodline.shared.errors import SourceError
+from moodline.shared.net_policy import NetPolicy
+from moodline.shared.streams import Transport
 from tests.support.gst_rtsp import GstRtspServer, clip_camera, gst_rtsp_server, pattern_camera
 
 CODECS = {"h264": "h264", "h265": "hevc", "jpeg": "mjpeg"}

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from shared.bus import ConsumerSettings, open_bus
-from shared.messages import DLQ_TOPIC
-from shared.store import open_store
+from moodline.shared.bus import ConsumerSettings, open_bus
+from moodline.shared.messages import DLQ_TOPIC
+from moodline.shared.store import open_store
 from tests.support.cluster import RETENTION
 from tests.support.containers import kafka_container, redis_container
 from tests.support.reference import synthetic_spec

@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services.simulator import CameraSimulator
-from shared.errors import SettingsError
+from moodline.services.simulator import CameraSimulator
+from moodline.shared.errors import SettingsError
 from tests.support.fault_proxy import FaultProxy
 from tests.support.rtsp_client import ClosedError, Rtp, RtspClient
 

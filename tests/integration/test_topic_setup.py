@@ -1,4 +1,4 @@
-"""`moodline setup` on a real Kafka: creates, corrects, checks, and never deletes or deals anew."""
+"""`moodline setup` on a real Kafka: creates, corrects, checks, and never deletes or deals again."""
 
 from collections.abc import Iterator
 
@@ -6,15 +6,15 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 from typer.testing import CliRunner, Result
 
-from services.cli import app
-from services.topic_setup import inspect_topics, set_up_topics
-from shared.bus.kafka import KafkaBus
-from shared.bus.retention import RETENTION
-from shared.errors import BusError, SettingsError
-from shared.messages import ALL_TOPICS, DLQ_TOPIC, STREAMS_TOPIC, Hop, Lane, topic
+from moodline.services.cli.app import app
+from moodline.shared.bus.kafka import KafkaBus
+from moodline.shared.bus.retention import RETENTION
+from moodline.shared.bus.topic_setup import inspect_topics, set_up_topics
+from moodline.shared.errors import BusError, SettingsError
+from moodline.shared.messages import ALL_TOPICS, DLQ_TOPIC, STREAMS_TOPIC, PipelineStep, StreamClass, topic
 from tests.support.servers import KafkaServer, wait_until
 
-FRAMES = topic(Hop.FRAMES, Lane.LIVE)
+FRAMES = topic(PipelineStep.FRAMES, StreamClass.LIVE)
 
 
 @pytest.fixture

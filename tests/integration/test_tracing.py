@@ -16,15 +16,16 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pydantic import SecretStr
 
-from services.bootstrap import WORKERS, Resources, build, open_resources, retention
-from shared.bus import ConsumerSettings, open_bus
-from shared.bus.traced import TracedBus
-from shared.clock import SystemClock
-from shared.messages import ALL_TOPICS, Frame, Hop, Lane, encode, topic
-from shared.metrics import Metrics
-from shared.settings import Settings, TracingSettings
-from shared.store import open_store
-from shared.tracing import Tracing
+from moodline.services.runtime.bootstrap import WORKERS, Resources, build, open_resources, retention
+from moodline.shared.bus import ConsumerSettings, open_bus
+from moodline.shared.clock import SystemClock
+from moodline.shared.messages import ALL_TOPICS, Frame, PipelineStep, StreamClass, encode, topic
+from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.health import Health
+from moodline.shared.settings import Settings, TracingSettings
+from moodline.shared.store import open_store
+from moodline.shared.tracing.bus import TracedBus
+from moodline.shared.tracing.spans import Tracing
 from tests.support.fixtures import Server
 from tests.support.reference import synthetic_spec
 from tests.support.servers import wait_until
@@ -98,7 +99,8 @@ def test_every_traced_frame_is_one_trace_with_the_right_parents(bus_url: str, tm
     bus = TracedBus(open_bus(bus_url, partitions=4), tracing)
     bus.ensure_topics(ALL_TOPICS)
     store = open_store(settings.store_url(), retention(settings))
-    with pipeline(Resources(settings, bus, store, Metrics(), SystemClock())) as resources:
+    metrics = Metrics()
+    with pipeline(Resources(settings, bus, store, metrics, SystemClock(), Health(metrics, SystemClock()))) as resources:
         analyse(resources, stream)
         wait_until(lambda: all(set(CHAIN) == set(trace) for trace in traces(exporter.get_finished_spans(), stream).values()))
         found = traces(exporter.get_finished_spans(), stream)
@@ -154,7 +156,7 @@ def test_spans_reach_a_collector_as_the_settings_say(tmp_path: Path) -> None:
 
 def test_without_an_endpoint_nothing_is_around_the_bus_and_no_header_travels(tmp_path: Path) -> None:
     with open_resources(settings_in(tmp_path)) as resources:
-        assert type(resources.bus).__module__ == "shared.bus.memory"
+        assert type(resources.bus).__module__ == "moodline.shared.bus.memory"
 
 
 def test_a_collector_that_is_away_holds_nothing_up(tmp_path: Path) -> None:
@@ -164,7 +166,9 @@ def test_a_collector_that_is_away_holds_nothing_up(tmp_path: Path) -> None:
 
 
 def frame(seq: int) -> bytes:
-    return encode(Frame(stream_id="s", session=1, seq=seq, event_time_us=0, captured_at_us=1, lane=Lane.LIVE, width=0, height=0))
+    return encode(
+        Frame(stream_id="s", session=1, seq=seq, event_time_us=0, captured_at_us=1, lane=StreamClass.LIVE, width=0, height=0)
+    )
 
 
 @pytest.mark.parametrize(
@@ -178,7 +182,7 @@ def test_a_broken_context_is_no_context(header: bytes) -> None:
     inner = open_bus("memory://", partitions=1)
     inner.ensure_topics(ALL_TOPICS)
     bus = TracedBus(inner, Tracing(provider, 1.0))
-    name = topic(Hop.FRAMES, Lane.LIVE)
+    name = topic(PipelineStep.FRAMES, StreamClass.LIVE)
     inner.open_producer().send(name, b"s", frame(0), (("traceparent", header),))
     consumer = bus.open_consumer(ConsumerSettings(group="g", topics=(name,)))
     records = consumer.poll(1, 1.0)

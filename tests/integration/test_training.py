@@ -17,16 +17,15 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from models import models_dir
-from services.classifier.artefact import load_artefact
-from services.cli import app
-from shared.emotions import EMOTIONS
-from shared.errors import DataError, ModelError, OutputError, SettingsError
-from shared.settings import ClassifierSettings
-from tests.unit.test_training_export import make_state
-from training.architecture import ARCHITECTURES
-from training.backend import import_keras
-from training.config import (
+from moodline.models import models_dir
+from moodline.services.classifier.artefact import load_artefact
+from moodline.services.cli.app import app
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.errors import DataError, ModelError, OutputError, SettingsError
+from moodline.shared.settings import ClassifierSettings
+from moodline.training.architecture import ARCHITECTURES
+from moodline.training.backend import import_keras
+from moodline.training.config import (
     AugmentConfig,
     DataConfig,
     DistilConfig,
@@ -36,12 +35,12 @@ from training.config import (
     TrainConfig,
     config_dict,
 )
-from training.data import Dataset, Split, load_data
-from training.evaluate import Metrics
-from training.export import export, folded, serving_network
-from training.network import build_network, float32_network, softmax
-from training.predictor import open_predictor
-from training.runs import (
+from moodline.training.data import Dataset, Split, load_data
+from moodline.training.evaluate import Metrics
+from moodline.training.export import export, folded, serving_network
+from moodline.training.network import build_network, float32_network, softmax
+from moodline.training.predictor import open_predictor
+from moodline.training.runs import (
     BEST,
     CHECKPOINT,
     LOG,
@@ -52,9 +51,10 @@ from training.runs import (
     load_result,
     write_arrays,
 )
-from training.soft_labels import soft_labels
-from training.soup import mix
-from training.train import Progress, run_training
+from moodline.training.soft_labels import soft_labels
+from moodline.training.soup import mix
+from moodline.training.train import Progress, run_training
+from tests.unit.test_training_export import make_state
 
 # Keras' own, on its torch backend with NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -177,7 +177,7 @@ def test_a_damaged_checkpoint_is_an_error(data: Dataset, unbroken: Path, tmp_pat
 def test_a_run_that_was_killed_ends_like_one_that_was_not(data: Dataset, unbroken: Path, tmp_path: Path) -> None:
     folder, config = write_folder(data, tmp_path / "data"), write_toml(CONFIG, tmp_path / "made.toml")
     out = tmp_path / "run"
-    command = [sys.executable, "-c", "from services.cli import main; main()", "train", "--config", str(config)]
+    command = [sys.executable, "-c", "from moodline.services.cli.app import main; main()", "train", "--config", str(config)]
     command += ["--data", str(folder), "--out", str(out)]
     environment = os.environ | {"KERAS_BACKEND": import_keras().config.backend()}
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -364,7 +364,7 @@ def real(fer2013: Path) -> Dataset:
 @pytest.mark.material
 @pytest.mark.slow
 def test_the_real_archive_has_the_faults_that_are_known(real: Dataset) -> None:
-    from training.data_report import report_data
+    from moodline.training.data_report import report_data
 
     report = report_data(real)
     train, validation = report.parts["train"], report.parts["validation"]

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.errors import DataError
-from training.data import Split, load_csv, load_split
-from training.truths import load_truths
-from training.unfold import unfolded
-from training.votes import load_votes, people, voted_targets
+from moodline.shared.errors import DataError
+from moodline.training.data import Split, load_csv, load_split
+from moodline.training.truths import load_truths
+from moodline.training.unfold import unfolded
+from moodline.training.votes import load_votes, people, voted_targets
 
 pytestmark = pytest.mark.material
 
@@ -99,10 +99,10 @@ def test_both_truths_are_measured_on_the_real_images(validation: Split, votes_fi
 
 
 def test_an_unfolded_model_answers_as_the_shipped_one(validation: Split) -> None:
-    from services.classifier.artefact import load_artefact
-    from services.classifier.factory import model_folder
-    from training.architecture import SHIPPED
-    from training.export import folded
+    from moodline.services.classifier.artefact import load_artefact
+    from moodline.services.classifier.factory import model_folder
+    from moodline.training.architecture import SHIPPED
+    from moodline.training.export import folded
 
     artefact = load_artefact(model_folder("fer-1"))
     again = folded(unfolded(artefact.weights, SHIPPED, validation.images[:64]), SHIPPED)

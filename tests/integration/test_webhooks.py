@@ -12,14 +12,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from services.alerts.outbox import DeliveryRecord, Outbox
-from services.alerts.records import DELIVERY_LOG, decode
-from services.alerts.rules import Webhook
-from services.alerts.webhook import EVENT_HEADER, SIGNATURE_HEADER, HttpSender, is_signed, webhook_policy
-from shared.camera_url import CameraSecret
-from shared.errors import WebhookError
-from shared.seal import Sealer
-from shared.settings import AlertsSettings
+from moodline.services.alerts.outbox import DeliveryRecord, Outbox
+from moodline.services.alerts.records import DELIVERY_LOG, decode
+from moodline.services.alerts.rules import Webhook
+from moodline.services.alerts.webhook import EVENT_HEADER, SIGNATURE_HEADER, HttpSender, is_signed, webhook_policy
+from moodline.shared.camera_url import CameraSecret
+from moodline.shared.errors import WebhookError
+from moodline.shared.seal import Sealer
+from moodline.shared.settings import AlertsSettings
 from tests.support.alerts import GLAD, KEY, AlertWorld, glad
 from tests.support.api import NOW_S
 
@@ -205,7 +205,7 @@ def test_what_fails_is_tried_again_later_and_later(tmp_path: Path, receiver: Rec
     assert tried == [0, 2, 6, 14]
     assert attempts(world) == [("retry", "status", 1), ("retry", "status", 2), ("retry", "status", 3), ("delivered", "", 4)]
     assert {headers[EVENT_HEADER] for _, headers, _ in receiver.got} == {"event-1"}
-    assert len({headers[SIGNATURE_HEADER] for _, headers, _ in receiver.got}) == 4, "each attempt is signed anew"
+    assert len({headers[SIGNATURE_HEADER] for _, headers, _ in receiver.got}) == 4, "each attempt is signed again"
     assert world.metrics.webhooks.labels("delivered")._value.get() == 1
     assert world.metrics.webhooks.labels("retry")._value.get() == 3
     world.store.close()
@@ -221,7 +221,7 @@ def test_a_finished_delivery_is_not_begun_again(tmp_path: Path, receiver: Receiv
     assert len(receiver.got) == 1
     world.clock.now += 3601
     box.deliver_due(lambda: True)
-    assert world.store.documents("alert-deliveries") == [], "nothing grows for ever"
+    assert world.store.documents("alert-deliveries") == [], "nothing grows indefinitely"
     world.store.close()
 
 

@@ -11,8 +11,8 @@ from fastapi.routing import APIRoute, APIWebSocketRoute
 from starlette.routing import BaseRoute
 from starlette.types import Message
 
-from services.callers import Role
-from services.keyring import KeyRecord, Keyring
+from moodline.services.auth.callers import Role
+from moodline.services.auth.keyring import KeyRecord, Keyring
 from tests.support.api import ApiWorld
 
 

@@ -5,22 +5,22 @@ from pathlib import Path
 
 import msgspec
 
-from services.alerts.judge import Judge
-from services.alerts.outbox import Outbox
-from services.alerts.records import ALERTS_LOG, RuleBook
-from services.alerts.rules import Rule, RuleKind, Webhook
-from services.alerts.service import AlertService
-from shared.bus import Position
-from shared.camera_url import CameraSecret
-from shared.errors import WebhookError
-from shared.messages import Lane
-from shared.metrics import Metrics
-from shared.seal import Sealer, new_key
-from shared.settings import AlertsSettings, load_settings
-from shared.store import Cell, Mark, Retention, Store, TimelineUpdate
-from shared.store.sqlite import SqliteStore
-from shared.streams import StreamSpec, StreamState, StreamStatus
-from shared.timeline.bucket import LEVELS_S, Bucket, merge_all, pack
+from moodline.services.alerts.judge import RuleEvaluator
+from moodline.services.alerts.outbox import Outbox
+from moodline.services.alerts.records import ALERTS_LOG, RuleBook
+from moodline.services.alerts.rules import Rule, RuleKind, Webhook
+from moodline.services.alerts.service import AlertService
+from moodline.shared.bus import Position
+from moodline.shared.camera_url import CameraSecret
+from moodline.shared.errors import WebhookError
+from moodline.shared.messages import StreamClass
+from moodline.shared.metrics import Metrics
+from moodline.shared.seal import Sealer, new_key
+from moodline.shared.settings import AlertsSettings, load_settings
+from moodline.shared.store import BucketValue, HighWaterMark, Retention, Store, TimelineUpdate
+from moodline.shared.store.sqlite import SqliteStore
+from moodline.shared.streams import StreamSpec, StreamState, StreamStatus
+from moodline.shared.timeline.bucket import LEVELS_S, Bucket, merge_all, pack
 from tests.support.api import NOW_S, StubClock, nobody, smiling
 
 START = int(NOW_S)
@@ -71,7 +71,9 @@ class AlertWorld:
 
     def add_stream(self, stream_id: str, labels: dict[str, str]) -> StreamSpec:
         created_us = int(self.clock.now * 1_000_000)
-        spec = StreamSpec(stream_id=stream_id, url="rtsp://192.0.2.7/1", lane=Lane.LIVE, labels=labels, created_at_us=created_us)
+        spec = StreamSpec(
+            stream_id=stream_id, url="rtsp://192.0.2.7/1", lane=StreamClass.LIVE, labels=labels, created_at_us=created_us
+        )
         return self.store.add(spec)
 
     def webhook(self, rule_id: str = "glad") -> Webhook:
@@ -86,10 +88,10 @@ class AlertWorld:
         """Return what one API process has for alerts, stepped by hand."""
         return AlertService(self.store, self.settings, self.metrics, self.clock, sender=self.receiver)
 
-    def judge(self) -> Judge:
+    def judge(self) -> RuleEvaluator:
         """Return a judge that takes the lease for granted, as one that was frozen does."""
         outbox = Outbox(self.store, Sealer(KEY), self.receiver, self.settings.alerts, self.metrics, self.clock)
-        return Judge(self.store, outbox, self.metrics, self.clock, lambda: True)
+        return RuleEvaluator(self.store, outbox, self.metrics, self.clock, lambda: True)
 
     def play(self, buckets: list[Bucket | None], stream_id: str = "hall") -> None:
         """Let a second of the timeline come in for each, while the clock moves on."""
@@ -99,15 +101,15 @@ class AlertWorld:
             if bucket is not None:
                 status = StreamStatus(state=StreamState.LIVE, last_frame_us=second * 1_000_000 + 900_000)
                 self.store.set_status(stream_id, claim.session, status)
-                self._write(stream_id, second, bucket, Mark(claim.session, n))
+                self._write(stream_id, second, bucket, HighWaterMark(claim.session, n))
             self.clock.now += 1
 
-    def _write(self, stream_id: str, second: int, bucket: Bucket, mark: Mark) -> None:
+    def _write(self, stream_id: str, second: int, bucket: Bucket, mark: HighWaterMark) -> None:
         self.played[second] = bucket
-        cells = [Cell("", 1, second, pack(bucket))]
+        cells = [BucketValue("", 1, second, pack(bucket))]
         for level_s in LEVELS_S[1:]:
             same = [each for at, each in self.played.items() if at // level_s == second // level_s]
-            cells.append(Cell("", level_s, second // level_s, pack(merge_all(same))))
+            cells.append(BucketValue("", level_s, second // level_s, pack(merge_all(same))))
         progress = self.store.load([stream_id])[0]
         assert progress is not None
         update = TimelineUpdate(
@@ -124,7 +126,7 @@ class AlertWorld:
 
     def damage(self, stream_id: str) -> None:
         """Let the present second of a timeline be bytes that nobody can read."""
-        mark = Mark(self.store.claim(stream_id, self.clock.now).session, 0)
+        mark = HighWaterMark(self.store.claim(stream_id, self.clock.now).session, 0)
         progress = self.store.load([stream_id])[0]
         assert progress is not None
         update = TimelineUpdate(
@@ -135,7 +137,7 @@ class AlertWorld:
             position=Position("moodline.emotions.live.v1", 0, 1),
             state=b"",
             last_event_time_us=int(self.clock.now * 1_000_000),
-            cells=(Cell("", 1, int(self.clock.now), b"\xff"),),
+            cells=(BucketValue("", 1, int(self.clock.now), b"\xff"),),
         )
         self.store.apply([update])
 

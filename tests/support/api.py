@@ -10,20 +10,27 @@ from typing import Any, Self
 import httpx
 from fastapi import FastAPI
 
-from services.api.app import create_app
-from services.api.context import Intake
-from shared.bus import Position
-from shared.errors import ModelError, ModelNotFoundError
-from shared.messages import SkipReason
-from shared.metrics import Metrics
-from shared.model_choice import ModelInfo
-from shared.settings import ApiSettings, IngestSettings, Settings, load_settings
-from shared.store import Cell, Mark, Retention, TimelineUpdate
-from shared.store.sqlite import SqliteStore
-from shared.streams import StreamStatus
-from shared.timeline.bucket import LEVELS_S, SKIP_REASONS, Bucket, merge_all, pack
-from shared.timeline.models import MODELS_LEVEL_S, MODELS_SERIES, note_model, pack_models
-from shared.timeline.tracks import TrackBucket, TrackSummary, merge_track, pack_track_bucket, pack_track_summary, track_series
+from moodline.services.api.app import create_app
+from moodline.services.api.context import Intake
+from moodline.shared.bus import Position
+from moodline.shared.errors import ModelError, ModelNotFoundError
+from moodline.shared.messages import SkipReason
+from moodline.shared.metrics import Metrics
+from moodline.shared.settings import ApiSettings, IngestSettings, Settings, load_settings
+from moodline.shared.store import BucketValue, HighWaterMark, Retention, TimelineUpdate
+from moodline.shared.store.model_choice import ModelInfo
+from moodline.shared.store.sqlite import SqliteStore
+from moodline.shared.streams import StreamStatus
+from moodline.shared.timeline.bucket import LEVELS_S, SKIP_REASONS, Bucket, merge_all, pack
+from moodline.shared.timeline.models import MODELS_LEVEL_S, MODELS_SERIES, pack_models, record_model
+from moodline.shared.timeline.tracks import (
+    TrackBucket,
+    TrackSummary,
+    merge_track,
+    pack_track_bucket,
+    pack_track_summary,
+    track_series,
+)
 
 NOW_S = 1_777_636_800.0
 """2026-05-01T12:00:00Z"""
@@ -156,7 +163,7 @@ class ApiWorld:
     def get(self, path: str, **parameters: Any) -> httpx.Response:
         return self.http.get(f"/api/v1{path}", params=parameters)
 
-    def say(self, stream_id: str, **status: Any) -> None:
+    def set_state(self, stream_id: str, **status: Any) -> None:
         """Let a reader claim the stream and report."""
         claim = self.store.claim(stream_id, self.clock.now)
         assert self.store.set_status(stream_id, claim.session, StreamStatus(**status))
@@ -165,25 +172,25 @@ class ApiWorld:
         """Write a timeline: one bucket per second from `NOW` on (None: nothing stored), and one face through all of it."""
         first = NOW_US // 1_000_000
         stored = {first + n: bucket for n, bucket in enumerate(seconds) if bucket is not None}
-        cells = [Cell("", 1, index, pack(bucket)) for index, bucket in stored.items()]
+        cells = [BucketValue("", 1, index, pack(bucket)) for index, bucket in stored.items()]
         for level_s in LEVELS_S[1:]:
             groups: dict[int, list[Bucket]] = {}
             for index, bucket in stored.items():
                 groups.setdefault(index // level_s, []).append(bucket)
-            cells += [Cell("", level_s, index, pack(merge_all(group))) for index, group in groups.items()]
+            cells += [BucketValue("", level_s, index, pack(merge_all(group))) for index, group in groups.items()]
         seen = {index: bucket for index, bucket in stored.items() if bucket.faces}
         if faces and seen:
             cells += _track_cells(1, seen)
         if any(bucket.classified for bucket in stored.values()):
-            day, _ = note_model(None, "fer-seed", first)
-            cells.append(Cell(MODELS_SERIES, MODELS_LEVEL_S, day.day, pack_models(day)))
+            day, _ = record_model(None, "fer-seed", first)
+            cells.append(BucketValue(MODELS_SERIES, MODELS_LEVEL_S, day.day, pack_models(day)))
         frames = sum(bucket.sampled for bucket in stored.values())
         claim, progress = self.store.claim(stream_id, self.clock.now), self.store.load([stream_id])[0]
         assert progress is not None
         update = TimelineUpdate(
             stream_id=stream_id,
             expected=progress.mark,
-            mark=Mark(claim.session, frames - (0 if final else 1)),
+            mark=HighWaterMark(claim.session, frames - (0 if final else 1)),
             final=final,
             position=Position("moodline.emotions.file.v1", 0, 1),
             state=b"",
@@ -193,14 +200,14 @@ class ApiWorld:
         assert [result.value for result in self.store.apply([update])] == ["applied"]
 
 
-def _track_cells(track: int, seen: dict[int, Bucket]) -> list[Cell]:
+def _track_cells(track: int, seen: dict[int, Bucket]) -> list[BucketValue]:
     buckets = {index: TrackBucket(bucket.faces, bucket.smoothed, bucket.leading) for index, bucket in seen.items()}
     whole = TrackBucket()
     for bucket in buckets.values():
         whole = merge_track(whole, bucket)
     summary = TrackSummary(min(seen) * 1_000_000, max(seen) * 1_000_000 + 800_000, whole, ended=True)
-    cells = [Cell(track_series(track), 1, index, pack_track_bucket(bucket)) for index, bucket in buckets.items()]
-    return [*cells, Cell("tracks", 0, track, pack_track_summary(summary))]
+    cells = [BucketValue(track_series(track), 1, index, pack_track_bucket(bucket)) for index, bucket in buckets.items()]
+    return [*cells, BucketValue("tracks", 0, track, pack_track_summary(summary))]
 
 
 def smiling(faces: int = 5, *, share: float = 0.8, final: bool = True) -> Bucket:

@@ -8,11 +8,11 @@ from fractions import Fraction
 
 import numpy as np
 
-from services.ingest.live.records import Job
-from services.ingest.live.source import LiveCounts, LiveFrame, LiveInfo, LiveSource
-from services.ingest.source import BgrImage
-from shared.errors import ImageError, SourceError
-from shared.streams import FailureReason, Transport
+from moodline.services.ingest.camera.input.frames import LiveCounts, LiveFrame, LiveInfo, LiveSource
+from moodline.services.ingest.live.records import Job
+from moodline.services.ingest.media.frames import BgrImage
+from moodline.shared.errors import ImageError, SourceError
+from moodline.shared.streams import FailureReason, Transport
 
 OPENER = "tests.support.camera_doubles:open_double"
 FPS = 25
@@ -108,7 +108,7 @@ def _silent(camera: DoubleCamera) -> Iterator[LiveFrame]:
 
 
 def _hang(camera: DoubleCamera) -> Iterator[LiveFrame]:
-    """Hangs in C and holds the interpreter's lock, for ever."""
+    """Hangs in C and holds the interpreter's lock, indefinitely."""
     yield camera.frame()
     ctypes.PyDLL(None).sleep(600)
 

@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,23 +18,17 @@ from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
 from confluent_kafka.admin import AdminClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from services.bootstrap import WORKERS
-from shared.bus import open_bus
-from shared.bus.kafka_settings import parse_url
-from shared.messages import ALL_TOPICS
-from shared.store import Retention, Store, open_store
-from shared.store.base import dump
-from shared.streams import StreamSpec, StreamState
-from shared.timeline import LEVELS_S
-from tests.support.servers import die_with_parent
+from moodline.services.runtime.bootstrap import WORKERS
+from moodline.shared.bus import open_bus
+from moodline.shared.bus.kafka_settings import parse_url
+from moodline.shared.messages import ALL_TOPICS
+from moodline.shared.store import Retention, Store, open_store
+from moodline.shared.store.base import dump
+from moodline.shared.streams import StreamSpec, StreamState
+from moodline.shared.timeline import LEVELS_S
+from tests.support.servers import die_with_parent, free_port
 
 RETENTION = Retention(dict.fromkeys(LEVELS_S, 10 * 86_400))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -62,6 +55,8 @@ class Cluster:
     directory: Path
     partitions: int = 4
     env: dict[str, str] = field(default_factory=dict)
+    env_of: dict[str, dict[str, str]] = field(default_factory=dict)
+    """What a kind of worker gets on top, such as a user of its own."""
     workers: list[WorkerProcess] = field(default_factory=list)
     crashes: list[str] = field(default_factory=list)
 
@@ -103,6 +98,7 @@ class Cluster:
             "MOODLINE_CLASSIFIER_THREADS": "1",
             "MOODLINE_DETECTOR_THREADS": "1",
             **self.env,
+            **self.env_of.get(kind, {}),
         }
         number = len(self.workers)
         with (self.directory / f"{kind}-{number}.log").open("wb") as log:

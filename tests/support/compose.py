@@ -21,11 +21,11 @@ _COMMAND_S = 120.0
 # Runs in a container of Moodline's, so that nothing but the API need be reachable from here.
 _DUMP = """
 import sys
-from services.bootstrap import retention
-from shared.settings import load_settings
-from shared.store import open_store
-from shared.store.base import dump
-from shared.timeline import LEVELS_S
+from moodline.services.runtime.bootstrap import retention
+from moodline.shared.settings import load_settings
+from moodline.shared.store import open_store
+from moodline.shared.store.base import dump
+from moodline.shared.timeline import LEVELS_S
 settings = load_settings()
 store = open_store(settings.store_url(), retention(settings))
 sys.stdout.buffer.write(dump(store, sys.argv[1], LEVELS_S))

@@ -1,8 +1,10 @@
 """A container engine, and Kafka and Redis in containers, for machines that have an engine and not the servers themselves."""
 
+import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,13 +38,22 @@ def start_engine() -> None:
     material = Path(os.environ.get("MOODLINE_TEST_MATERIAL", REPO.parent / "shared"))
     script = material / "containers" / "make-images"
     if script.is_file() and os.geteuid() == 0:
-        made = subprocess.run(("bash", str(script)), capture_output=True, text=True, timeout=_MAKE_ENGINE_S, check=False)
+        with _one_at_a_time():
+            made = subprocess.run(("bash", str(script)), capture_output=True, text=True, timeout=_MAKE_ENGINE_S, check=False)
         if made.returncode:
             raise ServerError(f"{script} failed: {made.stderr[-1000:]}")
     if not engine_answers():
         raise ServerError("no container engine answers")
     if subprocess.run(("docker", "compose", "version"), capture_output=True, check=False).returncode:
         raise ServerError("the container engine has no Compose")
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Hold back other processes that make an engine: workers of one test run ask for it at the same time."""
+    with (Path(tempfile.gettempdir()) / "moodline-engine.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def image_of(name: str) -> str:

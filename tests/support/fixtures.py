@@ -64,7 +64,7 @@ def engine() -> None:
     try:
         start_engine()
     except ServerError as error:
-        _unavailable(str(error))
+        unavailable(str(error))
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def _shared(
         try:
             server = local()
         except ServerError as error:
-            _unavailable(f"{error}; or set {variable}")
+            unavailable(f"{error}; or set {variable}")
         with server as running:
             yield running
 
@@ -94,12 +94,13 @@ def local_server(local: Callable[[], AnyServer]) -> Iterator[AnyServer]:
     try:
         server = local()
     except ServerError as error:
-        _unavailable(str(error))
+        unavailable(str(error))
     with server as running:
         yield running
 
 
-def _unavailable(reason: str) -> NoReturn:
+def unavailable(reason: str) -> NoReturn:
+    """Skip the test for want of a server, or fail in CI."""
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(f"CI must have every server: {reason}")
     pytest.skip(reason)

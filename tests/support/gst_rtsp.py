@@ -34,7 +34,7 @@ def pattern_camera(codec: str = "h264", width: int = 320, height: int = 240, fps
 
 
 def clip_camera(path: Path, codec: str = "h264", width: int = 640, height: int = 360, fps: int = 25) -> str:
-    """Return the pipeline of a clip, played once in real time and coded anew with a keyframe each second."""
+    """Return the pipeline of a clip, played once in real time and coded again with a keyframe each second."""
     size = f"video/x-raw,format=I420,width={width},height={height},framerate={fps}/1"
     decode = f'filesrc location="{path}" ! decodebin ! videoconvert ! videoscale ! videorate ! {size}'
     return f"( {decode} ! {_CODECS[codec].format(gop=fps)} )"

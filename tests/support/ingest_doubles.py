@@ -8,17 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from services.ingest.progress_watch import ProgressWatch
-from services.ingest.reader import ReaderParts
-from services.ingest.source import BgrImage, Cancelled, DecodedFrame, Source, SourceInfo, never
-from shared.bus import Position
-from shared.errors import BusFullError, DeliveryError, ImageError
-from shared.messages import End, Frame, Message, decode
-from shared.metrics import Metrics
-from shared.settings import IngestSettings
-from shared.store import Mark, Retention, Store, TimelineUpdate
-from shared.store.sqlite import SqliteStore
-from shared.streams import StreamSpec
+from moodline.services.ingest.file.progress_watch import ProgressWatch
+from moodline.services.ingest.file.reader import ReaderParts
+from moodline.services.ingest.media.frames import BgrImage, Cancelled, DecodedFrame, Source, SourceInfo, never
+from moodline.shared.bus import Position
+from moodline.shared.errors import BusFullError, DeliveryError, ImageError
+from moodline.shared.messages import End, Frame, Message, decode
+from moodline.shared.metrics import Metrics
+from moodline.shared.settings import IngestSettings
+from moodline.shared.store import HighWaterMark, Retention, Store, TimelineUpdate
+from moodline.shared.store.sqlite import SqliteStore
+from moodline.shared.streams import StreamSpec
 
 NOW_S = 1_750_000_000.0
 
@@ -145,7 +145,7 @@ def apply(store: Store, message: Message) -> bool:
     update = TimelineUpdate(
         stream_id=message.stream_id,
         expected=progress.mark,
-        mark=Mark(message.session, message.seq),
+        mark=HighWaterMark(message.session, message.seq),
         final=isinstance(message, End),
         position=Position("t", 0, message.seq),
         state=b"",

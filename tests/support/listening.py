@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 
 import httpx
 
-from services.live_subscription import Sent, Subscription
+from moodline.services.live.subscription import Sent, Subscription
 from tests.support.servers import wait_until
 
 _PATIENCE_S = 30.0

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from services.analysis import run_analysis
-from shared.settings import ClassifierSettings, DetectorSettings, IngestSettings, Settings
-from shared.store.base import dump
-from shared.streams import StreamSpec
-from shared.timeline import LEVELS_S
+from moodline.services.analysis.analyze import run_analysis
+from moodline.shared.settings import ClassifierSettings, DetectorSettings, IngestSettings, Settings
+from moodline.shared.store.base import dump
+from moodline.shared.streams import StreamSpec
+from moodline.shared.timeline import LEVELS_S
 
 RECORDED_AT_US = 1_750_000_000_000_000
 """A fixed time on the timeline, so that two runs can be compared byte for byte."""

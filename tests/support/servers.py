@@ -1,6 +1,8 @@
 """Kafka and Redis as local processes, on free ports and in folders of their own, that tests may kill and start again."""
 
+import base64
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -8,7 +10,6 @@ import subprocess
 import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +23,8 @@ REPO = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.1"
 _START_S = 60.0
 _STOP_S = 20.0
+_PORTS = range(10_000, 32_000)
+"""Below what Linux takes for outgoing connections (net.ipv4.ip_local_port_range)."""
 
 # The kernel ends a server when the thread that started it ends, so all are started by one that lives as long as the process.
 _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="servers")
@@ -41,10 +44,18 @@ def kafka_libs() -> Path | None:
 
 
 def free_port() -> int:
-    """Return a TCP port that is free now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port that is free now, and that the kernel gives to no outgoing connection before it is used.
+
+    It is drawn at random, so that test runs side by side do not get the same one between asking and listening.
+    """
+    while True:
+        port = _PORTS[secrets.randbelow(len(_PORTS))]
+        with socket.socket() as probe:
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return port
 
 
 class ServerProcess:
@@ -167,6 +178,11 @@ def die_with_parent() -> tuple[str, ...]:
     return (setpriv, "--pdeathsig", "KILL", "--") if setpriv else ()
 
 
+def _kafka_id() -> str:
+    """Return a random id as Kafka writes it: 16 bytes in base 64 for URLs, and no sign at the front."""
+    return base64.urlsafe_b64encode(b"m" + secrets.token_bytes(15)).decode().rstrip("=")
+
+
 class KafkaServer(ServerProcess):
     """One Kafka broker that is its own controller (KRaft), from jars on the disk.
 
@@ -206,19 +222,17 @@ class KafkaServer(ServerProcess):
 
     def _format(self) -> None:
         self._config.write_text("".join(f"{key}={value}\n" for key, value in self._properties().items()))
-        command = (*self._java(), "kafka.tools.StorageTool", "format", "--standalone", "--config", str(self._config))
-        result = subprocess.run(
-            (*command, "--cluster-id", str(uuid.uuid4())), capture_output=True, text=True, timeout=_START_S, check=False
-        )
-        if result.returncode:
-            self._config.unlink()
-            raise ServerError(f"Kafka's storage could not be formatted: {result.stdout}{result.stderr}")
+        # What `kafka-storage format` writes for one controller that the configuration names, without a Java process of its own.
+        data = self.folder / "data"
+        data.mkdir()
+        own = {"version": 1, "cluster.id": _kafka_id(), "node.id": 1, "directory.id": _kafka_id()}
+        (data / "meta.properties").write_text("".join(f"{key}={value}\n" for key, value in own.items()))
 
     def _properties(self) -> dict[str, object]:
         return {
             "process.roles": "broker,controller",
             "node.id": 1,
-            "controller.quorum.bootstrap.servers": f"{HOST}:{self._controller_port}",
+            "controller.quorum.voters": f"1@{HOST}:{self._controller_port}",
             "listeners": f"PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{self._controller_port}",
             "advertised.listeners": f"PLAINTEXT://{HOST}:{self.port}",
             "controller.listener.names": "CONTROLLER",

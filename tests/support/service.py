@@ -14,7 +14,7 @@ from typing import Any, Self
 from prometheus_client.parser import text_string_to_metric_families
 
 from moodline import ApiError, Client, Stream
-from shared.streams import StreamState
+from moodline.shared.streams import StreamState
 from tests.support.servers import die_with_parent, free_port
 
 MOODLINE = str(Path(sys.executable).parent / "moodline")

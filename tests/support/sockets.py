@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from services.api.server import ApiServer
+from moodline.services.api.server import ApiServer
 
 
 class GoneError(Exception):
@@ -36,12 +36,12 @@ class Talk:
             raise GoneError(code, reason) from None
         return message
 
-    def say(self, message: bytes | str) -> None:
+    def set_state(self, message: bytes | str) -> None:
         self._socket.send(message)
 
     def ask(self, message: bytes | str) -> dict[str, Any]:
         """Say something and return the answer."""
-        self.say(message)
+        self.set_state(message)
         return self.hear()
 
     def close(self) -> None:

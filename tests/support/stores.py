@@ -9,12 +9,12 @@ from urllib.parse import urlsplit
 import redis
 from redis.cluster import RedisCluster
 
-from shared.bus.base import Position
-from shared.clock import Clock, SystemClock
-from shared.store import Cell, Mark, Retention, Store, TimelineUpdate
-from shared.store.redis import RedisStore
-from shared.store.sqlite import SqliteStore
-from shared.streams import StreamSpec
+from moodline.shared.bus.base import Position
+from moodline.shared.clock import Clock, SystemClock
+from moodline.shared.store import BucketValue, HighWaterMark, Retention, Store, TimelineUpdate
+from moodline.shared.store.redis import RedisStore
+from moodline.shared.store.sqlite import SqliteStore
+from moodline.shared.streams import StreamSpec
 from tests.support.servers import HOST, RedisServer, free_port, wait_until
 
 LEVELS_S = (1, 10, 60, 600, 3600)
@@ -134,7 +134,9 @@ def spec(stream_id: str, **changes: Any) -> StreamSpec:
     return StreamSpec(**values)
 
 
-def update(stream_id: str, expected: Mark | None, mark: Mark, cells: Iterable[Cell] = (), **changes: Any) -> TimelineUpdate:
+def update(
+    stream_id: str, expected: HighWaterMark | None, mark: HighWaterMark, cells: Iterable[BucketValue] = (), **changes: Any
+) -> TimelineUpdate:
     values: dict[str, Any] = {
         "stream_id": stream_id,
         "expected": expected,
@@ -156,13 +158,13 @@ class Writer:
         if add:
             store.add(spec(stream_id))
         self.session = store.claim(stream_id, NOW_S).session
-        self.mark: Mark | None = None
+        self.mark: HighWaterMark | None = None
 
-    def next(self, cells: Iterable[Cell] = (), **changes: Any) -> TimelineUpdate:
+    def next(self, cells: Iterable[BucketValue] = (), **changes: Any) -> TimelineUpdate:
         seq = 0 if self.mark is None else self.mark.seq + 1
-        return update(self.stream_id, self.mark, Mark(self.session, seq), cells, **changes)
+        return update(self.stream_id, self.mark, HighWaterMark(self.session, seq), cells, **changes)
 
-    def write(self, *cells: Cell, **changes: Any) -> TimelineUpdate:
+    def write(self, *cells: BucketValue, **changes: Any) -> TimelineUpdate:
         step = self.next(cells, **changes)
         assert self.store.apply([step]) == ["applied"]
         self.mark = step.mark

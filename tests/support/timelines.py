@@ -1,16 +1,16 @@
 """Timeline documents to show."""
 
-from services.report.document import TimelineDocument, timeline_document
-from shared.messages import Lane
-from shared.timeline.bucket import Bucket, merge_all
-from shared.timeline.points import TimelineAnswer, make_point
+from moodline.services.report.document import TimelineDocument, timeline_document
+from moodline.shared.messages import StreamClass
+from moodline.shared.timeline.bucket import Bucket, merge_all
+from moodline.shared.timeline.points import TimelineAnswer, make_point
 
 START_US = 1_777_636_800_000_000
 """2026-05-01T12:00:00Z"""
 
 
 def make_document(
-    buckets: list[Bucket], *, lane: Lane = Lane.FILE, resolution_s: int = 1, offset_us: int = 0
+    buckets: list[Bucket], *, lane: StreamClass = StreamClass.FILE, resolution_s: int = 1, offset_us: int = 0
 ) -> TimelineDocument:
     """Return the document of a timeline that begins at `START_US`; the file began `offset_us` later."""
     step_us = resolution_s * 1_000_000

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.classifier.model import Crops, Probabilities
-from services.classifier.stage import ClassifierStage
-from services.detector.base import BgrImage, Detections
-from services.detector.stage import DetectorStage
-from shared.admission import Admission, Candidate, ServiceTime
-from shared.bus.base import Position
-from shared.messages import Emotions, Frame, Hop, Lane, Message, SkipReason, topic
-from shared.metrics import Metrics
-from shared.settings import ClassifierSettings, DetectorSettings
-from shared.stage import Received, Send
+from moodline.services.classifier.model import Crops, Probabilities
+from moodline.services.classifier.stage import ClassifierStage
+from moodline.services.detector.base import BgrImage, Detections
+from moodline.services.detector.stage import DetectorStage
+from moodline.shared.bus.base import Position
+from moodline.shared.messages import Emotions, Frame, Message, PipelineStep, SkipReason, StreamClass, topic
+from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.admission import Admission, Candidate, ServiceTime
+from moodline.shared.pipeline.stage import Received, Send
+from moodline.shared.settings import ClassifierSettings, DetectorSettings
 
 BUDGET_S = 2.0
 SHARE = 0.5
@@ -191,7 +191,7 @@ def test_service_time_goes_by_rounds_and_follows_what_is_measured() -> None:
 JPEG = cv2.imencode(".jpg", np.zeros((48, 64, 3), np.uint8))[1].tobytes()
 
 
-HOPS = {"detector": Hop.FRAMES, "classifier": Hop.FACES}
+HOPS = {"detector": PipelineStep.FRAMES, "classifier": PipelineStep.FACES}
 
 
 class Machine:
@@ -243,14 +243,14 @@ class Machine:
             for name in self.stages:
                 paused = name == "detector" and pause[0] <= self.now_s - start_s < pause[1]
                 if free_s[name] <= self.now_s and self.waiting[name] and not paused:
-                    free_s[name], messages = self._turn(name, free_s[name])
+                    free_s[name], messages = self._pending_update(name, free_s[name])
                     under_way.append((free_s[name], name, messages))
         assert not coming
         assert not under_way
 
-    def _turn(self, name: str, free_since_s: float) -> tuple[float, list[Message]]:
+    def _pending_update(self, name: str, free_since_s: float) -> tuple[float, list[Message]]:
         queue, stage = self.waiting[name], self.stages[name]
-        limit = stage.batch_limit(topic(HOPS[name], Lane.LIVE))
+        limit = stage.batch_limit(topic(HOPS[name], StreamClass.LIVE))
         batch = [Received(queue.popleft(), Position("t", 0, 0)) for _ in range(min(limit, len(queue)))]
         self._own_s[name] += self.now_s - free_since_s
         started_s = self._own_s[name]
@@ -275,7 +275,7 @@ def cameras(rates: Sequence[float], seconds: float, together: bool = False) -> l
     return [
         Frame(
             stream_id=f"s{camera}", session=1, seq=number, event_time_us=0, captured_at_us=int((1_000_000 + at_s) * 1e6),
-            lane=Lane.LIVE, width=64, height=48, jpeg=JPEG,
+            lane=StreamClass.LIVE, width=64, height=48, jpeg=JPEG,
         )
         for at_s, camera, number in sorted(times)
     ]  # fmt: skip

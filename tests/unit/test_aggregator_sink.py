@@ -5,15 +5,16 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from services.aggregator.sink import TimelineSink
-from services.aggregator.stage import AggregatorStage
-from shared.bus.base import OLDEST, Position
-from shared.errors import StoreUnavailableError
-from shared.messages import Emotions, Lane
-from shared.metrics import Metrics
-from shared.settings import AggregatorSettings
-from shared.stage import Apply, Output, Received, Rewind
-from shared.store.base import ApplyResult, Mark, Progress, TimelineUpdate
+from moodline.services.aggregator.sink import TimelineSink
+from moodline.services.aggregator.stage import AggregatorStage
+from moodline.shared.bus.base import OLDEST, Position
+from moodline.shared.errors import StoreUnavailableError
+from moodline.shared.messages import Emotions, StreamClass
+from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.stage import Apply, Output, Received, Rewind
+from moodline.shared.settings import AggregatorSettings
+from moodline.shared.store.base import ApplyResult, HighWaterMark, Progress, TimelineUpdate
+from tests.support.clocks import StillClock
 
 PLACE = ("moodline.emotions.file.v1", 3)
 
@@ -39,21 +40,17 @@ class StubStore:
         return [self.result for _ in updates]
 
 
-class StubClock:
-    def now_s(self) -> float:
-        return 12.5
-
-    def monotonic_s(self) -> float:
-        return 0.0
-
-    def sleep(self, seconds: float) -> None: ...
-
-
 class World:
     def __init__(self) -> None:
         self.store, self.metrics = StubStore(), Metrics()
         self.stage = AggregatorStage(self.store.load, AggregatorSettings(), self.metrics)
-        self.sink = TimelineSink(self.store, self.stage, self.metrics, StubClock())  # type: ignore[arg-type]
+        self.looked_up: list[tuple[str, int, int]] = []
+        self.found: int | None = 4
+        self.sink = TimelineSink(self.store, self.stage, self.metrics, StillClock(12.5), self._offset_at)  # type: ignore[arg-type]
+
+    def _offset_at(self, topic: str, partition: int, time_ms: int) -> int | None:
+        self.looked_up.append((topic, partition, time_ms))
+        return self.found
 
     def outputs(self, *streams: str, offset: int = 20, seq: int = 0) -> list[Output]:
         """Return what the stage makes of one frame of each stream, at neighbouring offsets."""
@@ -71,7 +68,7 @@ def frame(stream_id: str, seq: int) -> Emotions:
         seq=seq,
         event_time_us=seq,
         captured_at_us=12_000_000,
-        lane=Lane.FILE,
+        lane=StreamClass.FILE,
         width=1,
         height=1,
     )
@@ -110,15 +107,15 @@ def test_capture_time_is_no_part_of_an_update() -> None:
         (Position(*PLACE, 19), [Position(*PLACE, 20)]),
         (Position(*PLACE, 20), []),
         (Position(*PLACE, 500), []),
-        (Position(PLACE[0], 4, 7), [Position(*PLACE, OLDEST)]),
-        (None, [Position(*PLACE, OLDEST)]),
+        (Position(PLACE[0], 4, 7), [Position(*PLACE, 4)]),
+        (None, [Position(*PLACE, 4)]),
     ],
 )
 def test_a_refused_update_reads_again_from_where_the_store_stands_and_never_forward(
     stored: Position | None, expected: list[Position]
 ) -> None:
     world = World()
-    progress = Progress(mark=Mark(10, 3) if stored else None, position=stored, state=b"x")
+    progress = Progress(mark=HighWaterMark(10, 3) if stored else None, position=stored, state=b"x")
     assert refuse(world, ApplyResult.STALE, progress) == expected
     assert world.value("moodline_timeline_updates_total", result="stale") == 1
     assert world.value("moodline_end_to_end_seconds_count", lane="file") == 0
@@ -149,12 +146,12 @@ def test_an_update_of_a_removed_stream_is_counted_and_not_read_again() -> None:
 def test_rewinds_are_passed_on_the_smallest_of_each_partition() -> None:
     world = World()
     world.store.result = ApplyResult.STALE
-    world.store.progress = Progress(mark=Mark(10, 0), position=Position(*PLACE, 9), state=b"x")
+    world.store.progress = Progress(mark=HighWaterMark(10, 0), position=Position(*PLACE, 9), state=b"x")
     elsewhere = Position(PLACE[0], 0, 4)
     update = TimelineUpdate(
         stream_id="a",
         expected=None,
-        mark=Mark(10, 1),
+        mark=HighWaterMark(10, 1),
         final=False,
         position=Position(*PLACE, 30),
         state=b"",
@@ -173,4 +170,19 @@ def test_a_store_out_of_reach_is_the_workers_business_and_writing_can_be_repeate
         world.sink.write(outputs)
     world.store.is_away = False
     assert world.sink.write(outputs) == []
-    assert [update.mark for update in world.store.applied] == [Mark(10, 0)]
+    assert [update.mark for update in world.store.applied] == [HighWaterMark(10, 0)]
+
+
+def test_where_the_store_names_no_place_it_is_read_again_from_the_session_on_less_a_minute() -> None:
+    world = World()
+    assert refuse(world, ApplyResult.STALE, Progress()) == [Position(*PLACE, 4)]
+    assert world.looked_up == [(*PLACE, 10 - 60_000)]
+
+
+@pytest.mark.parametrize(("found", "offset"), [(4, 4), (20, 20), (500, 20), (None, 20)])
+def test_a_rewind_to_a_time_is_looked_up_and_never_goes_forward(found: int | None, offset: int) -> None:
+    world = World()
+    world.found = found
+    assert world.sink.write([Rewind(Position(*PLACE, 20), 7_000)]) == [Position(*PLACE, offset)]
+    assert world.looked_up == [(*PLACE, 7_000)]
+    assert world.sink.write([Rewind(Position(*PLACE, 20), 7_000), Rewind(Position(*PLACE, 2))]) == [Position(*PLACE, 2)]

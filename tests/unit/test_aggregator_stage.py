@@ -5,17 +5,17 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from services.aggregator.stage import AggregatorStage
-from shared.bus.base import OLDEST, Position
-from shared.errors import MessageError, StoreError, StoreUnavailableError
-from shared.messages import Emotions, End, FaceEmotion, Frame, Lane, Message, SkipReason
-from shared.metrics import Metrics
-from shared.settings import AggregatorSettings
-from shared.stage import Apply, Output, Received, Rewind
-from shared.store.base import Mark, Progress, TimelineUpdate
-from shared.timeline import Bucket, unpack, unpack_track_summary
+from moodline.services.aggregator.stage import AggregatorStage
+from moodline.shared.bus.base import Position
+from moodline.shared.errors import MessageError, StoreError, StoreUnavailableError
+from moodline.shared.messages import Emotions, End, FaceEmotion, Frame, Message, SkipReason, StreamClass
+from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.stage import Apply, Output, Received, Rewind
+from moodline.shared.settings import AggregatorSettings
+from moodline.shared.store.base import HighWaterMark, Progress, TimelineUpdate
+from moodline.shared.timeline import Bucket, unpack, unpack_track_summary
 
-TOPIC = {Lane.FILE: "moodline.emotions.file.v1", Lane.LIVE: "moodline.emotions.live.v1"}
+TOPIC = {StreamClass.FILE: "moodline.emotions.file.v1", StreamClass.LIVE: "moodline.emotions.live.v1"}
 HAPPY = (0, 0, 0, 65_535, 0, 0, 0)
 START_US = 1_777_636_800_000_000
 FACE = FaceEmotion((0, 0, 10_000, 10_000), 60_000, HAPPY)
@@ -25,7 +25,7 @@ def frame(
     seq: int,
     stream_id: str = "a",
     session: int = 10,
-    lane: Lane = Lane.FILE,
+    lane: StreamClass = StreamClass.FILE,
     time_ms: int | None = None,
     faces: int = 1,
     skip: SkipReason | None = None,
@@ -45,7 +45,7 @@ def frame(
     )
 
 
-def end(seq: int, session: int = 10, lane: Lane = Lane.FILE) -> End:
+def end(seq: int, session: int = 10, lane: StreamClass = StreamClass.FILE) -> End:
     at_us = START_US + seq * 200_000
     return End(stream_id="a", session=session, seq=seq, event_time_us=at_us, captured_at_us=at_us, lane=lane)
 
@@ -111,11 +111,11 @@ def test_a_batch_is_one_update_per_stream_based_on_the_mark_before_it() -> None:
     world = World("a", "b")
     first = updates(world.receive(frame(0), frame(0, "b"), frame(1), frame(2)))
     assert [(u.stream_id, u.expected, u.mark, u.position.offset) for u in first] == [
-        ("a", None, Mark(10, 2), 3),
-        ("b", None, Mark(10, 0), 1),
+        ("a", None, HighWaterMark(10, 2), 3),
+        ("b", None, HighWaterMark(10, 0), 1),
     ]
     (second,) = updates(world.receive(frame(3)))
-    assert (second.expected, second.mark) == (Mark(10, 2), Mark(10, 3))
+    assert (second.expected, second.mark) == (HighWaterMark(10, 2), HighWaterMark(10, 3))
     assert second.last_event_time_us == START_US + 600_000
     assert not second.final
     assert world.loads == [["a", "b"]]
@@ -156,7 +156,7 @@ def test_a_newer_session_of_a_file_goes_on_after_the_mark() -> None:
     world = World()
     world.receive(frame(0), frame(1))
     (update,) = updates(world.receive(frame(1, session=20), frame(2, session=20)))
-    assert update.mark == Mark(20, 2)
+    assert update.mark == HighWaterMark(20, 2)
     assert updates(world.receive(frame(3, session=10))) == []
     assert world.dropped("fenced") == 1
     assert world.total().tracks_begun == 1
@@ -174,7 +174,7 @@ def test_a_stream_registered_again_starts_anew() -> None:
     world.receive(frame(0), frame(1), end(2))
     world.progress["a"] = Progress(fence=50)
     (update,) = updates(world.receive(frame(2, session=10), frame(0, session=60)))
-    assert (update.expected, update.mark) == (None, Mark(60, 0))
+    assert (update.expected, update.mark) == (None, HighWaterMark(60, 0))
     assert world.dropped("fenced") == 1
 
 
@@ -194,10 +194,10 @@ def test_unknown_streams_are_dropped_and_asked_for_again_once_a_second() -> None
 def test_a_gap_in_a_file_reads_again_right_after_the_mark_and_heals() -> None:
     world = World()
     world.receive(frame(0), frame(1))
-    assert rewinds(world.receive(frame(4), frame(5), offset=4)) == [Position(TOPIC[Lane.FILE], 0, 2)]
+    assert rewinds(world.receive(frame(4), frame(5), offset=4)) == [Position(TOPIC[StreamClass.FILE], 0, 2)]
     assert world.dropped("gap") == 2
     (update,) = updates(world.receive(*[frame(seq) for seq in range(2, 6)], offset=2))
-    assert update.mark == Mark(10, 5)
+    assert update.mark == HighWaterMark(10, 5)
     assert world.total().sampled == 6
 
 
@@ -210,53 +210,96 @@ def test_nothing_is_ever_added_after_a_hole_in_a_file() -> None:
     assert world.receive(frame(5)) == []
     assert world.dropped("gap") == 4
     # The reader sends it again under a new session.
-    assert updates(world.receive(*[frame(seq, session=11) for seq in range(2, 6)]))[0].mark == Mark(11, 5)
+    assert updates(world.receive(*[frame(seq, session=11) for seq in range(2, 6)]))[0].mark == HighWaterMark(11, 5)
     assert world.total().sampled == 6
     assert world.total().skipped == (0, 0, 0, 0)
 
 
-def test_a_gap_before_the_first_frame_reads_everything_that_is_kept() -> None:
+def times(outputs: list[Output]) -> list[tuple[Position, int | None]]:
+    return [(output.position, output.since_ms) for output in outputs if isinstance(output, Rewind)]
+
+
+CLAIMED_MS = START_US // 1000 - 5000
+"""A session that began 5 s before the streams' first frames."""
+MARGIN_MS = 60_000
+
+
+@pytest.mark.parametrize("ahead_ms", [0, 3_600_000, -3_600_000])
+def test_a_gap_before_the_first_frame_reads_again_from_the_claim_on_whatever_the_clock_of_the_bus_says(ahead_ms: int) -> None:
     world = World()
-    assert rewinds(world.receive(frame(3), offset=100)) == [Position(TOPIC[Lane.FILE], 0, OLDEST)]
+    message, produced_ms = frame(3, session=CLAIMED_MS), START_US // 1000 + 900 + ahead_ms
+    place = Position(TOPIC[StreamClass.FILE], 0, 100)
+    outputs = world.stage.process([Received(message, place, produced_ms)], 0.0)
+    # Captured 5.6 s after the claim.
+    assert times(outputs) == [(place, produced_ms - 5600 - MARGIN_MS)]
+
+
+def test_a_session_number_ahead_of_its_claim_does_not_move_the_rewind_forward() -> None:
+    world = World()
+    assert times(world.receive(frame(3, session=2 * CLAIMED_MS), offset=100)) == [
+        (Position(TOPIC[StreamClass.FILE], 0, 100), START_US // 1000 + 600 - MARGIN_MS)
+    ]
 
 
 def test_a_mark_from_another_partition_or_beyond_says_nothing_about_where_to_read() -> None:
+    since_ms = CLAIMED_MS - MARGIN_MS
     world = World()
-    world.receive(frame(0), offset=50)
-    assert rewinds(world.receive(frame(2), offset=99, partition=1)) == [Position(TOPIC[Lane.FILE], 1, OLDEST)]
+    world.receive(frame(0, session=CLAIMED_MS), offset=50)
+    outputs = world.receive(frame(2, session=CLAIMED_MS), offset=99, partition=1)
+    assert times(outputs) == [(Position(TOPIC[StreamClass.FILE], 1, 99), since_ms)]
     again = World()
-    again.receive(frame(0), offset=50)
-    assert rewinds(again.receive(frame(2), offset=7)) == [Position(TOPIC[Lane.FILE], 0, OLDEST)]
+    again.receive(frame(0, session=CLAIMED_MS), offset=50)
+    assert times(again.receive(frame(2, session=CLAIMED_MS), offset=7)) == [(Position(TOPIC[StreamClass.FILE], 0, 7), since_ms)]
+
+
+def test_of_a_live_stream_nothing_before_its_last_frame_is_missing() -> None:
+    world = World()
+    world.receive(frame(0, lane=StreamClass.LIVE, session=CLAIMED_MS), offset=50)
+    outputs = world.receive(frame(2, lane=StreamClass.LIVE, session=CLAIMED_MS), offset=7)
+    assert times(outputs) == [(Position(TOPIC[StreamClass.LIVE], 0, 7), START_US // 1000 - MARGIN_MS)]
+
+
+def test_a_stream_that_is_registered_again_within_a_second_has_no_hole() -> None:
+    world = World("other")
+    world.receive(frame(7, session=CLAIMED_MS))
+    assert world.dropped("unknown") == 1
+    world.receive(frame(8, session=CLAIMED_MS))
+    assert world.loads == [["a"]], "what is not registered is asked for once a second"
+    world.progress["a"] = Progress(fence=CLAIMED_MS + 100)
+    # No second has passed, and its first frames under the new claim arrive.
+    outputs = world.receive(frame(0, session=CLAIMED_MS + 200), frame(1, session=CLAIMED_MS + 200))
+    assert updates(outputs)[0].mark == HighWaterMark(CLAIMED_MS + 200, 1)
+    assert rewinds(outputs) == []
 
 
 def test_gaps_of_one_partition_are_one_rewind_to_the_smallest_offset() -> None:
     world = World("a", "b")
     world.receive(frame(0, "b"), frame(0))
     outputs = world.receive(frame(5, "b"), frame(5), offset=20)
-    assert rewinds(outputs) == [Position(TOPIC[Lane.FILE], 0, 1)]
+    assert rewinds(outputs) == [Position(TOPIC[StreamClass.FILE], 0, 1)]
 
 
 def test_a_rewind_that_did_not_show_the_hole_again_is_given_up_after_some_seconds() -> None:
     world = World()
-    world.receive(frame(0, lane=Lane.LIVE))
-    world.receive(frame(2, lane=Lane.LIVE), offset=10)
+    world.receive(frame(0, lane=StreamClass.LIVE))
+    world.receive(frame(2, lane=StreamClass.LIVE), offset=10)
     world.now_s = 4.9
-    assert world.receive(frame(3, lane=Lane.LIVE), offset=11) == []
+    assert world.receive(frame(3, lane=StreamClass.LIVE), offset=11) == []
     world.now_s = 5.0
-    (update,) = updates(world.receive(frame(4, lane=Lane.LIVE), offset=12))
-    assert update.mark == Mark(10, 4)
+    (update,) = updates(world.receive(frame(4, lane=StreamClass.LIVE), offset=12))
+    assert update.mark == HighWaterMark(10, 4)
     assert world.total().skipped == (0, 0, 0, 3)
 
 
 def test_a_hole_in_a_live_stream_is_counted_after_one_rewind() -> None:
     world = World()
-    world.receive(frame(0, lane=Lane.LIVE))
-    assert rewinds(world.receive(frame(3, lane=Lane.LIVE), frame(4, lane=Lane.LIVE), offset=5)) == [
-        Position(TOPIC[Lane.LIVE], 0, 1)
+    world.receive(frame(0, lane=StreamClass.LIVE))
+    assert rewinds(world.receive(frame(3, lane=StreamClass.LIVE), frame(4, lane=StreamClass.LIVE), offset=5)) == [
+        Position(TOPIC[StreamClass.LIVE], 0, 1)
     ]
-    outputs = world.receive(frame(3, lane=Lane.LIVE), frame(4, lane=Lane.LIVE), offset=5)
+    outputs = world.receive(frame(3, lane=StreamClass.LIVE), frame(4, lane=StreamClass.LIVE), offset=5)
     assert rewinds(outputs) == []
-    assert updates(outputs)[0].mark == Mark(10, 4)
+    assert updates(outputs)[0].mark == HighWaterMark(10, 4)
     assert world.total().sampled == 5
     assert world.total().skipped == (0, 0, 0, 2)
     lost = {"worker": "aggregator", "lane": "live", "reason": "lost"}
@@ -265,31 +308,35 @@ def test_a_hole_in_a_live_stream_is_counted_after_one_rewind() -> None:
 
 def test_a_new_session_of_a_live_stream_is_a_new_segment() -> None:
     world = World()
-    world.receive(frame(0, lane=Lane.LIVE), frame(1, lane=Lane.LIVE))
-    (update,) = updates(world.receive(frame(0, session=20, lane=Lane.LIVE, time_ms=400)))
-    assert update.mark == Mark(20, 0)
+    world.receive(frame(0, lane=StreamClass.LIVE), frame(1, lane=StreamClass.LIVE))
+    (update,) = updates(world.receive(frame(0, session=20, lane=StreamClass.LIVE, time_ms=400)))
+    assert update.mark == HighWaterMark(20, 0)
     assert world.total().tracks_begun == 2
     summaries = {c.index: unpack_track_summary(c.value) for c in update.cells if c.series == "tracks"}
     assert (summaries[1].ended, summaries[2].ended) == (True, False)
-    assert world.receive(frame(2, session=10, lane=Lane.LIVE)) == []
+    assert world.receive(frame(2, session=10, lane=StreamClass.LIVE)) == []
     assert world.dropped("fenced") == 1
 
 
 def test_a_segment_waits_while_the_one_before_has_a_hole_that_may_still_heal() -> None:
     world = World()
-    world.receive(frame(0, lane=Lane.LIVE))
-    outputs = world.receive(frame(2, lane=Lane.LIVE), frame(0, session=20, lane=Lane.LIVE, time_ms=900), offset=2)
+    world.receive(frame(0, lane=StreamClass.LIVE))
+    outputs = world.receive(frame(2, lane=StreamClass.LIVE), frame(0, session=20, lane=StreamClass.LIVE, time_ms=900), offset=2)
     assert updates(outputs) == []
     assert len(rewinds(outputs)) == 1
-    again = [frame(1, lane=Lane.LIVE), frame(2, lane=Lane.LIVE), frame(0, session=20, lane=Lane.LIVE, time_ms=900)]
-    assert updates(world.receive(*again, offset=1))[0].mark == Mark(20, 0)
+    again = [
+        frame(1, lane=StreamClass.LIVE),
+        frame(2, lane=StreamClass.LIVE),
+        frame(0, session=20, lane=StreamClass.LIVE, time_ms=900),
+    ]
+    assert updates(world.receive(*again, offset=1))[0].mark == HighWaterMark(20, 0)
     assert (world.total().sampled, world.total().skipped) == (4, (0, 0, 0, 0))
 
 
 def test_frames_missing_at_the_start_of_a_live_session_are_counted() -> None:
     world = World()
-    world.receive(frame(3, lane=Lane.LIVE), offset=0)
-    world.receive(frame(3, lane=Lane.LIVE), offset=0)
+    world.receive(frame(3, lane=StreamClass.LIVE), offset=0)
+    world.receive(frame(3, lane=StreamClass.LIVE), offset=0)
     assert (world.total().sampled, world.total().skipped) == (4, (0, 0, 0, 3))
 
 
@@ -307,12 +354,12 @@ def test_event_time_that_goes_back_counts_at_the_last_time() -> None:
     assert world.progress["a"].last_event_time_us == START_US + 5_000_000
 
 
-@pytest.mark.parametrize("lane", list(Lane))
-def test_the_end_closes_everything_and_nothing_comes_after_it(lane: Lane) -> None:
+@pytest.mark.parametrize("lane", list(StreamClass))
+def test_the_end_closes_everything_and_nothing_comes_after_it(lane: StreamClass) -> None:
     world = World()
     (update,) = updates(world.receive(frame(0, lane=lane), frame(1, lane=lane), end(2, lane=lane)))
     assert update.final
-    assert update.mark == Mark(10, 2)
+    assert update.mark == HighWaterMark(10, 2)
     assert update.state == b""
     assert all(bucket.final for bucket in world.buckets.values())
     assert all(unpack_track_summary(c.value).ended for c in update.cells if c.series == "tracks")
@@ -326,14 +373,14 @@ def test_the_end_closes_everything_and_nothing_comes_after_it(lane: Lane) -> Non
 def test_an_empty_file_ends_without_a_bucket() -> None:
     world = World()
     (update,) = updates(world.receive(end(0)))
-    assert (update.final, update.mark, update.cells) == (True, Mark(10, 0), ())
+    assert (update.final, update.mark, update.cells) == (True, HighWaterMark(10, 0), ())
 
 
 def test_revoked_partitions_are_forgotten_and_others_kept() -> None:
     world = World("a", "b")
     world.receive(frame(0), partition=0)
     world.receive(frame(0, "b"), partition=1)
-    world.stage.on_revoked(frozenset({(TOPIC[Lane.FILE], 0)}))
+    world.stage.on_revoked(frozenset({(TOPIC[StreamClass.FILE], 0)}))
     world.receive(frame(1), partition=0)
     world.receive(frame(1, "b"), partition=1)
     assert world.loads == [["a"], ["b"], ["a"]]
@@ -343,7 +390,7 @@ def test_a_stream_belongs_to_the_partition_that_it_last_came_from() -> None:
     world = World()
     world.receive(frame(0), partition=0)
     world.receive(frame(1), partition=1)
-    world.stage.on_revoked(frozenset({(TOPIC[Lane.FILE], 1)}))
+    world.stage.on_revoked(frozenset({(TOPIC[StreamClass.FILE], 1)}))
     world.receive(frame(2), partition=1)
     assert world.loads == [["a"], ["a"]]
 
@@ -354,7 +401,7 @@ def test_the_cache_is_bounded_and_the_least_recent_goes_first() -> None:
     world.receive(frame(2))
     world.receive(frame(1, "b"))
     assert world.loads == [["a", "b", "c"], ["b"]]
-    assert world.progress["b"].mark == Mark(10, 1)
+    assert world.progress["b"].mark == HighWaterMark(10, 1)
 
 
 def test_a_state_that_cannot_be_read_is_an_error() -> None:
@@ -378,11 +425,11 @@ def test_a_store_out_of_reach_is_passed_on_and_leaves_nothing_behind() -> None:
     with pytest.raises(StoreUnavailableError):
         world.receive(frame(0))
     world.stage._load = world._load
-    assert updates(world.receive(frame(0)))[0].mark == Mark(10, 0)
+    assert updates(world.receive(frame(0)))[0].mark == HighWaterMark(10, 0)
 
 
 def test_messages_of_another_hop_are_refused() -> None:
-    stray = Frame(stream_id="a", session=10, seq=0, event_time_us=0, captured_at_us=0, lane=Lane.FILE, width=1, height=1)
+    stray = Frame(stream_id="a", session=10, seq=0, event_time_us=0, captured_at_us=0, lane=StreamClass.FILE, width=1, height=1)
     with pytest.raises(MessageError):
         World().receive(stray)
 

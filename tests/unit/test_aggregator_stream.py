@@ -5,11 +5,11 @@ from collections import defaultdict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.aggregator.stream import StreamTimeline
-from services.aggregator.tracker import StreamTracker
-from shared.messages import Emotions, FaceEmotion, Lane, SkipReason
-from shared.settings import AggregatorSettings
-from shared.timeline import LEVELS_S, Bucket, TrackSummary, unpack, unpack_track_bucket, unpack_track_summary
+from moodline.services.aggregator.stream import StreamTimeline
+from moodline.services.aggregator.tracker import StreamTracker
+from moodline.shared.messages import Emotions, FaceEmotion, SkipReason, StreamClass
+from moodline.shared.settings import AggregatorSettings
+from moodline.shared.timeline import LEVELS_S, Bucket, TrackSummary, unpack, unpack_track_bucket, unpack_track_summary
 
 SETTINGS = AggregatorSettings(smoothing_ms=500, track_lost_ms=1000)
 START_US = 1_777_640_390_000_000
@@ -24,7 +24,7 @@ def frame(at_us: int, *faces: FaceEmotion, skip: SkipReason | None = None) -> Em
         seq=0,
         event_time_us=at_us,
         captured_at_us=0,
-        lane=Lane.FILE,
+        lane=StreamClass.FILE,
         width=1,
         height=1,
         faces=faces,
@@ -57,7 +57,7 @@ def test_every_cell_is_what_adding_up_by_hand_gives(steps: list[tuple[int, list[
     for message in messages:
         timeline.add(message)
     timeline.close(at_us)
-    cells = {(cell.series, cell.level_s, cell.index): cell.value for cell in timeline.take_cells()}
+    cells = {(cell.series, cell.level_s, cell.index): cell.value for cell in timeline.take_values()}
 
     tracker = StreamTracker(SETTINGS)
     seconds: dict[tuple[int, int], list[tuple[int, ...]]] = defaultdict(list)
@@ -101,7 +101,7 @@ def test_raw_sums_are_those_of_the_messages_and_smoothed_ones_lag_behind() -> No
     timeline = StreamTimeline(SETTINGS)
     timeline.add(frame(START_US, face(0, 3)))
     timeline.add(frame(START_US + 100_000, face(0, 4), face(2, 4)))
-    (bucket,) = [unpack(cell.value) for cell in timeline.take_cells() if (cell.series, cell.level_s) == ("", 1)]
+    (bucket,) = [unpack(cell.value) for cell in timeline.take_values() if (cell.series, cell.level_s) == ("", 1)]
     assert bucket.raw == (0, 0, 0, 65_535, 2 * 65_535, 0, 0)
     assert bucket.leading == (0, 0, 0, 2, 1, 0, 0)
     assert bucket.smoothed[3] > 65_535
@@ -111,15 +111,15 @@ def test_raw_sums_are_those_of_the_messages_and_smoothed_ones_lag_behind() -> No
 def test_tracks_that_ended_leave_the_state_and_are_not_written_again() -> None:
     timeline = StreamTimeline(SETTINGS)
     timeline.add(frame(START_US))
-    timeline.take_cells()
+    timeline.take_values()
     bare = len(timeline.save())
     timeline.add(frame(START_US + S, face(0, 3), face(1, 3)))
-    timeline.take_cells()
+    timeline.take_values()
     assert len(timeline.save()) > bare + 100
     timeline.add(frame(START_US + 3 * S))
-    assert {cell.index for cell in timeline.take_cells() if cell.series == "tracks"} == {1, 2}
+    assert {cell.index for cell in timeline.take_values() if cell.series == "tracks"} == {1, 2}
     timeline.add(frame(START_US + 4 * S))
-    assert {cell.series for cell in timeline.take_cells()} == {""}
+    assert {cell.series for cell in timeline.take_values()} == {""}
     assert len(timeline.save()) < bare + 100
 
 
@@ -128,7 +128,7 @@ def test_lost_frames_are_sampled_and_skipped_at_the_time_of_the_next_frame() -> 
     timeline.add(frame(START_US))
     timeline.add_lost(7, START_US + 2 * S)
     timeline.add(frame(START_US + 2 * S, skip=SkipReason.OVERLOADED))
-    by_second = {cell.index: unpack(cell.value) for cell in timeline.take_cells() if cell.level_s == 1}
+    by_second = {cell.index: unpack(cell.value) for cell in timeline.take_values() if cell.level_s == 1}
     assert by_second[START_US // S] == Bucket(sampled=1, final=True)
     assert by_second[START_US // S + 2] == Bucket(sampled=8, skipped=(0, 1, 0, 7))
 
@@ -137,5 +137,5 @@ def test_the_state_of_a_stream_stays_small() -> None:
     timeline = StreamTimeline(SETTINGS)
     for step in range(4_000):
         timeline.add(frame(START_US + step * 200_000, face(0, step % 7, 40_000)))
-        timeline.take_cells()
+        timeline.take_values()
     assert len(timeline.save()) < 1_000

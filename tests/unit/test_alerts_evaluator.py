@@ -9,9 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.alerts.evaluator import AlertEvent, AlertState, EventKind, Reason, Second, evaluate, first_state, trimmed_mean
-from services.alerts.rules import Direction, Rule, RuleKind, checked_rule
-from shared.errors import InvalidRuleError
+from moodline.services.alerts.evaluator import (
+    AlertEvent,
+    AlertState,
+    EventKind,
+    Reason,
+    Second,
+    evaluate,
+    first_state,
+    trimmed_mean,
+)
+from moodline.services.alerts.rules import Direction, Rule, RuleKind, checked_rule
+from moodline.shared.errors import InvalidRuleError
 
 START = 1_777_636_800
 HAPPY = 3

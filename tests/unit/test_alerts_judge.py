@@ -10,13 +10,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.alerts.dry_run import dry_run
-from services.alerts.judge import Judge
-from services.alerts.lease import TERM_S
-from services.alerts.records import ALERTS_LOG, STATES, Saved, decode
-from services.alerts.rules import RuleKind
-from shared.errors import RevisionConflictError, StoreUnavailableError
-from shared.timeline.levels import Extent
+from moodline.services.alerts.dry_run import dry_run
+from moodline.services.alerts.judge import RuleEvaluator
+from moodline.services.alerts.lease import TERM_S
+from moodline.services.alerts.records import ALERTS_LOG, STATES, Saved, decode
+from moodline.services.alerts.rules import RuleKind
+from moodline.shared.errors import RevisionConflictError, StoreUnavailableError
+from moodline.shared.timeline.levels import Extent
 from tests.support.alerts import GLAD, START, AlertWorld, alone, away, calm, glad
 
 FIRED = ("firing", "condition", "hall")
@@ -89,7 +89,7 @@ def test_a_timeline_that_lags_is_waited_for(world: AlertWorld) -> None:
     assert world.log() == [], "the camera sends: Moodline is late"
     world.clock.now += 120
     process.step()
-    assert world.log() == [FIRED], "but not for ever"
+    assert world.log() == [FIRED], "but not indefinitely"
 
 
 def test_a_pause_is_no_absence(world: AlertWorld) -> None:
@@ -320,7 +320,7 @@ def test_a_damaged_timeline_does_not_silence_the_others(world: AlertWorld) -> No
 
 def test_a_state_without_news_is_written_only_now_and_then(world: AlertWorld) -> None:
     world.add_rule()
-    judge: Judge = world.judge()
+    judge: RuleEvaluator = world.judge()
     judge.step()
     before = world.store.documents(STATES)[0].revision
     world.play(calm(10))

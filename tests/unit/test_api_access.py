@@ -10,14 +10,14 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from services.alerts.records import ALERTS_LOG, RuleBook
-from services.api import PREFIX
-from services.api.alert_models import EventAnswer
-from services.api.events import EventParameters, subscribe
-from services.api.server import ApiServer
-from services.callers import Caller, Role
-from shared.settings import ApiSettings
-from shared.streams import StreamSpec
+from moodline.services.alerts.records import ALERTS_LOG, RuleBook
+from moodline.services.api import PREFIX
+from moodline.services.api.alert_models import EventAnswer
+from moodline.services.api.events import EventParameters, subscribe
+from moodline.services.api.server import ApiServer
+from moodline.services.auth.callers import Caller, Role
+from moodline.shared.settings import ApiSettings
+from moodline.shared.streams import StreamSpec
 from tests.support.access import Rule, make_key, rules, socket_messages, with_key
 from tests.support.api import NOW, ApiWorld, smiling
 

@@ -8,12 +8,12 @@ import httpx
 import msgspec
 import pytest
 
-from services.alerts.records import STATES
-from services.alerts.service import AlertService
-from shared.camera_url import CameraSecret
-from shared.messages import Lane
-from shared.settings import AlertsSettings
-from shared.streams import StreamSpec
+from moodline.services.alerts.records import STATES
+from moodline.services.alerts.service import AlertService
+from moodline.shared.camera_url import CameraSecret
+from moodline.shared.messages import StreamClass
+from moodline.shared.settings import AlertsSettings
+from moodline.shared.streams import StreamSpec
 from tests.support.alerts import StubReceiver
 from tests.support.api import NOW, NOW_US, ApiWorld, smiling
 
@@ -30,7 +30,7 @@ def world(tmp_path: Path) -> Iterator[ApiWorld]:
     with ApiWorld(tmp_path, overrides={"alerts": AlertsSettings()}) as world:
         labels = {"site": "berlin"}
         known: dict[str, Any] = {"labels": labels, "created_at_us": NOW_US}
-        world.store.add(StreamSpec(stream_id="hall", url="rtsp://192.0.2.7/1", lane=Lane.LIVE, **known))
+        world.store.add(StreamSpec(stream_id="hall", url="rtsp://192.0.2.7/1", lane=StreamClass.LIVE, **known))
         world.add("clip", labels={"site": "paris"})
         yield world
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from services.api import PREFIX
-from services.audit import AUDIT_KEEP, Change, append_change, read_changes
-from services.callers import Role
-from shared.settings import ApiSettings
+from moodline.services.api import PREFIX
+from moodline.services.auth.audit import AUDIT_KEEP, Change, append_change, read_changes
+from moodline.services.auth.callers import Role
+from moodline.shared.settings import ApiSettings
 from tests.support.access import make_key, with_key
 from tests.support.api import NOW_US, ApiWorld
 

@@ -7,12 +7,12 @@ from typing import Any
 import httpx
 import pytest
 
-from shared.camera import CameraAddress
-from shared.camera_url import camera_address
-from shared.messages import Lane
-from shared.seal import new_key, open_sealer
-from shared.settings import ApiSettings, IngestSettings, SecretsSettings, StoreSettings, load_settings
-from shared.streams import FailureReason, StreamState, Transport
+from moodline.shared.camera import CameraAddress
+from moodline.shared.camera_url import camera_address
+from moodline.shared.messages import StreamClass
+from moodline.shared.seal import new_key, open_sealer
+from moodline.shared.settings import ApiSettings, IngestSettings, SecretsSettings, StoreSettings, load_settings
+from moodline.shared.streams import FailureReason, StreamState, Transport
 from tests.support.api import NOW, NOW_US, ApiWorld, AsgiTransport, smiling
 
 CANARY = "hunter2"
@@ -61,7 +61,7 @@ def test_a_camera_is_registered_without_its_secrets(world: ApiWorld) -> None:
     assert (body["recorded_at"], body["progress"]["position_s"]) == (None, None)
     spec = world.store.get("yard")
     assert CANARY not in answer.text + repr(spec)
-    assert spec.lane is Lane.LIVE
+    assert spec.lane is StreamClass.LIVE
     assert address(world) == CameraAddress(
         "rtsp", "cam.example", 8554, f"/live?channel=1&token={CANARY}", "viewer", CANARY, Transport.UDP, tls_verify=False
     )
@@ -109,7 +109,7 @@ def test_values_of_the_wrong_kind(world: ApiWorld, body: dict[str, Any]) -> None
 
 def test_schemes_and_networks_that_the_settings_forbid(tmp_path: Path) -> None:
     with ApiWorld(tmp_path) as world:
-        from services.api.app import create_app
+        from moodline.services.api.app import create_app
 
         ingest = IngestSettings(media_root=world.media, schemes="rtsp", allow_loopback=False, deny_networks="10.0.0.0/8")
         app = create_app(world.store, load_settings(ingest=ingest, api=ApiSettings()), world.metrics, world.clock)
@@ -126,7 +126,7 @@ def test_schemes_and_networks_that_the_settings_forbid(tmp_path: Path) -> None:
 
 def test_a_camera_can_change_at_any_time(world: ApiWorld) -> None:
     post(world, url=URL)
-    world.say("yard", state=StreamState.LIVE, frames_sent=5)
+    world.set_state("yard", state=StreamState.LIVE, frames_sent=5)
     answer = patch(world, sample_fps="2", max_side_px=640, transport="udp", tls_verify=False)
     assert answer.status_code == 200, answer.text
     assert (answer.json()["transport"], answer.json()["tls_verify"], answer.json()["sample_fps"]) == ("udp", False, "2")
@@ -207,7 +207,7 @@ def test_a_lost_key_is_a_problem_of_its_own_and_new_credentials_solve_it(world: 
     post(world, url="rtsp://cam.example/live", username="viewer", password=CANARY)
     key = world.settings.data_path() / "secret.key"
     key.write_text(new_key())
-    from services.api.app import create_app
+    from moodline.services.api.app import create_app
 
     app = create_app(world.store, world.settings, world.metrics, world.clock)
     world.http = httpx.Client(transport=AsgiTransport(app), base_url="http://localhost")
@@ -217,7 +217,7 @@ def test_a_lost_key_is_a_problem_of_its_own_and_new_credentials_solve_it(world: 
 
 
 def test_a_distributed_api_without_a_key(world: ApiWorld) -> None:
-    from services.api.app import create_app
+    from moodline.services.api.app import create_app
 
     settings = load_settings(store=StoreSettings(url="redis://127.0.0.1:6379/0"), secrets=SecretsSettings(key=""))
     app = create_app(world.store, settings, world.metrics, world.clock)
@@ -233,7 +233,7 @@ def test_a_distributed_api_without_a_key(world: ApiWorld) -> None:
 def test_the_status_of_a_live_camera(world: ApiWorld) -> None:
     post(world, url=URL)
     measured = {"fps": 24.97, "last_frame_us": NOW_US, "clock_offset_ms": -120, "lost_packets": 3}
-    world.say("yard", state=StreamState.LIVE, since_us=NOW_US, duration_us=5, **measured)
+    world.set_state("yard", state=StreamState.LIVE, since_us=NOW_US, duration_us=5, **measured)
     body = world.get("/streams/yard").json()
     assert body["status"] == {
         "state": "live",
@@ -252,7 +252,7 @@ def test_the_status_of_a_live_camera(world: ApiWorld) -> None:
 
 def test_the_status_of_a_camera_that_is_away(world: ApiWorld) -> None:
     post(world, url=URL)
-    world.say("yard", state=StreamState.BACKING_OFF, reason=FailureReason.TIMEOUT, attempts=4, next_attempt_us=NOW_US)
+    world.set_state("yard", state=StreamState.BACKING_OFF, reason=FailureReason.TIMEOUT, attempts=4, next_attempt_us=NOW_US)
     status = world.get("/streams/yard").json()["status"]
     assert [status[name] for name in ("state", "reason", "attempts", "next_attempt")] == ["backing_off", "timeout", 4, NOW]
     assert [status[name] for name in ("last_frame", "fps", "clock_offset_ms")] == [None] * 3

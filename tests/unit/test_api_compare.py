@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from shared.messages import SkipReason
-from shared.timeline.bucket import merge, merge_all
-from shared.timeline.compare import MAX_POINTS, Member, Series, compare
-from shared.timeline.levels import Extent
+from moodline.services.api.comparison import MAX_POINTS, Member, Series, compare
+from moodline.shared.messages import SkipReason
+from moodline.shared.timeline.bucket import merge, merge_all
+from moodline.shared.timeline.levels import Extent
 from tests.support.api import NOW, NOW_US, ApiWorld, nobody, skipped, smiling
 
 LATER = "2026-05-01T12:00:04Z"

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from services.api.models import ModelPage, NewStream, StreamAnswer, StreamChange
-from services.api.problems import PROBLEMS
-from services.report.document import PointDocument, TimelineDocument
-from services.report.export import CSV_FIELDS
-from services.report.tracks import TrackDocument
-from shared.streams import FailureReason, StreamState
-from shared.timeline.points import EmptyReason
+from moodline.services.api.models import ModelPage, NewStream, StreamChange
+from moodline.services.api.problems import PROBLEMS
+from moodline.services.report.document import PointDocument, TimelineDocument
+from moodline.services.report.export import CSV_FIELDS
+from moodline.services.report.stream_document import StreamAnswer
+from moodline.services.report.tracks import TrackDocument
+from moodline.shared.streams import FailureReason, StreamState
+from moodline.shared.timeline.points import EmptyReason
 from tests.support.api import NOW_US, ApiWorld, nobody, smiling
 
 BASE = "http://127.0.0.1:8000"
@@ -62,7 +63,7 @@ def prepare(world: ApiWorld, command: str) -> None:
     if command.endswith("/streams/lobby"):
         video = {"width": 1920, "height": 1080, "codec": "h264", "source_fps": "30000/1001"}
         since_us = NOW_US + 1_250_000
-        world.say("lobby", state=StreamState.PLAYING, since_us=since_us, duration_us=4_000_000, frames_sent=15, **video)
+        world.set_state("lobby", state=StreamState.PLAYING, since_us=since_us, duration_us=4_000_000, frames_sent=15, **video)
         world.play("lobby", [smiling(), smiling(share=0.4)], final=False)
     elif "/timeline" in command and progress is not None and not progress.final:
         world.play("lobby", [smiling(), smiling(share=0.4), smiling(share=0.6), nobody()])

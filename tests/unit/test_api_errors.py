@@ -10,10 +10,10 @@ import httpx
 import pytest
 from starlette.types import Message
 
-from services.api.middleware import BODY_LIMIT_BYTES, LimitBody
-from services.api.problems import PROBLEMS
-from shared.errors import StoreError, StoreUnavailableError
-from shared.settings import ApiSettings
+from moodline.services.api.middleware import BODY_LIMIT_BYTES, LimitBody
+from moodline.services.api.problems import PROBLEMS
+from moodline.shared.errors import StoreError, StoreUnavailableError
+from moodline.shared.settings import ApiSettings
 from tests.support.api import ApiWorld, smiling
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from services.api.events import EventParameters, subscribe
-from services.api.server import ApiServer
-from services.callers import LOCAL, Caller, Role
-from services.live_cursor import Cursor, read_cursor, write_cursor
-from services.live_subscription import Sent
-from shared.clock import SystemClock
-from shared.errors import QueryError, StreamNotFoundError
-from shared.settings import ApiSettings
+from moodline.services.api.events import EventParameters, subscribe
+from moodline.services.api.server import ApiServer
+from moodline.services.auth.callers import LOCAL, Caller, Role
+from moodline.services.live.cursor import Cursor, read_cursor, write_cursor
+from moodline.services.live.subscription import Sent
+from moodline.shared.clock import SystemClock
+from moodline.shared.errors import QueryError, StreamNotFoundError
+from moodline.shared.settings import ApiSettings
 from tests.support.access import make_key
 from tests.support.api import ApiWorld, nobody, smiling
 from tests.support.listening import Heard, Listening, take

@@ -8,13 +8,13 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from services.api import PREFIX
-from services.api.guard import SESSION_COOKIE, require_access
-from services.callers import Role
-from services.cli import app as command
-from services.keyring import KeyRecord, Keyring
-from shared.errors import InvalidKeyError, KeyExistsError, SettingsError
-from shared.settings import ApiSettings
+from moodline.services.api import PREFIX
+from moodline.services.auth.authenticator import SESSION_COOKIE, require_access
+from moodline.services.auth.callers import Role
+from moodline.services.auth.keyring import KeyRecord, Keyring
+from moodline.services.cli.app import app as command
+from moodline.shared.errors import InvalidKeyError, KeyExistsError, SettingsError
+from moodline.shared.settings import ApiSettings
 from tests.support.access import make_key, with_key
 from tests.support.api import NOW_US, ApiWorld
 

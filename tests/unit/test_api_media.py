@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.api.media import checked_url
-from shared.errors import InvalidStreamError
+from moodline.services.api.media import checked_url
+from moodline.shared.errors import InvalidStreamError
 
 
 @pytest.fixture

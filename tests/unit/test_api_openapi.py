@@ -8,21 +8,21 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from services.api.problems import PROBLEMS
+from moodline.services.api.problems import PROBLEMS
 from tests.support.api import ApiWorld
 
 MODULES = (
-    "services.api.models",
-    "services.api.errors",
-    "services.api.health",
-    "services.api.keys",
-    "services.api.audit",
-    "services.api.alert_models",
-    "services.api.compare",
-    "services.api.push",
-    "services.api.uploads",
-    "services.report.document",
-    "services.report.tracks",
+    "moodline.services.api.models",
+    "moodline.services.api.errors",
+    "moodline.services.api.health",
+    "moodline.services.api.keys",
+    "moodline.services.api.audit",
+    "moodline.services.api.alert_models",
+    "moodline.services.api.compare",
+    "moodline.services.api.push",
+    "moodline.services.api.uploads",
+    "moodline.services.report.document",
+    "moodline.services.report.tracks",
 )
 MODELS = [
     model

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from services.api.context import Intake
-from shared.errors import FrameError, MoodlineError, StreamTakenError
-from shared.push import Pushed
-from shared.settings import PushSettings
-from shared.streams import StreamSpec
+from moodline.services.api.context import Intake
+from moodline.shared.errors import FrameError, MoodlineError, StreamTakenError
+from moodline.shared.push import Pushed
+from moodline.shared.settings import PushSettings
+from moodline.shared.streams import StreamSpec
 from tests.support.api import NOW, NOW_US, ApiWorld
 from tests.support.sockets import GoneError, Site
 
@@ -162,13 +162,13 @@ def test_a_web_socket_takes_frame_after_frame(world: PushWorld) -> None:
     with world.site() as site, site.talk(FRAMES) as talk:
         assert talk.hear() == {"type": "ready", "max_bytes": 64 * 1024}
         for number in (1, 2):
-            talk.say(JPEG)
+            talk.set_state(JPEG)
             said = talk.hear()
             assert said == {"type": "frame", "number": number, "sampled": True, "replaced": False, "time": NOW, "wait_ms": 200}
-        talk.say('{"captured_at": "2026-05-01T12:00:01Z"}')
-        talk.say(JPEG)
+        talk.set_state('{"captured_at": "2026-05-01T12:00:01Z"}')
+        talk.set_state(JPEG)
         talk.hear()
-        talk.say(JPEG)
+        talk.set_state(JPEG)
         talk.hear()
     assert [at for _, _, at in world.pushes.got] == [None, None, NOW_US / 1e6 + 1, None], "a time is of one frame"
 
@@ -177,9 +177,9 @@ def test_a_bad_message_ends_no_conversation(world: PushWorld) -> None:
     with world.site() as site, site.talk(FRAMES) as talk:
         talk.hear()
         for text in ("{", "[]", '{"captured_at": 5}', '{"captured_at": "x"}', '{"other": 1}', " " * 2000):
-            talk.say(text)
+            talk.set_state(text)
             assert talk.hear()["error"]["code"] == "invalid_frame", text
-        talk.say(JPEG)
+        talk.set_state(JPEG)
         assert talk.hear()["type"] == "frame"
 
 
@@ -188,7 +188,7 @@ def test_a_sender_of_nothing_but_rubbish_is_sent_away(world: PushWorld) -> None:
     with world.site() as site, site.talk(FRAMES) as talk:
         talk.hear()
         for _ in range(20):
-            talk.say(b"x")
+            talk.set_state(b"x")
         assert [talk.hear()["type"] for _ in range(20)] == ["error"] * 20
         with pytest.raises(GoneError) as closed:
             talk.hear()
@@ -199,7 +199,7 @@ def test_a_stream_that_another_process_took_is_told_to_come_back_later(world: Pu
     with world.site() as site, site.talk(FRAMES) as talk:
         talk.hear()
         world.pushes.raises = StreamTakenError("another process has it")
-        talk.say(JPEG)
+        talk.set_state(JPEG)
         assert talk.hear()["error"]["code"] == "stream_taken"
         with pytest.raises(GoneError) as closed:
             talk.hear()
@@ -210,14 +210,14 @@ def test_a_stream_that_another_process_took_is_told_to_come_back_later(world: Pu
 def test_pause_and_delete_end_a_conversation(world: PushWorld, change: str) -> None:
     with world.site() as site, site.talk(FRAMES) as talk:
         talk.hear()
-        talk.say(JPEG)
+        talk.set_state(JPEG)
         talk.hear()
         if change == "pause":
             world.http.post("/api/v1/streams/door/pause")
         else:
             world.http.delete("/api/v1/streams/door")
         world.clock.now += 1.0
-        talk.say(JPEG)
+        talk.set_state(JPEG)
         expected = "stream_paused" if change == "pause" else "stream_not_found"
         assert talk.hear()["error"]["code"] == expected
         with pytest.raises(GoneError) as closed:

@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from services.api.server import ApiServer
-from shared.errors import SettingsError
+from moodline.services.api.server import ApiServer
+from moodline.shared.errors import SettingsError
 from tests.support.api import ApiWorld
 
 

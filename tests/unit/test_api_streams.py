@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from shared.streams import FailureReason, StreamState
+from moodline.shared.streams import FailureReason, StreamState
 from tests.support.api import NOW, NOW_US, ApiWorld, nobody, smiling
 
 
@@ -232,7 +232,7 @@ def test_list_parameters_that_are_refused(world: ApiWorld, parameter: str, value
 
 def test_a_playing_stream(world: ApiWorld) -> None:
     world.add("lobby")
-    world.say(
+    world.set_state(
         "lobby",
         state=StreamState.PLAYING,
         since_us=NOW_US + 1_500_000,
@@ -271,7 +271,7 @@ def test_a_complete_stream_does_not_count_its_end_as_a_frame(world: ApiWorld) ->
 
 def test_a_hundred_percent_is_said_only_of_a_complete_timeline(world: ApiWorld) -> None:
     world.add("lobby")
-    world.say("lobby", state=StreamState.ENDED, duration_us=5_000_000)
+    world.set_state("lobby", state=StreamState.ENDED, duration_us=5_000_000)
     world.play("lobby", [smiling()] * 10, final=False)
     answer = world.get("/streams/lobby").json()
     assert answer["status"]["state"] == "playing", "the reader is done, the timeline is not"
@@ -280,7 +280,7 @@ def test_a_hundred_percent_is_said_only_of_a_complete_timeline(world: ApiWorld) 
 
 def test_a_failed_stream_says_why(world: ApiWorld) -> None:
     world.add("lobby")
-    world.say("lobby", state=StreamState.FAILED, reason=FailureReason.CODEC, detail="no decoder for it", since_us=NOW_US)
+    world.set_state("lobby", state=StreamState.FAILED, reason=FailureReason.CODEC, detail="no decoder for it", since_us=NOW_US)
     assert (
         world.get("/streams/lobby").json()["status"]
         == {
@@ -304,13 +304,13 @@ def test_an_ended_stream_stays_ended_when_paused(world: ApiWorld) -> None:
 
 def test_pause_and_resume(world: ApiWorld) -> None:
     world.add("lobby")
-    world.say("lobby", state=StreamState.PLAYING)
+    world.set_state("lobby", state=StreamState.PLAYING)
     paused = world.http.post("/api/v1/streams/lobby/pause")
     assert (paused.status_code, paused.json()["status"]["state"], paused.json()["revision"]) == (200, "paused", 2)
     assert world.store.get("lobby").paused
     again = world.http.post("/api/v1/streams/lobby/pause").json()
     assert again["revision"] == 2, "nothing changed"
-    world.say("lobby", state=StreamState.PAUSED)
+    world.set_state("lobby", state=StreamState.PAUSED)
     resumed = world.http.post("/api/v1/streams/lobby/resume").json()
     assert (resumed["status"]["state"], resumed["attempt"]) == ("pending", 0)
     assert not world.store.get("lobby").paused
@@ -319,13 +319,13 @@ def test_pause_and_resume(world: ApiWorld) -> None:
 @pytest.mark.parametrize("paused_first", [False, True])
 def test_resume_tries_a_failed_stream_again(world: ApiWorld, paused_first: bool) -> None:
     world.add("lobby")
-    world.say("lobby", state=StreamState.FAILED, reason=FailureReason.NOT_FOUND)
+    world.set_state("lobby", state=StreamState.FAILED, reason=FailureReason.NOT_FOUND)
     if paused_first:
         world.http.post("/api/v1/streams/lobby/pause")
     resumed = world.http.post("/api/v1/streams/lobby/resume").json()
     assert (resumed["attempt"], resumed["status"]["state"], resumed["status"]["reason"]) == (1, "pending", None)
     assert world.http.post("/api/v1/streams/lobby/resume").json()["attempt"] == 1, "the second attempt has not failed yet"
-    world.say("lobby", state=StreamState.FAILED, attempt=1)
+    world.set_state("lobby", state=StreamState.FAILED, attempt=1)
     assert world.http.post("/api/v1/streams/lobby/resume").json()["attempt"] == 2
 
 
@@ -374,7 +374,7 @@ def test_the_definition_changes_before_the_first_frame(world: ApiWorld) -> None:
 def test_a_failed_stream_is_tried_again_when_its_address_changes(world: ApiWorld) -> None:
     world.add("lobby")
     (world.media / "other.mp4").write_bytes(b"x")
-    world.say("lobby", state=StreamState.FAILED, reason=FailureReason.CORRUPT)
+    world.set_state("lobby", state=StreamState.FAILED, reason=FailureReason.CORRUPT)
     assert patch(world, "lobby", labels={"a": "b"}).json()["attempt"] == 0
     answer = patch(world, "lobby", url="other.mp4").json()
     assert (answer["attempt"], answer["status"]["state"]) == (1, "pending")
@@ -392,9 +392,9 @@ def test_the_definition_cannot_change_any_more(world: ApiWorld, change: dict[str
     if started == "in the timeline":
         world.play("lobby", [smiling()], final=False)
     elif started == "on the way":
-        world.say("lobby", state=StreamState.PAUSED, frames_sent=3)
+        world.set_state("lobby", state=StreamState.PAUSED, frames_sent=3)
     else:
-        world.say("lobby", state=StreamState.CONNECTING)
+        world.set_state("lobby", state=StreamState.CONNECTING)
     found = error(patch(world, "lobby", **change), 409, "stream_started")
     assert "delete the stream and add it again" in found["message"]
     assert world.get("/streams/lobby").json()["revision"] == before["revision"]
@@ -496,3 +496,15 @@ def test_a_stream_that_is_not_there(world: ApiWorld, method: str, path: str, str
     code = answer.json()["error"]["code"]
     assert (answer.status_code, code) in {(404, "stream_not_found"), (404, "not_found")}
     assert code == "stream_not_found" or "%2f" in stream_id
+
+
+def test_a_standstill_and_a_skewed_clock_show_in_the_state(world: ApiWorld) -> None:
+    world.add("lobby")
+    world.set_state("lobby", state=StreamState.STALLED, detail="they wait for the detector", host_clock_ahead_ms=3200)
+    status = world.get("/streams/lobby").json()["status"]
+    assert (status["state"], status["detail"]) == ("stalled", "they wait for the detector")
+    world.set_state("lobby", state=StreamState.PLAYING, host_clock_ahead_ms=-3200)
+    detail = world.get("/streams/lobby").json()["status"]["detail"]
+    assert detail == "the clock of the host that reads this stream is 3.2 s behind the store's; set both by NTP"
+    world.set_state("lobby", state=StreamState.PLAYING, host_clock_ahead_ms=400)
+    assert world.get("/streams/lobby").json()["status"]["detail"] == ""

@@ -10,10 +10,10 @@ import httpx
 import msgspec
 import pytest
 
-from services.report.export import CSV_FIELDS
-from shared.emotions import EMOTIONS
-from shared.messages import Lane, SkipReason
-from shared.settings import ApiSettings
+from moodline.services.report.export import CSV_FIELDS
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.messages import SkipReason, StreamClass
+from moodline.shared.settings import ApiSettings
 from tests.support.api import NOW_US, ApiWorld, nobody, skipped, smiling
 
 
@@ -80,7 +80,7 @@ def test_emptiness_has_its_reason_and_no_emotions(world: ApiWorld) -> None:
 
 def test_a_live_stream_is_offline_where_nothing_came(world: ApiWorld) -> None:
     spec = world.store.get("lobby")
-    world.store.replace(msgspec.structs.replace(spec, lane=Lane.LIVE))
+    world.store.replace(msgspec.structs.replace(spec, lane=StreamClass.LIVE))
     world.play("lobby", [smiling(), None, smiling()], final=False)
     world.clock.now += 3
     answer = world.get("/streams/lobby/timeline", **{"from": "-3s"}).json()
@@ -253,20 +253,22 @@ def test_tracks(world: ApiWorld) -> None:
 
 
 def test_tracks_come_in_pages_and_windows(world: ApiWorld) -> None:
-    from shared.bus import Position
-    from shared.store import Cell, Mark, TimelineUpdate
-    from shared.timeline.tracks import TrackBucket, TrackSummary, pack_track_summary
+    from moodline.shared.bus import Position
+    from moodline.shared.store import BucketValue, HighWaterMark, TimelineUpdate
+    from moodline.shared.timeline.tracks import TrackBucket, TrackSummary, pack_track_summary
 
     seen = TrackBucket(1, (0, 0, 0, 65535, 0, 0, 0), (0, 0, 0, 1, 0, 0, 0))
     cells = tuple(
-        Cell("tracks", 0, n, pack_track_summary(TrackSummary(NOW_US + n * 10**6, NOW_US + n * 10**6 + 500_000, seen, ended=True)))
+        BucketValue(
+            "tracks", 0, n, pack_track_summary(TrackSummary(NOW_US + n * 10**6, NOW_US + n * 10**6 + 500_000, seen, ended=True))
+        )
         for n in range(1, 6)
     )
     session = world.store.claim("lobby", world.clock.now).session
     update = TimelineUpdate(
         stream_id="lobby",
         expected=None,
-        mark=Mark(session, 0),
+        mark=HighWaterMark(session, 0),
         final=False,
         position=Position("t", 0, 0),
         state=b"",

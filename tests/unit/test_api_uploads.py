@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from services.api.context import Intake
-from services.api.upload_folder import safe_name
-from shared.errors import SourceError
-from shared.probe import Probed
-from shared.settings import UploadsSettings
-from shared.streams import FailureReason
+from moodline.services.api.context import Intake
+from moodline.services.api.upload_folder import safe_name
+from moodline.shared.errors import SourceError
+from moodline.shared.probe import Probed
+from moodline.shared.settings import UploadsSettings
+from moodline.shared.streams import FailureReason
 from tests.support.api import NOW, NOW_S, ApiWorld
+from tests.support.servers import wait_until
 from tests.support.sockets import Site
 
 PATH = "/api/v1/uploads"
@@ -129,6 +130,10 @@ def test_a_media_root_that_cannot_be_written_is_said(world: ApiWorld) -> None:
     assert code(world.http.post(PATH, params={"name": "a.mp4"}, content=FILM)) == (507, "disk_full")
 
 
+def too_slow(world: ApiWorld) -> float | None:
+    return world.metrics.registry.get_sample_value("moodline_uploads_total", {"result": "too_slow"})
+
+
 def test_a_sender_that_stops_leaves_nothing_behind(world: ApiWorld) -> None:
     going_on = threading.Event()
 
@@ -138,18 +143,18 @@ def test_a_sender_that_stops_leaves_nothing_behind(world: ApiWorld) -> None:
         yield FILM
 
     with Site(world.app) as site:
-        timer = threading.Timer(2.0, going_on.set)
-        timer.start()
+        # The client sends to the end before it reads, so it goes on once the server has given up.
+        refused = threading.Thread(target=lambda: (wait_until(lambda: too_slow(world) == 1), going_on.set()))
+        refused.start()
         answer = site.http.post(PATH, params={"name": "a.mp4"}, content=body())
         assert code(answer) == (408, "too_slow")
-        going_on.set()
-        timer.cancel()
+        refused.join()
         with pytest.raises(RuntimeError), site.http.stream("POST", PATH, params={"name": "a.mp4"}, content=_broken()):
             pass
         deadline_s = time.monotonic() + 20
         while files(world):
             assert time.monotonic() < deadline_s
-    assert world.metrics.registry.get_sample_value("moodline_uploads_total", {"result": "too_slow"}) == 2
+    assert too_slow(world) == 2
 
 
 def _broken() -> Iterator[bytes]:

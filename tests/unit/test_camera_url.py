@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.camera import CameraAddress
-from shared.camera_url import URL_LIMIT, CameraSecret, RegisteredUrl, camera_address, endpoint_of, register_url
-from shared.errors import InvalidStreamError
-from shared.messages import Lane
-from shared.streams import StreamSpec, Transport
+from moodline.shared.camera import CameraAddress
+from moodline.shared.camera_url import URL_LIMIT, CameraSecret, RegisteredUrl, camera_address, endpoint_of, register_url
+from moodline.shared.errors import InvalidStreamError
+from moodline.shared.messages import StreamClass
+from moodline.shared.streams import StreamSpec, Transport
 
 
 def address_of(registered: RegisteredUrl) -> CameraAddress:
-    return camera_address(StreamSpec(stream_id="yard", url=registered.url, lane=Lane.LIVE), registered.secret)
+    return camera_address(StreamSpec(stream_id="yard", url=registered.url, lane=StreamClass.LIVE), registered.secret)
 
 
 def refused(url: str, **fields: str) -> InvalidStreamError:

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import models_dir
-from services.classifier.artefact import MANIFEST, WEIGHTS, check_architecture, load_artefact
-from services.classifier.factory import model_folder, open_model
-from shared.emotions import EMOTIONS
-from shared.errors import ModelError
-from shared.settings import ClassifierSettings
+from moodline.models import models_dir
+from moodline.services.classifier.artefact import MANIFEST, WEIGHTS, check_architecture, load_artefact
+from moodline.services.classifier.factory import model_folder, open_model
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.errors import ModelError
+from moodline.shared.settings import ClassifierSettings
 
 
 def layer(class_name: str = "Dense", module: str | None = "keras.layers", **config: object) -> dict[str, object]:

@@ -1,10 +1,10 @@
 import numpy as np
 
-from services.classifier.mirror import MirroredModel, views_of, with_views
-from services.classifier.model import Crops, Probabilities
-from services.classifier.stage import ClassifierStage
-from shared.metrics import Metrics
-from shared.settings import ClassifierSettings
+from moodline.services.classifier.mirror import MirroredModel, views_of, with_views
+from moodline.services.classifier.model import Crops, Probabilities
+from moodline.services.classifier.stage import ClassifierStage
+from moodline.shared.metrics import Metrics
+from moodline.shared.settings import ClassifierSettings
 from tests.unit.test_classifier_stage import StubModel, make_faces, process
 
 

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from services.classifier.quantise import quantised
-from shared.errors import ModelError
+from moodline.services.classifier.quantise import quantised
+from moodline.shared.errors import ModelError
 
 WEIGHTS = hnp.arrays(np.float32, st.tuples(st.integers(1, 12), st.just(7)), elements=st.floats(0, 1, width=32)).filter(
     lambda rows: bool((rows.sum(1) > 1e-3).all())

@@ -3,14 +3,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.classifier.model import Crops, Probabilities
-from services.classifier.stage import ClassifierStage
-from shared.bus.base import Position
-from shared.errors import MessageError, ModelError
-from shared.messages import Emotions, End, Face, Faces, Frame, Lane, Message, SkipReason, decode, encode
-from shared.metrics import Metrics
-from shared.settings import ClassifierSettings
-from shared.stage import Received, Send
+from moodline.services.classifier.model import Crops, Probabilities
+from moodline.services.classifier.stage import ClassifierStage
+from moodline.shared.bus.base import Position
+from moodline.shared.errors import MessageError, ModelError
+from moodline.shared.messages import Emotions, End, Face, Faces, Frame, Message, SkipReason, StreamClass, decode, encode
+from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.stage import Received, Send
+from moodline.shared.settings import ClassifierSettings
 
 NOW_S = 1_000_000.0
 
@@ -45,7 +45,7 @@ def make_faces(seq: int, values: list[int], **changes: object) -> Faces:
         "seq": seq,
         "event_time_us": 10 * seq,
         "captured_at_us": int(NOW_S * 1e6),
-        "lane": Lane.FILE,
+        "lane": StreamClass.FILE,
         "width": 640,
         "height": 480,
         "faces": tuple(make_face(value) for value in values),
@@ -54,7 +54,7 @@ def make_faces(seq: int, values: list[int], **changes: object) -> Faces:
 
 
 def make_end(seq: int) -> End:
-    return End(stream_id="s0", session=2, seq=seq, event_time_us=0, captured_at_us=0, lane=Lane.FILE)
+    return End(stream_id="s0", session=2, seq=seq, event_time_us=0, captured_at_us=0, lane=StreamClass.FILE)
 
 
 def process(messages: list[Message], stage: ClassifierStage | None = None) -> list[Send]:
@@ -65,7 +65,7 @@ def process(messages: list[Message], stage: ClassifierStage | None = None) -> li
 
 
 def test_faces_become_emotions_on_the_topic_of_their_lane() -> None:
-    message = make_faces(4, [3, 5], lane=Lane.LIVE)
+    message = make_faces(4, [3, 5], lane=StreamClass.LIVE)
     (output,) = process([message])
     emotions = output.message
     assert output.topic == "moodline.emotions.live.v1"
@@ -111,9 +111,14 @@ def test_a_skip_is_passed_on_with_its_reason() -> None:
 
 @pytest.mark.parametrize(
     ("lane", "age_s", "skip"),
-    [(Lane.LIVE, 2.1, SkipReason.EXPIRED), (Lane.LIVE, 2.0, None), (Lane.LIVE, -9.0, None), (Lane.FILE, 9e5, None)],
+    [
+        (StreamClass.LIVE, 2.1, SkipReason.EXPIRED),
+        (StreamClass.LIVE, 2.0, None),
+        (StreamClass.LIVE, -9.0, None),
+        (StreamClass.FILE, 9e5, None),
+    ],
 )
-def test_only_old_live_frames_expire(lane: Lane, age_s: float, skip: SkipReason | None) -> None:
+def test_only_old_live_frames_expire(lane: StreamClass, age_s: float, skip: SkipReason | None) -> None:
     model, metrics = StubModel(), Metrics()
     stage = ClassifierStage(model, ClassifierSettings(age_budget_s=2.0), metrics)
     (output,) = process([make_faces(0, [1], lane=lane, captured_at_us=int((NOW_S - age_s) * 1e6))], stage)
@@ -126,7 +131,7 @@ def test_only_old_live_frames_expire(lane: Lane, age_s: float, skip: SkipReason 
 
 
 def test_an_old_live_frame_without_faces_keeps_its_result() -> None:
-    (output,) = process([make_faces(0, [], lane=Lane.LIVE, captured_at_us=0)])
+    (output,) = process([make_faces(0, [], lane=StreamClass.LIVE, captured_at_us=0)])
     assert output.message.skip is None
 
 
@@ -155,7 +160,7 @@ def test_a_model_that_loses_crops_or_answers_nonsense_is_not_believed() -> None:
 
 def test_other_messages_are_refused() -> None:
     frame = Frame(
-        stream_id="s", session=1, seq=0, event_time_us=0, captured_at_us=0, lane=Lane.FILE, width=1, height=1, jpeg=b"x"
+        stream_id="s", session=1, seq=0, event_time_us=0, captured_at_us=0, lane=StreamClass.FILE, width=1, height=1, jpeg=b"x"
     )
     with pytest.raises(MessageError, match="takes faces, not Frame"):
         process([frame])
@@ -190,8 +195,8 @@ def test_an_overload_is_shed_and_counted_once_but_neither_files_nor_what_costs_n
     slow = Ticking(0.2)
     process([make_faces(0, [1])], slow.stage)
     captured_at_us = int((NOW_S - 0.5) * 1e6)
-    live = [make_faces(seq, [seq] * 4, lane=Lane.LIVE, captured_at_us=captured_at_us) for seq in range(40)]
-    empty = make_faces(40, [], lane=Lane.LIVE, captured_at_us=captured_at_us)
+    live = [make_faces(seq, [seq] * 4, lane=StreamClass.LIVE, captured_at_us=captured_at_us) for seq in range(40)]
+    empty = make_faces(40, [], lane=StreamClass.LIVE, captured_at_us=captured_at_us)
     files = [make_faces(seq, [seq], stream_id="file") for seq in range(41, 44)]
     outputs = process([*live, empty, *files, make_end(50)], slow.stage)
     assert [output.message.seq for output in outputs] == [*range(44), 50]

@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.classifier.model import Crops, Probabilities
-from services.classifier.stage import ClassifierStage
-from services.classifier.switch import ModelSwitch
-from shared.bus import Bus, ConsumerSettings, open_bus
-from shared.clock import SystemClock
-from shared.errors import ModelError, StoreUnavailableError
-from shared.messages import ALL_TOPICS, Emotions, Face, Faces, Hop, Lane, decode, encode, topic
-from shared.metrics import Metrics
-from shared.model_choice import ModelChoice, read_refusal, write_choice
-from shared.settings import ClassifierSettings
-from shared.store.sqlite import SqliteStore
-from shared.worker import ProducerSink, Worker, WorkerOptions
+from moodline.services.classifier.model import Crops, Probabilities
+from moodline.services.classifier.stage import ClassifierStage
+from moodline.services.classifier.switch import ModelHotSwap
+from moodline.shared.bus import Bus, ConsumerSettings, open_bus
+from moodline.shared.clock import SystemClock
+from moodline.shared.errors import ModelError, StoreUnavailableError
+from moodline.shared.messages import ALL_TOPICS, Emotions, Face, Faces, PipelineStep, StreamClass, decode, encode, topic
+from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.worker import ProducerSink, Worker, WorkerOptions
+from moodline.shared.settings import ClassifierSettings
+from moodline.shared.store.model_choice import ModelChoice, read_refusal, write_choice
+from moodline.shared.store.sqlite import SqliteStore
 from tests.support.api import StubClock
 from tests.support.stores import RETENTION
 
@@ -65,7 +65,7 @@ class SilentNotes:
     def note(self, name: str) -> bytes:
         raise StoreUnavailableError("gone")
 
-    def set_note(self, name: str, value: bytes) -> None:
+    def set_entry(self, name: str, value: bytes) -> None:
         raise StoreUnavailableError("gone")
 
 
@@ -84,17 +84,17 @@ def choose(store: SqliteStore, name: str, at_us: int = 1) -> ModelChoice:
 
 def test_the_model_of_the_settings_is_used_until_another_one_is_chosen(store: SqliteStore) -> None:
     loader = Loader()
-    switch = ModelSwitch(store, loader, Metrics(), StubClock())
+    switch = ModelHotSwap(store, loader, Metrics(), StubClock())
     assert switch.open_first().name == "own"
-    switch.look()
+    switch.poll()
     assert switch.take() is None
     choose(store, "new")
-    switch.look()
+    switch.poll()
     taken = switch.take()
     assert taken is not None
     assert taken.name == "new"
     assert switch.take() is None, "a model is taken once"
-    switch.look()
+    switch.poll()
     assert loader.asked == [None, "new"]
     switch.close()
 
@@ -102,19 +102,19 @@ def test_the_model_of_the_settings_is_used_until_another_one_is_chosen(store: Sq
 def test_a_restart_begins_with_what_was_chosen(store: SqliteStore) -> None:
     choose(store, "new")
     loader = Loader()
-    switch = ModelSwitch(store, loader, Metrics(), StubClock())
+    switch = ModelHotSwap(store, loader, Metrics(), StubClock())
     assert switch.open_first().name == "new"
-    switch.look()
+    switch.poll()
     assert loader.asked == ["new"]
 
 
 def test_what_cannot_be_loaded_is_refused_once_and_said(store: SqliteStore) -> None:
     metrics, loader = Metrics(), Loader(broken="bad")
-    switch = ModelSwitch(store, loader, metrics, StubClock())
+    switch = ModelHotSwap(store, loader, metrics, StubClock())
     switch.open_first()
     choice = choose(store, "bad")
     for _ in range(3):
-        switch.look()
+        switch.poll()
     assert switch.take() is None
     refusal = read_refusal(store)
     assert refusal is not None
@@ -123,32 +123,32 @@ def test_what_cannot_be_loaded_is_refused_once_and_said(store: SqliteStore) -> N
     assert metrics.registry.get_sample_value("moodline_model_refusals_total") == 1
     choose(store, "bad", at_us=2)  # somebody repaired it and chooses again
     loader.broken = ""
-    switch.look()
+    switch.poll()
     assert switch.take() is loader.opened[-1]
     assert read_refusal(store) is None
 
 
 def test_a_restart_with_a_choice_that_cannot_be_loaded_uses_the_model_of_the_settings(store: SqliteStore) -> None:
     choose(store, "bad")
-    assert ModelSwitch(store, Loader(broken="bad"), Metrics(), StubClock()).open_first().name == "own"
+    assert ModelHotSwap(store, Loader(broken="bad"), Metrics(), StubClock()).open_first().name == "own"
     assert read_refusal(store) is not None
 
 
 def test_models_that_nobody_took_are_closed(store: SqliteStore) -> None:
     loader = Loader()
-    switch = ModelSwitch(store, loader, Metrics(), StubClock())
+    switch = ModelHotSwap(store, loader, Metrics(), StubClock())
     switch.open_first()
     for number, name in enumerate(("one", "two")):
         choose(store, name, number)
-        switch.look()
+        switch.poll()
     assert [model.closed for model in loader.opened] == [False, True, False]
     switch.close()
     assert [model.closed for model in loader.opened] == [False, True, True]
 
 
 def test_a_store_that_does_not_answer_changes_nothing() -> None:
-    switch = ModelSwitch(SilentNotes(), Loader(), Metrics(), StubClock())
-    switch.look()
+    switch = ModelHotSwap(SilentNotes(), Loader(), Metrics(), StubClock())
+    switch.poll()
     assert switch.take() is None
 
 
@@ -160,7 +160,7 @@ def make_faces(stream: int, seq: int) -> Faces:
         seq=seq,
         event_time_us=seq,
         captured_at_us=0,
-        lane=Lane.FILE,
+        lane=StreamClass.FILE,
         width=9,
         height=9,
         faces=(face,) * (seq % 3),
@@ -169,11 +169,14 @@ def make_faces(stream: int, seq: int) -> Faces:
 
 def run_classifier(bus: Bus, store: SqliteStore, loader: Loader, stop: threading.Event, metrics: Metrics) -> threading.Thread:
     """Start a classifier as the composition root does, with stub models."""
-    switch = ModelSwitch(store, loader, metrics, SystemClock())
+    switch = ModelHotSwap(store, loader, metrics, SystemClock())
     stage = ClassifierStage(switch.open_first(), ClassifierSettings(), metrics, successor=switch)
     consumer = bus.open_consumer(
         ConsumerSettings(
-            group="g", topics=(topic(Hop.FACES, Lane.FILE),), max_prefetch_bytes=1_000_000, on_revoked=stage.on_revoked
+            group="g",
+            topics=(topic(PipelineStep.FACES, StreamClass.FILE),),
+            max_prefetch_bytes=1_000_000,
+            on_revoked=stage.on_revoked,
         )
     )
     producer = bus.open_producer()
@@ -193,7 +196,7 @@ def test_under_load_every_frame_is_answered_once_and_each_stream_changes_its_mod
         answers = bus.open_consumer(
             ConsumerSettings(
                 group="test",
-                topics=(topic(Hop.EMOTIONS, Lane.FILE),),
+                topics=(topic(PipelineStep.EMOTIONS, StreamClass.FILE),),
                 max_prefetch_bytes=1_000_000,
                 on_revoked=lambda _: None,
             )
@@ -204,7 +207,9 @@ def test_under_load_every_frame_is_answered_once_and_each_stream_changes_its_mod
         # Frames flow until some time after every stream has changed over.
         while after_change < FRAMES and time.monotonic() < deadline:
             for stream in range(STREAMS):
-                producer.send(topic(Hop.FACES, Lane.FILE), f"s{stream}".encode(), encode(make_faces(stream, sent)))
+                producer.send(
+                    topic(PipelineStep.FACES, StreamClass.FILE), f"s{stream}".encode(), encode(make_faces(stream, sent))
+                )
             producer.flush()
             sent += 1
             if sent == FRAMES:

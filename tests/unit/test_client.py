@@ -31,8 +31,8 @@ from moodline import (
     SourceError,
     UnreachableError,
 )
-from services.api.server import ApiServer
-from shared.streams import FailureReason, StreamState
+from moodline.services.api.server import ApiServer
+from moodline.shared.streams import FailureReason, StreamState
 from tests.support.api import NOW, ApiWorld, AsgiTransport, StubClock, nobody, smiling
 
 Answer = Callable[[httpx.Request], httpx.Response]
@@ -153,7 +153,7 @@ def test_waiting_has_an_end(world: ApiWorld, client: Client) -> None:
     with pytest.raises(NotInTimeError, match="lobby was still pending after 10 s"):
         client.wait_until_ended("lobby", timeout_s=10)
     assert world.clock.now - 10 == pytest.approx(1_777_636_800.0)
-    world.say("lobby", state=StreamState.FAILED, reason=FailureReason.CODEC, detail="no decoder")
+    world.set_state("lobby", state=StreamState.FAILED, reason=FailureReason.CODEC, detail="no decoder")
     with pytest.raises(SourceError, match="lobby failed: codec: no decoder") as caught:
         client.wait_until_ended("lobby")
     assert caught.value.reason == "codec"
@@ -166,7 +166,7 @@ def test_waiting_for_what_never_comes(world: ApiWorld, client: Client) -> None:
         client.wait_until_live("lobby")
     with pytest.raises(ClientError, match="yard is live"):
         client.wait_until_ended("yard")
-    world.say("yard", state=StreamState.LIVE)
+    world.set_state("yard", state=StreamState.LIVE)
     assert client.wait_until_live("yard").status.state == "live"
 
 

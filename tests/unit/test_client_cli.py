@@ -8,9 +8,9 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from moodline import AccessError, UnreachableError
-from services.api.server import ApiServer
-from services.callers import Role
-from services.cli import app
+from moodline.services.api.server import ApiServer
+from moodline.services.auth.callers import Role
+from moodline.services.cli.app import app
 from tests.support.access import make_key
 from tests.support.api import ApiWorld
 

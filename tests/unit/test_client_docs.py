@@ -11,13 +11,13 @@ import pytest
 
 import moodline
 from moodline import Client, MoodlineError
-from services.api.context import Intake
-from services.api.server import ApiServer
-from shared.errors import StreamNotFoundError
-from shared.probe import Probed
-from shared.push import Pushed
-from shared.settings import UploadsSettings
-from shared.streams import StreamSpec
+from moodline.services.api.context import Intake
+from moodline.services.api.server import ApiServer
+from moodline.shared.errors import StreamNotFoundError
+from moodline.shared.probe import Probed
+from moodline.shared.push import Pushed
+from moodline.shared.settings import UploadsSettings
+from moodline.shared.streams import StreamSpec
 from tests.support.api import NOW_US, ApiWorld, StubClock, nobody, smiling
 
 EXAMPLE = re.compile(r"```python\n(?P<code>.*?)```\n(\n```text\n(?P<said>.*?)```\n)?", re.DOTALL)
@@ -56,7 +56,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServe
     with ApiWorld(tmp_path, intake=intake, overrides=uploads) as world, ApiServer(world.app, "127.0.0.1", 0) as server:
         (world.media / "lobby.mp4").write_bytes(b"x")
         clock.world = world
-        monkeypatch.setattr("moodline.client.SystemClock", lambda: clock)
+        monkeypatch.setattr("moodline.client._client.SystemClock", lambda: clock)
         yield server
 
 

@@ -25,15 +25,15 @@ from moodline import (
     StateEvent,
     UnreachableError,
 )
-from moodline._events import messages_of
-from services.api.context import Intake
-from services.api.server import ApiServer
-from services.callers import Role
-from shared.errors import SourceError
-from shared.probe import Probed
-from shared.push import Pushed
-from shared.settings import UploadsSettings
-from shared.streams import FailureReason, StreamSpec
+from moodline.client._events import messages_of
+from moodline.services.api.context import Intake
+from moodline.services.api.server import ApiServer
+from moodline.services.auth.callers import Role
+from moodline.shared.errors import SourceError
+from moodline.shared.probe import Probed
+from moodline.shared.push import Pushed
+from moodline.shared.settings import UploadsSettings
+from moodline.shared.streams import FailureReason, StreamSpec
 from tests.support.access import make_key
 from tests.support.api import NOW_US, ApiWorld, AsgiTransport, StubClock, smiling
 

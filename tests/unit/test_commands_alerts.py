@@ -9,8 +9,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from moodline import ApiError
-from services.api.server import ApiServer
-from services.commands.alerts import app
+from moodline.services.api.server import ApiServer
+from moodline.services.cli.alerts import app
 from tests.support.api import NOW, ApiWorld, smiling
 
 

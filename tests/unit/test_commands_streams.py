@@ -9,13 +9,13 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from moodline import ApiError, Client
-from services.api.server import ApiServer
-from services.cli import app as main_app
-from services.commands.streams import app, wait_until_ended
-from shared.camera_url import CameraSecret
-from shared.errors import SourceError
-from shared.seal import Sealer, open_sealer
-from shared.streams import FailureReason, StreamState, Transport
+from moodline.services.api.server import ApiServer
+from moodline.services.cli.app import app as main_app
+from moodline.services.cli.streams import app, wait_until_ended
+from moodline.shared.camera_url import CameraSecret
+from moodline.shared.errors import SourceError
+from moodline.shared.seal import Sealer, open_sealer
+from moodline.shared.streams import FailureReason, StreamState, Transport
 from tests.support.api import NOW_US, ApiWorld, AsgiTransport, StubClock, smiling
 
 
@@ -84,9 +84,9 @@ def test_ls(world: ApiWorld) -> None:
     assert "no streams are registered" in ok("ls")
     world.add("lobby", labels={"site": "berlin", "floor": "[2]"})
     world.add("yard")
-    world.say("lobby", state=StreamState.PLAYING, duration_us=20_000_000)
+    world.set_state("lobby", state=StreamState.PLAYING, duration_us=20_000_000)
     world.play("lobby", [smiling()] * 10, final=False)
-    world.say("yard", state=StreamState.FAILED, reason=FailureReason.CODEC, detail="no decoder")
+    world.set_state("yard", state=StreamState.FAILED, reason=FailureReason.CODEC, detail="no decoder")
     lines = ok("ls").splitlines()
     assert lines[0].split() == ["id", "state", "progress", "frames", "labels", "url"]
     assert lines[1].split()[:8] == ["lobby", "playing", "0:09.8", "of", "0:20", "(49%)", "50", "floor=[2]"]
@@ -100,7 +100,7 @@ def test_ls_as_json(world: ApiWorld) -> None:
 
 def test_show(world: ApiWorld) -> None:
     world.add("lobby", labels={"site": "berlin"}, sample_fps="all")
-    world.say("lobby", state=StreamState.PLAYING, width=640, height=360, codec="h264", source_fps="30000/1001")
+    world.set_state("lobby", state=StreamState.PLAYING, width=640, height=360, codec="h264", source_fps="30000/1001")
     shown = ok("show", "lobby")
     for text in ("lobby", "playing", world.clip.as_uri(), "640x360 px, h264, 30000/1001", "all frames/s", "site=berlin"):
         assert text in shown
@@ -160,13 +160,15 @@ def test_a_password_on_the_command_line_is_warned_of(world: ApiWorld, url: str, 
 
 
 def test_ls_and_show_of_cameras(world: ApiWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    import services.commands.streams as commands
+    import moodline.services.cli.streams as commands
 
     monkeypatch.setattr(commands, "SystemClock", lambda: StubClock(NOW_US / 1e6 + 3))
     for name in ("yard", "gate"):
         ok("add", name, f"rtsp://cam/{name}")
-    world.say("yard", state=StreamState.LIVE, fps=24.97, last_frame_us=NOW_US, clock_offset_ms=-1500, lost_packets=7)
-    world.say("gate", state=StreamState.BACKING_OFF, reason=FailureReason.TIMEOUT, attempts=4, next_attempt_us=NOW_US + 8_000_000)
+    world.set_state("yard", state=StreamState.LIVE, fps=24.97, last_frame_us=NOW_US, clock_offset_ms=-1500, lost_packets=7)
+    world.set_state(
+        "gate", state=StreamState.BACKING_OFF, reason=FailureReason.TIMEOUT, attempts=4, next_attempt_us=NOW_US + 8_000_000
+    )
     listed = {line.split()[0]: line for line in ok("ls").splitlines()}
     assert "live" in listed["yard"]
     assert "25.0 fps, 3s ago" in listed["yard"].replace(" s ago", "s ago")
@@ -203,7 +205,7 @@ class Steps(StubClock):
 
 def test_wait_until_ended(tmp_path: Path) -> None:
     clock = Steps(
-        lambda: world.say("lobby", state=StreamState.PLAYING, duration_us=2_000_000),
+        lambda: world.set_state("lobby", state=StreamState.PLAYING, duration_us=2_000_000),
         lambda: world.play("lobby", [smiling()], final=False),
         lambda: world.play("lobby", [smiling(), smiling()]),
     )
@@ -215,7 +217,7 @@ def test_wait_until_ended(tmp_path: Path) -> None:
 
 
 def test_waiting_for_a_stream_that_fails(tmp_path: Path) -> None:
-    clock = Steps(lambda: world.say("lobby", state=StreamState.FAILED, reason=FailureReason.NO_VIDEO, detail="audio only"))
+    clock = Steps(lambda: world.set_state("lobby", state=StreamState.FAILED, reason=FailureReason.NO_VIDEO, detail="audio only"))
     with ApiWorld(tmp_path) as world, Client("http://localhost", clock=clock, transport=AsgiTransport(world.app)) as client:
         world.add("lobby")
         with pytest.raises(SourceError, match="lobby failed: no_video: audio only"):
@@ -223,7 +225,7 @@ def test_waiting_for_a_stream_that_fails(tmp_path: Path) -> None:
 
 
 def test_add_and_wait(world: ApiWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    import services.commands.connection as commands
+    import moodline.services.cli.connection as commands
 
     clock = Steps(lambda: world.play("lobby", [smiling()] * 3))
     monkeypatch.setattr(commands, "SystemClock", lambda: clock)

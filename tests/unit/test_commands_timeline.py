@@ -14,9 +14,9 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from moodline import ApiError
-from services.api.server import ApiServer
-from services.commands.timeline import TABLE_POINTS, timeline
-from shared.errors import OutputError
+from moodline.services.api.server import ApiServer
+from moodline.services.cli.timeline import TABLE_POINTS, timeline
+from moodline.shared.errors import OutputError
 from tests.support.api import ApiWorld, nobody, smiling
 
 app = typer.Typer()
@@ -108,7 +108,7 @@ def test_asking_needs_no_server_packages() -> None:
         "import sys; sys.modules |= dict.fromkeys(['fastapi', 'starlette', 'uvicorn', 'matplotlib', 'tensorflow', 'av', 'cv2'])"
     )
     asked = subprocess.run(
-        [sys.executable, "-c", f"{absent}; import services.commands.streams, services.commands.timeline"],
+        [sys.executable, "-c", f"{absent}; import moodline.services.cli.streams, moodline.services.cli.timeline"],
         capture_output=True,
         text=True,
         check=False,

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from services.detector.crop import cut_faces, cut_square, quantised_box, square_around, tidy
-from shared.errors import ImageError
+from moodline.services.detector.crop import cut_faces, cut_square, quantised_box, square_around, tidy
+from moodline.shared.errors import ImageError
 
 ANY_FLOAT = st.floats(allow_nan=True, allow_infinity=True, width=32)
 SIDES = st.integers(1, 300)

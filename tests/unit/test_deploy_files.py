@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from services.bootstrap import WORKERS
+from moodline.services.runtime.bootstrap import WORKERS
 
 PIN = re.compile(r"^([a-z0-9][a-z0-9._-]*(?:\[[a-z,-]+\])?)==([^ ;\\]+)", re.MULTILINE)
 HEAVY = (
@@ -80,7 +80,7 @@ def test_values_are_in_the_file_of_values_and_each_is_used(repo: Path) -> None:
     assert unused == set()
 
 
-@pytest.mark.parametrize("module", ["services.cli", "services.processes"])
+@pytest.mark.parametrize("module", ["moodline.services.cli.app", "moodline.services.runtime.processes"])
 def test_the_command_starts_with_the_packages_of_any_one_image(module: str) -> None:
     """What one kind of worker does not need is imported only by the others."""
     script = (

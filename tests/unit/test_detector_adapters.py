@@ -4,11 +4,11 @@ import cv2
 import numpy as np
 import pytest
 
-from services.detector.factory import open_detector
-from services.detector.haar import HaarDetector
-from services.detector.yunet import YuNetDetector
-from shared.errors import ImageError, ModelError
-from shared.settings import DetectorSettings
+from moodline.services.detector.factory import open_detector
+from moodline.services.detector.haar import HaarDetector
+from moodline.services.detector.yunet import YuNetDetector
+from moodline.shared.errors import ImageError, ModelError
+from moodline.shared.settings import DetectorSettings
 
 PORTRAIT_FACE = (165, 70, 283, 190)
 """Where the face is in the portrait, x1, y1, x2, y2 in px, by eye."""

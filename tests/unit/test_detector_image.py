@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.detector.image import MAX_PIXELS, decode_jpeg, jpeg_size, reduced
-from shared.errors import ImageError
+from moodline.services.detector.image import MAX_PIXELS, decode_jpeg, jpeg_size, reduced
+from moodline.shared.errors import ImageError
 
 
 def make_jpeg(width: int = 64, height: int = 40, **options: int) -> bytes:

@@ -8,13 +8,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from services.detector.factory import open_detector
-from services.detector.own import FORMAT, MANIFEST, Manifest, OwnDetector, faces_of, load_manifest
-from shared.errors import ImageError, ModelError
-from shared.openvino_runtime import bfloat16_agrees
-from shared.settings import DetectorSettings
-from training.detector.graph import build_graph, kernel_shape, places
-from training.detector.spec import SPECS
+from moodline.services.detector.factory import open_detector
+from moodline.services.detector.own import FORMAT, MANIFEST, Manifest, OwnDetector, faces_of, load_manifest
+from moodline.shared.errors import ImageError, ModelError
+from moodline.shared.openvino_runtime import bfloat16_agrees
+from moodline.shared.settings import DetectorSettings
+from moodline.training.detector.graph import build_graph, kernel_shape, places
+from moodline.training.detector.spec import SPECS
 
 SPEC = SPECS["tiny"]
 
@@ -185,8 +185,8 @@ def test_where_bfloat16_counts_wrongly_float32_is_used_and_the_log_says_so(
 ) -> None:
     image = picture(90, 160)
     exact = OwnDetector(folder, 0.3, 160, precision="float32").detect(image).tobytes()
-    monkeypatch.setattr("services.detector.own.chosen_precision", lambda *_: "bfloat16")
-    monkeypatch.setattr("services.detector.own._TOLERANCE", -1.0)  # no answer is that near
+    monkeypatch.setattr("moodline.services.detector.own.chosen_precision", lambda *_: "bfloat16")
+    monkeypatch.setattr("moodline.services.detector.own._TOLERANCE", -1.0)  # no answer is that near
     detector = OwnDetector(folder, 0.3, 160)
     assert detector.detect(image).tobytes() == exact
     assert detector.detect(image).tobytes() == exact

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models import models_dir
-from services.detector.own import OwnDetector, load_manifest
-from services.detector.yunet import YuNetDetector
+from moodline.models import models_dir
+from moodline.services.detector.own import OwnDetector, load_manifest
+from moodline.services.detector.yunet import YuNetDetector
+from moodline.training.detector.card import card
+from moodline.training.detector.export import CARD, figures, search_labelled
+from moodline.training.detector.labels import overlap
+from moodline.training.detector.validate import load_labelled
 from tests.unit.test_detector_own import picture
-from training.detector.card import card
-from training.detector.export import CARD, figures, search_labelled
-from training.detector.labels import overlap
-from training.detector.validate import load_labelled
 
 FOLDER = models_dir() / "face-small"
 

@@ -5,14 +5,14 @@ import cv2
 import numpy as np
 import pytest
 
-from services.detector.base import BgrImage, Detections
-from services.detector.stage import DetectorStage
-from shared.bus.base import Position
-from shared.errors import ImageError, ModelError
-from shared.messages import Emotions, End, Faces, Frame, Lane, SkipReason, encode
-from shared.metrics import Metrics
-from shared.settings import DetectorSettings
-from shared.stage import Received, Send
+from moodline.services.detector.base import BgrImage, Detections
+from moodline.services.detector.stage import DetectorStage
+from moodline.shared.bus.base import Position
+from moodline.shared.errors import ImageError, ModelError
+from moodline.shared.messages import Emotions, End, Faces, Frame, SkipReason, StreamClass, encode
+from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.stage import Received, Send
+from moodline.shared.settings import DetectorSettings
 
 NOW_S = 1_000_000.0
 
@@ -46,7 +46,7 @@ def make_frame(seq: int = 0, **changes: object) -> Frame:
         "seq": seq,
         "event_time_us": seq,
         "captured_at_us": int(NOW_S * 1e6),
-        "lane": Lane.FILE,
+        "lane": StreamClass.FILE,
         "width": 64,
         "height": 48,
         "jpeg": cv2.imencode(".jpg", image)[1].tobytes(),
@@ -67,7 +67,7 @@ def run(messages: list[object], **settings: object) -> list[Send]:
 
 
 def test_a_frame_becomes_its_faces_on_the_topic_of_its_lane() -> None:
-    frame = make_frame(3, lane=Lane.LIVE, jpeg=cv2.imencode(".jpg", np.full((48, 64, 3), 2, np.uint8))[1].tobytes())
+    frame = make_frame(3, lane=StreamClass.LIVE, jpeg=cv2.imencode(".jpg", np.full((48, 64, 3), 2, np.uint8))[1].tobytes())
     (output,) = run([frame])
     faces = output.message
     assert output.topic == "moodline.faces.live.v1"
@@ -80,7 +80,7 @@ def test_a_frame_becomes_its_faces_on_the_topic_of_its_lane() -> None:
 
 
 def test_an_end_is_passed_on_unchanged() -> None:
-    end = End(stream_id="s", session=1, seq=9, event_time_us=5, captured_at_us=6, lane=Lane.FILE)
+    end = End(stream_id="s", session=1, seq=9, event_time_us=5, captured_at_us=6, lane=StreamClass.FILE)
     (output,) = run([end])
     assert output == Send("moodline.faces.file.v1", end)
 
@@ -92,9 +92,14 @@ def test_a_skip_is_passed_on_with_its_reason() -> None:
 
 @pytest.mark.parametrize(
     ("lane", "age_s", "skip"),
-    [(Lane.LIVE, 2.1, SkipReason.EXPIRED), (Lane.LIVE, 2.0, None), (Lane.LIVE, -5.0, None), (Lane.FILE, 9e5, None)],
+    [
+        (StreamClass.LIVE, 2.1, SkipReason.EXPIRED),
+        (StreamClass.LIVE, 2.0, None),
+        (StreamClass.LIVE, -5.0, None),
+        (StreamClass.FILE, 9e5, None),
+    ],
 )
-def test_only_old_live_frames_expire(lane: Lane, age_s: float, skip: SkipReason | None) -> None:
+def test_only_old_live_frames_expire(lane: StreamClass, age_s: float, skip: SkipReason | None) -> None:
     (output,) = run([make_frame(lane=lane, captured_at_us=int((NOW_S - age_s) * 1e6))], age_budget_s=2.0)
     assert output.message.skip is skip
 
@@ -211,7 +216,7 @@ class Ticking:
     def skips(self, *messages: object) -> list[SkipReason | None]:
         return [output.message.skip for output in self.stage.process(received(*messages), NOW_S)]  # type: ignore[union-attr]
 
-    def count(self, lane: Lane, reason: SkipReason) -> float:
+    def count(self, lane: StreamClass, reason: SkipReason) -> float:
         labels = {"worker": "detector", "lane": lane, "reason": reason}
         return self.metrics.registry.get_sample_value("moodline_frames_skipped_total", labels) or 0
 
@@ -219,10 +224,10 @@ class Ticking:
 def test_an_overload_is_shed_and_counted_once_and_files_are_searched_all_the_same() -> None:
     slow = Ticking(0.1)
     slow.skips(make_frame(0))
-    live = [make_frame(seq, lane=Lane.LIVE, captured_at_us=int((NOW_S - 0.5) * 1e6)) for seq in range(30)]
-    old = make_frame(30, lane=Lane.LIVE, captured_at_us=int((NOW_S - 2.5) * 1e6))
-    shed = make_frame(31, lane=Lane.LIVE, jpeg=b"", skip=SkipReason.OVERLOADED)
-    end = End(stream_id="s9", session=1, seq=9, event_time_us=5, captured_at_us=0, lane=Lane.LIVE)
+    live = [make_frame(seq, lane=StreamClass.LIVE, captured_at_us=int((NOW_S - 0.5) * 1e6)) for seq in range(30)]
+    old = make_frame(30, lane=StreamClass.LIVE, captured_at_us=int((NOW_S - 2.5) * 1e6))
+    shed = make_frame(31, lane=StreamClass.LIVE, jpeg=b"", skip=SkipReason.OVERLOADED)
+    end = End(stream_id="s9", session=1, seq=9, event_time_us=5, captured_at_us=0, lane=StreamClass.LIVE)
     outputs = slow.stage.process(received(*live, old, shed, end, make_frame(40), make_frame(41)), NOW_S)
     messages = [output.message for output in outputs]  # type: ignore[union-attr]
     assert [message.seq for message in messages] == [*range(31), 31, 9, 40, 41]
@@ -230,8 +235,8 @@ def test_an_overload_is_shed_and_counted_once_and_files_are_searched_all_the_sam
     assert skips[30:] == [SkipReason.EXPIRED, SkipReason.OVERLOADED, None, None]
     served = skips[:30].count(None)
     assert 1 <= served <= 2
-    assert skips[:30].count(SkipReason.OVERLOADED) == 30 - served == slow.count(Lane.LIVE, SkipReason.OVERLOADED)
-    assert slow.count(Lane.LIVE, SkipReason.EXPIRED) == 1
+    assert skips[:30].count(SkipReason.OVERLOADED) == 30 - served == slow.count(StreamClass.LIVE, SkipReason.OVERLOADED)
+    assert slow.count(StreamClass.LIVE, SkipReason.EXPIRED) == 1
     assert messages[32] == end
     slow.stage.close()
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, SecretStr
 
-from shared.metrics import Metrics
-from shared.settings import Settings, load_settings
+from moodline.shared.metrics import Metrics
+from moodline.shared.settings import Settings, load_settings
 
 
 def _settings() -> list[tuple[str, object, str]]:

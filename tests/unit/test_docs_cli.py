@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import typer
 
-from services.cli import app
+from moodline.services.cli.app import app
 
 
 def _commands(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:

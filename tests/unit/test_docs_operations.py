@@ -11,10 +11,10 @@ import redis
 import typer
 import yaml
 
-from services.cli import app
-from shared.bus.kafka_settings import parse_url
-from shared.clock import SystemClock
-from shared.store.redis_link import RedisLink
+from moodline.services.cli.app import app
+from moodline.shared.bus.kafka_settings import parse_url
+from moodline.shared.clock import SystemClock
+from moodline.shared.store.redis_link import RedisLink
 from tests.conftest import REPO
 
 OPERATED = [REPO / "docs" / name for name in ("operations.md", "kubernetes.md", "scaling.md")]
@@ -146,8 +146,9 @@ def test_the_urls_with_tls_are_taken(repo: Path) -> None:
         address = parse_url(url)
         assert address.properties["security.protocol"] == "SASL_SSL"
         assert address.properties["sasl.mechanism"] == "SCRAM-SHA-512"
-    (store,) = re.findall(r"^MOODLINE_STORE_URL=(\S+\?\S+)$", page, re.MULTILINE)
-    RedisLink(store, SystemClock(), 0.0).close()
+    (store,) = re.findall(r"^MOODLINE_STORE_URL=(rediss://\S+\?\S+)$", page, re.MULTILINE)
+    for url in re.findall(r"^MOODLINE_STORE_URL=(\S+)$", page, re.MULTILINE):
+        RedisLink(url, SystemClock(), 0.0).close()
     pool = redis.ConnectionPool.from_url(store)
     assert pool.connection_class is redis.SSLConnection
     assert pool.connection_kwargs["ssl_ca_certs"] == "/etc/moodline/tls/redis-ca.crt"

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from shared.gpu import watch_gpus
-from shared.metrics import Metrics
+from moodline.services.runtime.gpu import watch_gpus
+from moodline.shared.metrics import Metrics
 
 
 class StubNvml:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.credit import Credit
+from moodline.services.ingest.file.credit import Credit
 
 
 @given(

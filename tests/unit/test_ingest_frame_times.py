@@ -5,7 +5,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.frame_times import LIMIT_S, FrameTimes
+from moodline.services.ingest.file.frame_times import LIMIT_S, FrameTimes
 
 BASE = Fraction(1, 90_000)
 stamps = st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1), st.integers(-1000, 1_000_000))

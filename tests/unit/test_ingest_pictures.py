@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.encode import encode_jpeg, reduce_image
-from services.ingest.image_size import image_size_px
-from services.ingest.orientation import Orientation, orientation_from_matrix, orientation_of, turn_upright
-from shared.errors import ImageError
+from moodline.services.ingest.file.orientation import Orientation, orientation_from_matrix, orientation_of, turn_upright
+from moodline.services.ingest.media.encode import encode_jpeg, reduce_image
+from moodline.services.ingest.media.image_size import image_size_px
+from moodline.shared.errors import ImageError
 
 ONE = 1 << 16
 

@@ -2,34 +2,36 @@
 
 import pytest
 
-from services.ingest.plan import Wish, content_of, wish_for
-from shared.store import Mark, Progress
-from shared.streams import StreamSpec, StreamState, StreamStatus
+from moodline.services.ingest.stream.plan import DesiredState, content_of, desired_state
+from moodline.shared.store import HighWaterMark, Progress
+from moodline.shared.streams import StreamSpec, StreamState, StreamStatus
 
-OPEN, FINAL = Progress(mark=Mark(1, 5)), Progress(mark=Mark(1, 9), final=True)
+OPEN, FINAL = Progress(mark=HighWaterMark(1, 5)), Progress(mark=HighWaterMark(1, 9), final=True)
 
 
 @pytest.mark.parametrize(
     ("paused", "attempt", "state", "failed_at", "progress", "wish"),
     [
-        pytest.param(False, 0, StreamState.PENDING, 0, Progress(), Wish.READ, id="new"),
-        pytest.param(False, 0, StreamState.PLAYING, 0, OPEN, Wish.READ, id="its worker died"),
-        pytest.param(False, 0, StreamState.PAUSED, 0, OPEN, Wish.READ, id="resumed"),
-        pytest.param(True, 0, StreamState.PLAYING, 0, OPEN, Wish.PAUSE, id="paused"),
-        pytest.param(True, 0, StreamState.FAILED, 0, OPEN, Wish.PAUSE, id="paused after failing"),
-        pytest.param(False, 0, StreamState.FAILED, 0, OPEN, Wish.LEAVE, id="failed"),
-        pytest.param(False, 1, StreamState.FAILED, 0, OPEN, Wish.READ, id="failed, to be tried again"),
-        pytest.param(False, 1, StreamState.FAILED, 1, OPEN, Wish.LEAVE, id="failed again"),
-        pytest.param(False, 0, StreamState.ENDED, 0, FINAL, Wish.LEAVE, id="ended"),
-        pytest.param(True, 0, StreamState.ENDED, 0, FINAL, Wish.LEAVE, id="ended, paused afterwards"),
-        pytest.param(False, 0, StreamState.PLAYING, 0, FINAL, Wish.READ, id="complete, but nobody said so"),
-        pytest.param(False, 0, StreamState.ENDED, 0, OPEN, Wish.READ, id="had ended, the store lost writes"),
-        pytest.param(False, 0, StreamState.PLAYING, 0, None, Wish.LEAVE, id="removed"),
+        pytest.param(False, 0, StreamState.PENDING, 0, Progress(), DesiredState.READ, id="new"),
+        pytest.param(False, 0, StreamState.PLAYING, 0, OPEN, DesiredState.READ, id="its worker died"),
+        pytest.param(False, 0, StreamState.PAUSED, 0, OPEN, DesiredState.READ, id="resumed"),
+        pytest.param(True, 0, StreamState.PLAYING, 0, OPEN, DesiredState.PAUSE, id="paused"),
+        pytest.param(True, 0, StreamState.FAILED, 0, OPEN, DesiredState.PAUSE, id="paused after failing"),
+        pytest.param(False, 0, StreamState.FAILED, 0, OPEN, DesiredState.LEAVE, id="failed"),
+        pytest.param(False, 1, StreamState.FAILED, 0, OPEN, DesiredState.READ, id="failed, to be tried again"),
+        pytest.param(False, 1, StreamState.FAILED, 1, OPEN, DesiredState.LEAVE, id="failed again"),
+        pytest.param(False, 0, StreamState.ENDED, 0, FINAL, DesiredState.LEAVE, id="ended"),
+        pytest.param(True, 0, StreamState.ENDED, 0, FINAL, DesiredState.LEAVE, id="ended, paused afterwards"),
+        pytest.param(False, 0, StreamState.PLAYING, 0, FINAL, DesiredState.READ, id="complete, but nobody said so"),
+        pytest.param(False, 0, StreamState.ENDED, 0, OPEN, DesiredState.READ, id="had ended, the store lost writes"),
+        pytest.param(False, 0, StreamState.PLAYING, 0, None, DesiredState.LEAVE, id="removed"),
     ],
 )
-def test_wishes(paused: bool, attempt: int, state: StreamState, failed_at: int, progress: Progress | None, wish: Wish) -> None:
+def test_wishes(
+    paused: bool, attempt: int, state: StreamState, failed_at: int, progress: Progress | None, wish: DesiredState
+) -> None:
     spec = StreamSpec(stream_id="a", url="synthetic://astronaut", paused=paused, attempt=attempt)
-    assert wish_for(spec, StreamStatus(state=state, attempt=failed_at), progress) is wish
+    assert desired_state(spec, StreamStatus(state=state, attempt=failed_at), progress) is wish
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """One reader: every sampled frame becomes one message, in order, whatever happens; and it never runs ahead of its credit."""
 
+import dataclasses
 import threading
 import time
 import tracemalloc
@@ -11,14 +12,16 @@ import cv2
 import numpy as np
 import pytest
 
-from services.ingest.reader import BusFaultError, FileReader, Outcome, Patience, StalledError
-from services.ingest.reader_thread import ReaderThread
-from services.ingest.source import DecodedFrame
-from shared.bus import Position
-from shared.errors import DeliveryError, SourceError, StoreUnavailableError
-from shared.messages import End, Frame, Hop, Lane, Message, SkipReason, topic
-from shared.store import Mark, TimelineUpdate
-from shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus
+from moodline.services.ingest.file.reader import BusFaultError, FileReader, Patience, StalledError
+from moodline.services.ingest.file.reader_thread import ReaderThread
+from moodline.services.ingest.media.frames import DecodedFrame
+from moodline.services.ingest.stream.crashes import Crashes
+from moodline.services.ingest.stream.outcome import Outcome
+from moodline.shared.bus import Position
+from moodline.shared.errors import DeliveryError, SourceError, StoreUnavailableError
+from moodline.shared.messages import End, Frame, Message, PipelineStep, SkipReason, StreamClass, topic
+from moodline.shared.store import HighWaterMark, TimelineUpdate
+from moodline.shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus
 from tests.support.ingest_doubles import NOW_S, Desk, StubSource, add_stream, apply, frames_of, open_desk
 from tests.support.servers import wait_until
 
@@ -68,9 +71,9 @@ def test_every_sampled_frame_becomes_one_message_and_the_end_follows(desks: Desk
     numbers = range(0, 50, 3)
     assert [frame.event_time_us for frame in frames] == [7_000_000 + number * 1001 * 1_000_000 // 30_000 for number in numbers]
     assert end.event_time_us == 7_000_000 + 50 * 1001 * 1_000_000 // 30_000
-    assert {(frame.captured_at_us, frame.lane) for frame in desk.producer.messages} == {(int(NOW_S * 1e6), Lane.FILE)}
+    assert {(frame.captured_at_us, frame.lane) for frame in desk.producer.messages} == {(int(NOW_S * 1e6), StreamClass.FILE)}
     assert {message.session for message in desk.producer.messages} == {int(NOW_S * 1000)}
-    assert set(desk.producer.topics) == {topic(Hop.FRAMES, Lane.FILE)}
+    assert set(desk.producer.topics) == {topic(PipelineStep.FRAMES, StreamClass.FILE)}
     assert set(desk.producer.keys) == {b"clip"}
     for number, frame in zip(numbers, frames_of(frames), strict=True):
         picture = cv2.imdecode(np.frombuffer(frame.jpeg, np.uint8), cv2.IMREAD_COLOR)
@@ -258,7 +261,7 @@ def test_a_newer_sessions_frames_end_the_reader(desks: DeskOpener) -> None:
     update = TimelineUpdate(
         stream_id="clip",
         expected=None,
-        mark=Mark(int(NOW_S * 1000) + 99, 0),
+        mark=HighWaterMark(int(NOW_S * 1000) + 99, 0),
         final=False,
         position=Position("t", 0, 0),
         state=b"",
@@ -355,10 +358,10 @@ def test_a_reader_that_waits_in_vain_asks_the_bus_whether_it_has_everything(desk
 
 def test_frames_of_cameras_that_were_lost_are_nothing_to_read_a_file_again_for(desks: DeskOpener) -> None:
     desk = desks()
-    desk.producer.flush_errors, desk.producer.lost_topics = 1, frozenset({topic(Hop.FRAMES, Lane.LIVE)})
+    desk.producer.flush_errors, desk.producer.lost_topics = 1, frozenset({topic(PipelineStep.FRAMES, StreamClass.LIVE)})
     assert reader(desk, add_stream(desk)).run() is Outcome.ENDED
     desk = desks()
-    desk.producer.flush_errors, desk.producer.lost_topics = 1, frozenset(topic(Hop.FRAMES, lane) for lane in Lane)
+    desk.producer.flush_errors, desk.producer.lost_topics = 1, frozenset(topic(PipelineStep.FRAMES, lane) for lane in StreamClass)
     with pytest.raises(DeliveryError):
         reader(desk, add_stream(desk)).run()
 
@@ -402,23 +405,23 @@ def test_frames_that_stay_lost_are_sent_again_and_again_and_the_stream_says_so(d
 
 
 def test_patience_doubles_at_one_mark_up_to_a_limit_and_begins_anew_at_the_next() -> None:
-    patience, mark = Patience(10.0), Mark(1, 5)
+    patience, mark = Patience(10.0), HighWaterMark(1, 5)
     seen = [(patience.limit_s(mark), patience.try_again(mark)) for _ in range(8)]
     assert seen == [(10.0, 1), (20.0, 2), (40.0, 3), (80.0, 4), (160.0, 5), (320.0, 6), (320.0, 7), (320.0, 8)]
-    assert (patience.limit_s(Mark(2, 6)), patience.try_again(Mark(2, 6))) == (10.0, 1)
+    assert (patience.limit_s(HighWaterMark(2, 6)), patience.try_again(HighWaterMark(2, 6))) == (10.0, 1)
 
 
 def test_a_store_out_of_reach_is_no_standstill(desks: DeskOpener, monkeypatch: pytest.MonkeyPatch) -> None:
     desk = desks(stall_s=60.0, applies=False, credit_frames=4)
     spec = add_stream(desk)
-    load, outage = desk.store.load, threading.Event()
+    standings, outage = desk.store.standings, threading.Event()
 
     def failing(ids: list[str]) -> object:
         if outage.is_set():
             raise StoreUnavailableError("gone")
-        return load(ids)
+        return standings(ids)
 
-    monkeypatch.setattr(desk.store, "load", failing)
+    monkeypatch.setattr(desk.store, "standings", failing)
     desk.producer.on_send = lambda message: message.seq == 3 and outage.set()
     thread = ReaderThread(spec, desk.parts)
     thread.start()
@@ -457,6 +460,32 @@ def test_a_crash_takes_down_one_reader_and_it_starts_again(desks: DeskOpener, ca
     assert len({message.session for message in desk.producer.of("fine")}) == 1
 
 
+def test_a_reader_that_crashes_in_the_same_way_says_so_and_is_tried_ever_more_seldom(desks: DeskOpener) -> None:
+    desk = desks()
+    spec = add_stream(desk, "broken", lambda: StubSource(raises_at={0: RuntimeError("rtsp://user:c4n4ry@cam")}))
+    thread = ReaderThread(spec, desk.parts, crash_pauses_s=(0.001, 0.001, 0.001, 60.0))
+    thread.start()
+    wait_for(lambda: "in the same way 4 times" in status(desk, "broken").detail)
+    said = status(desk, "broken")
+    assert (said.state, said.reason) == (StreamState.BACKING_OFF, FailureReason.INTERNAL)
+    assert said.detail.startswith("reading crashed (RuntimeError at ingest_doubles.py:")
+    assert "tried again in 60 s" in said.detail
+    assert "c4n4ry" not in said.detail
+    assert desk.count("reader_crashes_total", lane="file") == 4
+    thread.stop()
+    assert thread.join(5.0)
+
+
+def test_pauses_after_crashes_grow_while_they_are_alike() -> None:
+    crashes = Crashes((1.0, 10.0, 100.0))
+
+    assert [crashes.add("A at a.py:1") for _ in range(4)] == [1.0, 10.0, 100.0, 100.0]
+    assert crashes.add("B at a.py:2") == 1.0
+    assert crashes.add("B at a.py:2") == 10.0
+    crashes.forget()
+    assert crashes.add("B at a.py:2") == 1.0
+
+
 def test_a_reader_that_cannot_deliver_says_that_it_backs_off(desks: DeskOpener) -> None:
     desk = desks()
     desk.producer.flush_errors = 1
@@ -486,3 +515,100 @@ def content(message: Message) -> tuple[object, ...]:
     if isinstance(message, Frame):
         return message.seq, message.event_time_us, message.jpeg, message.width, message.height, message.skip
     return message.seq, message.event_time_us, "end"
+
+
+LETTER = "ValueError in the detector, dead letter of moodline.frames.file.v1/3@1234"
+
+
+def poison(desk: Desk, seqs: set[int]) -> None:
+    """A worker fails on these frames, unless they come without a picture."""
+
+    def on_send(message: Message) -> None:
+        if isinstance(message, Frame) and message.seq in seqs and message.jpeg:
+            desk.store.add_failure(message.stream_id, message.session, message.seq, LETTER)
+            desk.producer.lose_next = 1
+
+    desk.producer.on_send = on_send
+
+
+def said_by(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> list[StreamStatus]:
+    """Every status that is written from now on."""
+    said: list[StreamStatus] = []
+    set_status = desk.store.set_status
+
+    def write(stream_id: str, session: int, status: StreamStatus) -> bool:
+        said.append(status)
+        return set_status(stream_id, session, status)
+
+    monkeypatch.setattr(desk.store, "set_status", write)
+    return said
+
+
+def test_a_frame_on_which_a_worker_fails_again_and_again_is_left_out_and_named(
+    desks: DeskOpener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = desks(step_s=0.25, stall_s=1e6)
+    spec = add_stream(desk)
+    poison(desk, {7, 12})
+    thread = ReaderThread(spec, desk.parts)
+    said = said_by(desk, monkeypatch)
+    thread.start()
+    wait_for(lambda: thread.outcome is Outcome.ENDED)
+    of_frame = [detail for detail in stalls(said) if detail.startswith("frame 7")]
+    assert of_frame[0] == f"frame 7 failed for the 1. time, it is tried again: {LETTER}"
+    assert len(of_frame) == 3
+    assert "it is left out now" in of_frame[-1]
+    sent = frames_of(desk.producer.of("clip"))
+    for seq in (7, 12):
+        assert [frame.skip for frame in sent if frame.seq == seq][-1] is SkipReason.CORRUPT
+        assert sum(frame.seq == seq and bool(frame.jpeg) for frame in sent) == 3, "it is tried as often as the settings say"
+    assert {frame.seq for frame in sent if frame.skip is not None} == {7, 12}, "all others keep their pictures"
+    assert desk.store.standings(["clip"])[0].final  # type: ignore[union-attr]
+    assert desk.count("frames_skipped_total", worker="ingest", lane="file", reason="corrupt") >= 2
+    assert status(desk).state is StreamState.ENDED
+    assert status(desk).detail.endswith(LETTER), "its dead letter is named for good"
+
+
+def test_where_many_frames_fail_the_worker_is_broken_and_none_is_left_out(
+    desks: DeskOpener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = desks(step_s=1.0, stall_s=2.0)
+    spec = add_stream(desk)
+    poison(desk, set(range(2, 20)))
+    thread = ReaderThread(spec, desk.parts)
+    said = said_by(desk, monkeypatch)
+    thread.start()
+    wait_for(lambda: sum(each.state is StreamState.STALLED for each in said) >= 3)
+    assert "18 of its frames failed" in next(each.detail for each in said if each.state is StreamState.STALLED)
+    assert all(frame.skip is None for frame in frames_of(desk.producer.of("clip")))
+    desk.producer.on_send = None
+    wait_for(lambda: thread.outcome is Outcome.ENDED)
+    assert all(frame.skip is None for frame in frames_of(desk.producer.of("clip"))), "nothing was lost by it"
+
+
+def test_a_timeline_that_stands_still_is_said_with_how_long_and_where_until_it_moves(
+    desks: DeskOpener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = desks(step_s=0.5, stall_s=1e6, applies=False, credit_frames=4)
+    spec = add_stream(desk, source=lambda: StubSource(8))
+    said = said_by(desk, monkeypatch)
+    parts = dataclasses.replace(
+        desk.parts, waiting=lambda name, lane, still_s: f"{name} ({lane}) waits for the classifier, {still_s:.0f} s"
+    )
+    thread = ReaderThread(spec, parts)
+    thread.start()
+    wait_for(lambda: len(stalls(said)) == 2)
+    first_s, second_s = (float(detail.split()[-2]) for detail in stalls(said))
+    assert 10 <= first_s < 15
+    assert second_s >= 20
+    for message in desk.producer.of("clip"):
+        apply(desk.store, message)
+    wait_for(lambda: said[-1].state is StreamState.PLAYING)
+    thread.stop()
+    desk.watch.wake()
+    assert thread.join(5.0)
+
+
+def stalls(said: list[StreamStatus]) -> list[str]:
+    """What was said of a standstill, each sentence once."""
+    return list(dict.fromkeys(each.detail for each in said if each.state is StreamState.STALLED))

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.sampling import Sampler
-from shared.errors import InvalidStreamError
+from moodline.services.ingest.media.sampling import Sampler
+from moodline.shared.errors import InvalidStreamError
 
 RATES = ["5", "0.5", "1", "29.97", "30000/1001", "24000/1001", "240", "1/7", "12.5"]
 steps = st.lists(st.fractions(min_value=0, max_value=3, max_denominator=90_000), max_size=60)

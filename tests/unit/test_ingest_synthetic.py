@@ -7,10 +7,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from services.ingest import synthetic
-from services.ingest.source import open_source
-from shared.errors import InvalidStreamError, SourceError
-from shared.settings import IngestSettings
+from moodline.services.ingest.file import synthetic
+from moodline.services.ingest.file.open import open_source
+from moodline.shared.errors import InvalidStreamError, SourceError
+from moodline.shared.settings import IngestSettings
 
 SETTINGS = IngestSettings()
 

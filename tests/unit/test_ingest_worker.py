@@ -8,16 +8,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from services.ingest.live.camera_reader import CameraParts
-from services.ingest.live.records import Job
-from services.ingest.worker import IngestWorker
-from shared.bus import Record, partition_for
-from shared.camera import CameraAddress
-from shared.clock import SystemClock
-from shared.errors import BusUnavailableError, SourceError, StoreUnavailableError
-from shared.messages import STREAMS_TOPIC, End, Lane, Message
-from shared.store import Mark, Progress
-from shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus, Transport
+from moodline.services.ingest.camera.reader import CameraParts
+from moodline.services.ingest.live.records import Job
+from moodline.services.ingest.worker import IngestWorker
+from moodline.shared.bus import Record, partition_for
+from moodline.shared.camera import CameraAddress
+from moodline.shared.clock import SystemClock
+from moodline.shared.errors import BusUnavailableError, SourceError, StoreUnavailableError
+from moodline.shared.messages import STREAMS_TOPIC, End, Message, StreamClass
+from moodline.shared.store import HighWaterMark, Standing
+from moodline.shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus, Transport
 from tests.support.ingest_doubles import NOW_S, Desk, StubSource, add_stream, frames_of, open_desk
 
 SHARDS = 4
@@ -39,6 +39,12 @@ class StubConsumer:
 
     def assignment(self) -> frozenset[tuple[str, int]]:
         return frozenset((STREAMS_TOPIC, shard) for shard in self.shards)
+
+    def committed(self) -> dict[tuple[str, int], int]:
+        return {}
+
+    def standing(self) -> dict[tuple[str, int], float]:
+        return {}
 
     def close(self) -> None:
         self.closed = True
@@ -169,7 +175,7 @@ def cameras(bench: Bench) -> StubCameras:
 
 
 def add_camera(bench: Bench, stream_id: str, **fields: object) -> StreamSpec:
-    return add_stream(bench.desk, stream_id, lane=Lane.LIVE, **fields)
+    return add_stream(bench.desk, stream_id, lane=StreamClass.LIVE, **fields)
 
 
 def test_all_cameras_are_read_at_once_however_many_files_wait(bench: Bench, cameras: StubCameras) -> None:
@@ -220,7 +226,7 @@ def test_reads_only_its_shards_and_only_files(bench: Bench) -> None:
     assert 0 < len(mine) < 12
     for name in ids:
         add_stream(bench.desk, name)
-    add_stream(bench.desk, "camera", lane=Lane.LIVE)
+    add_stream(bench.desk, "camera", lane=StreamClass.LIVE)
     bench.turn_until(lambda: all(bench.state(name) is StreamState.ENDED for name in mine))
     bench.turn()
     assert {message.stream_id for message in bench.desk.producer.messages} == set(mine)
@@ -378,12 +384,36 @@ def test_a_complete_timeline_whose_worker_died_is_said_to_have_ended(bench: Benc
 def test_a_store_that_lost_its_last_writes_makes_an_ended_file_play_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     add_stream(bench.desk)
     bench.turn_until(lambda: bench.state() is StreamState.ENDED)
-    store, rolled_back = bench.desk.store, Progress(mark=Mark(int(NOW_S * 1000), 11))
-    load, claim, again = store.load, store.claim, bench.desk.producer.messages
-    monkeypatch.setattr(store, "load", lambda ids: load(ids) if len(again) > 21 else [rolled_back for _ in ids])
+    store, rolled_back = bench.desk.store, Standing(mark=HighWaterMark(int(NOW_S * 1000), 11))
+    standings, claim, again = store.standings, store.claim, bench.desk.producer.messages
+    monkeypatch.setattr(store, "standings", lambda ids: standings(ids) if len(again) > 21 else [rolled_back for _ in ids])
     monkeypatch.setattr(store, "claim", lambda *args: msgspec.structs.replace(claim(*args), next_seq=12, final=False))
     bench.turn_until(lambda: len(again) == 30)
     assert [message.seq for message in again[21:]] == list(range(12, 21))
+
+
+def test_a_pass_asks_about_few_of_many_streams_that_lie_still_and_of_each_within_ten(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"s{number}" for number in range(3000)]
+    for name in names:
+        add_stream(bench.desk, name, paused=True)
+    bench.turn_until(lambda: bool(bench.worker._streams.wishes))
+    assert {status.state for status in bench.desk.store.statuses(names)} == {StreamState.PAUSED}
+    store, asked, whole = bench.desk.store, [], []
+    standings, list_streams = store.standings, store.list_streams
+    monkeypatch.setattr(store, "standings", lambda ids: asked.append(list(ids)) or standings(ids))
+    monkeypatch.setattr(store, "list_streams", lambda: whole.append(1) or list_streams())
+    bench.turn(20)
+    assert whole == [], "the registry is not read again while nothing changes"
+    assert max(map(len, asked)) == 300
+    assert {name for ids in asked[-10:] for name in ids} == set(names)
+    asked.clear()
+    bench.change(store.get("s7"), paused=False)
+    bench.turn_until(lambda: bool(asked))
+    assert "s7" in asked[0], "a change is looked at at once"
+    assert len(asked[0]) <= 301
+    bench.turn_until(lambda: bench.state("s7") is StreamState.ENDED)
 
 
 def test_a_stream_that_another_worker_took_is_left_alone_for_a_while(benches: Callable[..., Bench]) -> None:
@@ -399,7 +429,7 @@ def test_readers_go_on_while_the_store_is_out_of_reach(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     store, outage = bench.desk.store, threading.Event()
-    monkeypatch.setattr("services.ingest.worker._RETRY_S", 0.0)
+    monkeypatch.setattr("moodline.services.ingest.worker._RETRY_S", 0.0)
     reached_ten = threading.Event()
 
     def at_ten(message: Message) -> None:
@@ -415,7 +445,7 @@ def test_readers_go_on_while_the_store_is_out_of_reach(
 
         return wrapped
 
-    for name in ("version", "list_streams", "statuses", "set_status"):
+    for name in ("changes", "list_streams", "statuses", "set_status"):
         monkeypatch.setattr(store, name, fragile(getattr(store, name)))
     bench.desk.producer.on_send = at_ten
     add_stream(bench.desk, source=lambda: StubSource(40))
@@ -430,7 +460,7 @@ def test_readers_go_on_while_the_store_is_out_of_reach(
 
 
 def test_a_bus_out_of_reach_is_retried_and_readers_go_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.ingest.worker._RETRY_S", 0.0)
+    monkeypatch.setattr("moodline.services.ingest.worker._RETRY_S", 0.0)
     bench.consumer.errors = [BusUnavailableError("no broker") for _ in range(5)]
     add_stream(bench.desk)
     bench.turn_until(lambda: bench.state() is StreamState.ENDED and not bench.consumer.errors)

@@ -4,11 +4,11 @@ import logging
 
 import pytest
 
-from shared.bus.kafka import KafkaBus
-from shared.bus.kafka_settings import ClientLog, consumer_config, parse_url, producer_config, topic_config
-from shared.bus.retention import RETENTION, retention_of
-from shared.errors import SettingsError
-from shared.messages import ALL_TOPICS, DLQ_TOPIC, Hop, Lane, topic
+from moodline.shared.bus.kafka import KafkaBus
+from moodline.shared.bus.kafka_settings import ClientLog, consumer_config, parse_url, producer_config, topic_config
+from moodline.shared.bus.retention import RETENTION, retention_of
+from moodline.shared.errors import SettingsError
+from moodline.shared.messages import ALL_TOPICS, DLQ_TOPIC, PipelineStep, StreamClass, topic
 
 SECRET = "hunter2%26more"
 
@@ -77,8 +77,8 @@ def test_the_largest_record_fits_into_a_batch_and_a_batch_into_a_topic() -> None
 
 def test_every_topic_has_a_retention() -> None:
     assert set(RETENTION) == set(ALL_TOPICS)
-    assert retention_of(topic(Hop.FRAMES, Lane.LIVE)).keep_s == 600
-    assert retention_of(topic(Hop.FRAMES, Lane.FILE)).partition_bytes is not None
+    assert retention_of(topic(PipelineStep.FRAMES, StreamClass.LIVE)).keep_s == 600
+    assert retention_of(topic(PipelineStep.FRAMES, StreamClass.FILE)).partition_bytes is not None
     assert [name for name in ALL_TOPICS if retention_of(name).drops_oldest] == [DLQ_TOPIC]
 
 

@@ -3,74 +3,61 @@
 import threading
 from collections.abc import Sequence
 
-from shared.bus import ConsumerSettings, open_bus
-from shared.bus.base import Position, Record
-from shared.bus.memory import MemoryBus
-from shared.errors import StoreUnavailableError
-from shared.lag import Behind, Lag
-from shared.messages import ALL_TOPICS, Emotions, Hop, Lane, encode, topic
-from shared.metrics import Metrics
-from shared.stage import Output, Received
-from shared.worker import Worker, WorkerOptions
+from moodline.shared.bus import ConsumerSettings, open_bus
+from moodline.shared.bus.base import Position, Record
+from moodline.shared.bus.memory import MemoryBus
+from moodline.shared.errors import StoreUnavailableError
+from moodline.shared.messages import ALL_TOPICS, Emotions, PipelineStep, StreamClass, encode, topic
+from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.lag import Behind, Lag
+from moodline.shared.pipeline.stage import Output, Received
+from moodline.shared.pipeline.worker import Worker, WorkerOptions
+from tests.support.clocks import SleepingClock
 
-TOPIC = topic(Hop.EMOTIONS, Lane.FILE)
+TOPIC = topic(PipelineStep.EMOTIONS, StreamClass.FILE)
 PLACE = (TOPIC, 0)
-
-
-class StubClock:
-    def __init__(self) -> None:
-        self.time_s = 1000.0
-
-    def now_s(self) -> float:
-        return self.time_s
-
-    def monotonic_s(self) -> float:
-        return self.time_s
-
-    def sleep(self, seconds: float) -> None:
-        self.time_s += seconds
 
 
 def record(offset: int, at_ms: int, partition: int = 0) -> Record:
     return Record(Position(TOPIC, partition, offset), b"s", b"", at_ms)
 
 
-def look(lag: Lag, end: int, now_ms: float) -> Behind:
-    return lag.look({PLACE: end}, {PLACE}, (TOPIC,), now_ms)[TOPIC]
+def poll(lag: Lag, end: int, now_ms: float) -> Behind:
+    return lag.poll({PLACE: end}, {PLACE}, (TOPIC,), now_ms)[TOPIC]
 
 
 def test_a_batch_in_hand_is_as_old_as_its_oldest_record() -> None:
     lag = Lag()
     lag.took([record(5, 1000), record(6, 3000)])
-    assert look(lag, 10, 4000) == Behind(5, 1000, 1)
+    assert poll(lag, 10, 4000) == Behind(5, 1000, 1)
     lag.committed([Position(TOPIC, 0, 6)])
-    assert look(lag, 10, 4000) == Behind(3, 3000, 1), "the next one came after the newest that is done"
+    assert poll(lag, 10, 4000) == Behind(3, 3000, 1), "the next one came after the newest that is done"
 
 
 def test_what_came_after_nothing_was_left_is_not_older_than_that() -> None:
     lag = Lag()
     lag.took([record(5, 1000)])
     lag.committed([Position(TOPIC, 0, 5)])
-    assert look(lag, 6, 500_000) == Behind(0, None, 1)
-    assert look(lag, 7, 500_200) == Behind(1, 500_000, 1), "not the 499 s since the last record"
+    assert poll(lag, 6, 500_000) == Behind(0, None, 1)
+    assert poll(lag, 7, 500_200) == Behind(1, 500_000, 1), "not the 499 s since the last record"
 
 
 def test_records_that_come_again_are_the_oldest_until_they_are_committed() -> None:
     lag = Lag()
     lag.took([record(5, 5000)])
     lag.took([record(2, 2000), record(3, 3000)])
-    assert look(lag, 6, 9000) == Behind(4, 2000, 1)
+    assert poll(lag, 6, 9000) == Behind(4, 2000, 1)
     lag.took([record(4, 4000), record(5, 5000)])
-    assert look(lag, 6, 9000) == Behind(4, 2000, 1), "not committed yet"
+    assert poll(lag, 6, 9000) == Behind(4, 2000, 1), "not committed yet"
     lag.committed([Position(TOPIC, 0, 5)])
-    assert look(lag, 6, 9000) == Behind(0, None, 1)
+    assert poll(lag, 6, 9000) == Behind(0, None, 1)
 
 
 def test_a_partition_that_has_moved_away_is_forgotten() -> None:
     lag = Lag()
     lag.took([record(5, 5000), record(1, 7000, partition=1)])
     other = (TOPIC, 1)
-    assert lag.look({other: 4}, {other}, (TOPIC,), 9000)[TOPIC] == Behind(3, 7000, 1)
+    assert lag.poll({other: 4}, {other}, (TOPIC,), 9000)[TOPIC] == Behind(3, 7000, 1)
 
 
 class StubStage:
@@ -104,7 +91,7 @@ class Rig:
     """A worker that takes two messages at a time from a memory bus."""
 
     def __init__(self) -> None:
-        self.clock, self.metrics, self.stage, self.stop = StubClock(), Metrics(), StubStage(), StubStop()
+        self.clock, self.metrics, self.stage, self.stop = SleepingClock(), Metrics(), StubStage(), StubStop()
         bus = MemoryBus(partitions=1, max_bytes=1_000_000, clock=self.clock)
         bus.ensure_topics(ALL_TOPICS)
         self.producer = bus.open_producer()
@@ -115,7 +102,7 @@ class Rig:
     def send(self, count: int) -> None:
         for seq in range(count):
             message = Emotions(
-                stream_id="s", session=1, seq=seq, event_time_us=0, captured_at_us=0, lane=Lane.FILE, width=1, height=1
+                stream_id="s", session=1, seq=seq, event_time_us=0, captured_at_us=0, lane=StreamClass.FILE, width=1, height=1
             )
             self.producer.send(TOPIC, b"s", encode(message))
 

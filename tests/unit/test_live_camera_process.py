@@ -7,15 +7,15 @@ from fractions import Fraction
 
 import pytest
 
-from services.ingest.live.camera_process import open_job
-from services.ingest.live.egress import Egress
-from services.ingest.live.host import CameraHost
-from services.ingest.live.records import Failed, Job, Opened, Record, Sample, Stats
-from services.ingest.live.source import LiveLimits, LiveSource
-from services.ingest.sampling import Sampler
-from shared.camera import CameraAddress
-from shared.messages import SkipReason
-from shared.streams import FailureReason
+from moodline.services.ingest.camera.input.egress import Egress
+from moodline.services.ingest.camera.input.frames import LiveLimits, LiveSource
+from moodline.services.ingest.camera.process.host import CameraHost
+from moodline.services.ingest.camera.process.job import open_job
+from moodline.services.ingest.live.records import Failed, Job, Opened, Record, Sample, Stats
+from moodline.services.ingest.media.sampling import Sampler
+from moodline.shared.camera import CameraAddress
+from moodline.shared.messages import SkipReason
+from moodline.shared.streams import FailureReason
 from tests.support.camera_doubles import FPS, OPENER, DoubleCamera, make_job
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="camera processes are tried on Linux")
@@ -99,8 +99,8 @@ def test_a_mistake_of_ours_is_told_by_type_and_place_without_its_message(host: C
     assert isinstance(records[0], Opened)
     failed = records[-1]
     assert isinstance(failed, Failed)
-    assert failed.reason is FailureReason.CORRUPT
-    assert failed.detail.startswith("internal error KeyError at camera_doubles.py:")
+    assert failed.reason is FailureReason.INTERNAL
+    assert failed.detail.startswith("KeyError at camera_doubles.py:")
     assert CANARY not in repr(records)
 
 

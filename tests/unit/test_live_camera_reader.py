@@ -10,17 +10,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from services.ingest.live.back_off import BackOff
-from services.ingest.live.camera_reader import CameraParts, CameraThread
-from services.ingest.live.records import Failed, Job, Opened, Record, Sample, Stats
-from services.ingest.reader import Outcome
-from shared.camera import CameraAddress
-from shared.errors import InvalidStreamError, SealError, SourceError, StoreUnavailableError
-from shared.messages import Frame, Lane, SkipReason
-from shared.metrics import Metrics
-from shared.settings import IngestSettings
-from shared.store import Store
-from shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus
+from moodline.services.ingest.camera.reader import CameraParts, CameraThread
+from moodline.services.ingest.live.records import Failed, Job, Opened, Record, Sample, Stats
+from moodline.services.ingest.stream.back_off import BackOff
+from moodline.services.ingest.stream.outcome import Outcome
+from moodline.shared.camera import CameraAddress
+from moodline.shared.errors import InvalidStreamError, SealError, SourceError, StoreUnavailableError
+from moodline.shared.messages import Frame, SkipReason, StreamClass
+from moodline.shared.metrics import Metrics
+from moodline.shared.settings import IngestSettings
+from moodline.shared.store import Store
+from moodline.shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus
 from tests.support.ingest_doubles import NOW_S, RecordingProducer, frames_of, open_store
 
 CANARY = "c4n4ry-pw"
@@ -53,7 +53,7 @@ class FakeLink:
         self.said: queue.Queue[Record | Exception | None] = queue.Queue()
         self.closed = threading.Event()
 
-    def say(self, *records: Record | Exception) -> None:
+    def set_state(self, *records: Record | Exception) -> None:
         for record in records:
             self.said.put(record)
 
@@ -86,7 +86,7 @@ class Yard:
     threads: list[CameraThread] = field(default_factory=list)
 
     def start(self, **fields: object) -> CameraThread:
-        spec = StreamSpec(stream_id="cam", url="rtsp://cam.test/1", lane=Lane.LIVE, **fields)  # type: ignore[arg-type]
+        spec = StreamSpec(stream_id="cam", url="rtsp://cam.test/1", lane=StreamClass.LIVE, **fields)  # type: ignore[arg-type]
         parts = CameraParts(
             self.producer, self.store, self.settings, self.metrics, self.clock, self._open, self.address or self._address
         )
@@ -152,12 +152,12 @@ def stats(**fields: object) -> Stats:
 def test_samples_become_numbered_live_frames_under_one_session(yard: Yard) -> None:
     yard.start()
     link = yard.link()
-    link.say(OPENED, sample(0), sample(1, skip=SkipReason.OVERLOADED, jpeg=b"", width=0, height=0), sample(2))
+    link.set_state(OPENED, sample(0), sample(1, skip=SkipReason.OVERLOADED, jpeg=b"", width=0, height=0), sample(2))
     yard.wait(lambda: len(yard.frames) == 3)
     assert [(frame.seq, frame.skip, frame.lane) for frame in yard.frames] == [
-        (0, None, Lane.LIVE),
-        (1, SkipReason.OVERLOADED, Lane.LIVE),
-        (2, None, Lane.LIVE),
+        (0, None, StreamClass.LIVE),
+        (1, SkipReason.OVERLOADED, StreamClass.LIVE),
+        (2, None, StreamClass.LIVE),
     ]
     assert len({frame.session for frame in yard.frames}) == 1
     assert [frame.event_time_us for frame in yard.frames] == [NOW_US, NOW_US + 200_000, NOW_US + 400_000]
@@ -179,10 +179,10 @@ def test_the_process_gets_the_whole_address_and_the_streams_wishes(yard: Yard) -
 def test_whatever_ends_a_connection_it_is_tried_again_under_a_new_session(yard: Yard, reason: FailureReason) -> None:
     yard.start()
     first = yard.link()
-    first.say(OPENED, sample(0), Failed(reason=reason, detail="a fixed sentence"))
+    first.set_state(OPENED, sample(0), Failed(reason=reason, detail="a fixed sentence"))
     second = yard.link()
     assert first.closed.is_set()
-    second.say(OPENED, sample(5))
+    second.set_state(OPENED, sample(5))
     yard.wait(lambda: len(yard.frames) == 2)
     one, two = yard.frames
     assert two.session > one.session
@@ -193,7 +193,7 @@ def test_whatever_ends_a_connection_it_is_tried_again_under_a_new_session(yard: 
 def test_while_it_backs_off_the_registry_says_why_how_often_and_until_when(yard: Yard) -> None:
     yard.settings = IngestSettings(backoff_min_s=30.0, backoff_max_s=60.0)
     thread = yard.start()
-    yard.link().say(Failed(reason=FailureReason.AUTH, detail="the camera does not accept user or password"))
+    yard.link().set_state(Failed(reason=FailureReason.AUTH, detail="the camera does not accept user or password"))
     yard.wait(lambda: yard.status.state is StreamState.BACKING_OFF)
     said = yard.status
     assert (said.reason, said.detail, said.attempts) == (
@@ -212,7 +212,7 @@ def test_a_process_that_hangs_is_ended_before_the_pause_not_after_it(yard: Yard)
     yard.settings = IngestSettings(backoff_min_s=30.0, backoff_max_s=60.0)
     yard.start()
     link = yard.link()
-    link.say(OPENED)
+    link.set_state(OPENED)
     link.time_out()
     yard.wait(lambda: yard.status.state is StreamState.BACKING_OFF)
     assert link.closed.wait(5.0)
@@ -220,7 +220,7 @@ def test_a_process_that_hangs_is_ended_before_the_pause_not_after_it(yard: Yard)
 
 def test_an_address_that_may_not_be_read_fails_for_good(yard: Yard) -> None:
     thread = yard.start(attempt=3)
-    yard.link().say(Failed(reason=FailureReason.FORBIDDEN_URL, detail="no"))
+    yard.link().set_state(Failed(reason=FailureReason.FORBIDDEN_URL, detail="no"))
     assert thread.join(10.0)
     assert thread.outcome is Outcome.FAILED
     assert (yard.status.state, yard.status.reason, yard.status.attempt) == (
@@ -233,7 +233,7 @@ def test_an_address_that_may_not_be_read_fails_for_good(yard: Yard) -> None:
 def test_a_process_that_says_nothing_any_more_is_ended(yard: Yard) -> None:
     yard.start()
     first = yard.link()
-    first.say(OPENED)
+    first.set_state(OPENED)
     first.time_out()
     yard.link()
     assert first.closed.is_set()
@@ -243,24 +243,40 @@ def test_a_process_that_says_nothing_any_more_is_ended(yard: Yard) -> None:
 def test_no_frames_for_half_of_the_time_out_is_stalled_and_frames_heal_it(yard: Yard) -> None:
     yard.start()
     link = yard.link()
-    link.say(OPENED, sample(0), stats(decoded=1, last_frame_us=1))
+    link.set_state(OPENED, sample(0), stats(decoded=1, last_frame_us=1))
     yard.wait(lambda: yard.count("frames_decoded_total") == 1)
     assert yard.status.state is StreamState.LIVE
     yard.clock.at_s += 2.6
-    link.say(stats(decoded=1, last_frame_us=1))
+    link.set_state(stats(decoded=1, last_frame_us=1))
     yard.wait(lambda: yard.status.state is StreamState.STALLED)
-    link.say(stats(decoded=2, last_frame_us=2))
+    link.set_state(stats(decoded=2, last_frame_us=2))
     yard.wait(lambda: yard.status.state is StreamState.LIVE)
     assert yard.count("frames_decoded_total") == 2
+
+
+def test_a_camera_whose_timeline_stands_still_is_stalled_until_it_moves(yard: Yard) -> None:
+    thread = yard.start()
+    link = yard.link()
+    link.set_state(OPENED, sample(0), stats(decoded=1, last_frame_us=1))
+    yard.wait(lambda: yard.count("frames_decoded_total") == 1)
+    thread.timeline_stands("frames wait for the classifier")
+    link.set_state(stats(decoded=2, last_frame_us=2))
+    yard.wait(lambda: yard.status.state is StreamState.STALLED)
+    assert yard.status.detail == "frames wait for the classifier"
+    thread.timeline_stands("")
+    link.set_state(stats(decoded=3, last_frame_us=3))
+    yard.wait(lambda: yard.status.state is StreamState.LIVE)
 
 
 def test_what_was_measured_is_in_the_registry_and_in_the_metrics(yard: Yard) -> None:
     yard.start()
     link = yard.link()
-    link.say(OPENED)
+    link.set_state(OPENED)
     yard.wait(lambda: yard.status.state is StreamState.LIVE)
     yard.clock.at_s += 1.0
-    link.say(stats(decoded=50, damaged=2, packets=90, lost_packets=4, last_frame_us=77, fps=24.987, clock_offset_ms=-3600_000))
+    link.set_state(
+        stats(decoded=50, damaged=2, packets=90, lost_packets=4, last_frame_us=77, fps=24.987, clock_offset_ms=-3600_000)
+    )
     yard.wait(lambda: yard.status.last_frame_us == 77)
     said = yard.status
     assert (said.fps, said.clock_offset_ms, said.lost_packets) == (24.99, -3600_000, 4)
@@ -271,7 +287,7 @@ def test_what_was_measured_is_in_the_registry_and_in_the_metrics(yard: Yard) -> 
 def test_a_jump_of_the_cameras_clock_is_a_new_session_without_a_new_connection(yard: Yard) -> None:
     yard.start()
     link = yard.link()
-    link.say(OPENED, sample(0), sample(1), sample(2, segment=1), sample(3, segment=1))
+    link.set_state(OPENED, sample(0), sample(1), sample(2, segment=1), sample(3, segment=1))
     yard.wait(lambda: len(yard.frames) == 4)
     sessions = [frame.session for frame in yard.frames]
     assert sessions[0] == sessions[1] < sessions[2] == sessions[3]
@@ -283,7 +299,7 @@ def test_time_goes_on_after_what_was_sent_before(yard: Yard) -> None:
     yard.start()
     link = yard.link()
     assert link.job.not_before_us == 0
-    link.say(OPENED, sample(7), Failed(reason=FailureReason.UNREACHABLE, detail="gone"))
+    link.set_state(OPENED, sample(7), Failed(reason=FailureReason.UNREACHABLE, detail="gone"))
     assert yard.link().job.not_before_us == NOW_US + 7 * 200_000
 
 
@@ -291,7 +307,7 @@ def test_what_a_full_bus_does_not_take_is_counted_in_the_streams_own_sequence(ya
     yard.producer.full_times = 2
     yard.start()
     link = yard.link()
-    link.say(OPENED, sample(0), sample(1), sample(2), sample(3))
+    link.set_state(OPENED, sample(0), sample(1), sample(2), sample(3))
     yard.wait(lambda: len(yard.frames) == 4)
     assert [(frame.seq, frame.skip, bool(frame.jpeg)) for frame in yard.frames] == [
         (0, SkipReason.OVERLOADED, False),
@@ -304,7 +320,7 @@ def test_what_a_full_bus_does_not_take_is_counted_in_the_streams_own_sequence(ya
 
 def test_what_the_process_could_not_even_note_is_a_hole_in_the_numbers(yard: Yard) -> None:
     yard.start()
-    yard.link().say(OPENED, sample(0), sample(5, missed=4, skip=SkipReason.OVERLOADED, jpeg=b""), sample(6))
+    yard.link().set_state(OPENED, sample(0), sample(5, missed=4, skip=SkipReason.OVERLOADED, jpeg=b""), sample(6))
     yard.wait(lambda: len(yard.frames) == 3)
     assert [frame.seq for frame in yard.frames] == [0, 5, 6]
     assert yard.count("frames_total", worker="ingest", lane="live") == 7
@@ -313,7 +329,7 @@ def test_what_the_process_could_not_even_note_is_a_hole_in_the_numbers(yard: Yar
 def test_a_frame_larger_than_the_bus_takes_leaves_no_hole(yard: Yard) -> None:
     yard.producer = RecordingProducer(limit_bytes=400)
     yard.start()
-    yard.link().say(OPENED, sample(0, jpeg=bytes(1000)), sample(1))
+    yard.link().set_state(OPENED, sample(0, jpeg=bytes(1000)), sample(1))
     yard.wait(lambda: len(yard.frames) == 2)
     assert [(frame.seq, frame.skip) for frame in yard.frames] == [(0, SkipReason.CORRUPT), (1, None)]
 
@@ -321,13 +337,13 @@ def test_a_frame_larger_than_the_bus_takes_leaves_no_hole(yard: Yard) -> None:
 def test_another_owner_ends_it(yard: Yard) -> None:
     thread = yard.start()
     link = yard.link()
-    link.say(OPENED, sample(0))
+    link.set_state(OPENED, sample(0))
     yard.wait(lambda: len(yard.frames) == 1)
     theirs = yard.store.claim("cam", NOW_S).session
     said = StreamStatus(state=StreamState.LIVE, detail="theirs")
     assert yard.store.set_status("cam", theirs, said)
     yard.clock.at_s += 1.0
-    link.say(stats(decoded=1, last_frame_us=1))
+    link.set_state(stats(decoded=1, last_frame_us=1))
     assert thread.join(10.0)
     assert thread.outcome is Outcome.FENCED
     assert link.closed.is_set()
@@ -337,10 +353,10 @@ def test_another_owner_ends_it(yard: Yard) -> None:
 def test_a_removed_stream_is_given_up(yard: Yard) -> None:
     thread = yard.start()
     link = yard.link()
-    link.say(OPENED)
+    link.set_state(OPENED)
     yard.wait(lambda: yard.status.state is StreamState.LIVE)
     yard.store.remove("cam")
-    link.say(Failed(reason=FailureReason.TIMEOUT, detail="x"))
+    link.set_state(Failed(reason=FailureReason.TIMEOUT, detail="x"))
     assert thread.join(10.0)
     assert thread.outcome in (Outcome.GONE, Outcome.FENCED)
 
@@ -348,7 +364,7 @@ def test_a_removed_stream_is_given_up(yard: Yard) -> None:
 def test_a_live_camera_goes_on_while_the_store_is_away(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     yard.start()
     link = yard.link()
-    link.say(OPENED, sample(0))
+    link.set_state(OPENED, sample(0))
     yard.wait(lambda: len(yard.frames) == 1)
 
     def fail(*_: object) -> object:
@@ -358,10 +374,10 @@ def test_a_live_camera_goes_on_while_the_store_is_away(yard: Yard, monkeypatch: 
         outage.setattr(yard.store, "set_status", fail)
         outage.setattr(yard.store, "claim", fail)
         yard.clock.at_s += 1.0
-        link.say(sample(1), stats(decoded=2, last_frame_us=2), sample(2, segment=1), sample(3, segment=1))
+        link.set_state(sample(1), stats(decoded=2, last_frame_us=2), sample(2, segment=1), sample(3, segment=1))
         yard.wait(lambda: len(yard.frames) == 4)
     assert [frame.seq for frame in yard.frames] == [0, 1, 2, 3], "without a new session the old one goes on"
-    link.say(sample(4, segment=1))
+    link.set_state(sample(4, segment=1))
     yard.wait(lambda: len(yard.frames) == 5)
     assert yard.frames[4].seq == 0
     assert yard.frames[4].session > yard.frames[3].session
@@ -392,8 +408,8 @@ def test_a_bug_takes_down_one_connection_and_its_message_stays_out_of_everything
     yard: Yard, caplog: pytest.LogCaptureFixture
 ) -> None:
     yard.start()
-    yard.link().say(RuntimeError(f"rtsp://user:{CANARY}@cam"))
-    yard.link().say(OPENED)
+    yard.link().set_state(RuntimeError(f"rtsp://user:{CANARY}@cam"))
+    yard.link().set_state(OPENED)
     yard.wait(lambda: yard.status.state is StreamState.LIVE)
     logged = "".join(str(vars(record)) for record in caplog.records)
     assert "camera.crashed" in logged
@@ -401,10 +417,20 @@ def test_a_bug_takes_down_one_connection_and_its_message_stays_out_of_everything
     assert CANARY not in str(msgspec.to_builtins(yard.status))
 
 
+def test_a_bug_that_comes_again_and_again_says_so_and_is_counted(yard: Yard) -> None:
+    yard.start()
+    for _ in range(2):
+        yard.link().set_state(Failed(reason=FailureReason.INTERNAL, detail="KeyError at decoder.py:7"))
+    yard.wait(lambda: "in the same way 2 times" in yard.status.detail)
+    assert (yard.status.state, yard.status.reason) == (StreamState.BACKING_OFF, FailureReason.INTERNAL)
+    assert "(KeyError at decoder.py:7)" in yard.status.detail
+    assert yard.metrics.registry.get_sample_value("moodline_reader_crashes_total", {"lane": "live"}) == 2
+
+
 def test_stopping_ends_the_process_at_once_and_leaves_the_stream_to_others(yard: Yard) -> None:
     thread = yard.start()
     link = yard.link()
-    link.say(OPENED, sample(0))
+    link.set_state(OPENED, sample(0))
     yard.wait(lambda: len(yard.frames) == 1)
     thread.stop()
     assert link.closed.is_set()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.live.capture_clock import CaptureClock, Placed
+from moodline.services.ingest.live.capture_clock import CaptureClock, Placed
 
 START_S = 1_700_000_000.0
 TOLERANCE_S = 5.0

@@ -1,4 +1,4 @@
-"""Records over a socket pair: whole however they are cut, limited in length, and never waiting for ever."""
+"""Records over a socket pair: whole however they are cut, limited in length, and never waiting indefinitely."""
 
 import socket
 import struct
@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.live.channel import Channel, ChannelClosedError, ChannelError, RecordParser, encode_record
-from services.ingest.live.records import Failed, Job, Opened, Record, Sample, Stats
-from shared.messages import SkipReason
-from shared.streams import FailureReason
+from moodline.services.ingest.camera.process.channel import Channel, ChannelClosedError, ChannelError, RecordParser, encode_record
+from moodline.services.ingest.live.records import Failed, Job, Opened, Record, Sample, Stats
+from moodline.shared.messages import SkipReason
+from moodline.shared.streams import FailureReason
 from tests.support.camera_doubles import make_job
 
 RECORD = cast("type[Record]", Record)

@@ -4,9 +4,9 @@ import av
 import numpy as np
 import pytest
 
-from services.ingest.live.decoder import WITHOUT_KEYFRAME_S, KeyframeDecoder, UnitTimes
-from services.ingest.live.source import LiveCounts, LiveFrame
-from shared.errors import SourceError
+from moodline.services.ingest.camera.input.decoder import WITHOUT_KEYFRAME_S, KeyframeDecoder, UnitTimes
+from moodline.services.ingest.camera.input.frames import LiveCounts, LiveFrame
+from moodline.shared.errors import SourceError
 
 GOP = 10
 CODECS = {"h264": "libx264", "hevc": "libx265", "mpeg4": "mpeg4", "mjpeg": "mjpeg"}

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.ingest.live.device import device_of, open_device
-from services.ingest.live.egress import PolicyEgress
-from services.ingest.live.source import LiveLimits, LiveSource
-from shared.camera import CameraAddress
-from shared.errors import SourceError
-from shared.net_policy import net_policy_of
+from moodline.services.ingest.camera.input.egress import PolicyEgress
+from moodline.services.ingest.camera.input.frames import LiveLimits, LiveSource
+from moodline.services.ingest.camera.sources.device import device_of, open_device
+from moodline.shared.camera import CameraAddress
+from moodline.shared.errors import SourceError
+from moodline.shared.net_policy import net_policy_of
 
 
 class StubCapture:

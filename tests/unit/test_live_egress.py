@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from services.ingest.live.egress import PolicyEgress
-from shared.errors import SourceError
-from shared.net_policy import net_policy_of
+from moodline.services.ingest.camera.input.egress import PolicyEgress
+from moodline.shared.errors import SourceError
+from moodline.shared.net_policy import net_policy_of
 
 POLICY = net_policy_of("http", True, "", "")
 

@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from services.live_feed import QUEUE_ITEMS, Item, Listener, LiveFeed, Scope, Wish
-from services.live_stream import EventKind, FeedEvent
-from shared.errors import StoreUnavailableError
-from shared.store import Cell, Store
-from shared.streams import StreamState
-from shared.timeline.bucket import pack
-from shared.timeline.state import ActiveTrack, SavedState, TrackerState, save_state
+from moodline.services.live.feed import QUEUE_ITEMS, Item, LiveFeed, Subscriber, SubscriptionFilter, SubscriptionScope
+from moodline.services.live.stream import EventKind, FeedEvent
+from moodline.shared.errors import StoreUnavailableError
+from moodline.shared.store import BucketValue, Store
+from moodline.shared.streams import StreamState
+from moodline.shared.timeline.bucket import pack
+from moodline.shared.timeline.state import ActiveTrack, SavedState, TrackerState, save_state
 from tests.support.api import NOW_US, ApiWorld, nobody, smiling
 from tests.support.servers import wait_until
 from tests.support.stores import Writer
 
-EVERYTHING = Wish(lambda spec: True)
+EVERYTHING = SubscriptionFilter(lambda spec: True)
 
 
 class CountingStore:
@@ -41,11 +41,11 @@ class CountingStore:
 class Ear:
     """A listener that keeps all it takes."""
 
-    def __init__(self, feed: LiveFeed, wish: Wish = EVERYTHING) -> None:
+    def __init__(self, feed: LiveFeed, wish: SubscriptionFilter = EVERYTHING) -> None:
         self.news = threading.Event()
         self.items: list[Item] = []
         self.ended = False
-        self.listener: Listener = feed.listen(wish, self.news.set)
+        self.listener: Subscriber = feed.listen(wish, self.news.set)
 
     def take(self) -> None:
         items = self.listener.take()
@@ -57,9 +57,9 @@ class Ear:
         found = [item for item in self.items if isinstance(item, FeedEvent) and item.kind is kind]
         return [event for event in found if stream_id in (None, event.stream_id)]
 
-    def scopes(self) -> list[Scope]:
+    def scopes(self) -> list[SubscriptionScope]:
         self.take()
-        return [item for item in self.items if isinstance(item, Scope)]
+        return [item for item in self.items if isinstance(item, SubscriptionScope)]
 
     def wait(self, count: int, kind: EventKind = EventKind.POINT, stream_id: str | None = None) -> list[FeedEvent]:
         wait_until(lambda: len(self.events(kind, stream_id)) >= count, what=f"{count} x {kind}")
@@ -97,7 +97,7 @@ def test_scope_state_and_newest_point_come_first(world: ApiWorld, feed: LiveFeed
     world.play("lobby", [smiling(), smiling(), smiling(final=False)], final=False)
     ear = Ear(feed)
     (point,) = ear.wait(1)
-    assert isinstance(ear.items[0], Scope)
+    assert isinstance(ear.items[0], SubscriptionScope)
     assert ear.items[0].streams.keys() == {"lobby"}
     assert [item.kind for item in ear.items[1:] if isinstance(item, FeedEvent)] == [EventKind.STATE, EventKind.POINT]
     assert point.order == (index(2), False, 5)
@@ -132,7 +132,7 @@ def test_a_listener_more_costs_the_store_nothing(world: ApiWorld, feed: LiveFeed
     wait_until(lambda: store.calls["load"] >= 20)
     feed.close()
     calls = store.calls
-    assert calls["load"] <= calls["version"] <= calls["load"] + 1
+    assert calls["load"] <= calls["changes"] <= calls["load"] + 1
     assert abs(calls["statuses"] - calls["load"]) <= 1
     assert calls["read"] == calls["list_streams"] == 0, "nothing has changed"
 
@@ -146,7 +146,7 @@ def test_a_slow_listener_is_dropped_to_the_store(world: ApiWorld, feed: LiveFeed
     writer = Writer(world.store, "lobby", add=False)
     for block in range(0, QUEUE_ITEMS + 400, 200):
         seconds = range(index(block), index(block + 200))
-        writer.write(*(Cell("", 1, at, pack(smiling())) for at in seconds), last_event_time_us=seconds.stop * 1_000_000)
+        writer.write(*(BucketValue("", 1, at, pack(smiling())) for at in seconds), last_event_time_us=seconds.stop * 1_000_000)
         quick.wait(block + 200)
     slow.take()
     assert len(slow.items) <= QUEUE_ITEMS
@@ -175,7 +175,7 @@ def test_a_stream_that_cannot_be_read_does_not_silence_others(world: ApiWorld, f
     world.add("sound")
     ear = Ear(feed)
     ear.wait(2, EventKind.STATE)
-    Writer(world.store, "broken", add=False).write(Cell("", 1, index(0), b"\xff"), last_event_time_us=NOW_US)
+    Writer(world.store, "broken", add=False).write(BucketValue("", 1, index(0), b"\xff"), last_event_time_us=NOW_US)
     world.play("sound", [smiling()])
     assert len(ear.wait(1, stream_id="sound")) == 1
     assert ear.events(EventKind.POINT, "broken") == []
@@ -185,7 +185,7 @@ def test_states_come_at_once_and_progress_once_a_second(world: ApiWorld, feed: L
     world.add("lobby")
     ear = Ear(feed)
     ear.wait(1, EventKind.STATE)
-    world.say("lobby", state=StreamState.PLAYING)
+    world.set_state("lobby", state=StreamState.PLAYING)
     ear.wait(2, EventKind.STATE)
     world.play("lobby", [smiling()], final=False)
     ear.wait(1)
@@ -200,7 +200,7 @@ def test_states_come_at_once_and_progress_once_a_second(world: ApiWorld, feed: L
 def test_streams_join_leave_and_are_replaced(world: ApiWorld, feed: LiveFeed) -> None:
     world.add("a", labels={"site": "berlin"})
     world.add("b", labels={"site": "paris"})
-    ear = Ear(feed, Wish(lambda spec: spec.labels.get("site") == "berlin"))
+    ear = Ear(feed, SubscriptionFilter(lambda spec: spec.labels.get("site") == "berlin"))
     ear.wait(1, EventKind.STATE)
     world.http.patch("/api/v1/streams/b", json={"labels": {"site": "berlin"}})
     wait_until(lambda: ear.scopes()[-1].streams.keys() == {"a", "b"})
@@ -216,7 +216,7 @@ def test_streams_join_leave_and_are_replaced(world: ApiWorld, feed: LiveFeed) ->
 
 def test_faces_come_only_to_those_who_want_them(world: ApiWorld, feed: LiveFeed) -> None:
     world.add("lobby")
-    plain, curious = Ear(feed), Ear(feed, Wish(lambda spec: True, faces=True))
+    plain, curious = Ear(feed), Ear(feed, SubscriptionFilter(lambda spec: True, faces=True))
     plain.wait(1, EventKind.STATE)
     track = ActiveTrack(3, (0, 16_384, 32_768, 65_536), NOW_US, (0, 0, 0, 3 << 16, 0, 0, 1 << 16))
     state = save_state(SavedState(TrackerState(4, NOW_US, [track])))
@@ -243,7 +243,7 @@ def test_alerts_come_from_the_log(world: ApiWorld, feed: LiveFeed) -> None:
     world.add("lobby")
     world.add("yard")
     world.store.append_record("alerts", b'{"stream":"lobby","rule":"old"}', 10)
-    ear = Ear(feed, Wish(lambda spec: spec.stream_id == "lobby"))
+    ear = Ear(feed, SubscriptionFilter(lambda spec: spec.stream_id == "lobby"))
     ear.wait(1, EventKind.STATE)
     for record in (b'{"stream":"yard"}', b"not JSON", b'{"stream":"lobby","rule":"new"}'):
         number = world.store.append_record("alerts", record, 10)
@@ -275,7 +275,7 @@ def test_the_thread_lives_as_long_as_somebody_listens(feed: LiveFeed) -> None:
 def test_another_scope_for_a_listener(world: ApiWorld, feed: LiveFeed) -> None:
     world.add("a")
     world.add("b")
-    ear = Ear(feed, Wish(lambda spec: spec.stream_id == "a"))
+    ear = Ear(feed, SubscriptionFilter(lambda spec: spec.stream_id == "a"))
     ear.wait(1, EventKind.STATE)
-    feed.change(ear.listener, Wish(lambda spec: spec.stream_id == "b"))
+    feed.change(ear.listener, SubscriptionFilter(lambda spec: spec.stream_id == "b"))
     wait_until(lambda: ear.scopes()[-1].streams.keys() == {"b"})

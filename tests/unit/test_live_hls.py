@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.live.hls import MediaTime, Pace, Timetable
-from services.ingest.live.hls_playlist import MediaPlaylist, parse_playlist
-from services.ingest.live.hls_segment import decode_segment
-from services.ingest.live.source import LiveCounts
-from shared.errors import SourceError
+from moodline.services.ingest.camera.http.hls import MediaTime, Pace, Timetable
+from moodline.services.ingest.camera.http.hls_playlist import MediaPlaylist, parse_playlist
+from moodline.services.ingest.camera.http.hls_segment import decode_segment
+from moodline.services.ingest.camera.input.frames import LiveCounts
+from moodline.shared.errors import SourceError
 
 
 def media(first: int, count: int, extra: str = "", ended: bool = False) -> MediaPlaylist:

@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services.ingest.live.host import CameraHost, host_environment
-from services.ingest.live.link import EXIT_MEMORY, CameraGoneError, CameraLink, sentence_of
-from services.ingest.live.records import Opened, Record, Sample, Stats
-from shared.streams import FailureReason
+from moodline.services.ingest.camera.process.host import CameraHost, host_environment
+from moodline.services.ingest.camera.process.link import EXIT_MEMORY, CameraGoneError, CameraLink, sentence_of
+from moodline.services.ingest.live.records import Opened, Record, Sample, Stats
+from moodline.shared.streams import FailureReason
 from tests.support.camera_doubles import OPENER, make_job
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="camera processes are tried on Linux")
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="camera processe
 CANARY = "c4n4ry-pw"
 WORKER = """
 import sys, time
-from services.ingest.live.host import CameraHost
+from moodline.services.ingest.camera.process.host import CameraHost
 from tests.support.camera_doubles import OPENER, make_job
 host = CameraHost(OPENER)
 links = [host.open(make_job(target)) for target in sys.argv[1:]]

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.live.http_location import Location
-from shared.errors import SourceError
+from moodline.services.ingest.camera.http.location import Location
+from moodline.shared.errors import SourceError
 
 HOME = Location("http", "cam.test", 8080, "/live/list.m3u8?token=secret")
 SCHEMES = frozenset({"http", "https"})

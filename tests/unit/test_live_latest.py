@@ -3,7 +3,7 @@
 import threading
 import time
 
-from services.ingest.live.latest import LatestSlot, Taken
+from moodline.services.ingest.live.latest import LatestSlot, Taken
 
 
 def test_the_newest_wins_and_what_it_replaced_comes_before_it_in_order() -> None:

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.ingest.live.mjpeg import JpegSource, whole_jpeg
-from services.ingest.live.multipart import MultipartParser, boundary_of
-from services.ingest.live.source import LiveLimits
-from shared.errors import SourceError
+from moodline.services.ingest.camera.http.mjpeg import JpegSource, whole_jpeg
+from moodline.services.ingest.camera.http.multipart import MultipartParser, boundary_of
+from moodline.services.ingest.camera.input.frames import LiveLimits
+from moodline.shared.errors import SourceError
 
 JPEG = cv2.imencode(".jpg", np.full((24, 32, 3), 128, np.uint8))[1].tobytes()
 BODIES = [JPEG[:-2] + bytes([number]) * 9 + b"\xff\xd9" for number in range(1, 4)]

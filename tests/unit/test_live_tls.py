@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from services.ingest.live.egress import PolicyEgress
-from shared.errors import SourceError
-from shared.net_policy import net_policy_of
+from moodline.services.ingest.camera.input.egress import PolicyEgress
+from moodline.shared.errors import SourceError
+from moodline.shared.net_policy import net_policy_of
 
 HOST = "127.0.0.1"
 POLICY = net_policy_of("rtsps", True, "", "")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.log import bind, bound, configure_logging, masked
-from shared.log_events import EVENTS, FIELDS, FOREIGN
+from moodline.shared.log import bind, bound, configure_logging, masked
+from moodline.shared.log_events import EVENTS, FIELDS, FOREIGN
 
 _LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 

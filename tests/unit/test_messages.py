@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.errors import MessageError
-from shared.messages import (
+from moodline.shared.errors import MessageError
+from moodline.shared.messages import (
     ALL_TOPICS,
     DLQ_TOPIC,
     STREAMS_TOPIC,
@@ -18,10 +18,10 @@ from shared.messages import (
     FaceEmotion,
     Faces,
     Frame,
-    Hop,
-    Lane,
     Message,
+    PipelineStep,
     SkipReason,
+    StreamClass,
     decode,
     decode_dead_letter,
     encode,
@@ -48,7 +48,7 @@ header = {
     "seq": numbers,
     "event_time_us": times,
     "captured_at_us": times,
-    "lane": st.sampled_from(Lane),
+    "lane": st.sampled_from(StreamClass),
 }
 image = {"width": sizes, "height": sizes, "skip": st.none() | st.sampled_from(SkipReason)}
 spans = st.lists(st.integers(0, 65_536), min_size=2, max_size=2, unique=True).map(sorted)
@@ -162,9 +162,9 @@ def test_hostile_bytes_raise_nothing_else(value: bytes) -> None:
         decode(value)
 
 
-FRAME = Frame(**HEADER | {"lane": Lane.LIVE}, width=640, height=480, jpeg=b"jpeg")
-FACES = Faces(**HEADER | {"lane": Lane.LIVE}, width=640, height=480)
-EMOTIONS_MESSAGE = Emotions(**HEADER | {"lane": Lane.LIVE}, width=640, height=480)
+FRAME = Frame(**HEADER | {"lane": StreamClass.LIVE}, width=640, height=480, jpeg=b"jpeg")
+FACES = Faces(**HEADER | {"lane": StreamClass.LIVE}, width=640, height=480)
+EMOTIONS_MESSAGE = Emotions(**HEADER | {"lane": StreamClass.LIVE}, width=640, height=480)
 EVEN = [9362] * 6 + [9363]
 
 
@@ -239,7 +239,7 @@ def test_errors_never_carry_the_content() -> None:
 
 
 def test_topics_of_the_hops_know_their_lane() -> None:
-    hops = {topic(hop, lane): lane for hop in Hop for lane in Lane}
+    hops = {topic(hop, lane): lane for hop in PipelineStep for lane in StreamClass}
     assert len(hops) == 6
     assert {name: lane_of(name) for name in hops} == hops
     assert lane_of(STREAMS_TOPIC) is lane_of(DLQ_TOPIC) is None

@@ -6,9 +6,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from shared.bus.retention import retention_of
-from shared.emotions import EMOTIONS
-from shared.messages import (
+from moodline.shared.bus.retention import retention_of
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.messages import (
     ALL_TOPICS,
     SCHEMA_VERSION,
     DeadLetter,

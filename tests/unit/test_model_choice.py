@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from models import models_dir
-from services.api.server import ApiServer
-from services.classifier.catalogue import ModelCatalogue
-from services.cli import app
-from shared.errors import ModelError, ModelNotFoundError, StoreError
-from shared.model_choice import ModelChoice, ModelRefusal, read_choice, write_choice, write_refusal
-from shared.settings import ClassifierSettings
+from moodline.models import models_dir
+from moodline.services.api.server import ApiServer
+from moodline.services.classifier.catalogue import ModelCatalogue
+from moodline.services.cli.app import app
+from moodline.shared.errors import ModelError, ModelNotFoundError, StoreError
+from moodline.shared.settings import ClassifierSettings
+from moodline.shared.store.model_choice import ModelChoice, ModelRefusal, read_choice, write_choice, write_refusal
 from tests.support.api import NOW, NOW_US, ApiWorld
 
 
@@ -91,7 +91,7 @@ def test_the_command_line_lists_and_chooses(world: ApiWorld) -> None:
 
 
 def test_a_note_that_cannot_be_read_is_a_typed_error(world: ApiWorld) -> None:
-    world.store.set_note("classifier/choice", b"\xff{")
+    world.store.set_entry("classifier/choice", b"\xff{")
     with pytest.raises(StoreError, match="classifier/choice"):
         read_choice(world.store)
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.errors import SettingsError
-from shared.net_policy import NetPolicy, net_policy_of
+from moodline.shared.errors import SettingsError
+from moodline.shared.net_policy import NetPolicy, net_policy_of
 
 OPEN = net_policy_of("rtsp,http", True, "", "")
 NEVER = ["169.254.169.254", "169.254.0.1", "fe80::1", "fd00:ec2::254", "224.0.0.1", "ff02::1", "0.0.0.0", "::", "0.1.2.3"]

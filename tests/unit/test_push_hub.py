@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from services.push.hub import PushHub
-from shared.errors import (
+from moodline.services.ingest.push.hub import PushHub
+from moodline.shared.errors import (
     BusUnavailableError,
     FrameError,
     FrameTooLargeError,
@@ -24,12 +24,12 @@ from shared.errors import (
     StreamTakenError,
     TooBusyError,
 )
-from shared.messages import Frame, Lane, SkipReason
-from shared.metrics import Metrics
-from shared.push import Pushed
-from shared.settings import IngestSettings, PushSettings, Settings, load_settings
-from shared.store import Store
-from shared.streams import StreamSpec, StreamState, StreamStatus
+from moodline.shared.messages import Frame, SkipReason, StreamClass
+from moodline.shared.metrics import Metrics
+from moodline.shared.push import Pushed
+from moodline.shared.settings import IngestSettings, PushSettings, Settings, load_settings
+from moodline.shared.store import Store
+from moodline.shared.streams import StreamSpec, StreamState, StreamStatus
 from tests.support.ingest_doubles import RecordingProducer, frames_of, open_store
 
 NOW_S = 1_750_000_000.0
@@ -81,7 +81,7 @@ class Door:
 
     def add(self, stream_id: str = "door", **fields: object) -> StreamSpec:
         given = {"sample_fps": "all", "created_at_us": int(self.clock.now_s() * 1e6), **fields}
-        return self.store.add(StreamSpec(stream_id=stream_id, url="push://", lane=Lane.LIVE, **given))  # type: ignore[arg-type]
+        return self.store.add(StreamSpec(stream_id=stream_id, url="push://", lane=StreamClass.LIVE, **given))  # type: ignore[arg-type]
 
     def frames(self, stream_id: str = "door") -> list[Frame]:
         return frames_of(self.producer.of(stream_id))
@@ -474,7 +474,7 @@ def test_without_a_bus_or_store_the_sender_hears_it_and_nothing_is_claimed(door:
 
 
 def test_only_pushed_streams_take_frames(door: Door) -> None:
-    spec = door.store.add(StreamSpec(stream_id="cam", url="rtsp://192.0.2.7/1", lane=Lane.LIVE))
+    spec = door.store.add(StreamSpec(stream_id="cam", url="rtsp://192.0.2.7/1", lane=StreamClass.LIVE))
     with pytest.raises(NotPushedError):
         door.hub().push(spec, JPEG)
 

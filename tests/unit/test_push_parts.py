@@ -8,15 +8,15 @@ import cv2
 import numpy as np
 import pytest
 
-from services.ingest.abandoned import settle_abandoned
-from services.ingest.probe import probe_file
-from services.ingest.sampling import Sampler
-from services.push.bus_on_demand import BusOnDemand
-from shared.bus import Bus, open_bus
-from shared.errors import BusUnavailableError, SourceError
-from shared.messages import Lane
-from shared.settings import IngestSettings
-from shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus
+from moodline.services.ingest.abandoned import settle_abandoned
+from moodline.services.ingest.file.probe import probe_file
+from moodline.services.ingest.media.sampling import Sampler
+from moodline.services.ingest.push.bus_on_demand import BusOnDemand
+from moodline.shared.bus import Bus, open_bus
+from moodline.shared.errors import BusUnavailableError, SourceError
+from moodline.shared.messages import StreamClass
+from moodline.shared.settings import IngestSettings
+from moodline.shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus
 from tests.support.api import StubClock
 from tests.support.ingest_doubles import NOW_S, open_store
 
@@ -85,10 +85,10 @@ def test_a_stream_whose_process_died_becomes_pending(tmp_path: Path) -> None:
         ("just-now", StreamState.LIVE, int((NOW_S - 70) * 1e6)),
         ("paused", StreamState.PAUSED, before_us),
     ):
-        specs.append(store.add(StreamSpec(stream_id=name, url="push://", lane=Lane.LIVE)))
+        specs.append(store.add(StreamSpec(stream_id=name, url="push://", lane=StreamClass.LIVE)))
         session = store.claim(name, NOW_S - 200).session
         store.set_status(name, session, StreamStatus(state=state, last_frame_us=seen_us, since_us=before_us, frames_sent=7))
-    gone = StreamSpec(stream_id="gone", url="push://", lane=Lane.LIVE)
+    gone = StreamSpec(stream_id="gone", url="push://", lane=StreamClass.LIVE)
     assert settle_abandoned(store, [*specs, gone], NOW_S, 60.0) == ["dead", "dead-stalled"]
     states = [status.state for status in store.statuses([spec.stream_id for spec in specs])]
     assert states == [StreamState.PENDING, StreamState.PENDING, StreamState.LIVE, StreamState.PAUSED]

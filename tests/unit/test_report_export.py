@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.report import TimelineDocument, summary_document, timeline_csv, timeline_json, write_output
-from services.report.export import CSV_FIELDS
-from services.report.moments import clock_text, iso, length_text, to_datetime, to_us
-from shared.emotions import EMOTIONS
-from shared.errors import OutputError
-from shared.messages import Lane, SkipReason
-from shared.timeline.bucket import Bucket
+from moodline.services.report import TimelineDocument, summary_document, timeline_csv, timeline_json, write_output
+from moodline.services.report.export import CSV_FIELDS
+from moodline.services.report.moments import clock_text, iso, length_text, to_datetime, to_us
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.errors import OutputError
+from moodline.shared.messages import SkipReason, StreamClass
+from moodline.shared.timeline.bucket import Bucket
 from tests.support.api import nobody, skipped, smiling
 from tests.support.timelines import make_document
 
@@ -63,7 +63,7 @@ def test_csv() -> None:
 
 
 def test_a_live_stream_has_no_position() -> None:
-    document = make_document([smiling()], lane=Lane.LIVE)
+    document = make_document([smiling()], lane=StreamClass.LIVE)
     assert document.recorded_at is None
     assert next(csv.DictReader(io.StringIO(timeline_csv(document))))["position_s"] == ""
 

@@ -7,13 +7,13 @@ import pytest
 from matplotlib import colors, image
 from matplotlib.figure import Figure
 
-from services.report import EMOTION_COLORS, plot_timeline
-from services.report import plot as plotting
-from services.report.plot import render_timeline
-from shared.emotions import EMOTIONS
-from shared.errors import OutputError
-from shared.messages import Lane, SkipReason
-from shared.timeline.bucket import Bucket
+from moodline.services.report import EMOTION_COLORS, plot_timeline
+from moodline.services.report import plot as plotting
+from moodline.services.report.plot import render_timeline
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.errors import OutputError
+from moodline.shared.messages import SkipReason, StreamClass
+from moodline.shared.timeline.bucket import Bucket
 from tests.support.api import nobody, skipped, smiling
 from tests.support.timelines import START_US, make_document
 
@@ -107,9 +107,9 @@ def test_time_of_a_file_and_of_a_camera() -> None:
     assert labels(drawn([smiling()] * 4)) == ["0:00", "0:01", "0:02", "0:03", "0:04"]
     assert labels(drawn([smiling()] * 1000))[:3] == ["0:00", "2:00", "4:00"]
     assert START_US % 86_400_000_000 == 12 * 3_600_000_000
-    camera = labels(drawn([smiling()] * 24, lane=Lane.LIVE, resolution_s=3600))
+    camera = labels(drawn([smiling()] * 24, lane=StreamClass.LIVE, resolution_s=3600))
     assert camera == ["12:00\n01 May", "15:00", "18:00", "21:00", "00:00\n02 May", "03:00", "06:00", "09:00", "12:00"]
-    assert labels(drawn([smiling()] * 24 * 60, lane=Lane.LIVE, resolution_s=3600))[:2] == ["07 May", "14 May"]
+    assert labels(drawn([smiling()] * 24 * 60, lane=StreamClass.LIVE, resolution_s=3600))[:2] == ["07 May", "14 May"]
 
 
 @pytest.mark.parametrize("buckets", [[], [Bucket()], [nobody()], [smiling()], [smiling()] * 700], ids=len)

@@ -3,13 +3,13 @@
 import pytest
 from rich.console import Console
 
-from services.report import EMOTION_COLORS, TimelineDocument, timeline_table
-from services.report.palette import GAP_HATCHES, GAP_NAMES
-from services.report.table import BAR_CELLS
-from shared.emotions import EMOTIONS
-from shared.messages import Lane, SkipReason
-from shared.timeline.bucket import Bucket
-from shared.timeline.points import EmptyReason
+from moodline.services.report import EMOTION_COLORS, TimelineDocument, timeline_table
+from moodline.services.report.palette import GAP_HATCHES, GAP_NAMES
+from moodline.services.report.table import BAR_CELLS
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.messages import SkipReason, StreamClass
+from moodline.shared.timeline.bucket import Bucket
+from moodline.shared.timeline.points import EmptyReason
 from tests.support.api import nobody, skipped, smiling
 from tests.support.timelines import make_document
 
@@ -41,7 +41,7 @@ def test_points_with_faces_never_share_a_row() -> None:
 
 
 def test_a_live_stream_shows_utc() -> None:
-    lines = shown(make_document([smiling(), nobody(), nobody()], lane=Lane.LIVE, resolution_s=60))
+    lines = shown(make_document([smiling(), nobody(), nobody()], lane=StreamClass.LIVE, resolution_s=60))
     assert lines[0] == "lobby · 1 min per row"
     assert lines[3].startswith("2026-05-01T12:00:00Z")
     assert lines[4].startswith("2026-05-01T12:01:00Z to 2026-05-01T12:03:00Z")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.live.rtsp.authentication import Login, best_challenge
+from moodline.services.ingest.camera.input.authentication import Login, best_challenge
 
 
 def _fields(header: str) -> dict[str, str]:

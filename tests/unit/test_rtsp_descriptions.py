@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.live.rtsp.locations import clean_url, control_url, redirected
-from services.ingest.live.rtsp.sdp import parse_sdp
-from shared.camera import CameraAddress
-from shared.errors import SourceError
+from moodline.services.ingest.camera.rtsp.locations import clean_url, control_url, redirected
+from moodline.services.ingest.camera.rtsp.sdp import parse_sdp
+from moodline.shared.camera import CameraAddress
+from moodline.shared.errors import SourceError
 
 START = b"\0\0\0\1"
 HEAD = "v=0\r\no=- 0 0 IN IP4 1.2.3.4\r\ns=x\r\na=control:*\r\n"

@@ -3,8 +3,8 @@ import struct
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.live.rtsp.media import Reorder
-from services.ingest.live.rtsp.rtp import (
+from moodline.services.ingest.camera.rtsp.media import Reorder
+from moodline.services.ingest.camera.rtsp.rtp import (
     MediaClock,
     PacketNumbers,
     Reception,

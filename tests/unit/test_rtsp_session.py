@@ -16,12 +16,12 @@ from pathlib import Path
 import av
 import pytest
 
-from services.ingest.live.rtsp.source import open_rtsp
-from services.ingest.live.source import LiveFrame, LiveLimits
-from shared.camera import CameraAddress
-from shared.errors import SourceError
-from shared.net_policy import NetPolicy
-from shared.streams import Transport
+from moodline.services.ingest.camera.input.frames import LiveFrame, LiveLimits
+from moodline.services.ingest.camera.rtsp.source import open_rtsp
+from moodline.shared.camera import CameraAddress
+from moodline.shared.errors import SourceError
+from moodline.shared.net_policy import NetPolicy
+from moodline.shared.streams import Transport
 
 Handler = Callable[[str, str, dict[str, str]], bytes]
 LIMITS = LiveLimits(open_timeout_s=1.5, read_timeout_s=0.7)

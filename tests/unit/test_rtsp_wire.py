@@ -4,8 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.live.rtsp.wire import BODY_LIMIT_BYTES, HEADER_LIMIT_BYTES, Interleaved, Response, Wire, format_request
-from shared.errors import SourceError
+from moodline.services.ingest.camera.rtsp.wire import (
+    BODY_LIMIT_BYTES,
+    HEADER_LIMIT_BYTES,
+    Interleaved,
+    Response,
+    Wire,
+    format_request,
+)
+from moodline.shared.errors import SourceError
 
 
 def _items(*chunks: bytes) -> list[Interleaved | Response]:

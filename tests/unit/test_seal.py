@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.camera_url import CameraSecret
-from shared.errors import SealError
-from shared.seal import KEY_FILE, Sealer, new_key, open_sealer
-from shared.settings import SecretsSettings, Settings, StoreSettings
+from moodline.shared.camera_url import CameraSecret
+from moodline.shared.errors import SealError
+from moodline.shared.seal import KEY_FILE, Sealer, new_key, open_sealer
+from moodline.shared.settings import SecretsSettings, Settings, StoreSettings
 
 SECRET = CameraSecret(username="admin", password="hunter2", target="/x?token=hunter3")
 KEY = new_key()
@@ -65,7 +65,10 @@ def test_the_first_key_seals_and_all_open() -> None:
         sealer(old).open("yard", both.seal("yard", SECRET))
 
 
-@pytest.mark.parametrize("keys", ["hunter2", f"{KEY},hunter2", "ä", KEY[:-3]])
+# Named, for the key is a new one in every process, and workers that share the tests must agree on their names.
+@pytest.mark.parametrize(
+    "keys", ["hunter2", f"{KEY},hunter2", "ä", KEY[:-3]], ids=["text", "second of two", "not ASCII", "too short"]
+)
 def test_what_is_no_key_is_refused_and_not_repeated(keys: str) -> None:
     with pytest.raises(SealError, match="moodline key") as caught:
         sealer(keys).seal("yard", SECRET)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from services.simulator.auth import Guard
-from services.simulator.faults import Fault, Kind, parse_fault
-from services.simulator.options import Codec, parse_size
-from shared.errors import SettingsError
+from moodline.services.simulator.auth import Authenticator
+from moodline.services.simulator.faults import Fault, Kind, parse_fault
+from moodline.services.simulator.options import Codec, parse_size
+from moodline.shared.errors import SettingsError
 
 NUMBERED = {"loss", "clock", "clockstep", "flood", "slow"}
 
@@ -41,7 +41,7 @@ def test_every_fault_is_documented(repo: Path) -> None:
     assert sorted(rows) == sorted(Kind)
 
 
-def digest(guard: Guard, user: str, password: str, method: str) -> str:
+def digest(guard: Authenticator, user: str, password: str, method: str) -> str:
     challenge = next(text for text in guard.challenges() if text.startswith("Digest"))
     realm, nonce = re.findall(r'"([^"]*)"', challenge)
     who = hashlib.md5(f"{user}:{realm}:{password}".encode()).hexdigest()
@@ -52,21 +52,21 @@ def digest(guard: Guard, user: str, password: str, method: str) -> str:
 
 def test_who_knows_the_password_is_let_in() -> None:
     basic = base64.b64encode(b"viewer:right").decode()
-    guard = Guard("viewer", "right")
+    guard = Authenticator("viewer", "right")
     assert guard.admits("PLAY", digest(guard, "viewer", "right", "PLAY"))
     assert guard.admits("PLAY", f"Basic {basic}")
     assert not guard.admits("PLAY", None)
     assert not guard.admits("PLAY", "Basic x")
     assert not guard.admits("PLAY", digest(guard, "viewer", "wrong", "PLAY"))
     assert not guard.admits("SETUP", digest(guard, "viewer", "right", "PLAY")), "an answer holds for its method"
-    assert not guard.admits("PLAY", digest(Guard("viewer", "right"), "viewer", "right", "PLAY")), "and for its server"
-    assert Guard(None, None).admits("PLAY", None)
+    assert not guard.admits("PLAY", digest(Authenticator("viewer", "right"), "viewer", "right", "PLAY")), "and for its server"
+    assert Authenticator(None, None).admits("PLAY", None)
 
 
 def test_only_the_ways_offered_are_taken() -> None:
     basic = f"Basic {base64.b64encode(b'viewer:right').decode()}"
-    assert not Guard("viewer", "right", "digest").admits("PLAY", basic)
-    guard = Guard("viewer", "right", "basic")
+    assert not Authenticator("viewer", "right", "digest").admits("PLAY", basic)
+    guard = Authenticator("viewer", "right", "basic")
     assert guard.admits("PLAY", basic)
     assert [text.split()[0] for text in guard.challenges()] == ["Basic"]
 

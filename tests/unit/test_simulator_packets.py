@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.simulator.absurd import absurd_sps
-from services.simulator.film import Film, Track
-from services.simulator.options import Codec, Picture
-from services.simulator.packets import jpeg_payloads, nal_kind, nal_payloads, split_nals
-from shared.errors import SourceError
+from moodline.services.simulator.absurd import absurd_sps
+from moodline.services.simulator.film import Film, Track
+from moodline.services.simulator.options import Codec, Picture
+from moodline.services.simulator.packets import jpeg_payloads, nal_kind, nal_payloads, split_nals
+from moodline.shared.errors import SourceError
 
 BODIES = st.binary(min_size=2, max_size=400).filter(lambda body: b"\x00\x00" not in body and body[-1] != 0)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from bench.sizing import Load, main, needs, parse, streams_memory_bytes
-from shared.bus.retention import RETENTION
-from shared.messages import Hop, Lane, topic
-from shared.settings import StoreSettings
+from moodline.shared.bus.retention import RETENTION
+from moodline.shared.messages import PipelineStep, StreamClass, topic
+from moodline.shared.settings import StoreSettings
 
 
 def amounts(load: Load, store: StoreSettings | None = None) -> dict[str, float]:
@@ -45,7 +45,7 @@ def test_disks_hold_what_the_topics_keep_and_no_more() -> None:
     bytes_kept = 10_000 * 600 + 130 * 86_400 + 150 * 86_400
     assert amounts(few)["Kafka, disks"] == pytest.approx(3 * bytes_kept / 1e9)
     many = amounts(Load(cameras=10_000, replicas=1))
-    topics = 2 * many["partitions"] * RETENTION[topic(Hop.FRAMES, Lane.LIVE)].partition_bytes
+    topics = 2 * many["partitions"] * RETENTION[topic(PipelineStep.FRAMES, StreamClass.LIVE)].partition_bytes
     results = 50_000 * (150 + 60) * 86_400
     assert many["Kafka, disks"] == pytest.approx((topics + results) / 1e9)
 

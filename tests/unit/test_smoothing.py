@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.aggregator.smoothing import ONE, advance, decay, quantise, start
+from moodline.services.aggregator.smoothing import ONE, advance, decay, quantise, start
 
 SCALE = 65_535
 SECOND_US = 1_000_000

@@ -1,25 +1,15 @@
 """Series of single streams are limited, and go with the stream."""
 
-from services.ingest.stream_gauges import StreamGauges
-from shared.messages import Lane
-from shared.metrics import Metrics
-from shared.store.base import Progress
-from shared.streams import StreamSpec, StreamState, StreamStatus
-
-
-class StubClock:
-    def now_s(self) -> float:
-        return 1000.0
-
-    def monotonic_s(self) -> float:
-        return 1000.0
-
-    def sleep(self, seconds: float) -> None:
-        raise AssertionError("nothing may sleep")
+from moodline.services.ingest.stream.gauges import StreamGauges
+from moodline.shared.messages import StreamClass
+from moodline.shared.metrics import Metrics
+from moodline.shared.store.base import Standing
+from moodline.shared.streams import StreamSpec, StreamState, StreamStatus
+from tests.support.clocks import SleeplessClock
 
 
 def camera(name: str) -> StreamSpec:
-    return StreamSpec(stream_id=name, url="rtsp://camera/1", lane=Lane.LIVE)
+    return StreamSpec(stream_id=name, url="rtsp://camera/1", lane=StreamClass.LIVE)
 
 
 def status(state: StreamState, last_frame_us: int = 0) -> StreamStatus:
@@ -34,13 +24,13 @@ def streams_with_series(metrics: Metrics) -> set[str]:
 
 def test_no_more_streams_than_the_limit_have_series_and_a_removed_one_frees_its_place() -> None:
     metrics = Metrics(stream_limit=2)
-    gauges = StreamGauges(metrics, StubClock())
+    gauges = StreamGauges(metrics, SleeplessClock(1000.0, 1000.0))
     mine = {name: camera(name) for name in ("a", "b", "c")}
-    gauges.show(mine, {name: status(StreamState.LIVE) for name in mine}, ())
+    gauges.show(mine, {name: (status(StreamState.LIVE), None) for name in mine})
     assert streams_with_series(metrics) == {"a", "b"}
     assert metrics.registry.get_sample_value("moodline_streams", {"state": "live"}) == 3, "the sums are of all"
     del mine["a"]
-    gauges.show(mine, {name: status(StreamState.LIVE) for name in mine}, ())
+    gauges.show(mine, {name: (status(StreamState.LIVE), None) for name in mine})
     assert streams_with_series(metrics) == {"b", "c"}
     gauges.forget_all()
     assert streams_with_series(metrics) == set()
@@ -49,9 +39,9 @@ def test_no_more_streams_than_the_limit_have_series_and_a_removed_one_frees_its_
 
 def test_a_stream_is_in_one_state_at_a_time() -> None:
     metrics = Metrics()
-    gauges, mine = StreamGauges(metrics, StubClock()), {"a": camera("a")}
+    gauges, mine = StreamGauges(metrics, SleeplessClock(1000.0, 1000.0)), {"a": camera("a")}
     for state in (StreamState.LIVE, StreamState.BACKING_OFF):
-        gauges.show(mine, {"a": status(state)}, ())
+        gauges.show(mine, {"a": (status(state), None)})
     value = metrics.registry.get_sample_value
     assert value("moodline_stream_state", {"stream": "a", "state": "backing_off"}) == 1
     assert value("moodline_stream_state", {"stream": "a", "state": "live"}) is None
@@ -61,10 +51,10 @@ def test_a_stream_is_in_one_state_at_a_time() -> None:
 
 def test_files_and_paused_cameras_are_not_down() -> None:
     metrics = Metrics()
-    paused = StreamSpec(stream_id="p", url="rtsp://camera/1", lane=Lane.LIVE, paused=True)
-    file = StreamSpec(stream_id="f", url="file:///f.mp4", lane=Lane.FILE)
-    known = {"p": status(StreamState.FAILED), "f": status(StreamState.FAILED)}
-    StreamGauges(metrics, StubClock()).show({"p": paused, "f": file}, known, ())
+    paused = StreamSpec(stream_id="p", url="rtsp://camera/1", lane=StreamClass.LIVE, paused=True)
+    file = StreamSpec(stream_id="f", url="file:///f.mp4", lane=StreamClass.FILE)
+    known = {name: (status(StreamState.FAILED), None) for name in ("p", "f")}
+    StreamGauges(metrics, SleeplessClock(1000.0, 1000.0)).show({"p": paused, "f": file}, known)
     assert metrics.registry.get_sample_value("moodline_cameras_down") == 0
     assert metrics.registry.get_sample_value("moodline_cameras") == 0
 
@@ -77,8 +67,13 @@ def test_the_timeline_that_is_furthest_behind_shows() -> None:
         "b": status(StreamState.LIVE, 50_000_000),
         "c": status(StreamState.BACKING_OFF, 50_000_000),
     }
-    stands = [Progress(last_event_time_us=at_us) for at_us in (49_000_000, 20_000_000, 0)]
-    StreamGauges(metrics, StubClock()).show(mine, known, zip(mine.values(), stands, strict=True))
+    stands = [Standing(last_event_time_us=at_us) for at_us in (49_000_000, 20_000_000, 0)]
+    gauges = StreamGauges(metrics, SleeplessClock(1000.0, 1000.0))
+    gauges.show(mine, dict(zip(mine, zip(known.values(), stands, strict=True), strict=True)))
     value = metrics.registry.get_sample_value
     assert value("moodline_timeline_behind_seconds") == 30, "a camera that sends nothing is down, not behind"
     assert value("moodline_stream_behind_seconds", {"stream": "a"}) == 1
+    gauges.show(mine, {"a": (known["a"], stands[0])})
+    assert value("moodline_timeline_behind_seconds") == 30, "what was not looked at is as it was"
+    gauges.show(mine, {"b": (known["b"], stands[0])})
+    assert value("moodline_timeline_behind_seconds") == 1

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.errors import StoreError
-from shared.messages import SkipReason
-from shared.timeline import (
+from moodline.shared.errors import StoreError
+from moodline.shared.messages import SkipReason
+from moodline.shared.timeline import (
     LEVELS_S,
     NOTHING,
     Bucket,

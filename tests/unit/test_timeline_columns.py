@@ -9,17 +9,17 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from services.api.timelines import PointsWindow, read_timeline
-from services.callers import LOCAL
-from services.report.document import timeline_document
-from services.report.quick_json import Stretch, StretchCache, timeline_json
-from shared.errors import StoreError
-from shared.messages import Lane, SkipReason
-from shared.store import Cell
-from shared.timeline.bucket import LEVELS_S, NOTHING, Bucket, merge_all, pack
-from shared.timeline.columns import Columns, unpack_columns
-from shared.timeline.models import ModelLabels
-from shared.timeline.query import TimelineQuery, find_cells, timeline
+from moodline.services.api.timelines import PointsWindow, read_timeline
+from moodline.services.auth.callers import LOCAL
+from moodline.services.report.columns import Columns, unpack_columns
+from moodline.services.report.document import timeline_document
+from moodline.services.report.quick_json import Chunk, ChunkCache, timeline_json
+from moodline.shared.errors import StoreError
+from moodline.shared.messages import SkipReason, StreamClass
+from moodline.shared.store import BucketValue
+from moodline.shared.timeline.bucket import LEVELS_S, NOTHING, Bucket, merge_all, pack
+from moodline.shared.timeline.models import ModelLabels
+from moodline.shared.timeline.query import TimelineQuery, find_cells, timeline
 from tests.support.api import NOW, NOW_US, ApiWorld, nobody, skipped, smiling
 from tests.support.stores import Writer
 
@@ -118,13 +118,13 @@ def test_the_answer_is_that_of_the_document(world: ApiWorld, query: dict[str, st
     assert answer.json() == json.loads(document.model_dump_json())
 
 
-@example(counts=[(happy, 0, 640 - happy) for happy in (1, 3, 7, 9, 13, 19, 21, 23)], lane=Lane.LIVE)
+@example(counts=[(happy, 0, 640 - happy) for happy in (1, 3, 7, 9, 13, 19, 21, 23)], lane=StreamClass.LIVE)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     counts=st.lists(st.tuples(st.integers(0, 128), st.integers(0, 128), st.integers(0, 640)), min_size=1, max_size=12),
-    lane=st.sampled_from(Lane),
+    lane=st.sampled_from(StreamClass),
 )
-def test_values_are_rounded_alike(world: ApiWorld, counts: list[tuple[int, int, int]], lane: Lane) -> None:
+def test_values_are_rounded_alike(world: ApiWorld, counts: list[tuple[int, int, int]], lane: StreamClass) -> None:
     """128 and 640 faces have shares that lie right between two rounded values."""
     if not world.store.list_streams():
         world.writer = Writer(world.store, "s")  # type: ignore[attr-defined]
@@ -138,7 +138,7 @@ def test_values_are_rounded_alike(world: ApiWorld, counts: list[tuple[int, int, 
             faces = sum(leading)
             bucket = Bucket(sampled=640, frames_with_faces=faces, faces=faces, raw=sums, smoothed=leading, leading=leading)
         # The other levels only make the timeline whole; the answer is made of seconds.
-        cells += [Cell("", level_s, (NOW_US // 1_000_000 + at) // level_s, pack(bucket)) for level_s in LEVELS_S]
+        cells += [BucketValue("", level_s, (NOW_US // 1_000_000 + at) // level_s, pack(bucket)) for level_s in LEVELS_S]
     world.writer.write(*cells)  # type: ignore[attr-defined]
     query = TimelineQuery(resolution_s=1, from_us=NOW_US, to_us=NOW_US + 12_000_000)
     found = find_cells(world.store, "s", query, 100)
@@ -167,17 +167,17 @@ def test_the_cache_forgets_what_was_not_asked_for_longest() -> None:
     made: list[str] = []
 
     def get(name: str) -> None:
-        def make() -> Stretch:
+        def make() -> Chunk:
             made.append(name)
-            return Stretch(b"x" * 400, NOTHING)
+            return Chunk(b"x" * 400, NOTHING)
 
         assert cache.get((name,), make).points == b"x" * 400
 
-    cache = StretchCache(1100)  # holds two of 400 with their keys
+    cache = ChunkCache(1100)  # holds two of 400 with their keys
     for name in "ababcab":
         get(name)
     assert "".join(made) == "abcab"
-    cache = StretchCache(0)
+    cache = ChunkCache(0)
     made.clear()
     for name in "aa":
         get(name)

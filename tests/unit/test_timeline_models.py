@@ -7,17 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.aggregator.stream import StreamTimeline
-from shared.bus.base import Position
-from shared.errors import StoreError
-from shared.messages import Emotions, Lane, SkipReason
-from shared.settings import AggregatorSettings
-from shared.store import Cell, Mark, TimelineUpdate, dump
-from shared.store.cells import kept_s
-from shared.store.sqlite import SqliteStore
-from shared.timeline import LEVELS_S, MODELS_LEVEL_S, MODELS_SERIES, ModelLabels, TimelineQuery, timeline, unpack_models
-from shared.timeline.models import CHANGES_LIMIT, ModelDay, note_model, pack_models
-from shared.timeline.state import STATE_VERSION
+from moodline.services.aggregator.stream import StreamTimeline
+from moodline.shared.bus.base import Position
+from moodline.shared.errors import StoreError
+from moodline.shared.messages import Emotions, SkipReason, StreamClass
+from moodline.shared.settings import AggregatorSettings
+from moodline.shared.store import BucketValue, HighWaterMark, TimelineUpdate, dump
+from moodline.shared.store.cells import kept_s
+from moodline.shared.store.sqlite import SqliteStore
+from moodline.shared.timeline import LEVELS_S, MODELS_LEVEL_S, MODELS_SERIES, ModelLabels, TimelineQuery, timeline, unpack_models
+from moodline.shared.timeline.models import CHANGES_LIMIT, ModelDay, pack_models, record_model
+from moodline.shared.timeline.state import STATE_VERSION
 from tests.support.stores import RETENTION, spec
 
 S = 1_000_000
@@ -32,7 +32,7 @@ def frame(second: float, model: str, skip: SkipReason | None = None) -> Emotions
         seq=0,
         event_time_us=int((NOON_S + second) * S),
         captured_at_us=0,
-        lane=Lane.FILE,
+        lane=StreamClass.FILE,
         width=1,
         height=1,
         skip=skip,
@@ -40,28 +40,28 @@ def frame(second: float, model: str, skip: SkipReason | None = None) -> Emotions
     )
 
 
-def models_of(cells: tuple[Cell, ...]) -> dict[int, list[tuple[int, int, str]]]:
+def models_of(cells: tuple[BucketValue, ...]) -> dict[int, list[tuple[int, int, str]]]:
     return {cell.index: unpack_models(cell.value) for cell in cells if cell.series == MODELS_SERIES}
 
 
 def test_a_change_is_written_where_it_happens_and_only_there() -> None:
     growing = StreamTimeline(SETTINGS)
     growing.add(frame(0, "a"))
-    assert models_of(growing.take_cells()) == {NOON_S // 86_400: [(NOON_S, NOON_S, "a")]}
+    assert models_of(growing.take_values()) == {NOON_S // 86_400: [(NOON_S, NOON_S, "a")]}
     growing.add(frame(5, "a"))
-    assert models_of(growing.take_cells()) == {}
+    assert models_of(growing.take_values()) == {}
     growing.add(frame(9, "b"))
     changes = [(NOON_S, NOON_S, "a"), (NOON_S + 9, NOON_S + 5, "b")]
-    assert models_of(growing.take_cells()) == {NOON_S // 86_400: changes}
+    assert models_of(growing.take_values()) == {NOON_S // 86_400: changes}
     growing.add(frame(86_400, "b"))
-    assert models_of(growing.take_cells()) == {NOON_S // 86_400 + 1: [(NOON_S + 86_400, NOON_S + 9, "b")]}
+    assert models_of(growing.take_values()) == {NOON_S // 86_400 + 1: [(NOON_S + 86_400, NOON_S + 9, "b")]}
 
 
 def test_skipped_frames_and_frames_of_older_classifiers_name_no_model() -> None:
     growing = StreamTimeline(SETTINGS)
     growing.add(frame(0, "", SkipReason.EXPIRED))
     growing.add(frame(1, ""))
-    assert models_of(growing.take_cells()) == {}
+    assert models_of(growing.take_values()) == {}
 
 
 def test_going_on_from_a_saved_state_writes_the_same_cells() -> None:
@@ -69,12 +69,12 @@ def test_going_on_from_a_saved_state_writes_the_same_cells() -> None:
     whole, cells = StreamTimeline(SETTINGS), []
     for each in frames:
         whole.add(each)
-        cells.append(whole.take_cells())
+        cells.append(whole.take_values())
     state = b""
     for each, expected in zip(frames, cells, strict=True):
         part = StreamTimeline(SETTINGS, state)
         part.add(each)
-        assert part.take_cells() == expected
+        assert part.take_values() == expected
         state = part.save()
     assert state == whole.save()
 
@@ -87,7 +87,7 @@ def test_a_state_of_the_version_before_is_read_and_goes_on() -> None:
     assert len(fields) == 5
     restored = StreamTimeline(SETTINGS, old)
     restored.add(frame(1, "a"))
-    assert models_of(restored.take_cells()) == {NOON_S // 86_400: [(NOON_S + 1, NOON_S + 1, "a")]}
+    assert models_of(restored.take_values()) == {NOON_S // 86_400: [(NOON_S + 1, NOON_S + 1, "a")]}
     assert restored.save()[0] == STATE_VERSION == 2
     with pytest.raises(StoreError, match="version 3"):
         StreamTimeline(SETTINGS, b"\x03" + old[1:])
@@ -96,11 +96,11 @@ def test_a_state_of_the_version_before_is_read_and_goes_on() -> None:
 def test_taking_turns_within_a_second_or_for_a_day_stays_bounded() -> None:
     day: ModelDay | None = None
     for turn in range(50):
-        day, _ = note_model(day, "ab"[turn % 2], NOON_S)
+        day, _ = record_model(day, "ab"[turn % 2], NOON_S)
     assert day is not None
     assert day.changes == [(NOON_S, NOON_S, "a"), (NOON_S, NOON_S, "b")]
     for turn in range(2 * CHANGES_LIMIT):
-        day, _ = note_model(day, "ab"[turn % 2], NOON_S + turn)
+        day, _ = record_model(day, "ab"[turn % 2], NOON_S + turn)
     assert len(day.changes) == CHANGES_LIMIT
 
 
@@ -118,7 +118,7 @@ def test_a_window_is_labelled_with_exactly_the_models_that_saw_its_frames(
     for step, name in steps:
         second += step
         frames.setdefault(second, name)
-        day, _ = note_model(day, frames[second], second)
+        day, _ = record_model(day, frames[second], second)
         days[day.day] = pack_models(day)
     start = NOON_S + offset
     own = range(start // MODELS_LEVEL_S, -(-(start + length) // MODELS_LEVEL_S))
@@ -140,18 +140,18 @@ def test_points_name_their_models_and_empty_ones_none(tmp_path: Path) -> None:
     update = TimelineUpdate(
         stream_id="a",
         expected=None,
-        mark=Mark(session, 4),
+        mark=HighWaterMark(session, 4),
         final=True,
         position=Position("t", 0, 4),
         state=b"",
         last_event_time_us=frames[-1].event_time_us,
-        cells=growing.take_cells(),
+        cells=growing.take_values(),
     )
     store.apply([update])
-    answer = timeline(store, "a", Lane.FILE, TimelineQuery(resolution_s=1))
+    answer = timeline(store, "a", StreamClass.FILE, TimelineQuery(resolution_s=1))
     assert [point.models for point in answer.points] == [("old",), (), ("old",), (), ("new",), ("new",)]
     assert answer.summary.models == ("old", "new")
-    halves = timeline(store, "a", Lane.FILE, TimelineQuery(resolution_s=3)).points
+    halves = timeline(store, "a", StreamClass.FILE, TimelineQuery(resolution_s=3)).points
     assert [point.models for point in halves] == [("old",), ("new",)]
     assert b"models" in dump(store, "a", LEVELS_S)
     store.close()

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.errors import QueryError, TrackNotFoundError
-from shared.messages import Lane
-from shared.store import CellRange
-from shared.timeline import (
+from moodline.shared.errors import QueryError, TrackNotFoundError
+from moodline.shared.messages import StreamClass
+from moodline.shared.store import BucketValueRange
+from moodline.shared.timeline import (
     LEVELS_S,
     NOTHING,
     Bucket,
@@ -48,7 +48,7 @@ class StubTimelineStore:
         found = self.cells.get(("", level_s)) if stream_id == "s" else None
         return (min(found), max(found)) if found else None
 
-    def read_many(self, ranges: Sequence[CellRange]) -> list[list[tuple[int, bytes]]]:
+    def read_many(self, ranges: Sequence[BucketValueRange]) -> list[list[tuple[int, bytes]]]:
         return [self.read(*each) for each in ranges]
 
     def bounds_many(self, stream_id: str, levels_s: Sequence[int]) -> list[tuple[int, int] | None]:
@@ -84,7 +84,7 @@ def ask(
     to_s: int | None = None,
     resolution_s: int | None = None,
     max_points: int | None = None,
-    lane: Lane = Lane.FILE,
+    lane: StreamClass = StreamClass.FILE,
     limit: int = 5000,
 ) -> TimelineAnswer:
     query = TimelineQuery(
@@ -155,16 +155,16 @@ def test_points_lie_on_a_grid_that_does_not_depend_on_the_window() -> None:
 @pytest.mark.parametrize(
     ("bucket", "lane", "empty"),
     [
-        (Bucket(sampled=5), Lane.FILE, EmptyReason.NO_FACE),
-        (Bucket(sampled=5), Lane.LIVE, EmptyReason.NO_FACE),
-        (Bucket(sampled=5, skipped=(4, 0, 0, 0)), Lane.LIVE, EmptyReason.NO_FACE),
-        (Bucket(sampled=5, skipped=(4, 0, 0, 1)), Lane.LIVE, EmptyReason.OVERLOADED),
-        (None, Lane.LIVE, EmptyReason.OFFLINE),
-        (None, Lane.FILE, EmptyReason.NOT_SAMPLED),
-        (seen(6), Lane.FILE, None),
+        (Bucket(sampled=5), StreamClass.FILE, EmptyReason.NO_FACE),
+        (Bucket(sampled=5), StreamClass.LIVE, EmptyReason.NO_FACE),
+        (Bucket(sampled=5, skipped=(4, 0, 0, 0)), StreamClass.LIVE, EmptyReason.NO_FACE),
+        (Bucket(sampled=5, skipped=(4, 0, 0, 1)), StreamClass.LIVE, EmptyReason.OVERLOADED),
+        (None, StreamClass.LIVE, EmptyReason.OFFLINE),
+        (None, StreamClass.FILE, EmptyReason.NOT_SAMPLED),
+        (seen(6), StreamClass.FILE, None),
     ],
 )
-def test_emptiness_has_a_reason_and_is_never_neutral(bucket: Bucket | None, lane: Lane, empty: EmptyReason | None) -> None:
+def test_emptiness_has_a_reason_and_is_never_neutral(bucket: Bucket | None, lane: StreamClass, empty: EmptyReason | None) -> None:
     seconds = {0: seen(3), 2: seen(3)} | ({1: bucket} if bucket else {})
     point = ask(fill(seconds), 0, 3, resolution_s=1, lane=lane).points[1]
     assert point.empty == empty
@@ -288,7 +288,7 @@ def test_a_stream_without_a_timeline_has_no_points_unless_both_ends_are_given() 
     assert extent(empty, "s") is None
     assert ask(empty).points == []
     assert ask(empty).summary.empty is EmptyReason.NOT_SAMPLED
-    answer = ask(empty, 0, 30, resolution_s=10, lane=Lane.LIVE)
+    answer = ask(empty, 0, 30, resolution_s=10, lane=StreamClass.LIVE)
     assert [point.empty for point in answer.points] == [EmptyReason.OFFLINE] * 3
     assert not any(point.final for point in answer.points)
 

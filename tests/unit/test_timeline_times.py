@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.errors import QueryError
-from shared.timeline import parse_resolution, parse_time
+from moodline.shared.errors import QueryError
+from moodline.shared.timeline import parse_resolution, parse_time
 
 NOON_US = 1_777_636_800_000_000  # 2026-05-01T12:00:00Z
 

@@ -5,9 +5,9 @@ import sys
 import pytest
 from pydantic import SecretStr
 
-from shared.errors import SettingsError
-from shared.settings import Settings, TracingSettings
-from shared.tracing import open_tracing
+from moodline.shared.errors import SettingsError
+from moodline.shared.settings import Settings, TracingSettings
+from moodline.shared.tracing.spans import open_tracing
 
 ENDPOINT = "http://127.0.0.1:4318/v1/traces"
 

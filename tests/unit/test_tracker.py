@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.aggregator.tracker import StreamTracker
-from shared.messages import Emotions, FaceEmotion, Lane, SkipReason
-from shared.settings import AggregatorSettings
-from shared.timeline.state import TrackerState
+from moodline.services.aggregator.tracker import StreamTracker
+from moodline.shared.messages import Emotions, FaceEmotion, SkipReason, StreamClass
+from moodline.shared.settings import AggregatorSettings
+from moodline.shared.timeline.state import TrackerState
 
 HAPPY = (0, 0, 0, 65_535, 0, 0, 0)
 SAD = (0, 0, 0, 0, 65_535, 0, 0)
@@ -25,7 +25,7 @@ def frame(time_ms: int, *boxes: Box, shows: tuple[int, ...] = HAPPY, skip: SkipR
         seq=0,
         event_time_us=time_ms * 1000,
         captured_at_us=0,
-        lane=Lane.FILE,
+        lane=StreamClass.FILE,
         width=640,
         height=480,
         faces=faces,

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shared.emotions import EMOTIONS
-from shared.errors import DataError, ImageError
-from training.data import Dataset, Split, cleaned, load_data, load_split
-from training.data_report import report_data
-from training.votes import load_votes, people, voted_targets
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.errors import DataError, ImageError
+from moodline.training.data import Dataset, Split, cleaned, load_data, load_split
+from moodline.training.data_report import report_data
+from moodline.training.votes import load_votes, people, voted_targets
 
 USAGES = ("Training", "PublicTest", "PrivateTest")
 

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.errors import DataError, SettingsError
-from training.detector.config import DetectorTraining, load_training
-from training.detector.graph import kernel_shape, places, weight_count
-from training.detector.labels import Found, PhotoLabels, load_labels, merged, overlap, suppressed
-from training.detector.measure import Picture, average_precision, match, point_at, point_at_precision
-from training.detector.photos import Corrections, Photo, Rules, is_held_out, load_corrections, load_photos
-from training.detector.sampling import Sampler, SamplingConfig, moved_boxes, worsened
-from training.detector.spec import SPECS
+from moodline.shared.errors import DataError, SettingsError
+from moodline.training.detector.config import DetectorTraining, load_training
+from moodline.training.detector.graph import kernel_shape, places, weight_count
+from moodline.training.detector.labels import Found, PhotoLabels, load_labels, merged, overlap, suppressed
+from moodline.training.detector.measure import Picture, average_precision, match, point_at, point_at_precision
+from moodline.training.detector.photos import Corrections, Photo, Rules, is_held_out, load_corrections, load_photos
+from moodline.training.detector.sampling import Sampler, SamplingConfig, moved_boxes, worsened
+from moodline.training.detector.spec import SPECS
 
 NOTHING = np.empty((0, 4), np.float32)
 

@@ -7,18 +7,18 @@ import msgspec
 import numpy as np
 import pytest
 
-from services.detector.own import MANIFEST, OwnDetector, load_manifest
-from shared.errors import ModelError, SettingsError
-from training.detector.config import DetectorTraining
-from training.detector.export import export
-from training.detector.graph import build_graph, places
-from training.detector.network import answers, folded, has_shortcut, is_learnt, new_state
-from training.detector.photos import Photo
-from training.detector.sampling import Sample, SamplingConfig
-from training.detector.spec import SPECS
-from training.detector.targets import Cells, Faces, assign, boxes_of, flat, ignored_cells, losses, make_cells, overlaps
-from training.detector.train import CHECKPOINT, LOG, Run, collated, learning_rate, run_training
-from training.detector.validate import LabelledPhoto
+from moodline.services.detector.own import MANIFEST, OwnDetector, load_manifest
+from moodline.shared.errors import ModelError, SettingsError
+from moodline.training.detector.config import DetectorTraining
+from moodline.training.detector.export import export
+from moodline.training.detector.graph import build_graph, places
+from moodline.training.detector.network import answers, folded, has_shortcut, is_learnt, new_state
+from moodline.training.detector.photos import Photo
+from moodline.training.detector.sampling import Sample, SamplingConfig
+from moodline.training.detector.spec import SPECS
+from moodline.training.detector.targets import Cells, Faces, assign, boxes_of, flat, ignored_cells, losses, make_cells, overlaps
+from moodline.training.detector.train import CHECKPOINT, LOG, Run, collated, learning_rate, run_training
+from moodline.training.detector.validate import LabelledPhoto
 
 torch = pytest.importorskip("torch", reason="training needs PyTorch")
 

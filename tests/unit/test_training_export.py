@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from shared.errors import ModelError
-from training.architecture import BASELINE, SHIPPED, Block
-from training.data import Split
-from training.export import folded, measured
-from training.import_torch import named_weights
-from training.truths import Truths
+from moodline.shared.errors import ModelError
+from moodline.training.architecture import BASELINE, SHIPPED, Block
+from moodline.training.data import Split
+from moodline.training.export import folded, measured
+from moodline.training.import_torch import named_weights
+from moodline.training.truths import Truths
 
 
 def make_state(seed: int = 0, blocks: tuple[Block, ...] = BASELINE) -> dict[str, np.ndarray]:

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from training.targets import TrainTargets
+from moodline.training.targets import TrainTargets
 
 torch = pytest.importorskip("torch", reason="the last layer is fitted with torch: install moodline[train]")
 
 
 def test_a_last_layer_follows_its_targets_and_the_weights_of_images() -> None:
-    from training.head import fitted
+    from moodline.training.head import fitted
 
     random = np.random.default_rng(2)
     features = random.normal(size=(600, 12)).astype(np.float32)

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.errors import DataError, SettingsError
-from training.augment import augmented, mixed
-from training.batches import Batches
-from training.conditions import CONDITIONS, flipped_mean, ten_crop_mean
-from training.config import AugmentConfig, DistilConfig, LossConfig, ScheduleConfig, TrainConfig, load_config
-from training.data import Split
-from training.evaluate import classification_report, confident_errors, evaluate_model
-from training.measures import (
+from moodline.shared.errors import DataError, SettingsError
+from moodline.training.augment import augmented, mixed
+from moodline.training.batches import Batches
+from moodline.training.conditions import CONDITIONS, flipped_mean, ten_crop_mean
+from moodline.training.config import AugmentConfig, DistilConfig, LossConfig, ScheduleConfig, TrainConfig, load_config
+from moodline.training.data import Split
+from moodline.training.evaluate import classification_report, confident_errors, evaluate_model
+from moodline.training.measures import (
     calibration_error,
     class_figures,
     confusion,
@@ -26,10 +26,10 @@ from training.measures import (
     tempered,
     wilson,
 )
-from training.report import html_page
-from training.runs import write_arrays
-from training.targets import TrainTargets, class_weights, make_targets
-from training.train import learning_rate
+from moodline.training.report import html_page
+from moodline.training.runs import write_arrays
+from moodline.training.targets import TrainTargets, class_weights, make_targets
+from moodline.training.train import learning_rate
 
 NOTHING = AugmentConfig(
     shift=0, scale_min=1, scale_max=1, stretch=0, rotation_deg=0, flip=0, gamma=0, contrast_min=1, contrast_max=1,

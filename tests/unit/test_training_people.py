@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from training.data import Split
-from training.evaluate import classification_report, evaluate_model
-from training.people_figures import frontier, people_figures, risk_coverage
-from training.truths import Truths
-from training.votes import People
+from moodline.training.data import Split
+from moodline.training.evaluate import classification_report, evaluate_model
+from moodline.training.people_figures import frontier, people_figures, risk_coverage
+from moodline.training.truths import Truths
+from moodline.training.votes import People
 
 
 def made(count: int = 700) -> tuple[Split, People, np.ndarray]:

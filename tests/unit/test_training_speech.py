@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from shared.emotions import EMOTIONS
-from shared.errors import DataError
-from training.speech import Face, Speech, load_speech, read_crops, speech_figures
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.errors import DataError
+from moodline.training.speech import Face, Speech, load_speech, read_crops, speech_figures
 
 
 class GreyModel:

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from shared.errors import ModelError
+from moodline.shared.errors import ModelError
+from moodline.training.architecture import BASELINE, LARGE, SHIPPED, Block
+from moodline.training.export import folded
+from moodline.training.widen import widened
 from tests.unit.test_training_export import make_state
-from training.architecture import BASELINE, LARGE, SHIPPED, Block
-from training.export import folded
-from training.widen import widened
 
 SMALL = (Block(4, True), Block(6, False), Block(6, True, shortcut=True), Block(8, False))
 WIDE = (Block(7, True), Block(6, False), Block(6, True, shortcut=True), Block(13, False), Block(13, False, shortcut=True))

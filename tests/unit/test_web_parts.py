@@ -5,20 +5,20 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from services.api.models import NewStream
-from services.api.timelines import TimelineParameters
-from services.report.document import TimelineDocument
-from services.report.palette import EMOTION_COLORS, STACK
-from services.web.alerts import alerts_html
-from services.web.chart_data import chart_of
-from services.web.eta import Eta
-from services.web.strip import strip_svg
-from services.web.windows import Window
-from services.web.words import age_text, id_from_name, labels_from, labels_text, own_path, problems_of, span_text
-from shared.emotions import EMOTIONS
-from shared.errors import InvalidStreamError
-from shared.messages import Lane, SkipReason
-from shared.timeline.levels import Extent
+from moodline.services.api.models import NewStream
+from moodline.services.api.timelines import TimelineParameters
+from moodline.services.report.document import TimelineDocument
+from moodline.services.report.palette import EMOTION_COLORS, STACK
+from moodline.services.web.alerts import alerts_html
+from moodline.services.web.chart_data import chart_of
+from moodline.services.web.eta import Eta
+from moodline.services.web.strip import strip_svg
+from moodline.services.web.windows import Window
+from moodline.services.web.words import age_text, id_from_name, labels_from, labels_text, own_path, problems_of, span_text
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.errors import InvalidStreamError
+from moodline.shared.messages import SkipReason, StreamClass
+from moodline.shared.timeline.levels import Extent
 from tests.support.api import NOW_US, ApiWorld, nobody, skipped, smiling
 
 SECOND_MS = 1000
@@ -99,31 +99,31 @@ def edges(parameters: TimelineParameters) -> tuple[str | None, str | None]:
 
 def test_a_window_follows_the_newest_and_never_begins_before_the_timeline() -> None:
     window = Window(60)
-    assert edges(window.parameters(Lane.FILE, COVERED, NOW_US)) == ("2026-05-01T12:09:00Z", "2026-05-01T12:10:00Z")
-    longer = Window(86_400).parameters(Lane.FILE, COVERED, NOW_US)
+    assert edges(window.parameters(StreamClass.FILE, COVERED, NOW_US)) == ("2026-05-01T12:09:00Z", "2026-05-01T12:10:00Z")
+    longer = Window(86_400).parameters(StreamClass.FILE, COVERED, NOW_US)
     assert edges(longer) == ("2026-05-01T12:00:00Z", "2026-05-01T12:10:00Z")
 
 
 def test_a_live_window_ends_at_the_present_so_that_an_absence_shows() -> None:
     now_us = COVERED.end_us + 65_000_000
-    assert edges(Window(60).parameters(Lane.LIVE, COVERED, now_us)) == ("2026-05-01T12:10:00Z", "2026-05-01T12:11:00Z")
+    assert edges(Window(60).parameters(StreamClass.LIVE, COVERED, now_us)) == ("2026-05-01T12:10:00Z", "2026-05-01T12:11:00Z")
 
 
 def test_all_asks_for_all() -> None:
-    assert edges(Window(None).parameters(Lane.FILE, COVERED, NOW_US)) == (None, None)
-    assert edges(Window(60).parameters(Lane.LIVE, None, NOW_US)) == (None, None)
+    assert edges(Window(None).parameters(StreamClass.FILE, COVERED, NOW_US)) == (None, None)
+    assert edges(Window(60).parameters(StreamClass.LIVE, None, NOW_US)) == (None, None)
 
 
 def test_a_window_that_was_turned_stays_until_it_follows_again() -> None:
     turned = Window(600).turned_to(NOW_US, NOW_US + 3_000_000)
     assert (turned.follows, turned.span_s) == (False, 10), "never shorter than ten seconds"
-    assert edges(turned.parameters(Lane.LIVE, COVERED, NOW_US)) == ("2026-05-01T12:00:00Z", "2026-05-01T12:00:10Z")
+    assert edges(turned.parameters(StreamClass.LIVE, COVERED, NOW_US)) == ("2026-05-01T12:00:00Z", "2026-05-01T12:00:10Z")
     assert turned.following() == Window(10)
 
 
 def test_a_window_far_before_all_time_can_still_be_asked_for() -> None:
     early = Window(600).turned_to(0, 20_000_000)
-    assert edges(early.parameters(Lane.LIVE, COVERED, NOW_US)) == ("1970-01-01T00:00:00Z", "1970-01-01T00:00:20Z")
+    assert edges(early.parameters(StreamClass.LIVE, COVERED, NOW_US)) == ("1970-01-01T00:00:00Z", "1970-01-01T00:00:20Z")
 
 
 def test_time_left_comes_from_the_speed_of_the_last_seconds() -> None:
@@ -133,7 +133,7 @@ def test_time_left_comes_from_the_speed_of_the_last_seconds() -> None:
     for second in range(111, 145):
         left_s = eta.left_s(10 + 2 * (second - 110), float(second))
     assert left_s == pytest.approx((100 - 78) / 2, rel=0.05), "the slow beginning is forgotten"
-    assert eta.left_s(5, 146.0) is None, "it began anew"
+    assert eta.left_s(5, 146.0) is None, "it began again"
 
 
 def test_ages_and_lengths() -> None:
@@ -193,8 +193,8 @@ def test_no_alert_no_words() -> None:
 
 
 def test_without_its_library_the_page_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.web.mount.find_spec", lambda _name: None)
-    from services.web import mount_page
+    monkeypatch.setattr("moodline.services.web.mount.find_spec", lambda _name: None)
+    from moodline.services.web import mount_page
 
     with ApiWorld(tmp_path) as world:
         mount_page(world.app)

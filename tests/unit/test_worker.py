@@ -5,27 +5,18 @@ from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 
-from shared.bus.base import Position, Record
-from shared.errors import BusFullError, DeliveryError, PoisonLimitError, StoreUnavailableError
-from shared.messages import DLQ_TOPIC, Emotions, Hop, Lane, decode, decode_dead_letter, encode, topic
-from shared.metrics import Metrics
-from shared.stage import Output, Received, Rewind, Send
-from shared.worker import ProducerSink, Worker, WorkerOptions
+from moodline.shared.bus.base import Position, Record
+from moodline.shared.errors import BusFullError, DeliveryError, NotDeliveredYetError, PoisonLimitError, StoreUnavailableError
+from moodline.shared.messages import DLQ_TOPIC, Emotions, PipelineStep, StreamClass, decode, decode_dead_letter, encode, topic
+from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.health import Health
+from moodline.shared.pipeline.stage import Output, Received, Rewind, Send
+from moodline.shared.pipeline.worker import ProducerSink, Worker, WorkerOptions
+from tests.support.clocks import SleeplessClock
 
-IN_TOPIC = topic(Hop.FACES, Lane.FILE)
-OUT_TOPIC = topic(Hop.EMOTIONS, Lane.FILE)
-LIVE_TOPIC = topic(Hop.EMOTIONS, Lane.LIVE)
-
-
-class StubClock:
-    def now_s(self) -> float:
-        return 1000.0
-
-    def monotonic_s(self) -> float:
-        return 1.0
-
-    def sleep(self, seconds: float) -> None:
-        raise AssertionError("nothing may sleep")
+IN_TOPIC = topic(PipelineStep.FACES, StreamClass.FILE)
+OUT_TOPIC = topic(PipelineStep.EMOTIONS, StreamClass.FILE)
+LIVE_TOPIC = topic(PipelineStep.EMOTIONS, StreamClass.LIVE)
 
 
 class StubStop(threading.Event):
@@ -46,7 +37,7 @@ class StubConsumer:
     def __init__(self, values: Sequence[bytes]) -> None:
         self.values = list(values)
         self.next = 0
-        self.committed = -1
+        self.done_to = -1
         self.events: list[str] = []
 
     def poll(self, max_records: int, timeout_s: float, linger_s: float = 0.0) -> list[Record]:
@@ -57,7 +48,7 @@ class StubConsumer:
 
     def commit(self, positions: Iterable[Position]) -> None:
         for position in positions:
-            self.committed = position.offset
+            self.done_to = position.offset
             self.events.append(f"commit {position.offset}")
 
     def seek(self, position: Position) -> None:
@@ -69,6 +60,12 @@ class StubConsumer:
 
     def ends(self) -> dict[tuple[str, int], int]:
         return {(IN_TOPIC, 0): len(self.values)}
+
+    def committed(self) -> dict[tuple[str, int], int]:
+        return {}
+
+    def standing(self) -> dict[tuple[str, int], float]:
+        return {}
 
     def close(self) -> None:
         self.events.append("close")
@@ -126,7 +123,7 @@ class EchoStage:
 
 def message(seq: int) -> bytes:
     return encode(
-        Emotions(stream_id="s", session=1, seq=seq, event_time_us=seq, captured_at_us=0, lane=Lane.FILE, width=8, height=8)
+        Emotions(stream_id="s", session=1, seq=seq, event_time_us=seq, captured_at_us=0, lane=StreamClass.FILE, width=8, height=8)
     )
 
 
@@ -134,9 +131,12 @@ class Rig:
     def __init__(self, values: Sequence[bytes], *, max_records: int = 100, poison_limit: int = 5) -> None:
         self.consumer, self.producer, self.stage = StubConsumer(values), StubProducer(), EchoStage()
         self.stop, self.metrics = StubStop(), Metrics()
-        sink = ProducerSink("w", self.producer, self.metrics, self.stop)
+        self.health = Health(self.metrics, SleeplessClock(1000.0, 1.0))
+        sink = ProducerSink("w", self.producer, self.metrics, self.stop, self.health)
         options = WorkerOptions("w", max_records, 0.0, poison_limit)
-        self.worker = Worker(options, self.consumer, self.stage, sink, self.producer, self.metrics, StubClock())
+        self.worker = Worker(
+            options, self.consumer, self.stage, sink, self.producer, self.metrics, SleeplessClock(1000.0, 1.0), self.health
+        )
 
     def step(self, times: int = 1) -> None:
         for _ in range(times):
@@ -157,7 +157,7 @@ def test_outputs_are_durable_before_their_inputs_are_committed() -> None:
     rig.consumer.commit = lambda positions: (flushed_at_commit.append(rig.producer.flushed), original(positions))[1]  # type: ignore[method-assign]
     rig.step()
     assert flushed_at_commit == [5]
-    assert rig.consumer.committed == 4
+    assert rig.consumer.done_to == 4
     assert rig.out_seqs() == [0, 1, 2, 3, 4]
 
 
@@ -166,7 +166,7 @@ def test_a_record_that_is_no_message_goes_to_the_dead_letters_and_the_rest_goes_
     rig.step()
     assert rig.out_seqs() == [0, 1]
     assert rig.dead() == [("malformed", 1)]
-    assert rig.consumer.committed == 2
+    assert rig.consumer.done_to == 2
     assert rig.producer.flushed == 3
 
 
@@ -175,7 +175,7 @@ def test_too_many_bad_records_in_a_row_stop_the_worker_and_a_good_one_resets_the
     rig = Rig([b"x"] * 5, max_records=1)
     with pytest.raises(PoisonLimitError):
         rig.step(5)
-    assert rig.consumer.committed == 3, "the record that broke the limit is not committed"
+    assert rig.consumer.done_to == 3, "the record that broke the limit is not committed"
 
 
 def test_a_message_on_which_the_stage_fails_is_buried_alone() -> None:
@@ -184,7 +184,7 @@ def test_a_message_on_which_the_stage_fails_is_buried_alone() -> None:
     rig.step()
     assert rig.out_seqs() == [0, 1, 3]
     assert rig.dead() == [("stage_error", 2)]
-    assert rig.consumer.committed == 3
+    assert rig.consumer.done_to == 3
     assert rig.stage.revoked, "state that a failure may have spoilt is forgotten"
 
 
@@ -200,25 +200,46 @@ def test_an_unreachable_store_makes_the_worker_read_the_batch_again() -> None:
     rig = Rig([message(seq) for seq in range(4)])
     rig.stage.fail_on = {3: [StoreUnavailableError("down"), StoreUnavailableError("down")]}
     rig.step(2)
-    assert rig.consumer.committed == -1
+    assert rig.consumer.done_to == -1
     assert rig.consumer.events == ["seek 0", "seek 0"]
     assert rig.stop.waits == [0.1, 0.2], "the pause grows"
     rig.step()
     assert rig.out_seqs()[-4:] == [0, 1, 2, 3]
-    assert rig.consumer.committed == 3
+    assert rig.consumer.done_to == 3
     assert rig.stage.revoked == [frozenset({(IN_TOPIC, 0)})] * 2
 
 
-def test_a_lost_delivery_on_a_file_topic_stops_the_worker_without_a_commit() -> None:
+def test_a_lost_delivery_on_a_file_topic_is_read_again_and_at_last_stops_the_worker_without_a_commit() -> None:
     rig = Rig([message(0)])
 
     def lose() -> None:
         raise DeliveryError("lost", frozenset({OUT_TOPIC, LIVE_TOPIC}))
 
     rig.producer.on_flush = lose
+    for _ in range(9):
+        rig.step()
+        assert rig.consumer.next == 0, "the batch is read again"
     with pytest.raises(DeliveryError):
         rig.step()
-    assert rig.consumer.committed == -1
+    assert rig.consumer.done_to == -1
+
+
+def test_a_batch_that_is_not_durable_yet_is_kept_and_waited_for() -> None:
+    rig = Rig([message(0)])
+    waited: list[str | None] = []
+
+    def be_late() -> None:
+        if len(waited) < 20:
+            waited.append(rig.health.waiting())
+            raise NotDeliveredYetError("60 s", frozenset({OUT_TOPIC}))
+
+    rig.producer.on_flush = be_late
+    rig.step()
+    assert rig.consumer.done_to == 0
+    assert len(rig.producer.sent) == 1, "sent once, for as long as it took"
+    assert waited[-1] == "w waits: bus: 60 s"
+    assert rig.health.problem() is None
+    assert rig.health.waiting() is None, "ready again"
 
 
 def test_a_lost_delivery_on_live_topics_only_goes_on() -> None:
@@ -230,7 +251,7 @@ def test_a_lost_delivery_on_live_topics_only_goes_on() -> None:
 
     rig.producer.on_flush = lose
     rig.step()
-    assert rig.consumer.committed == 0
+    assert rig.consumer.done_to == 0
 
 
 def test_a_full_bus_is_waited_for() -> None:
@@ -244,7 +265,7 @@ def test_a_full_bus_is_waited_for() -> None:
     rig.producer.on_send = refuse
     rig.step()
     assert rig.out_seqs() == [0, 1]
-    assert rig.consumer.committed == 1
+    assert rig.consumer.done_to == 1
 
 
 def test_a_worker_that_is_told_to_stop_does_not_wait_for_a_full_bus() -> None:
@@ -256,7 +277,7 @@ def test_a_worker_that_is_told_to_stop_does_not_wait_for_a_full_bus() -> None:
 
     rig.producer.on_send = refuse
     rig.worker.run(rig.stop)
-    assert rig.consumer.committed == -1
+    assert rig.consumer.done_to == -1
     assert rig.stage.closed
     assert rig.consumer.events[-1] == "close"
 

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from services.worker_server import start_worker_server
-from shared.errors import SettingsError
-from shared.metrics import Metrics
+from moodline.services.runtime.liveness import Deadline
+from moodline.services.runtime.worker_server import start_worker_server
+from moodline.shared.errors import SettingsError
+from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.health import Health
 
 Ask = Callable[[str], tuple[int, str]]
 
@@ -17,6 +19,30 @@ Ask = Callable[[str], tuple[int, str]]
 @pytest.fixture
 def metrics() -> Metrics:
     return Metrics()
+
+
+class StubClock:
+    def __init__(self) -> None:
+        self.time_s = 1000.0
+
+    def now_s(self) -> float:
+        return self.time_s
+
+    def monotonic_s(self) -> float:
+        return self.time_s
+
+    def sleep(self, seconds: float) -> None:
+        self.time_s += seconds
+
+
+@pytest.fixture
+def clock() -> StubClock:
+    return StubClock()
+
+
+@pytest.fixture
+def health(metrics: Metrics, clock: StubClock) -> Health:
+    return Health(metrics, clock)
 
 
 @pytest.fixture
@@ -27,8 +53,8 @@ def port() -> int:
 
 
 @pytest.fixture
-def ask(metrics: Metrics, port: int) -> Iterator[Ask]:
-    stop = start_worker_server("127.0.0.1", port, metrics)
+def ask(metrics: Metrics, health: Health, port: int) -> Iterator[Ask]:
+    stop = start_worker_server("127.0.0.1", port, metrics, health)
 
     def get(path: str) -> tuple[int, str]:
         try:
@@ -54,6 +80,43 @@ def test_it_is_ready_while_its_loop_runs(ask: Ask, metrics: Metrics) -> None:
     assert ask("/readyz")[0] == 503
 
 
+def test_a_loop_that_does_not_turn_is_not_alive(ask: Ask, health: Health, clock: StubClock) -> None:
+    health.turned("detector")
+    clock.time_s += 119
+    assert ask("/healthz")[0] == 200
+    clock.time_s += 2
+    assert ask("/healthz") == (503, "the loop of detector has not turned for 121 s\n")
+
+
+def test_waiting_for_a_bus_is_alive_but_not_ready(ask: Ask, metrics: Metrics, health: Health) -> None:
+    metrics.worker_up.labels("detector").set(1)
+    health.waits("detector", "bus: no answer")
+    assert ask("/healthz")[0] == 200
+    assert ask("/readyz") == (503, "detector waits: bus: no answer\n")
+    health.turned("detector")
+    assert ask("/readyz") == (200, "ready\n")
+
+
+def test_a_partition_that_stands_still_is_named(ask: Ask, health: Health) -> None:
+    place = ("moodline.frames.live.v1", 3)
+    health.turned("detector")
+    health.standing("detector", {place: 20.0})
+    assert ask("/healthz")[0] == 200, "the consumer's own watch is at it"
+    health.standing("detector", {place: 61.0})
+    assert ask("/healthz") == (503, "detector has not read partition 3 of moodline.frames.live.v1 for 61 s\n")
+    assert (
+        'moodline_standstill_seconds{partition="3",topic="moodline.frames.live.v1",worker="detector"} 61.0' in ask("/metrics")[1]
+    )
+    deadline = Deadline(health, patience_s=60.0)
+    assert deadline.overdue(0.0) is None
+    assert deadline.overdue(59.0) is None
+    assert deadline.overdue(60.0) is not None, "Compose restarts only what ends"
+    health.standing("detector", {})
+    assert ask("/healthz")[0] == 200
+    assert "moodline_standstill_seconds{" not in ask("/metrics")[1]
+    assert deadline.overdue(61.0) is None
+
+
 def test_metrics_are_prometheus_text(ask: Ask, metrics: Metrics) -> None:
     metrics.rewinds.inc(3)
     status, text = ask("/metrics")
@@ -64,7 +127,7 @@ def test_metrics_are_prometheus_text(ask: Ask, metrics: Metrics) -> None:
 def test_a_port_that_is_taken_is_named(ask: Ask, port: int) -> None:
     assert ask("/healthz")[0] == 200
     with pytest.raises(SettingsError, match=f"port {port}.*MOODLINE_WORKER_METRICS_PORT"):
-        start_worker_server("127.0.0.1", port, Metrics())
+        start_worker_server("127.0.0.1", port, Metrics(), Health(Metrics(), StubClock()))
 
 
 def test_a_silent_client_holds_up_nobody(ask: Ask, port: int) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from services.detector.own import Manifest
+from moodline.services.detector.own import Manifest
 
 _CARD: Final = """# {name}
 
@@ -15,6 +15,8 @@ Finds faces: boxes with scores. It was trained for Moodline from random weights,
 | output | at strides 8, 16 and 32 float32 (N, 5, h, w): the score's logit, logarithms of the distances to the box's sides |
 | network | {weights:,} weights, convolutions alone (`training/detector/spec.py`) |
 | files | `detector.json` (contract, threshold, figures), `{file}` (its SHA-256 in `detector.json`) |
+| licence | Apache-2.0, like Moodline; the terms of the training data are in `NOTICE` |
+| data | public photos under mixed, partly unstated terms; none is shipped; boxes from YuNet (Apache-2.0) |
 | training | `training/detector/`, {pictures:,} pictures in {runs} runs, with YuNet's labels on 5,567 photos (no part of it) |
 
 ## Figures

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import msgspec
 
-from training.config import read_toml
-from training.detector.photos import Rules
-from training.detector.sampling import SamplingConfig
+from moodline.training.config import read_toml
+from moodline.training.detector.photos import Rules
+from moodline.training.detector.sampling import SamplingConfig
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -17,7 +17,7 @@ class DetectorTraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     """A whole configuration.
 
     Attributes:
-        network: A name in `training.detector.spec.SPECS`.
+        network: A name in `moodline.training.detector.spec.SPECS`.
         start: Folder of a finished or unfinished run of the same network, or of one with fewer layers that have a shortcut: its
             served weights are where this one begins, and new layers begin by changing nothing.
         epochs: Of `pictures` pictures each.

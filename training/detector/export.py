@@ -1,4 +1,4 @@
-"""Make a served detector of a run: `python -m training.detector.export --run RUN --labelled PHOTOS.tar.gz --name NAME`.
+"""Make a served detector of a run: `python -m moodline.training.detector.export --run RUN --labelled PHOTOS.tar.gz --name NAME`.
 
 Normalisation and shortcuts are folded into plain convolutions and written as ONNX. The threshold is chosen on
 the labelled photos, through the very detector that is served, and the figures in `detector.json` are measured with it there.
@@ -14,17 +14,24 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from services.detector.own import FORMAT, MANIFEST, Manifest, OwnDetector
-from shared.errors import ModelError
-from training.detector.card import card
-from training.detector.config import DetectorTraining
-from training.detector.graph import build_graph, weight_count
-from training.detector.measure import Matches, point_at, point_at_precision
-from training.detector.network import folded
-from training.detector.spec import SPECS
-from training.detector.train import CHECKPOINT, CONFIG, SERVED, EpochLine
-from training.detector.validate import LABELLED_IOU, LABELLED_SIDE_PX, LEAST_SCORE, LabelledPhoto, against_labels, load_labelled
-from training.runs import load_arrays, write_file, write_json
+from moodline.services.detector.own import FORMAT, MANIFEST, Manifest, OwnDetector
+from moodline.shared.errors import ModelError
+from moodline.training.detector.card import card
+from moodline.training.detector.config import DetectorTraining
+from moodline.training.detector.graph import build_graph, weight_count
+from moodline.training.detector.measure import Matches, point_at, point_at_precision
+from moodline.training.detector.network import folded
+from moodline.training.detector.spec import SPECS
+from moodline.training.detector.train import CHECKPOINT, CONFIG, SERVED, EpochLine
+from moodline.training.detector.validate import (
+    LABELLED_IOU,
+    LABELLED_SIDE_PX,
+    LEAST_SCORE,
+    LabelledPhoto,
+    against_labels,
+    load_labelled,
+)
+from moodline.training.runs import load_arrays, write_file, write_json
 
 WEIGHTS: Final = "detector.onnx"
 CARD: Final = "README.md"

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from training.detector.spec import OUTPUTS, STRIDES, Conv, Spec
+from moodline.training.detector.spec import OUTPUTS, STRIDES, Conv, Spec
 
 Array = npt.NDArray[np.float32]
 

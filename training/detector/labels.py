@@ -1,4 +1,6 @@
-"""Labels from a teacher: `python -m training.detector.labels --images PHOTOS.tar --teacher YUNET.onnx --out LABELS.jsonl`.
+"""Labels from a teacher.
+
+    python -m moodline.training.detector.labels --images PHOTOS.tar --teacher YUNET.onnx --out LABELS.jsonl
 
 The teacher searches each photo at several scales, and mirrored. A face is what is found in both mirrors of at least one
 scale: small faces show at the large scales, large ones at the small scales, so the best scale decides, while an answer
@@ -21,7 +23,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from shared.errors import DataError, ModelError
+from moodline.shared.errors import DataError, ModelError
 
 SCALES: Final = (0.5, 1.0, 2.0)
 LEAST_SCORE: Final = 0.3
@@ -57,7 +59,7 @@ class PhotoLabels(msgspec.Struct, frozen=True):
 
 
 class Found(NamedTuple):
-    """What one search found: its scale and the boxes, mirrored back."""
+    """The result of one search: its scale and the boxes, mirrored back."""
 
     scale: float
     boxes: Boxes

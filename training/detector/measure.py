@@ -1,4 +1,4 @@
-"""How well found faces fit known ones: recall, precision and overlap."""
+"""Compares found faces with known ones: recall, precision and overlap."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,13 +6,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from training.detector.labels import overlap
+from moodline.training.detector.labels import overlap
 
 Rows = npt.NDArray[np.floating]
 
 
 class Picture(NamedTuple):
-    """What was found and what is known of one picture.
+    """The found and the known faces of one picture.
 
     Attributes:
         found: float (N, 5): x1, y1, x2, y2 in px, score.

@@ -6,8 +6,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from training.detector.graph import Place, kernel_shape, places
-from training.detector.spec import STRIDES, Spec
+from moodline.training.detector.graph import Place, kernel_shape, places
+from moodline.training.detector.spec import STRIDES, Spec
 
 Array = npt.NDArray[np.float32]
 

@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from shared.errors import DataError
-from training.detector.labels import Boxes, decode_photo, load_labels, read_photos
+from moodline.shared.errors import DataError
+from moodline.training.detector.labels import Boxes, decode_photo, load_labels, read_photos
 
 CORRECTIONS: Final = Path(__file__).parent / "corrections.json"
 CROWDS: Final = "shanghaitech"
@@ -38,7 +38,7 @@ class Photo(NamedTuple):
 
 
 class Rules(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which of a teacher's boxes are taught; the others are regions to ignore.
+    """Selects the teacher's boxes that are taught; the others become regions to ignore.
 
     Attributes:
         least_score: Of the teacher.
@@ -62,7 +62,7 @@ def is_held_out(name: str) -> bool:
 
 
 class Corrections(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What people saw when they looked at 1,958 of the teacher's boxes: middles of boxes, in px, by photo's name.
+    """Corrections by people who checked 1,958 of the teacher's boxes: centres of boxes in px, by the photo's name.
 
     Attributes:
         not_a_face: Dogs, monkeys, clocks, wheels: training learns that there is nothing.

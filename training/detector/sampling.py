@@ -11,15 +11,15 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from training.detector.labels import decode_photo
-from training.detector.photos import Photo, Rules
+from moodline.training.detector.labels import decode_photo
+from moodline.training.detector.photos import Photo, Rules
 
 Image = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.float32]
 
 
 class SamplingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What training pictures are like. Shares are of pictures.
+    """The sampling of training pictures. Shares are of pictures.
 
     Attributes:
         side_px: Of the square picture.

@@ -1,4 +1,4 @@
-"""What the detector's network looks like, as tables: from them both the trained network and the served one are built.
+"""The detector's network as tables. Both the trained network and the served one are built from them.
 
 A backbone of convolutions gives features at strides 8, 16 and 32; a top-down path adds the wider view to the finer one; each
 level has its own head, one convolution and a 1x1 one to five numbers for each cell: the score's logit and the logarithms of the

@@ -1,4 +1,4 @@
-"""What each cell is to answer, and how far it is from that.
+"""The target of each grid cell, and the loss.
 
 Cells are given to faces by how well they already find them (Feng et al., "TOOD", 2021): of the cells of fitting size inside a
 face, those with the best product of score and overlap are taught it, with their overlap as the score to reach; so a high score
@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from training.detector.spec import STRIDES
+from moodline.training.detector.spec import STRIDES
 
 _REACH: Final = {8: (0.0, 56.0), 16: (24.0, 144.0), 32: (72.0, 1e9)}
 """Longer side of the faces, in px, that a level may be taught; levels share what lies in between."""

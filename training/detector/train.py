@@ -1,4 +1,4 @@
-"""Train the detector: `python -m training.detector.train --images faces-unlabelled.tar --labels labels.jsonl --out RUN`.
+"""Train the detector: `python -m moodline.training.detector.train --images faces-unlabelled.tar --labels labels.jsonl --out RUN`.
 
 Each epoch ends with a measurement on the photos that are held out and with a checkpoint that holds all that is needed to go
 on; the same command goes on after the last whole epoch. Pictures are drawn from the seed, the epoch and their number, so a
@@ -17,16 +17,16 @@ import cv2
 import msgspec
 import numpy as np
 
-from shared.errors import DataError, ModelError, SettingsError
-from training.detector.config import DetectorTraining, load_training
-from training.detector.graph import places
-from training.detector.network import answers, has_shortcut, is_learnt, new_state
-from training.detector.photos import Photo, load_photos
-from training.detector.sampling import Sample, Sampler
-from training.detector.spec import SPECS
-from training.detector.targets import Faces, flat, ignored_cells, losses, make_cells
-from training.detector.validate import LabelledPhoto, load_labelled, measure_all
-from training.runs import load_arrays, write_arrays, write_file, write_json
+from moodline.shared.errors import DataError, ModelError, SettingsError
+from moodline.training.detector.config import DetectorTraining, load_training
+from moodline.training.detector.graph import places
+from moodline.training.detector.network import answers, has_shortcut, is_learnt, new_state
+from moodline.training.detector.photos import Photo, load_photos
+from moodline.training.detector.sampling import Sample, Sampler
+from moodline.training.detector.spec import SPECS
+from moodline.training.detector.targets import Faces, flat, ignored_cells, losses, make_cells
+from moodline.training.detector.validate import LabelledPhoto, load_labelled, measure_all
+from moodline.training.runs import load_arrays, write_arrays, write_file, write_json
 
 CONFIG: Final = "config.json"
 CHECKPOINT: Final = "checkpoint.npz"
@@ -259,7 +259,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True, help="tar archive of photos")
-    parser.add_argument("--labels", type=Path, required=True, help="what training.detector.labels wrote")
+    parser.add_argument("--labels", type=Path, required=True, help="what moodline.training.detector.labels wrote")
     parser.add_argument("--labelled", type=Path, help="tar.gz of photos with boxes, for measuring only")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--config", type=Path, help="TOML file")

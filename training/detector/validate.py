@@ -1,4 +1,4 @@
-"""What a network reaches on photos that it does not learn from: held-out ones, against the teacher, and labelled ones."""
+"""Validation of a network on photos that it does not learn from: held-out ones, against the teacher, and labelled ones."""
 
 import json
 import tarfile
@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from services.detector.own import faces_of
-from shared.errors import DataError
-from training.detector.labels import decode_photo
-from training.detector.measure import Matches, Picture, average_precision, match, point_at_precision
-from training.detector.network import answers
-from training.detector.photos import CROWDS, Photo, Rules
-from training.detector.spec import Spec
+from moodline.services.detector.own import faces_of
+from moodline.shared.errors import DataError
+from moodline.training.detector.labels import decode_photo
+from moodline.training.detector.measure import Matches, Picture, average_precision, match, point_at_precision
+from moodline.training.detector.network import answers
+from moodline.training.detector.photos import CROWDS, Photo, Rules
+from moodline.training.detector.spec import Spec
 
 LEAST_SCORE: Final = 0.02
 LABELLED_SIDE_PX: Final = 320

@@ -1,1 +1,1 @@
-"""Live cameras: one process per camera reads and decodes; the ingest worker numbers what it gets and sends it on."""
+"""The common part of cameras and pushed streams: the newest frame counts."""

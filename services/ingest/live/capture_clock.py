@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Final
 
 _JUMP_US: Final = 1_000_000
-"""A clock that differs by more from what it was, compared with arrival, was set or began anew."""
+"""A clock that differs by more from what it was, compared with arrival, was set or began again."""
 _LATE_LIMIT_US: Final = 5_000_000
 """Frames may be delayed by more than `_JUMP_US` for this long; then it is the clock."""
 _LET_GO: Final = 2_000
@@ -21,7 +21,7 @@ _SLEW: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A frame's place. `segment` rises by one when the camera's clock was set or began anew."""
+    """A frame's place. `segment` rises by one when the camera's clock was set or began again."""
 
     event_time_us: int
     segment: int
@@ -59,7 +59,7 @@ class _Tracker:
         self._late_since_us = None
 
     def _is_late_for_long(self, difference_us: int, arrived_us: int) -> bool:
-        """Whether all frames have been late for so long that it is the clock; then the offset is put right."""
+        """Return whether all frames have been late for so long that the clock is wrong. Then the offset is corrected."""
         if difference_us <= self.offset_us + _JUMP_US:
             self._late_since_us = None
             return False

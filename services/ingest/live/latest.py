@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Taken(Generic[Item]):
-    """What was taken at once, in order: `forgotten` items, of which only the number is known, then `replaced`, then `newest`."""
+    """The items taken at one time, in order: `forgotten` (only their number is known), then `replaced`, then `newest`."""
 
     replaced: tuple[Item, ...]
     newest: Item | None
@@ -60,6 +60,6 @@ class LatestSlot(Generic[Item]):
 
     @property
     def is_done(self) -> bool:
-        """Whether it is closed and empty."""
+        """Return whether it is closed and empty."""
         with self._changed:
             return self._closed and self._newest is None and not self._replaced

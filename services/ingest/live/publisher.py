@@ -1,4 +1,4 @@
-"""What a live stream's frames go through, wherever they come from: sessions, numbers, the bus, and counts that add up.
+"""Publishes the frames of a live stream, whatever its source: epochs, sequence numbers, the bus, and complete counts.
 
 A frame that the bus does not take becomes a skip that is counted in the stream's own timeline.
 """
@@ -10,21 +10,21 @@ from typing import Final
 
 import msgspec
 
-from services.ingest.live.camera_status import CameraStatus
-from services.ingest.live.records import Sample, Stats
-from services.ingest.reader import WORKER
-from shared.bus import Producer
-from shared.clock import Clock
-from shared.errors import BusFullError, DeliveryError, StoreError, StreamNotFoundError
-from shared.log import bind
-from shared.messages import Frame, Hop, Lane, SkipReason, encode, topic
-from shared.metrics import Metrics
-from shared.store import ProgressStore
-from shared.streams import StreamSpec
+from moodline.services.ingest.live.records import Sample, Stats
+from moodline.services.ingest.live.status import CameraStatus
+from moodline.services.ingest.stream import WORKER
+from moodline.shared.bus import Producer
+from moodline.shared.clock import Clock
+from moodline.shared.errors import BusFullError, DeliveryError, StoreError, StreamNotFoundError
+from moodline.shared.log import bind
+from moodline.shared.messages import Frame, PipelineStep, SkipReason, StreamClass, encode, topic
+from moodline.shared.metrics import Metrics
+from moodline.shared.store import ProgressStore
+from moodline.shared.streams import StreamSpec
 
 log = logging.getLogger("moodline.ingest.camera")
 
-_TOPIC: Final = topic(Hop.FRAMES, Lane.LIVE)
+_TOPIC: Final = topic(PipelineStep.FRAMES, StreamClass.LIVE)
 _OWED_LIMIT: Final = 1000
 _NOTHING: Final = Stats(
     decoded=0, damaged=0, packets=0, lost_packets=0, last_frame_us=0, fps=0.0, width=0, height=0, clock_offset_ms=None
@@ -33,7 +33,7 @@ _NOTHING: Final = Stats(
 
 @dataclass(frozen=True, slots=True)
 class PublisherParts:
-    """What the publishers of one process share."""
+    """The objects that all publishers of one process share."""
 
     producer: Producer
     store: ProgressStore
@@ -91,16 +91,16 @@ class LivePublisher:
         metrics = self._parts.metrics
         # A hole in the numbers: the aggregator counts it as `lost`.
         self._seq += sample.missed
-        metrics.frames.labels(WORKER, Lane.LIVE).inc(sample.missed)
+        metrics.frames.labels(WORKER, StreamClass.LIVE).inc(sample.missed)
         frame = self._frame(sample)
         self._seq += 1
-        metrics.frames.labels(WORKER, Lane.LIVE).inc()
+        metrics.frames.labels(WORKER, StreamClass.LIVE).inc()
         sent = self.send_owed() and self._send(frame)
         skip = frame.skip if sent else SkipReason.OVERLOADED
         if not sent:
             self._owe(msgspec.structs.replace(frame, jpeg=b"", width=0, height=0, skip=skip))
         if skip is not None:
-            metrics.frames_skipped.labels(WORKER, Lane.LIVE, skip).inc()
+            metrics.frames_skipped.labels(WORKER, StreamClass.LIVE, skip).inc()
         return self._status.count_frame()
 
     def send_owed(self) -> bool:
@@ -118,7 +118,7 @@ class LivePublisher:
             seq=self._seq,
             event_time_us=sample.event_time_us,
             captured_at_us=sample.captured_at_us,
-            lane=Lane.LIVE,
+            lane=StreamClass.LIVE,
             width=sample.width,
             height=sample.height,
             jpeg=sample.jpeg,
@@ -155,7 +155,7 @@ class LivePublisher:
             return False
         except DeliveryError:
             log.warning("frame.too_large", extra={"stream_id": self._spec.stream_id, "bytes": len(frame.jpeg)})
-            self._parts.metrics.frames_skipped.labels(WORKER, Lane.LIVE, SkipReason.CORRUPT).inc()
+            self._parts.metrics.frames_skipped.labels(WORKER, StreamClass.LIVE, SkipReason.CORRUPT).inc()
             return self._send(msgspec.structs.replace(frame, jpeg=b"", width=0, height=0, skip=SkipReason.CORRUPT))
         self._parts.metrics.messages_sent.labels(WORKER, _TOPIC).inc()
         return True

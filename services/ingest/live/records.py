@@ -1,4 +1,4 @@
-"""What a camera's process and the ingest worker say to each other, over one socket pair per camera.
+"""Messages between a camera's process and the ingest worker, over one socket pair for each camera.
 
 The worker sends one `Job` and nothing else; when it closes its end, the process ends at once. The process sends records; it
 never waits for the worker to take a frame: while one cannot be handed over, newer ones replace it.
@@ -10,14 +10,14 @@ from typing import Final
 
 import msgspec
 
-from shared.messages import SkipReason
-from shared.streams import FailureReason, Transport
+from moodline.shared.messages import SkipReason
+from moodline.shared.streams import FailureReason, Transport
 
 RECORD_LIMIT_BYTES: Final = 64 * 1024 * 1024
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, tag="job"):
-    """What one camera process is to do. Holds credentials: travels over the socket pair only, and is never shown.
+    """The task of one camera process. Holds credentials: it is sent over the socket pair only, and never shown.
 
     Attributes:
         scheme, host, port, target, username, password, transport, tls_verify: As in `CameraAddress`.
@@ -70,7 +70,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, tag="sample"):
     Attributes:
         event_time_us: Position on the timeline; never goes back within a process, nor before `Job.not_before_us`.
         captured_at_us: Wall clock when the frame had arrived.
-        segment: Rises by one when the camera's clock was set or began anew: what follows is a new session.
+        segment: Rises by one when the camera's clock was set or began again: what follows is a new session.
         width, height: Of the JPEG; 0 when there is none.
         jpeg: Empty when skipped.
         skip: `overloaded` when a newer frame took its place before it could be handed over, `corrupt` when it could not be

@@ -1,0 +1,43 @@
+"""Timelines as pandas frames. pandas is imported only when a frame is asked for."""
+
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from moodline.answers import Timeline
+from moodline.errors import ClientError
+from moodline.shared.emotions import EMOTIONS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Values = Literal["shares", "smoothed", "raw"]
+"""Which seven values of a point."""
+
+_COUNTS: Final = ("sampled", "classified", "frames_with_faces", "faces", "tracks_begun")
+
+
+def frame_of(timeline: Timeline, values: Values = "shares") -> "pd.DataFrame":
+    """Return a timeline as a frame with one row for each point; see `Client.timeline_frame`.
+
+    Raises:
+        ClientError: pandas is not installed, or there are no such values.
+    """
+    try:
+        import pandas as pd
+    except ImportError:
+        raise ClientError("a frame needs the package pandas: pip install 'moodline[pandas]'") from None
+    if values not in ("shares", "smoothed", "raw"):
+        raise ClientError("values is shares, smoothed or raw")
+    points = timeline.points
+    index = pd.DatetimeIndex([point.start for point in points], tz="UTC", name="start")
+    seven: list[dict[str, float]] = [getattr(point, values) or {} for point in points]
+    columns: dict[str, Any] = {
+        emotion: pd.array([each.get(emotion) for each in seven], dtype="Float64").to_numpy("float64", na_value=float("nan"))
+        for emotion in EMOTIONS
+    }
+    columns |= {name: pd.array([getattr(point, name) for point in points], dtype="int64") for name in _COUNTS}
+    columns["skipped"] = pd.array([sum(point.skipped.values()) for point in points], dtype="int64")
+    columns["coverage"] = pd.array([point.coverage for point in points], dtype="float64")
+    columns["dominant"] = [point.dominant for point in points]
+    columns["empty"] = [point.empty for point in points]
+    columns["final"] = pd.array([point.final for point in points], dtype="bool")
+    return pd.DataFrame(columns, index=index)

@@ -1,0 +1,1 @@
+"""Analysis of one file from start to end, without a service."""

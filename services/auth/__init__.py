@@ -1,0 +1,1 @@
+"""Callers and their rights: keys, roles, limits of failed sign-ins, audit log."""

@@ -1,0 +1,1 @@
+"""The command `moodline`: one module for each command."""

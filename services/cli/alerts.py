@@ -1,0 +1,161 @@
+"""`moodline alerts`: rules, what fires, the log, and trying a rule over stored history. Asks the API."""
+
+import json
+from collections.abc import Sequence
+from itertools import islice
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from moodline.answers import Alert, Rule
+from moodline.services.alerts.rules import Direction, RuleKind
+from moodline.services.cli.connection import open_client
+from moodline.services.report.moments import iso
+
+app = typer.Typer(name="alerts", help="Alert rules, what fires now, and what did.", no_args_is_help=True)
+
+RuleId = Annotated[str, typer.Argument(metavar="ID", help="The rule's id.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+From = Annotated[str | None, typer.Option("--from", help="ISO 8601, now, or relative like -1h.")]
+To = Annotated[str | None, typer.Option("--to", help="The same; not included.")]
+
+
+@app.command("ls")
+def list_all(*, as_json: AsJson = False) -> None:
+    """List rules, and which of them fire now."""
+    with open_client() as client:
+        rules, firing = client.list_rules(), client.list_firing()
+    if as_json:
+        typer.echo(_json({"rules": [_plain(rule) for rule in rules], "firing": firing}))
+    elif rules:
+        on = {rule.id: [each.stream for each in firing if each.rule == rule.id] for rule in rules}
+        Console().print(_rule_table(rules, on))
+    else:
+        typer.echo("there are no alert rules; make one with `moodline alerts add ID KIND --stream STREAM`")
+
+
+@app.command()
+def add(  # noqa: PLR0913  # one for each option
+    rule_id: RuleId,
+    kind: Annotated[RuleKind, typer.Argument(help="What is watched.", show_default=False)],
+    stream: Annotated[str | None, typer.Option(help="Id of the stream to watch.")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="KEY=VALUE or KEY: every stream with this label is judged on its own.")
+    ] = None,
+    *,
+    emotion: Annotated[str | None, typer.Option(help="Of share and change.")] = None,
+    direction: Annotated[Direction | None, typer.Option(help="On which side of the threshold; either is for change.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="A share, 0 to 1; of change percentage points.")] = None,
+    clear_threshold: Annotated[float | None, typer.Option(help="Behind which the alert is over.")] = None,
+    for_s: Annotated[int | None, typer.Option("--for", help="How long the condition must hold, in s.")] = None,
+    clear_for_s: Annotated[int | None, typer.Option("--clear-for", help="How long it must be cleared, in s.")] = None,
+    window_s: Annotated[int | None, typer.Option("--window", help="The share is taken over so many seconds.")] = None,
+    min_faces: Annotated[int | None, typer.Option(help="Faces, counted in every frame, that a window needs.")] = None,
+    baseline_s: Annotated[int | None, typer.Option("--baseline", help="Of change: the usual time, in s.")] = None,
+    quiet_s: Annotated[int | None, typer.Option("--quiet", help="Nobody is told again within this time, in s.")] = None,
+    note: Annotated[str | None, typer.Option(help="For people.")] = None,
+    webhook: Annotated[
+        str | None,
+        typer.Option(help="URL that alerts are sent to, or - to read it, one line, from standard input: it may be a secret."),
+    ] = None,
+) -> None:
+    """Make a rule. The secret that webhooks are signed with is printed this once."""
+    given: dict[str, Any] = {"emotion": emotion, "direction": direction, "threshold": threshold, "for_s": for_s}
+    given |= {"clear_threshold": clear_threshold, "clear_for_s": clear_for_s, "window_s": window_s, "min_faces": min_faces}
+    given |= {"baseline_s": baseline_s, "quiet_s": quiet_s, "note": note}
+    given["webhook_url"] = typer.get_text_stream("stdin").readline().strip() if webhook == "-" else webhook
+    options: Any = {name: value for name, value in given.items() if value is not None}
+    with open_client() as client:
+        rule = client.add_rule(rule_id, kind.value, stream=stream, label=label, **options)
+    typer.echo(f"{rule.id} watches {rule.stream or rule.label}")
+    if rule.webhook_secret:
+        typer.echo(f"webhooks to {rule.webhook} are signed with {rule.webhook_secret}, which is not shown again")
+
+
+@app.command("rm")
+def remove(rule_id: RuleId) -> None:
+    """Remove a rule."""
+    with open_client() as client:
+        client.remove_rule(rule_id)
+    typer.echo(f"{rule_id} is removed")
+
+
+@app.command("log")
+def show_log(
+    rule: Annotated[str | None, typer.Option(help="Only of this rule.")] = None,
+    stream: Annotated[str | None, typer.Option(help="Only of this stream.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most lines.")] = 50,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Show alerts that began or ended, the newest first."""
+    with open_client() as client:
+        events = list(islice(client.list_alerts(rule=rule, stream=stream), limit))
+    _print_events(events, as_json=as_json, nothing="no alert has fired")
+
+
+@app.command("dry-run")
+def dry_run(rule_id: RuleId, start: From = None, end: To = None, *, as_json: AsJson = False) -> None:
+    """Show which alerts a rule would have raised over stored history."""
+    with open_client() as client:
+        said = client.dry_run(rule_id, start=start, end=end)
+    if as_json:
+        typer.echo(_json(said))
+        return
+    _print_events(said.events, as_json=False, nothing="it would not have fired")
+    typer.echo(f"fired {said.fired} times on {len(said.streams)} streams; told {said.told} times", err=True)
+
+
+def _print_events(events: Sequence[Alert], *, as_json: bool, nothing: str) -> None:
+    if as_json:
+        typer.echo(_json(events))
+    elif events:
+        Console().print(_event_table(events))
+    else:
+        typer.echo(nothing)
+
+
+def _rule_table(rules: Sequence[Rule], on: dict[str, list[str]]) -> Table:
+    table = _table("rule", "watches", "condition", "fires on")
+    for rule in rules:
+        firing = Text(", ".join(on[rule.id]) or ("-" if rule.enabled else "disabled"), style="red" if on[rule.id] else "")
+        table.add_row(Text(rule.id), Text(rule.stream or rule.label or ""), _condition(rule), firing)
+    return table
+
+
+def _condition(rule: Rule) -> str:
+    if rule.kind == RuleKind.SHARE:
+        return f"{rule.emotion} {rule.direction} {rule.threshold:.0%} for {rule.for_s} s"
+    if rule.kind == RuleKind.CHANGE:
+        return f"{rule.emotion} {rule.direction} its baseline by {rule.threshold:g} points for {rule.for_s} s"
+    return f"{'nobody there' if rule.kind == RuleKind.NO_FACES else 'offline'} for {rule.for_s} s"
+
+
+def _event_table(events: Sequence[Alert]) -> Table:
+    table = _table("at", "rule", "stream", "what", "value")
+    for event in events:
+        what = f"{event.kind} ({event.reason})" + ("" if event.notify else ", quiet")
+        value = "-" if event.value is None else f"{event.value:.4g}"
+        style = "red" if event.kind == "firing" else "green"
+        table.add_row(iso(event.at), Text(event.rule), Text(event.stream), Text(what, style=style), value)
+    return table
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    return table
+
+
+def _plain(rule: Rule) -> dict[str, object]:
+    """Return a rule without the secret, which a list never has."""
+    return {name: value for name, value in msgspec.structs.asdict(rule).items() if name != "webhook_secret"}
+
+
+def _json(value: object) -> str:
+    return json.dumps(json.loads(msgspec.json.encode(value)), indent=2)

@@ -1,0 +1,66 @@
+"""`moodline timeline`: a stream's timeline as table, JSON, CSV or picture. Asks the API."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+
+from moodline import Timeline
+from moodline.services.cli.connection import open_client
+from moodline.services.report import plot_timeline, timeline_csv, timeline_table
+from moodline.services.report.document import TimelineDocument
+from moodline.services.report.export import timeline_json
+
+TABLE_POINTS: Final = 60
+"""Rows that a terminal can be scrolled through, where the user asks for no other number."""
+
+
+class Format(StrEnum):
+    """The output formats of a timeline."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+def timeline(
+    stream_id: Annotated[str, typer.Argument(metavar="ID", help="The stream's id.", show_default=False)],
+    start: Annotated[str | None, typer.Option("--from", help="ISO 8601, now, or relative like -1h.")] = None,
+    end: Annotated[str | None, typer.Option("--to", help="The same; not included.")] = None,
+    resolution: Annotated[str | None, typer.Option(help="Length of a point: 1s, 10s, 1min, 10min, 1h.")] = None,
+    max_points: Annotated[int | None, typer.Option(min=2, help="The finest points of which there are at most so many.")] = None,
+    output: Annotated[Format, typer.Option("--format", help="What to print.")] = Format.TABLE,
+    plot: Annotated[Path | None, typer.Option(help="Also draw it into this file (.png, .svg or .pdf).")] = None,
+) -> None:
+    """Show a stream's timeline. Relative times count from a file's end, from the present for a live stream."""
+    if resolution is not None and max_points is not None:
+        raise typer.BadParameter("give --resolution or --max-points, not both", param_hint="--max-points")
+    if max_points is None and resolution is None and output is Format.TABLE and plot is None:
+        max_points = TABLE_POINTS
+    with open_client() as client:
+        answer = client.timeline(stream_id, start=start, end=end, resolution=resolution, max_points=max_points)
+    document = document_of(answer)
+    print_timeline(document, output)
+    if plot is not None:
+        plot_timeline(document, plot)
+        typer.echo(f"drawn into {plot}", err=True)
+
+
+def document_of(timeline: Timeline) -> TimelineDocument:
+    """Return a timeline that the API answered in the form from which reports are made."""
+    return TimelineDocument.model_validate_json(timeline.to_json())
+
+
+def print_timeline(document: TimelineDocument, output: Format) -> None:
+    """Print a timeline on standard output."""
+    if output is Format.TABLE:
+        console = Console()
+        # With only 16 colours some of the seven would be the same.
+        console.print(timeline_table(document, color=console.color_system in ("256", "truecolor")))
+        if document.coarser_than_asked:
+            typer.echo("the asked resolution is no longer kept for this window", err=True)
+    else:
+        sys.stdout.write(timeline_json(document) if output is Format.JSON else timeline_csv(document))

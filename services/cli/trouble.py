@@ -1,0 +1,108 @@
+"""How a command ends when something goes wrong: one line on standard error and exit code 1, whatever it was."""
+
+import logging
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from moodline.shared.errors import MoodlineError
+from moodline.shared.log import masked
+
+log = logging.getLogger("moodline.process")
+
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show logs, and the full trace of what was not foreseen.")]
+
+_EXTRAS: Final = {
+    "av": "ingest",
+    "h11": "ingest",
+    "m3u8": "ingest",
+    "cv2": "pictures",
+    "openvino": "classifier",
+    "fastapi": "api",
+    "starlette": "api",
+    "uvicorn": "api",
+    "nicegui": "ui",
+    "websockets": "ui",
+    "matplotlib": "plot",
+    "skimage": "sample",
+    "confluent_kafka": "kafka",
+    "redis": "redis",
+    "opentelemetry": "tracing",
+    "pandas": "pandas",
+    "tensorflow": "tensorflow",
+    "keras": "train",
+    "torch": "train",
+    "onnx": "train",
+    "onnxruntime": "train",
+}
+"""Which extra brings a package. Of a package that several bring, the smallest."""
+_WHOLE: Final = {
+    **dict.fromkeys(("analyze", "demo", "run", "camera", "push"), "embedded"),
+    **dict.fromkeys(("train", "evaluate"), "train"),
+}
+"""Commands that need many packages name the extra that has all of them."""
+
+_verbose: ContextVar[bool] = ContextVar("verbose", default=False)
+
+
+def note_verbose(context: typer.Context, verbose: bool) -> None:
+    """Remember, until the command ends, that traces are wanted."""
+    if verbose:
+        token = _verbose.set(True)
+        context.call_on_close(lambda: _verbose.reset(token))
+
+
+def is_verbose() -> bool:
+    """Return whether traces and logs are wanted."""
+    return _verbose.get()
+
+
+@contextmanager
+def logs_only_if_wanted(wanted: bool) -> Iterator[None]:
+    """Keep a command's log to itself: its last line says what went wrong."""
+    before = logging.root.manager.disable
+    if not wanted:
+        logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def end_with(error: Exception, command: str) -> int:
+    """Say on standard error in one line why a command ended; return its exit code.
+
+    Args:
+        error: What was raised.
+        command: The command's name, such as `analyze`.
+    """
+    if is_verbose():
+        sys.stderr.write(masked("".join(traceback.format_exception(error))))
+    typer.echo(f"moodline: {masked(sentence_of(error, command))}", err=True)
+    return 1
+
+
+def sentence_of(error: Exception, command: str) -> str:
+    """Return what to say of an error. Of one that was not foreseen: type and place, for its text may hold a secret."""
+    if isinstance(error, MoodlineError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError) and (missing := _missing(error, command)):
+        return missing
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    more = "" if is_verbose() else f"; `moodline --verbose {command} …` shows the trace"
+    return f"unexpected {type(error).__name__}{place}; this is a defect, please report it{more}"
+
+
+def _missing(error: ModuleNotFoundError, command: str) -> str:
+    package = (error.name or "").partition(".")[0]
+    if package not in _EXTRAS:
+        return ""
+    extra = _WHOLE.get(command, _EXTRAS[package])
+    return f"`moodline {command}` needs the package {package}, which is not installed: pip install 'moodline[{extra}]'"

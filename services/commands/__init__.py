@@ -1,1 +1,0 @@
-"""The subcommands of `moodline`; `services.cli` puts them together."""

@@ -1,0 +1,1 @@
+"""Cameras: RTSP, HTTP and local devices, each read in a process of its own."""

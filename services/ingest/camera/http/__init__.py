@@ -1,0 +1,1 @@
+"""Cameras over HTTP: MJPEG, snapshots and HLS."""

@@ -1,0 +1,47 @@
+"""Cameras over HTTP: what the camera sends tells whether it is a multipart stream, a playlist or a single picture."""
+
+import time
+from typing import Final
+
+from moodline.services.ingest.camera.http.client import HttpClient
+from moodline.services.ingest.camera.http.hls import open_hls
+from moodline.services.ingest.camera.http.location import location_of
+from moodline.services.ingest.camera.http.mjpeg import open_mjpeg, open_snapshots
+from moodline.services.ingest.camera.input.egress import Egress
+from moodline.services.ingest.camera.input.frames import LiveLimits, LiveSource
+from moodline.shared.camera import CameraAddress
+from moodline.shared.errors import SourceError
+from moodline.shared.streams import FailureReason
+
+_PLAYLIST_TYPES: Final = frozenset({"application/vnd.apple.mpegurl", "application/x-mpegurl", "audio/mpegurl", "audio/x-mpegurl"})
+_PLAYLIST_LIMIT_BYTES: Final = 1024 * 1024
+
+
+def open_http(address: CameraAddress, egress: Egress, limits: LiveLimits) -> LiveSource:
+    """Connect to a camera over `http` or `https` and decode its first frame, all within `limits.open_timeout_s`.
+
+    Raises:
+        SourceError: as `open_live`; `codec` when it is neither MJPEG nor HLS.
+    """
+    deadline_s = time.monotonic() + limits.open_timeout_s
+    client = HttpClient(address, egress)
+    try:
+        return _open(client, address, limits, deadline_s)
+    except BaseException:
+        client.close()
+        raise
+
+
+def _open(client: HttpClient, address: CameraAddress, limits: LiveLimits, deadline_s: float) -> LiveSource:
+    response = client.get(location_of(address), deadline_s)
+    kind = response.content_type.partition(";")[0].strip().lower()
+    if kind in ("multipart/x-mixed-replace", "multipart/mixed"):
+        return open_mjpeg(client, response, limits, deadline_s)
+    begun = response.read(deadline_s)
+    if kind == "image/jpeg":
+        return open_snapshots(client, response, begun, limits, deadline_s)
+    path = response.location.target.partition("?")[0]
+    if kind in _PLAYLIST_TYPES or begun.removeprefix(b"\xef\xbb\xbf").startswith(b"#EXTM3U") or path.endswith(".m3u8"):
+        text = response.read_all(_PLAYLIST_LIMIT_BYTES, deadline_s, begun)
+        return open_hls(client, response.location, text, limits, deadline_s)
+    raise SourceError(FailureReason.CODEC, "what the camera sends is neither MJPEG nor HLS")

@@ -1,0 +1,91 @@
+"""Frames of a camera, and the connection that yields them: the seam between a camera and the process that reads it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol
+
+from moodline.services.ingest.media.frames import BgrImage
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFrame:
+    """One whole, undamaged frame of a camera, in order of presentation.
+
+    Attributes:
+        media_s: Time on the camera's media clock in s, of unknown origin. Wraps of its counter are already undone; a reset
+            of the clock shows as a jump.
+        arrived_s: Wall clock when the last byte of the frame had arrived, seconds since the Unix epoch.
+        camera_s: When the camera says it took the frame (RTCP sender report, EXT-X-PROGRAM-DATE-TIME), in s since the Unix
+            epoch by its own clock; None where it does not say.
+        width, height: In px, upright. May change from frame to frame.
+        to_bgr: Converts the picture; costs time, so only called for frames that are analysed. Valid until the next frame but
+            one is asked for; may be called from another thread. Raises `ImageError`.
+    """
+
+    media_s: Fraction
+    arrived_s: float
+    camera_s: float | None
+    width: int
+    height: int
+    to_bgr: Callable[[], BgrImage]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveInfo:
+    """Properties of a camera, known after its first frame is decoded. `fps` is what the camera claims, or None."""
+
+    codec: str
+    width: int
+    height: int
+    fps: Fraction | None
+
+
+@dataclass(slots=True)
+class LiveCounts:
+    """Counters of one connection, read at any time from another thread.
+
+    Attributes:
+        packets: Network packets, or parts of a multipart stream, or segments.
+        lost_packets: Packets that never came, by gaps in their numbers.
+        decoded: Frames that came out of the decoder.
+        damaged: Frames, or pieces of them, that were left out because they or what they build on is damaged.
+    """
+
+    packets: int = 0
+    lost_packets: int = 0
+    decoded: int = 0
+    damaged: int = 0
+
+
+class LiveSource(Protocol):
+    """One connection to one camera. Used by one thread; ends only by an error or `close`.
+
+    It starts at a keyframe and leaves out what follows a loss until the next keyframe: no grey or smeared frame gets through.
+    It reads as fast as the camera sends and never waits for whoever takes the frames.
+    """
+
+    info: LiveInfo
+    counts: LiveCounts
+
+    def frames(self) -> Iterator[LiveFrame]:
+        """Yield frames as they come, indefinitely; may be called once. Blocks between frames.
+
+        Raises:
+            SourceError: the connection is over; `reason` is a `FailureReason` (`timeout`: no frame within the read time-out,
+                whatever else arrives), the message one fixed sentence without any text from the camera or the URL.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the connection within a moment, whatever state it is in. Safe to call twice."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LiveLimits:
+    """Time-outs in s and limits of one connection."""
+
+    open_timeout_s: float = 10.0
+    read_timeout_s: float = 5.0
+    max_pixels: int = 50_000_000

@@ -1,0 +1,1 @@
+"""The process of a camera, and the link to it."""

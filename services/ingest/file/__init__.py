@@ -1,0 +1,1 @@
+"""Files: each frame is read once, in order, no further ahead than the credit allows."""

@@ -1,0 +1,48 @@
+"""Opens the source of a file or a synthetic scene. The scheme of the URL selects the adapter."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from moodline.services.ingest.media.frames import Cancelled, Source, never
+from moodline.shared.errors import SourceError
+from moodline.shared.settings import IngestSettings
+from moodline.shared.streams import FailureReason
+
+SourceOpener = Callable[[str, IngestSettings, Cancelled], Source]
+"""Opens the source that a URL names."""
+
+
+def open_source(url: str, settings: IngestSettings, cancelled: Cancelled = never) -> Source:
+    """Open the source that a URL names: `file:///absolute/path` below the media root, or `synthetic://scene?options`.
+
+    Blocks until the first frame is decoded.
+
+    Raises:
+        SourceError: nothing there that can be read; `reason` is a `FailureReason`, the message one sentence for people.
+        InvalidStreamError: an option of a synthetic scene cannot be used.
+    """
+    opener = SCHEMES.get(url.partition("://")[0])
+    if opener is None:
+        known = " or ".join(f"{scheme}://" for scheme in SCHEMES)
+        raise SourceError(FailureReason.FORBIDDEN_URL, f"the URL's scheme is not supported; use {known}")
+    return opener(url, settings, cancelled)
+
+
+def _open_file(url: str, settings: IngestSettings, cancelled: Cancelled) -> Source:
+    from moodline.services.ingest.file.media_file import open_media_file
+    from moodline.services.ingest.file.video import open_video
+
+    return open_video(open_media_file(url, settings.media_root), settings.max_pixels, cancelled)
+
+
+def _open_synthetic(url: str, _settings: IngestSettings, _cancelled: Cancelled) -> Source:
+    from moodline.services.ingest.file.synthetic import open_scene
+
+    return open_scene(url)
+
+
+SCHEMES: Final[Mapping[str, SourceOpener]] = {
+    "file": _open_file,
+    "synthetic": _open_synthetic,
+}
+"""Scheme to adapter. Live sources (`rtsp`, `http`, …) take their places here."""

@@ -1,0 +1,418 @@
+"""Reading one file stream under one claim: decode, sample, wait for credit, encode, send; then the end, and wait for the rest.
+
+A file is lossless: every sampled frame becomes exactly one message, in order, also when it cannot be encoded (then without a
+picture). A reader is always ready to be stopped or killed: whoever claims the stream next starts after the timeline's mark.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Final
+
+import msgspec
+
+from moodline.services.ingest.file.credit import Credit
+from moodline.services.ingest.file.open import SourceOpener
+from moodline.services.ingest.file.progress_watch import Followed, ProgressWatch
+from moodline.services.ingest.media.encode import encode_jpeg, reduce_image
+from moodline.services.ingest.media.frames import DecodedFrame, Source
+from moodline.services.ingest.media.sampling import Sampler
+from moodline.services.ingest.stream import WORKER
+from moodline.services.ingest.stream.outcome import Outcome
+from moodline.services.ingest.stream.standstill import STANDSTILL_S, WaitingPlace
+from moodline.services.ingest.stream.status_report import StatusReport
+from moodline.shared.bus import Producer
+from moodline.shared.clock import Clock, SystemClock
+from moodline.shared.errors import (
+    BusFullError,
+    DeliveryError,
+    ImageError,
+    InvalidStreamError,
+    MoodlineError,
+    NotDeliveredYetError,
+    SourceError,
+    StoreUnavailableError,
+    StreamNotFoundError,
+)
+from moodline.shared.log import bind
+from moodline.shared.messages import End, Frame, PipelineStep, SkipReason, StreamClass, encode, lane_of, topic
+from moodline.shared.metrics import Metrics
+from moodline.shared.settings import IngestSettings
+from moodline.shared.store import FrameFailure, HighWaterMark, ProgressStore
+from moodline.shared.streams import FailureReason, StreamSpec, StreamState
+
+log = logging.getLogger("moodline.ingest.reader")
+
+DOUBLINGS: Final = 5
+"""How often the wait before a file is read again doubles: with 30 s it ends at 16 min."""
+
+_FLUSH_LOOK_S: Final = 5.0
+_TOPIC: Final = topic(PipelineStep.FRAMES, StreamClass.FILE)
+_LOOK_S: Final = 0.5
+_DOUBT_S: Final = 1.0
+"""After this long without progress the bus is asked whether it has everything, and the store whether a worker failed."""
+_FAILURES_LIMIT: Final = 8
+"""If more frames on their way have failed, the stage is broken and not the frames: none is left out."""
+
+
+class StalledError(MoodlineError):
+    """The timeline stood still although everything was sent: the stream must be claimed and read again."""
+
+    code = "stalled"
+
+
+class BusFaultError(MoodlineError):
+    """Another reader of this worker found that records were lost; some may have been this one's."""
+
+    code = "bus_fault"
+
+
+@dataclass(slots=True)
+class BusFaults:
+    """Counts how often the bus lost records of the producer that all readers of this worker share."""
+
+    count: int = 0
+
+
+@dataclass(slots=True)
+class Patience:
+    """The time that a timeline may stand still before the file is read again, over several attempts of one reader.
+
+    The wait doubles each time at the same mark, up to a limit: a pipeline that is slow or stopped for a while gets few
+    frames twice, and what was truly lost is sent again for as long as it takes. A stream never fails for want of others.
+    """
+
+    stall_s: float
+    mark: HighWaterMark | None = None
+    read_again: int = 0
+
+    def limit_s(self, mark: HighWaterMark | None) -> float:
+        """Return how long the timeline may stand at this mark, in s."""
+        return self.stall_s * 2 ** min(self.read_again, DOUBLINGS) if mark == self.mark else self.stall_s
+
+    def is_at(self, next_seq: int) -> bool:
+        """Return whether the timeline stood still right before this frame when the stream was last read."""
+        return self.read_again > 0 and next_seq == (0 if self.mark is None else self.mark.seq + 1)
+
+    def try_again(self, mark: HighWaterMark | None) -> int:
+        """Count a standstill at this mark; return how many there were."""
+        self.read_again = self.read_again + 1 if mark == self.mark else 1
+        self.mark = mark
+        return self.read_again
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderParts:
+    """The objects that all readers of one worker share."""
+
+    producer: Producer
+    store: ProgressStore
+    settings: IngestSettings
+    metrics: Metrics
+    clock: Clock
+    watch: ProgressWatch
+    open_source: SourceOpener
+    faults: BusFaults = field(default_factory=BusFaults)
+    waiting: Callable[[str, StreamClass, float], str] = WaitingPlace(None, SystemClock(), 1).sentence
+
+
+class _Halt(Exception):  # noqa: N818  # not an error: ends a reader from anywhere inside
+    def __init__(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+
+
+class FileReader:
+    """Reads one file stream under one claim. Used once, by one thread."""
+
+    def __init__(self, spec: StreamSpec, parts: ReaderParts, stop: threading.Event, patience: Patience) -> None:
+        self.decoding = True
+        self.report: StatusReport | None = None
+        self._spec = spec
+        self._key = spec.stream_id.encode()
+        self._parts = parts
+        self._stop = stop
+        self._patience = patience
+        self._faults_before = parts.faults.count
+        self._session = 0
+        self._next_seq = 0
+        self._mark: HighWaterMark | None = None
+        self._final = False
+        self._left_out: dict[int, FrameFailure] = {}
+
+    @property
+    def next_seq(self) -> int:
+        """First sampled frame that was not in the timeline when the stream was claimed."""
+        return self._next_seq
+
+    def run(self) -> Outcome:
+        """Read until the whole content is in the timeline. Blocks.
+
+        Raises:
+            StalledError, BusFaultError, BusError, StoreError: claim the stream and read again.
+        """
+        try:
+            self._claim()
+            with closing(self._open()) as source, self._parts.watch.follow(self._spec.stream_id) as followed:
+                self._read(source, followed)
+        except _Halt as halt:
+            if halt.outcome is Outcome.STOPPED and self.report is not None:
+                self.report.set_state(StreamState.PENDING)
+            return halt.outcome
+        except StreamNotFoundError:
+            return Outcome.GONE
+        except (SourceError, InvalidStreamError) as error:
+            return self._fail(error)
+        finally:
+            self.decoding = False
+        return Outcome.ENDED
+
+    def _claim(self) -> None:
+        store, spec = self._parts.store, self._spec
+        before = store.statuses([spec.stream_id])[0]
+        claim = store.claim(spec.stream_id, self._parts.clock.now_s())
+        self._session, self._next_seq = claim.session, claim.next_seq
+        bind(session=claim.session)
+        self.report = StatusReport(store, self._parts.clock, spec, claim.session, before)
+        if claim.final:
+            self._set_state(StreamState.ENDED)
+            raise _Halt(Outcome.ENDED)
+        failures = self._failing(claim.next_seq)
+        if len(failures) <= _FAILURES_LIMIT:
+            self._left_out = {failure.seq: failure for failure in failures if failure.tries >= self._parts.settings.poison_tries}
+        self._credit = Credit(claim.next_seq, self._parts.settings.credit_frames, self._parts.settings.credit_bytes)
+
+    def _open(self) -> Source:
+        source = self._parts.open_source(self._spec.url, self._parts.settings, self._stop.is_set)
+        assert self.report is not None
+        self.report.describe(source.info)
+        return source
+
+    def _read(self, source: Source, followed: Followed) -> None:
+        self._followed = followed
+        sampler = Sampler(self._spec.sample_fps)
+        if self._patience.is_at(self._next_seq):
+            self._set_state(StreamState.STALLED, detail="the timeline stood still; the file is read again from there")
+        else:
+            self._set_state(StreamState.PLAYING, detail=self._of_left_out())
+        log.info("stream.playing", extra={"stream_id": self._spec.stream_id, "from_seq": self._next_seq})
+        decoded, damaged, seq = self._parts.metrics.frames_decoded, 0, 0
+        for frame in source.frames():
+            decoded.inc()
+            if source.damaged > damaged:
+                self._parts.metrics.decode_errors.inc(source.damaged - damaged)
+                damaged = source.damaged
+            self._look_up()
+            if sampler.take(frame.pts_s):
+                if seq >= self._next_seq:
+                    self._publish(seq, frame)
+                seq += 1
+        self._parts.metrics.decode_errors.inc(source.damaged - damaged)
+        # A source that was told to stop ends early: that is not the content's end.
+        self._look_up()
+        self._finish(max(seq, self._next_seq), source.end_s)
+
+    def _publish(self, seq: int, frame: DecodedFrame) -> None:
+        if not self._credit.has_room():
+            self._await_credit()
+        message, picture = self._message(seq, frame)
+        try:
+            size = self._send(message)
+        except DeliveryError:
+            if not picture:
+                raise
+            log.warning("frame.too_large", extra={"stream_id": self._spec.stream_id, "seq": seq, "bytes": len(message.jpeg)})
+            message = msgspec.structs.replace(message, jpeg=b"", skip=SkipReason.CORRUPT)
+            size = self._send(message)
+        self._credit.sent(seq, size)
+        metrics = self._parts.metrics
+        metrics.frames.labels(WORKER, StreamClass.FILE).inc()
+        if message.skip is not None:
+            metrics.frames_skipped.labels(WORKER, StreamClass.FILE, message.skip).inc()
+        assert self.report is not None
+        if not self.report.count_frame():
+            raise _Halt(Outcome.FENCED)
+
+    def _message(self, seq: int, frame: DecodedFrame) -> tuple[Frame, bool]:
+        jpeg, width, height, skip = b"", 0, 0, None
+        try:
+            if seq in self._left_out:
+                raise ImageError(self._left_out[seq].letter)
+            image = reduce_image(frame.to_bgr(), self._spec.max_side_px)
+            height, width = image.shape[:2]
+            jpeg = encode_jpeg(image, self._parts.settings.jpeg_quality)
+        except ImageError as error:
+            fields = {"stream_id": self._spec.stream_id, "seq": seq, "reason": str(error)}
+            if seq in self._left_out:
+                log.warning("frame.left_out", extra=fields)
+            else:
+                log.warning("frame.corrupt", extra=fields)
+            skip = SkipReason.CORRUPT
+        message = Frame(
+            stream_id=self._spec.stream_id,
+            session=self._session,
+            seq=seq,
+            event_time_us=self._event_time_us(frame.pts_s),
+            captured_at_us=self._now_us(),
+            lane=StreamClass.FILE,
+            width=width,
+            height=height,
+            jpeg=jpeg,
+            skip=skip,
+        )
+        return message, skip is None
+
+    def _finish(self, seq: int, end_s: Fraction) -> None:
+        self.decoding = False
+        self._send(
+            End(
+                stream_id=self._spec.stream_id,
+                session=self._session,
+                seq=seq,
+                event_time_us=self._event_time_us(end_s),
+                captured_at_us=self._now_us(),
+                lane=StreamClass.FILE,
+            )
+        )
+        self._flush()
+        self._wait_until(lambda: self._final)
+        self._set_state(StreamState.ENDED, detail=self._of_left_out())
+        log.info("stream.ended", extra={"stream_id": self._spec.stream_id, "frames": seq})
+
+    def _send(self, message: Frame | End) -> int:
+        """Send one message, waiting while the bus is full: that is back-pressure. Return its size in bytes."""
+        value = encode(message)
+        while True:
+            try:
+                self._parts.producer.send(_TOPIC, self._key, value)
+            except BusFullError:
+                self._parts.metrics.retries.labels(WORKER, "bus").inc()
+                self._look_up()
+            else:
+                self._parts.metrics.messages_sent.labels(WORKER, _TOPIC).inc()
+                return len(value)
+
+    def _flush(self) -> None:
+        while True:
+            try:
+                self._parts.producer.flush(_FLUSH_LOOK_S)
+            except NotDeliveredYetError:
+                self._look_up()
+            except DeliveryError as error:
+                # The producer is shared with cameras, whose lost frames are nothing to read again for.
+                if not error.topics or any(lane_of(name) is not StreamClass.LIVE for name in error.topics):
+                    raise
+            else:
+                return
+
+    def _await_credit(self) -> None:
+        clock = self._parts.clock
+        started_s = clock.monotonic_s()
+        try:
+            self._wait_until(self._credit.has_slack)
+        finally:
+            self._parts.metrics.credit_wait_seconds.inc(max(0.0, clock.monotonic_s() - started_s))
+
+    def _wait_until(self, done: Callable[[], bool]) -> None:
+        """Wait for the timeline. Raises `StalledError` when it stands still, though everything was sent, for too long."""
+        followed, doubted, say_s = self._followed, False, STANDSTILL_S
+        since_s, mark = followed.watched_s, self._mark
+        while True:
+            self._look_up()
+            self._take_in(followed)
+            if self._mark != mark:
+                since_s, mark, doubted, say_s = followed.watched_s, self._mark, False, STANDSTILL_S
+                if self.report is not None and self.report.state is StreamState.STALLED:
+                    self._set_state(StreamState.PLAYING, detail=self._of_left_out())
+            if done():
+                break
+            still_s = followed.watched_s - since_s
+            if still_s >= self._patience.limit_s(mark):
+                self._stalled(mark)
+            if still_s >= _DOUBT_S:
+                if not doubted:
+                    self._flush()
+                    doubted = True
+                self._look_for_failure(mark, still_s)
+            if still_s >= say_s:
+                self._set_state(StreamState.STALLED, detail=self._parts.waiting(self._spec.stream_id, StreamClass.FILE, still_s))
+                say_s *= 2
+            followed.wait(_LOOK_S)
+
+    def _take_in(self, followed: Followed) -> None:
+        if not followed.known:
+            return
+        progress = followed.progress
+        if progress is None or progress.fence > self._session:
+            raise _Halt(Outcome.GONE)
+        if progress.mark is not None:
+            if progress.mark.session > self._session:
+                raise _Halt(Outcome.FENCED)
+            self._credit.settle(progress.mark.seq)
+        self._mark, self._final = progress.mark, progress.final
+
+    def _stalled(self, mark: HighWaterMark | None) -> None:
+        count = self._patience.try_again(mark)
+        times = "" if count == 1 else f", for the {count}th time; see whether the other workers run, and their dead letters"
+        failing = self._failing(0 if mark is None else mark.seq + 1)
+        if len(failing) > _FAILURES_LIMIT:
+            times += f"; {len(failing)} of its frames failed, so it is the worker that is broken: {failing[0].letter}"
+        self._set_state(StreamState.STALLED, detail=f"the timeline stands still; the file is read again from there{times}")
+        raise StalledError("the timeline stands still")
+
+    def _failing(self, next_seq: int) -> list[FrameFailure]:
+        """Return the frames from this one on that a worker has failed on."""
+        return [failure for failure in self._parts.store.failures(self._spec.stream_id) if failure.seq >= next_seq]
+
+    def _look_for_failure(self, mark: HighWaterMark | None, still_s: float) -> None:
+        """Read the file again, after a pause that grows, when a worker failed on the very frame that the timeline waits for."""
+        next_seq = 0 if mark is None else mark.seq + 1
+        try:
+            failures = self._failing(next_seq)
+        except StoreUnavailableError:
+            return
+        if not failures or len(failures) > _FAILURES_LIMIT:
+            return
+        first = failures[0]
+        if first.seq != next_seq or first.session != self._session or still_s < 2 ** min(first.tries, DOUBLINGS):
+            return
+        self._patience.try_again(mark)
+        again = "it is left out now" if first.tries >= self._parts.settings.poison_tries else "it is tried again"
+        self._set_state(
+            StreamState.STALLED, detail=f"frame {first.seq} failed for the {first.tries}. time, {again}: {first.letter}"
+        )
+        raise StalledError("a worker failed on the next frame")
+
+    def _of_left_out(self) -> str:
+        if not self._left_out:
+            return ""
+        first, count = min(self._left_out.values()), len(self._left_out)
+        frames = f"frame {first.seq} is" if count == 1 else f"{count} frames are"
+        return f"{frames} left out as corrupt, workers failed on them; frame {first.seq}: {first.letter}"
+
+    def _look_up(self) -> None:
+        if self._stop.is_set():
+            raise _Halt(Outcome.STOPPED)
+        if self._parts.faults.count != self._faults_before:
+            raise BusFaultError("another reader's records were lost")
+
+    def _set_state(self, state: StreamState, reason: FailureReason | None = None, detail: str = "") -> None:
+        assert self.report is not None
+        if not self.report.set_state(state, reason, detail):
+            raise _Halt(Outcome.FENCED)
+
+    def _fail(self, error: SourceError | InvalidStreamError) -> Outcome:
+        if self._stop.is_set():
+            return Outcome.STOPPED
+        assert self.report is not None
+        reason = FailureReason(error.reason) if isinstance(error, SourceError) else None
+        log.warning("stream.failed", extra={"stream_id": self._spec.stream_id, "reason": reason, "detail": str(error)})
+        return Outcome.FAILED if self.report.set_state(StreamState.FAILED, reason, str(error)) else Outcome.FENCED
+
+    def _event_time_us(self, at_s: Fraction) -> int:
+        return self._spec.recorded_at_us + at_s.numerator * 1_000_000 // at_s.denominator
+
+    def _now_us(self) -> int:
+        return int(self._parts.clock.now_s() * 1e6)

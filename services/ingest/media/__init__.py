@@ -1,0 +1,1 @@
+"""Frames and pictures, as all sources have them."""

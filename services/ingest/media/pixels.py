@@ -1,0 +1,18 @@
+"""Pixels of decoded pictures."""
+
+from typing import Any
+
+import numpy as np
+
+from moodline.services.ingest.media.frames import BgrImage
+
+
+def bgr_pixels(picture: Any) -> BgrImage:
+    """Return the pixels of a bgr24 `av.VideoFrame` as an array of their own.
+
+    PyAV's `to_ndarray` and `side_data` leave reference cycles that hold the frame; a reader makes so few other objects that
+    the garbage collector would let them grow to gigabytes.
+    """
+    plane = picture.planes[0]
+    rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    return np.array(rows[: picture.height, : picture.width * 3]).reshape(picture.height, picture.width, 3)

@@ -1,0 +1,1 @@
+"""Frames that others push over HTTP or a web socket."""

@@ -1,0 +1,1 @@
+"""Live events of streams: states, new timeline points, faces."""

@@ -1,1 +1,0 @@
-"""Frames that devices and browsers bring to the API, under the rules of live cameras."""

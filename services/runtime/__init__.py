@@ -1,0 +1,1 @@
+"""Processes: the composition root that wires workers, and what runs them."""

@@ -1,0 +1,1 @@
+"""The worker loop and what a stage of the pipeline is."""
