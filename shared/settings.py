@@ -140,7 +140,7 @@ class DetectorSettings(_Group):
 class ClassifierSettings(_Group):
     """Classifying emotions."""
 
-    model: str = Field("fer-1", description="Name of a folder in `models/`, or a path to one.")
+    model: str = Field("fer-2-small", description="Name of a folder in `models/`, or a path to one.")
     models_dir: Path | None = Field(
         None, description="Folder with further models, one folder each; empty: only those that come with Moodline."
     )

@@ -16,6 +16,10 @@ train() { # a configuration's name
 soft() { # a run's name, a file's name
   [[ -f $runs/$2 ]] || "$python" -m moodline.training.soft_labels --model "$runs/$1" --data "$data" --out "$runs/$2"
 }
+export_model() { # a run's name, the model's
+  "$python" -m moodline.training.export --run "$runs/$1" --data "$data" --votes "$runs/votes.csv" --views mirror \
+    ${clips:+--clips "$clips"} --name "$2" --out "$out/$2"
+}
 
 # fer-1: from random weights, by the labels alone.
 train shipped
@@ -29,5 +33,14 @@ train shipped-3
 # fer-2-small: from there, by people's votes and the labels.
 train fer-2-small-1
 train fer-2-small
-"$python" -m moodline.training.export --run "$runs/fer-2-small" --data "$data" --votes "$runs/votes.csv" --views mirror \
-  ${clips:+--clips "$clips"} --name fer-2-small --out "$out/fer-2-small"
+# The moving average as of the last epoch: of two mirrored views it is better than the epoch that was best with one.
+[[ -f $runs/fer-2-small-last/result.json ]] ||
+  "$python" -m moodline.training.soup --run "$runs/fer-2-small" --data "$data" --out "$runs/fer-2-small-last"
+export_model fer-2-small-last fer-2-small
+
+# fer-2: a larger network, which begins as fer-2-small.
+[[ -f $runs/fer-2-start/result.json ]] ||
+  "$python" -m moodline.training.widen --run "$runs/fer-2-small-last" --kind large --data "$data" --out "$runs/fer-2-start"
+soft fer-2-small-last soft-fer-2-small.npz
+train fer-2
+export_model fer-2 fer-2

@@ -46,7 +46,20 @@ SHIPPED: Final[tuple[Block, ...]] = (
 )
 """1.2 million weights, 98 million multiply-adds a crop."""
 
-ARCHITECTURES: Final[dict[str, tuple[Block, ...]]] = {"tiny": TINY, "baseline": BASELINE, "shipped": SHIPPED}
+LARGE: Final[tuple[Block, ...]] = (
+    Block(40, True),  # 48 -> 24 px
+    Block(80, False),
+    Block(80, True, shortcut=True, dropout=0.05),  # 24 -> 12 px
+    Block(160, False),
+    Block(160, True, shortcut=True, dropout=0.05),  # 12 -> 6 px
+    Block(288, False),
+    Block(288, False, shortcut=True),
+    Block(320, False, dropout=0.1),
+    Block(320, False, shortcut=True, dropout=0.1),
+)
+"""3.3 million weights, 206 million multiply-adds a crop. `SHIPPED` fits into it, see `moodline.training.widen`."""
+
+ARCHITECTURES: Final[dict[str, tuple[Block, ...]]] = {"tiny": TINY, "baseline": BASELINE, "shipped": SHIPPED, "large": LARGE}
 """All end with the average over all places and one dense layer."""
 
 SCALE: Final = 1 / 127.5

@@ -24,6 +24,7 @@ a frown may be sunlight.
 | output | float32 (N, 7): {classes} |
 | network | {layers} 3x3 convolutions, average, one dense layer; {weights:,} weights |
 | files | `model.json` (contract, architecture, training), `weights.npz` (float16, its SHA-256 in `model.json`), `metrics.json` |
+| licence | Apache-2.0, like Moodline; the terms of the training data are in `NOTICE` |
 | views | {views} |
 | training | `training/`, on {data}: {images:,} images; {runs} |
 

@@ -16,14 +16,14 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """The network.
 
     Attributes:
-        kind: `tiny`, `baseline`, `shipped` (see `moodline.training.architecture`), or `transfer`.
+        kind: `tiny`, `baseline`, `shipped`, `large` (see `moodline.training.architecture`), or `transfer`.
         base: The network of `keras.applications` below a transfer network's head.
         dropout: Share of the features that are left out before the last layer; 0 turns all dropout off.
         precision: Of the convolutions in training; weights and measurements are float32 in any case.
         start: Folder of a finished or unfinished run of the same network: its best weights are where this one begins.
     """
 
-    kind: Literal["tiny", "baseline", "shipped", "transfer"] = "shipped"
+    kind: Literal["tiny", "baseline", "shipped", "large", "transfer"] = "shipped"
     base: str = "mobilenet_v2"
     dropout: Share = 0.3
     precision: Literal["float32", "mixed_bfloat16"] = "mixed_bfloat16"

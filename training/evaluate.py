@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from moodline.services.classifier.mirror import single_view_of
 from moodline.services.classifier.model import Model, Probabilities
 from moodline.shared.errors import DataError
 from moodline.training.conditions import CONDITIONS, flipped_mean, ten_crop_mean
@@ -124,7 +125,8 @@ def evaluate_model(
     counts, share = confusion(answers, labels), accuracy(answers, labels)
     figures = class_figures(counts)
     on_progress("mirror images and ten crops")
-    flip, ten = accuracy(flipped_mean(model, images), labels), accuracy(ten_crop_mean(model, images), labels)
+    single = single_view_of(model)  # both averages hold the mirror images already
+    flip, ten = accuracy(flipped_mean(single, images), labels), accuracy(ten_crop_mean(single, images), labels)
     robustness = {}
     for name, (title, change) in CONDITIONS.items():
         on_progress(title)

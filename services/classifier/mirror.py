@@ -20,22 +20,27 @@ class MirroredModel:
     """
 
     def __init__(self, model: Model) -> None:
-        self._model = model
+        self.single = model
         self.name = model.name
 
     def predict(self, crops: Crops) -> Probabilities:
         check_crops(crops)
-        answers = self._model.predict(np.concatenate([crops, crops[:, :, ::-1]]))
+        answers = self.single.predict(np.concatenate([crops, crops[:, :, ::-1]]))
         mean: Probabilities = (answers[: len(crops)] + answers[len(crops) :]) * np.float32(1 / VIEWS)
         return mean
 
     def close(self) -> None:
-        self._model.close()
+        self.single.close()
 
 
 def with_views(model: Model, views: str) -> Model:
     """Return the model that answers as a manifest's `views` says."""
     return MirroredModel(model) if views == "mirror" else model
+
+
+def single_view_of(model: Model) -> Model:
+    """Return the model that answers for one view."""
+    return model.single if isinstance(model, MirroredModel) else model
 
 
 def views_of(model: Model) -> int:

@@ -70,8 +70,8 @@ def test_the_model_changes_in_the_middle_of_a_stream_and_its_points_say_so(tmp_p
         answer = timeline(store, "lobby", StreamClass.FILE, TimelineQuery(resolution_s=1))
     names = [point.models for point in answer.points]
     assert answer.summary.sampled == answer.summary.classified == SECONDS * 25
-    assert answer.summary.models == ("fer-1", "second")
-    assert names[0] == ("fer-1",)
+    assert answer.summary.models == ("fer-2-small", "second")
+    assert names[0] == ("fer-2-small",)
     assert names[-1] == ("second",)
     assert sorted(names) == names, "it changed back"
     assert len(set(names)) <= 3
