@@ -18,19 +18,20 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, Final
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, OffsetSpec
 
 from moodline.shared.bus.base import ConsumerSettings
 from moodline.shared.bus.kafka_consumer import KafkaConsumer
 from moodline.shared.bus.kafka_observer import Observer
 from moodline.shared.bus.kafka_producer import KafkaProducer
-from moodline.shared.bus.kafka_settings import admin_config, log, open_client, parse_url
+from moodline.shared.bus.kafka_settings import admin_config, consumer_config, log, open_client, parse_url
 from moodline.shared.bus.kafka_topics import FoundTopic, declared_config
 from moodline.shared.errors import BusClosedError, BusError, BusUnavailableError
 
 _REQUEST_S: Final = 5.0
 _RETRY_S: Final = 0.2
+_LEAST_PREFETCH_BYTES: Final = 100_000
 _REFUSED: Final = frozenset(
     {
         KafkaError.CLUSTER_AUTHORIZATION_FAILED,
@@ -112,12 +113,18 @@ class KafkaBus:
     def uncommitted(self, group: str, topic: str, partition: int) -> int:
         self._check_open()
         place, name = TopicPartition(topic, partition), f"{group}.{topic}"
-        asked = [ConsumerGroupTopicPartitions(name, [place])]
-        futures = self._admin.list_consumer_group_offsets(asked, request_timeout=_REQUEST_S)
-        committed = self._answer(futures[name], f"ask for the offsets of {name!r}").topic_partitions[0].offset
-        first = OffsetSpec.earliest() if committed < 0 else None
-        start = committed if first is None else self._offset(place, first)
-        return max(0, self._offset(place, OffsetSpec.latest()) - int(start))
+        # A client that never joins the group. The administrative one must not ask: NOT_COORDINATOR crashes the process there.
+        client = open_client(Consumer, consumer_config(self._address, name, _LEAST_PREFETCH_BYTES), self._address)
+        try:
+            (item,) = client.committed([place], timeout=_REQUEST_S)
+            if item.error is not None:
+                raise KafkaException(item.error)
+            first, end = client.get_watermark_offsets(place, timeout=_REQUEST_S)
+        except KafkaException as error:
+            raise self._refusal(error, f"ask for the offsets of {name!r}") from None
+        finally:
+            client.close()
+        return int(max(0, end - (item.offset if item.offset >= 0 else first)))
 
     def _offset(self, place: TopicPartition, spec: OffsetSpec) -> int:
         futures = self._admin.list_offsets({place: spec}, request_timeout=_REQUEST_S)
@@ -161,10 +168,13 @@ class KafkaBus:
         try:
             return future.result()
         except KafkaException as error:
-            reason = error.args[0]
-            if reason.code() in _REFUSED:
-                raise BusError(f"{self._address!r} does not let Moodline {what}: {reason.str()}") from None
-            raise BusUnavailableError(f"{self._address!r} did not {what}: {reason.name()}") from None
+            raise self._refusal(error, what) from None
+
+    def _refusal(self, error: KafkaException, what: str) -> BusError:
+        reason = error.args[0]
+        if reason.code() in _REFUSED:
+            return BusError(f"{self._address!r} does not let Moodline {what}: {reason.str()}")
+        return BusUnavailableError(f"{self._address!r} did not {what}: {reason.name()}")
 
     def _missing(self, wanted: list[str], deadline_s: float) -> list[str]:
         known = self._counts(deadline_s)

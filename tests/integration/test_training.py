@@ -391,6 +391,7 @@ def test_a_short_run_on_real_faces_beats_36_percent(real: Dataset, tmp_path: Pat
 
 @pytest.mark.material
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_evaluate_gives_the_shipped_models_own_figures(fer2013: Path, tmp_path: Path) -> None:
     name = ClassifierSettings().model
     done = CliRunner().invoke(app, ["evaluate", name, str(fer2013), "--out", str(tmp_path)])
@@ -410,6 +411,7 @@ def test_evaluate_gives_the_shipped_models_own_figures(fer2013: Path, tmp_path: 
 
 @pytest.mark.material
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_notebook_runs(fer2013: Path, repo: Path, tmp_path: Path) -> None:
     nbformat = pytest.importorskip("nbformat", reason="notebooks need nbclient and ipykernel: install moodline[train]")
     nbclient = pytest.importorskip("nbclient", reason="notebooks need nbclient and ipykernel: install moodline[train]")

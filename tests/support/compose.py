@@ -14,7 +14,7 @@ from tests.support.containers import has_image, image_of
 from tests.support.servers import REPO, free_port, wait_until
 
 WORKERS = ("ingest", "detector", "classifier", "aggregator")
-_UP_S = 420.0
+_UP_S = 1200.0
 _DOWN_S = 60.0
 _COMMAND_S = 120.0
 

@@ -74,7 +74,6 @@ class KafkaNode(KafkaServer):
             "auto.leader.rebalance.enable": "false",
             "controlled.shutdown.enable": "true",
         }
-        del own["controller.quorum.bootstrap.servers"]
         return own | self._extra
 
     def prepare(self) -> None:
