@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, TypeVar
 
 from moodline.shared.bus.base import ConsumerSettings, Position, Record
-from moodline.shared.bus.kafka_lane import StreamClass
 from moodline.shared.bus.kafka_observer import Observer
 from moodline.shared.bus.kafka_settings import KafkaAddress
+from moodline.shared.bus.kafka_topic_consumer import TopicConsumer
 from moodline.shared.errors import BusClosedError
 
 _SLICE_S: Final = 0.01
@@ -33,7 +33,7 @@ class KafkaConsumer:
         self._on_revoked = settings.on_revoked
         self._batch: list[Record] = []
         self._closed = False
-        self._lanes = [StreamClass(address, settings, topic, self._revoked, observer) for topic in settings.topics]
+        self._lanes = [TopicConsumer(address, settings, topic, self._revoked, observer) for topic in settings.topics]
 
     def poll(self, max_records: int, timeout_s: float, linger_s: float = 0.0) -> list[Record]:
         self._check_open()
@@ -110,7 +110,7 @@ class KafkaConsumer:
         if self._on_revoked is not None:
             self._on_revoked(frozenset((topic, partition) for partition in partitions))
 
-    def _of_lanes(self, ask: Callable[[StreamClass], Mapping[int, Value]]) -> dict[tuple[str, int], Value]:
+    def _of_lanes(self, ask: Callable[[TopicConsumer], Mapping[int, Value]]) -> dict[tuple[str, int], Value]:
         lanes = [] if self._closed else self._lanes
         return {(lane.topic, partition): value for lane in lanes for partition, value in ask(lane).items()}
 

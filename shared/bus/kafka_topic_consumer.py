@@ -31,7 +31,7 @@ _CALM_S: Final = 30.0
 Revoked = Callable[[str, set[int]], None]
 
 
-class StreamClass:
+class TopicConsumer:
     """One topic of a consumer.
 
     Attributes:
