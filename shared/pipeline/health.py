@@ -59,6 +59,8 @@ class Health:
         """Note which partitions stand still, and for how long, in s; none when empty."""
         with self._lock:
             before, self._standing[worker] = self._standing.get(worker, {}), dict(places)
+        # A series that is always there, so that an alert can tell "nothing stands still" from "nobody says".
+        self._metrics.standstill_seconds.labels(worker, "", "").set(0)
         for place in before.keys() - places.keys():
             self._metrics.standstill_seconds.remove(worker, place[0], str(place[1]))
         for (topic, partition), stood_s in places.items():
