@@ -113,7 +113,10 @@ def test_a_partition_that_stands_still_is_named(ask: Ask, health: Health) -> Non
     assert deadline.overdue(60.0) is not None, "Compose restarts only what ends"
     health.standing("detector", {})
     assert ask("/healthz")[0] == 200
-    assert "moodline_standstill_seconds{" not in ask("/metrics")[1]
+    told = [line for line in ask("/metrics")[1].splitlines() if line.startswith("moodline_standstill_seconds{")]
+    assert told == ['moodline_standstill_seconds{partition="",topic="",worker="detector"} 0.0'], (
+        "nothing stands still, and it says so"
+    )
     assert deadline.overdue(61.0) is None
 
 
