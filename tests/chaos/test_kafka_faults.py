@@ -38,7 +38,7 @@ _COORDINATOR = (
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
 )
 _MEMBER = (*_COORDINATOR, KafkaError.REBALANCE_IN_PROGRESS)
-"""Not UNKNOWN_MEMBER_ID: a broker that says so has forgotten the member; this one would go on waiting for it, 8 s each time."""
+"""UNKNOWN_MEMBER_ID and ILLEGAL_GENERATION belong here too; left out while it is looked for why no member gets in."""
 _LEADER = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART)
 _ANY = (KafkaError.REQUEST_TIMED_OUT, KafkaError._TRANSPORT)
 """An answer that never comes is a connection that breaks: `_TRANSPORT` makes the imitated broker close it."""
@@ -180,6 +180,6 @@ def test_errors_that_pass_never_make_it_stand_still() -> None:
     twice = sum(1 for count in run.read.values() if count > 1)
     worst = ", ".join(f"{name} {stood_s:.1f} s" for name, stood_s in sorted(run.by_fault.items(), key=lambda item: -item[1]))
     print(  # noqa: T201  # the table of a long run
-        f"\nseed {SEED}, {length_s:.0f} s: {run.faults} faults, {run.sent} records, 0 lost, {twice} read twice, "
+        f"\nseed {SEED}, {length_s:.0f} s: {run.faults} faults, {run.sent} records, {twice} read twice, "
         f"{run.reopened} clients replaced, longest standstill {run.longest_s:.1f} s\nlongest standstill after: {worst}"
     )
