@@ -46,6 +46,8 @@ class FailureReason(StrEnum):
     NO_VIDEO = "no_video"
     TOO_LARGE = "too_large"
     FORBIDDEN_URL = "forbidden_url"
+    TRUNCATED = "truncated"
+    """The file ends before its declared length: it was cut, or is still being written. Of a stream that has `ended`."""
     INTERNAL = "internal"
     """A defect of Moodline or of a library; the log has it."""
 
