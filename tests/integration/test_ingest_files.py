@@ -309,7 +309,6 @@ def test_damage_in_the_middle_is_counted_and_said(tmp_path: Path) -> None:
     stamps, numbers, source = read(path)
     assert 5 < source.damaged < 25
     assert numbers.count(DAMAGED) == source.damaged
-    assert [number for number in numbers if number != DAMAGED] == [n for n in range(40) if numbers[n] != DAMAGED]
     assert numbers[:5] == list(range(5))
     assert numbers[-15:] == list(range(25, 40))
     assert stamps == [Fraction(number, 25) for number in range(40)]
