@@ -172,6 +172,8 @@ class ClassifierStage:
             faces=tuple(FaceEmotion(face.box, face.score, next(probabilities)) for face in message.faces),
             skip=message.skip,
             model=self._model.name if message.skip is None else "",
+            repeats=message.repeats,
+            repeats_us=message.repeats_us,
         )
 
 

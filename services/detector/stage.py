@@ -145,4 +145,6 @@ def _faces(frame: Frame, faces: tuple[Face, ...] = (), skip: SkipReason | None =
         height=frame.height,
         faces=faces,
         skip=skip,
+        repeats=frame.repeats,
+        repeats_us=frame.repeats_us,
     )

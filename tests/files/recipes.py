@@ -50,8 +50,7 @@ def opened(path: Path, **settings: object) -> Source:
 def refusal(path: Path, **settings: object) -> tuple[str, str]:
     """Return the reason and the sentence with which a file is refused."""
     with pytest.raises(SourceError) as caught:
-        for frame in opened(path, **settings).frames():
-            frame.to_bgr()
+        opened(path, **settings)
     return caught.value.reason, str(caught.value)
 
 

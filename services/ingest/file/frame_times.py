@@ -127,7 +127,9 @@ class FrameTimes:
     def _goes_on(self, before_s: Fraction, after_s: Fraction | None) -> bool:
         return after_s is not None and 0 <= after_s - before_s <= self._max_hold_s
 
-    def _next(self, at_s: Fraction, stamped_s: Fraction, next_s: Fraction | None, second_s: Fraction | None) -> Fraction:
+    def _next(  # noqa: PLR0911  # one for each line of the table
+        self, at_s: Fraction, stamped_s: Fraction, next_s: Fraction | None, second_s: Fraction | None
+    ) -> Fraction:
         wanted_s = stamped_s + self._offset_s
         after_s = None if next_s is None else next_s + self._offset_s
         is_repeated = stamped_s == self._stamped_s

@@ -57,7 +57,7 @@ def orientation_of(frame: Any) -> Orientation:
     try:
         graph.configure()
         source.push(frame)
-        bare = sink.pull()
+        bare: Any = sink.pull()
     except av.FFmpegError:
         return UPRIGHT
     matrices = [bytes(data) for data in bare.side_data]

@@ -60,14 +60,14 @@ class Pictures:
         size = self._squared(right - left, bottom - top)
         if size != (image.shape[1], image.shape[0]):
             smaller = size[0] < image.shape[1]
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)  # type: ignore[assignment]
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
         return turn_upright(image, self._orientation(frame))
 
     def _bgr(self, frame: Any) -> BgrImage:
         if frame.color_trc != PQ:
             return bgr_pixels(self._reformatter.reformat(frame, format="bgr24", threads=1))
         deep = self._reformatter.reformat(frame, format="bgr48le", dst_color_range=ColorRange.JPEG, threads=1)
-        plane = deep.planes[0]
+        plane: Any = deep.planes[0]
         rows = np.frombuffer(plane, np.uint16).reshape(-1, plane.line_size // 2)
         return tone_map(rows[: deep.height, : deep.width * 3].reshape(deep.height, deep.width, 3))
 

@@ -43,7 +43,7 @@ class SourceInfo:
         width, height: In px, upright.
         fps: Nominal frame rate, exact, or None.
         duration_us: Nominal length, or None.
-        created_at_us: When it was recorded, by its own metadata, microseconds since the Unix epoch, UTC; None where it is not said.
+        created_at_us: When it was recorded by its own metadata, microseconds since the Unix epoch, UTC; None where not said.
     """
 
     codec: str
@@ -59,7 +59,7 @@ class Ending:
     """How a content ended.
 
     Attributes:
-        reason: `truncated`: before its declared length, or cut, or still being written; `corrupt`: with damaged frames; None: well.
+        reason: `truncated`: before its declared length, cut, or still being written; `corrupt`: damaged frames; None: well.
         detail: One sentence for people; empty when all is well.
         corrupt: Frames that are damaged: flagged by the decoder, or built on such, or not decoded at all.
         lost: Of these, frames that did not come out of the decoder.
