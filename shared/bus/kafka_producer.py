@@ -103,7 +103,7 @@ class KafkaProducer:
                 return
 
     def _serve(self, timeout_s: float, *, all_of_it: bool = False) -> None:
-        """Let the client report deliveries, for this time or until nothing is under way. It raises here, too, when it has failed."""
+        """Let the client report deliveries, for this time or until nothing is under way. One that has failed raises here, too."""
         try:
             if all_of_it:
                 self._client.flush(timeout_s)

@@ -27,7 +27,7 @@ A group may also take its time: it waits for every member, and each change needs
 """
 
 _REJOIN_S: Final = 25.0
-"""A member that already has partitions goes on reading them while the group changes. It is replaced later than one that has none."""
+"""A member that has partitions goes on reading them while the group changes. It is replaced later than one that has none."""
 
 _COMMITS_FAIL_S: Final = 60.0
 _REOPEN_PAUSES_S: Final = (0.0, 0.5, 1.0, 2.0, 5.0)

@@ -29,7 +29,7 @@ PARTITIONS = 4
 BROKERS = 3
 TOPIC, GROUP = "chaos", "workers"
 SESSION_MS = 2500
-"""The imitated coordinator waits a session less a second for each round of a rebalance, also when all members are there already."""
+"""The imitated coordinator waits a session less a second for each round of a rebalance, also when all members are there."""
 
 _COORDINATOR = (
     KafkaError.NOT_COORDINATOR,

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.kafka
 
 BOUND_S = 20.0
 SESSION_MS = 2500
-"""The imitated coordinator waits a session less a second for each round of a rebalance, also when all members are there already."""
+"""The imitated coordinator waits a session less a second for each round of a rebalance, also when all members are there."""
 
 
 @pytest.fixture
