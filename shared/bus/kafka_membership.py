@@ -18,9 +18,9 @@ from typing import Any, Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
+from moodline.shared.bus.background import BackgroundTask
 from moodline.shared.bus.base import OLDEST
 from moodline.shared.bus.commits import Commits
-from moodline.shared.bus.background import BackgroundTask
 from moodline.shared.bus.kafka_errors import passes_by_itself
 from moodline.shared.bus.kafka_settings import KafkaAddress, log, open_client
 from moodline.shared.bus.kafka_start import StartOffsets

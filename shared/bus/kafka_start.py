@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from moodline.shared.bus.base import OLDEST
 from moodline.shared.bus.background import BackgroundTask
+from moodline.shared.bus.base import OLDEST
 from moodline.shared.bus.kafka_errors import FORBIDDEN
 from moodline.shared.bus.kafka_settings import KafkaAddress, log, open_client
 
