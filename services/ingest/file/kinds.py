@@ -10,7 +10,6 @@ _BY_MAGIC: Final = (
     (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 picture"),
     (b"\xff\x4f\xff\x51", "a JPEG 2000 picture"),
     (b"\0\0\1\0", "an icon (ICO)"),
-    (b"\0\0\2\0", "a cursor (CUR)"),
     (b"8BPS", "a Photoshop picture (PSD)"),
     (b"v/1\x01", "an OpenEXR picture"),
     (b"DDS ", "a DirectDraw picture (DDS)"),
