@@ -19,8 +19,6 @@ def made(path: Path, *options: str, source: tuple[str, ...] = TEST_PICTURE) -> P
     return path
 
 
-
-
 @pytest.mark.parametrize("case", ["restart", "overlap", "repeat", "negative", "late", "one absurd", "one far back"])
 def test_odd_time_stamps_play_for_two_seconds(tmp_path: Path, case: str) -> None:
     path = tmp_path / "odd.mkv"
@@ -99,9 +97,7 @@ def test_a_slow_gif(tmp_path: Path) -> None:
 
 
 def test_the_last_picture_stays_until_the_sound_ends(tmp_path: Path) -> None:
-    path = made(
-        tmp_path / "cover.mp4", "-c:a", "aac", source=(*TEST_PICTURE, "-f", "lavfi", "-i", "sine=d=6")
-    )
+    path = made(tmp_path / "cover.mp4", "-c:a", "aac", source=(*TEST_PICTURE, "-f", "lavfi", "-i", "sine=d=6"))
     assert times_of(path)[1] == pytest.approx(6, abs=0.05)
 
 

@@ -14,7 +14,16 @@ from tests.files.recipes import corners, ffmpeg, first_picture, opened, refusal
 from tests.support.make_media import make_video
 
 TGA = struct.pack("<BBBHHBHHHHBB", 0, 0, 2, 0, 0, 0, 0, 0, 8, 8, 24, 32) + b"\x7f" * 192
-ANIMATED_WEBP = b"RIFF" + struct.pack("<I", 200) + b"WEBPVP8X" + struct.pack("<I", 10) + b"\x02\0\0\0" + b"\x3f\0\0\x3f\0\0" + b"ANIM" + b"\0" * 180
+ANIMATED_WEBP = (
+    b"RIFF"
+    + struct.pack("<I", 200)
+    + b"WEBPVP8X"
+    + struct.pack("<I", 10)
+    + b"\x02\0\0\0"
+    + b"\x3f\0\0\x3f\0\0"
+    + b"ANIM"
+    + b"\0" * 180
+)
 
 
 @pytest.mark.parametrize(

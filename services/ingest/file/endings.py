@@ -41,7 +41,14 @@ class Lengths(NamedTuple):
 
 
 def ending_of(  # the facts, one by one
-    lengths: Lengths, video_end_s: Fraction, sound_end_s: Fraction, missing_bytes: int, grown_bytes: int, corrupt: int, lost: int
+    lengths: Lengths,
+    video_end_s: Fraction,
+    sound_end_s: Fraction,
+    size_bytes: int,
+    missing_bytes: int,
+    grown_bytes: int,
+    corrupt: int,
+    lost: int,
 ) -> Ending:
     """Return how a file ended that was read to its end.
 
@@ -49,6 +56,7 @@ def ending_of(  # the facts, one by one
         lengths: What it declares.
         video_end_s: When its last frame ends.
         sound_end_s: When its sound ends; 0 without.
+        size_bytes: How large it is.
         missing_bytes: How much further its structure should go.
         grown_bytes: How much it grew while it was read.
         corrupt: Damaged frames.
@@ -63,7 +71,8 @@ def ending_of(  # the facts, one by one
         return Ending(FailureReason.TRUNCATED, f"the file grew while it was read: it is still being written{also}", corrupt, lost)
     if declared_s is not None and end_s < declared_s - _tolerance_s(declared_s, lengths.frame_s):
         return Ending(FailureReason.TRUNCATED, f"{float(end_s):.1f} of {float(declared_s):.1f} s{also}", corrupt, lost)
-    if missing_bytes and (declared_s is None or end_s < declared_s - 2 * lengths.frame_s):
+    is_much = missing_bytes > _SHARE * size_bytes
+    if missing_bytes and (declared_s is None or is_much or end_s < declared_s - 2 * lengths.frame_s):
         return Ending(
             FailureReason.TRUNCATED, f"the file is cut: {missing_bytes} bytes are missing at its end{also}", corrupt, lost
         )

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 _READ_LIMIT_BYTES: Final = 1 << 20
 _BOXES_LIMIT: Final = 4096
+_TAIL_BYTES: Final = 64 * 1024
 _EBML: Final = b"\x1a\x45\xdf\xa3"
 _SEGMENT: Final = b"\x18\x53\x80\x67"
 
@@ -33,6 +34,7 @@ class Structure(NamedTuple):
 
     Attributes:
         missing_bytes: How much further the file should go by its own headers; 0 when it is whole or says nothing.
+        is_cut_picture: A JPEG without an end; FFmpeg fills the rest with grey and says nothing.
         is_iso: An ISO base media file (MP4, MOV, HEIC).
         has_index: Of an ISO file: it has a `moov` or `meta` box, without which nothing in it can be found.
         is_encrypted: Its video is encrypted (common encryption, FairPlay).
@@ -40,6 +42,7 @@ class Structure(NamedTuple):
     """
 
     missing_bytes: int = 0
+    is_cut_picture: bool = False
     is_iso: bool = False
     has_index: bool = False
     is_encrypted: bool = False
@@ -63,6 +66,9 @@ def structure_of(descriptor: int) -> Structure:
             return _iso(descriptor, size)
         if head.startswith(_EBML):
             return Structure(missing_bytes=_matroska_missing(descriptor, size))
+        if head.startswith(b"\xff\xd8\xff"):
+            tail = os.pread(descriptor, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
+            return Structure(is_cut_picture=b"\xff\xd9" not in tail)
         if head.startswith(b"RIFF") and len(head) >= 12:
             (declared,) = struct.unpack_from("<I", head, 4)
             # Streams are written with 0 or the largest number.

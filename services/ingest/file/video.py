@@ -52,7 +52,6 @@ _TS_DISCONT: Final = 0x0200
 _NOT_VIDEO: Final = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent
 """Covers, previews, and tiles or layers that are no picture of their own (HEIC photos, stereo video)."""
 _INTRA: Final = (PictureType.I, PictureType.SI)
-_TAIL_BYTES: Final = 64 * 1024
 
 
 def open_video(descriptor: int, max_pixels: int, cancelled: Cancelled) -> "VideoFile":
@@ -155,7 +154,8 @@ class VideoFile:
         grown = os.fstat(self._descriptor).st_size - self._size_bytes if self._descriptor >= 0 else 0
         end_s = self._times.end_s
         sound_s = self._sound_end_s or Fraction(0)
-        return ending_of(lengths, end_s, sound_s, self._structure.missing_bytes, grown, self._corrupt, self._lost)
+        missing = self._structure.missing_bytes
+        return ending_of(lengths, end_s, sound_s, self._size_bytes, missing, grown, self._corrupt, self._lost)
 
     def frames(self) -> Iterator[DecodedFrame]:
         before: Any = None
@@ -233,6 +233,9 @@ class VideoFile:
                     self._packets += packet.size > 0
                     bad_reads = 0
                     yield from self._frames_of(packet)
+            except IndexError:
+                # A packet of a track that appeared in mid-file, which PyAV does not know; it has been read, and is left out.
+                continue
             except av.FFmpegError:
                 # Most demuxers find their way back after damage; where one does not, the file ends.
                 self.damaged += 1
@@ -273,7 +276,7 @@ class VideoFile:
 
     def _is_damaged(self, frame: Any) -> bool:
         """Return whether a frame is flagged, or builds on one that is: until the next picture that builds on none."""
-        if frame.is_corrupt:
+        if frame.is_corrupt or self._structure.is_cut_picture:
             self._broken_for = 1
             return True
         if self._broken_for and (frame.key_frame or frame.pict_type in _INTRA or self._broken_for > _SPREAD_LIMIT):
