@@ -58,7 +58,12 @@ def made(path: Path, *options: str, size: str = "320x240") -> Path:
 
 @pytest.mark.parametrize(
     ("coded", "aspect", "shown"),
-    [("720x576", "16/15", (768, 576)), ("720x576", "64/45", (1024, 576)), ("720x480", "8/9", (640, 480)), ("1440x1080", "4/3", (1920, 1080))],
+    [
+        ("720x576", "16/15", (768, 576)),
+        ("720x576", "64/45", (1024, 576)),
+        ("720x480", "8/9", (640, 480)),
+        ("1440x1080", "4/3", (1920, 1080)),
+    ],
 )
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
 def test_pixels_that_are_not_square(tmp_path: Path, coded: str, aspect: str, shown: tuple[int, int], suffix: str) -> None:

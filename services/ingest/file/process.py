@@ -159,12 +159,12 @@ def run_file(connected: socket.socket) -> NoReturn:
 
 
 def _read(job: FileJob, channel: Channel[FileJob]) -> None:
+    from moodline.services.ingest.file.content import open_content
     from moodline.services.ingest.file.media_file import open_media_file
-    from moodline.services.ingest.file.video import open_video
     from moodline.services.ingest.media.frames import never
 
     try:
-        source = open_video(open_media_file(job.url, Path(job.media_root)), job.max_pixels, never)
+        source = open_content(open_media_file(job.url, Path(job.media_root)), job.max_pixels, never)
         info = source.info
         channel.send(
             FileOpened(

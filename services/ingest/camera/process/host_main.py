@@ -32,7 +32,7 @@ _PRELOAD: Final = (
     "moodline.services.ingest.camera.http.source",
     "moodline.services.ingest.camera.sources.device",
 )
-_FILE_PRELOAD: Final = ("moodline.services.ingest.file.video", "moodline.services.ingest.file.media_file")
+_FILE_PRELOAD: Final = ("moodline.services.ingest.file.content", "moodline.services.ingest.file.media_file")
 
 Work = Callable[[socket.socket], None]
 """What a process does with its end of the socket pair; it never returns."""
