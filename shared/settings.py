@@ -119,6 +119,14 @@ class DetectorSettings(_Group):
         "or `haar` for the cascade of OpenCV.",
     )
     side_px: int = Field(480, ge=32, le=4096, description="Longer side of the reduced image that is searched, in px.")
+    tiles: int = Field(
+        0,
+        ge=0,
+        le=8,
+        description="In how many overlapping tiles along its longer side a picture is searched, each reduced to `side_px` by itself, "
+        "and as a whole as well: finds smaller faces for more time. 1: never in tiles; 0: only pictures whose sides differ by more "
+        "than 2:1.",
+    )
     threshold: float | None = Field(
         None, ge=0, le=1, description="Least score of a face; empty: the model's own, of an ONNX file 0.7. Haar takes none."
     )

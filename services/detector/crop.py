@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from moodline.services.detector.base import BgrImage, Detections
+from moodline.services.detector.base import BgrImage, Detections, Found
 from moodline.services.detector.image import check_image
 from moodline.shared.emotions import CROP_SIDE_PX
 from moodline.shared.messages import Face
@@ -41,6 +41,20 @@ def tidy(detections: npt.NDArray[np.floating], width: int, height: int) -> Detec
     found = np.clip(exact, 0.0, np.array([width, height, width, height, 1], np.float64)).astype(np.float32)
     found = found[(found[:, 2] > found[:, 0]) & (found[:, 3] > found[:, 1])]
     return found[np.lexsort((found[:, 3], found[:, 2], found[:, 1], found[:, 0], -found[:, 4]))]
+
+
+def split_by_width(detections: npt.NDArray[np.floating], least_px: float, width: int, height: int) -> Found:
+    """Return the usable detections, apart from each other those of at least `least_px` and those that are narrower.
+
+    Args:
+        detections: As `tidy` takes them.
+        least_px: Least width of a face, in px of the image. A box is measured before it is cut off at the image's edge.
+        width: Width of the image in px.
+        height: Height of the image in px.
+    """
+    found = np.asarray(detections, np.float64).reshape(-1, 5)
+    is_wide = found[:, 2] - found[:, 0] >= least_px
+    return Found(tidy(found[is_wide], width, height), tidy(found[~is_wide], width, height))
 
 
 def cut_faces(image: BgrImage, detections: Detections, square_from: str, max_faces: int) -> tuple[Face, ...]:
