@@ -176,6 +176,13 @@ class AggregatorSettings(_Group):
     linger_ms: int = Field(20, ge=0, description="How long a batch waits for more messages after its first, in ms.")
     smoothing_ms: int = Field(1000, ge=0, le=60_000, description="Time constant of the per-track smoothing, in ms.")
     iou_min: float = Field(0.3, gt=0, lt=1, description="Least overlap (intersection over union) of a face with a track.")
+    min_quality: float = Field(
+        0.35,
+        ge=0,
+        le=1,
+        description="Least quality of a face from which an expression is read, 0 to 1 (docs/detector.md); other faces are counted as "
+        "`unreadable`. 0: all are read.",
+    )
     track_lost_ms: int = Field(
         1500, ge=0, le=600_000, description="A track that has not been seen for this long ends, in ms of event time."
     )

@@ -34,13 +34,19 @@ _COLOURS_BGR: Final[tuple[tuple[int, int, int], ...]] = (
 """Okabe and Ito's colour-blind-safe palette, in the order of `EMOTIONS`."""
 
 
+_UNREADABLE_BGR: Final = (110, 110, 110)
+
+
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """One face as drawn. `box` is x1, y1, x2, y2 in 1/65536 of width and height; `share` is 0 to 1."""
+    """One face as drawn. `box` is x1, y1, x2, y2 in 1/65536 of width and height; `share` is 0 to 1.
+
+    `emotion` is None where no expression could be read from the face.
+    """
 
     box: tuple[int, int, int, int]
     track_id: int
-    emotion: int
+    emotion: int | None
     share: float
 
 
@@ -50,6 +56,9 @@ def make_overlays(frames: Iterable[Emotions], tracker: StreamTracker) -> dict[in
     for message in frames:
         drawn = []
         for face, seen in zip(message.faces, tracker.observe(message), strict=True):
+            if not seen.is_readable:
+                drawn.append(Overlay(face.box, seen.track_id, None, 0.0))
+                continue
             leading = max(range(len(EMOTIONS)), key=lambda index: seen.smoothed[index])
             drawn.append(Overlay(face.box, seen.track_id, leading, seen.smoothed[leading] / PROBABILITY_SCALE))
         overlays[message.seq] = drawn
@@ -95,9 +104,10 @@ def draw(image: npt.NDArray[np.uint8], overlays: Iterable[Overlay]) -> None:
     for overlay in overlays:
         x1, x2 = (round(value * width / 65536) for value in overlay.box[::2])
         y1, y2 = (round(value * height / 65536) for value in overlay.box[1::2])
-        colour = _COLOURS_BGR[overlay.emotion]
+        colour = _UNREADABLE_BGR if overlay.emotion is None else _COLOURS_BGR[overlay.emotion]
         cv2.rectangle(image, (x1, y1), (x2, y2), colour, thickness)
-        label = f"#{overlay.track_id} {EMOTIONS[overlay.emotion]} {overlay.share:.0%}"
+        shown = "unreadable" if overlay.emotion is None else f"{EMOTIONS[overlay.emotion]} {overlay.share:.0%}"
+        label = f"#{overlay.track_id} {shown}"
         (label_width, label_height), baseline = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, 0.6 * scale, thickness)
         left = max(0, min(x1, width - label_width - 6))
         top = y1 - label_height - baseline - 4 if y1 > label_height + baseline + 4 else y2

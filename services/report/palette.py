@@ -17,6 +17,7 @@ EMOTION_COLORS: Final[dict[str, str]] = {
 
 GAP_HATCHES: Final[dict[EmptyReason, str]] = {
     EmptyReason.NO_FACE: "////",
+    EmptyReason.UNREADABLE: "++++",
     EmptyReason.OVERLOADED: "xxxx",
     EmptyReason.NOT_SAMPLED: "....",
     EmptyReason.OFFLINE: "\\\\\\\\",
@@ -24,6 +25,7 @@ GAP_HATCHES: Final[dict[EmptyReason, str]] = {
 
 GAP_NAMES: Final[dict[EmptyReason, str]] = {
     EmptyReason.NO_FACE: "no face",
+    EmptyReason.UNREADABLE: "no readable face",
     EmptyReason.OVERLOADED: "overloaded",
     EmptyReason.NOT_SAMPLED: "not sampled",
     EmptyReason.OFFLINE: "offline",
