@@ -1,7 +1,7 @@
 """Routes of timelines: of a stream, of its tracked faces, and a window's summary."""
 
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 from fastapi import APIRouter, Header, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -52,9 +52,9 @@ class Window(BaseModel):
         None,
         alias="from",
         max_length=64,
-        description="ISO 8601 (UTC where no offset is given; write its + as %2B), `now`, or relative to now: `-90s`, `-15min`, "
-        "`-1h`, `-2d`. For a file, now is the end of its timeline; for a live stream, the present. Default: where the "
-        "timeline begins.",
+        description="ISO 8601 (UTC where no offset is given; write its + as %2B), seconds or milliseconds since 1970, `now`, or "
+        "relative to now: `-90s`, `-15min`, `-1h`, `-2d`, or as Grafana writes it: `now-5m`, `now-1d/d`. For a file, now is the "
+        "end of its timeline; for a live stream, the present. Default: where the timeline begins.",
     )
     end: str | None = Field(
         None,
@@ -71,7 +71,7 @@ class PointsWindow(Window):
         None, max_length=32, description="Length of a point in whole seconds: `1s`, `10s`, `1min`, `10min`, `1h`."
     )
     max_points: int | None = Field(
-        None, ge=2, description=f"The finest points of which there are at most so many; default {DEFAULT_POINTS}."
+        None, ge=2, description=f"The finest points of which there are at most so many, a partial first one not counted; default {DEFAULT_POINTS}."
     )
 
 
@@ -129,8 +129,8 @@ def read_timeline(ctx: Context, caller: Caller, stream_id: str, parameters: Poin
 def get_summary(ctx: Ctx, caller: Viewer, stream_id: str, window: Annotated[Window, Query()]) -> SummaryDocument:
     """Return a window of a stream's timeline as one point, from the finest buckets that are kept of it."""
     spec = visible(ctx, caller, stream_id)
-    start_us, end_us = _edges(ctx, spec, window)
-    query = TimelineQuery(from_us=start_us, to_us=end_us, max_points=ctx.settings.api.max_points)
+    start_us, end_us, span_us = _edges(ctx, spec, window)
+    query = TimelineQuery(from_us=start_us, to_us=end_us, max_points=ctx.settings.api.max_points, span_us=span_us)
     return summary_document(_document(ctx, spec, query))
 
 
@@ -165,22 +165,32 @@ def _document(ctx: Context, spec: StreamSpec, query: TimelineQuery) -> TimelineD
 def _query(ctx: Context, spec: StreamSpec, parameters: PointsWindow) -> TimelineQuery:
     if parameters.resolution is not None and parameters.max_points is not None:
         raise QueryError("max_points", "give resolution or max_points, not both")
-    start_us, end_us = _edges(ctx, spec, parameters)
+    start_us, end_us, span_us = _edges(ctx, spec, parameters)
     if parameters.resolution is not None:
-        return TimelineQuery(from_us=start_us, to_us=end_us, resolution_s=parse_resolution(parameters.resolution))
-    max_points = parameters.max_points or min(DEFAULT_POINTS, ctx.settings.api.max_points)
-    return TimelineQuery(from_us=start_us, to_us=end_us, max_points=max_points)
+        resolution_s, max_points = parse_resolution(parameters.resolution), None
+    else:
+        resolution_s, max_points = None, parameters.max_points or min(DEFAULT_POINTS, ctx.settings.api.max_points)
+    return TimelineQuery(from_us=start_us, to_us=end_us, resolution_s=resolution_s, max_points=max_points, span_us=span_us)
 
 
-def _edges(ctx: Context, spec: StreamSpec, window: Window) -> tuple[int | None, int | None]:
+class Edges(NamedTuple):
+    """A window as asked: start and end, None where it is open; and the length that was meant where the end is."""
+
+    start_us: int | None
+    end_us: int | None
+    span_us: int | None
+
+
+def _edges(ctx: Context, spec: StreamSpec, window: Window) -> Edges:
     if window.start is None and window.end is None:
-        return None, None
+        return Edges(None, None, None)
     now_us = present_us(ctx, spec)
     start_us = None if window.start is None else parse_time(window.start, now_us, "from")
     end_us = None if window.end is None else parse_time(window.end, now_us, "to")
-    if spec.lane is StreamClass.LIVE and end_us is None and start_us is not None:
-        end_us = _live_end_us(ctx, spec, start_us)
-    return start_us, end_us
+    if end_us is not None or start_us is None:
+        return Edges(start_us, end_us, None)
+    span_us = now_us - start_us if now_us > start_us else None
+    return Edges(start_us, _live_end_us(ctx, spec, start_us) if spec.lane is StreamClass.LIVE else None, span_us)
 
 
 def _live_end_us(ctx: Context, spec: StreamSpec, start_us: int) -> int | None:
@@ -202,7 +212,7 @@ def present_us(ctx: Context, spec: StreamSpec) -> int:
 
 
 def _extent(ctx: Context, spec: StreamSpec, window: Window) -> Extent | None:
-    start_us, end_us = _edges(ctx, spec, window)
+    start_us, end_us, _ = _edges(ctx, spec, window)
     if start_us is None and end_us is None:
         return None
     covered = Extent(-(2**62) if start_us is None else start_us, 2**62 if end_us is None else end_us)
