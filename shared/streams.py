@@ -163,7 +163,7 @@ def check_stream_id(stream_id: str) -> str:
     if not _STREAM_ID.fullmatch(stream_id):
         raise InvalidStreamError(
             "stream_id",
-            "a stream id has 1 to 63 characters: letters without accents, digits, '.', '_' or '-', and starts with a letter, digit or '_'",
+            "a stream id has 1 to 63 characters: letters (a-z, A-Z), digits, '.', '_' or '-'; starts with a letter, digit or '_'",
         )
     return stream_id
 

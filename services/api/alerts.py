@@ -4,7 +4,7 @@ import secrets
 from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Query, Response
 
 from moodline.services.alerts.dry_run import dry_run
 from moodline.services.alerts.evaluator import AlertEvent, EventKind, Firing
@@ -31,7 +31,7 @@ from moodline.services.api.alert_models import (
 from moodline.services.api.audit import audited
 from moodline.services.api.context import Context, Ctx
 from moodline.services.api.errors import problem_responses
-from moodline.services.api.streams import revision_of
+from moodline.services.api.preconditions import IfMatch, lost_races_of, require_match
 from moodline.services.api.timelines import present_us
 from moodline.services.report.moments import to_datetime
 from moodline.shared.camera_url import CameraSecret
@@ -45,14 +45,15 @@ router = APIRouter(prefix=PREFIX, tags=["alerts"])
 _PAGE: Final = 500
 _SECRET_BYTES: Final = 32
 _MADE = problem_responses("rule_exists", "invalid_rule", "stream_not_found", "invalid_request", "body_too_large", "seal")
-_CHANGED = problem_responses("rule_not_found", "revision_conflict", "invalid_rule", "invalid_request", "body_too_large", "seal")
+_CHANGED = problem_responses(
+    "rule_not_found", "precondition_failed", "revision_conflict", "invalid_rule", "invalid_request", "body_too_large", "seal"
+)
 _TRIED = problem_responses(
     "rule_not_found", "stream_not_found", "invalid_rule", "invalid_query", "invalid_request", "body_too_large"
 )
 
 Limit = Annotated[int, Query(ge=1, le=500, description="Most of them in the answer.")]
 Cursor = Annotated[int | None, Query(ge=1, le=2**53, description="`next_cursor` of the page before.")]
-IfMatch = Annotated[str | None, Header(description='The revision that the change is based on, as in `ETag`: `"3"`.')]
 
 
 @router.get("/alerts", summary="List alerts that are on")
@@ -106,14 +107,15 @@ def change_rule(
 ) -> RuleAnswer:
     """Change a rule. With another condition it begins again, and an alert that fires is over (`withdrawn`)."""
     stored = _visible_rule(ctx, caller, rule_id)
-    bases = {revision for revision in (body.revision, revision_of(if_match)) if revision is not None}
-    if bases - {stored.revision}:
+    require_match(if_match, stored.revision, f"alert rule {rule_id!r}")
+    if body.revision not in (None, stored.revision):
         raise RevisionConflictError(
             f"alert rule {rule_id!r} is at revision {stored.revision} by now; read it again and repeat the change"
         )
     rule = checked_rule(msgspec.structs.replace(stored.rule, **_terms(body)))
     rule, secret = _changed_webhook(ctx, rule, body)
-    changed = stored if rule == stored.rule else RuleBook(ctx.store).replace(rule, stored.revision)
+    with lost_races_of(if_match):
+        changed = stored if rule == stored.rule else RuleBook(ctx.store).replace(rule, stored.revision)
     return _answer(changed, response, secret)
 
 
@@ -122,13 +124,15 @@ def change_rule(
     status_code=204,
     response_class=Response,
     summary="Remove an alert rule",
-    responses=problem_responses("rule_not_found", "revision_conflict", "invalid_request", "invalid_stream"),
+    responses=problem_responses("rule_not_found", "precondition_failed", "invalid_request", "invalid_stream"),
 )
 @audited("DELETE /alerts/rules/{rule_id}")
 def remove_rule(ctx: Ctx, caller: Operator, rule_id: str, if_match: IfMatch = None) -> None:
     """Remove a rule. An alert of it that fires ends in the log (`withdrawn`); no webhook tells of that."""
-    _visible_rule(ctx, caller, rule_id)
-    RuleBook(ctx.store).remove(rule_id, revision_of(if_match))
+    stored = _visible_rule(ctx, caller, rule_id)
+    require_match(if_match, stored.revision, f"alert rule {rule_id!r}")
+    with lost_races_of(if_match):
+        RuleBook(ctx.store).remove(rule_id, stored.revision if if_match else None)
 
 
 @router.get("/alerts/log", summary="Read the log of alerts", responses=problem_responses("invalid_request"))

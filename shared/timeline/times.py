@@ -65,6 +65,11 @@ def parse_time(text: str, now_us: int, field: str = "from") -> int:
     return time_us
 
 
+def is_absolute(text: str | None) -> bool:
+    """Return whether a time that `parse_time` takes is the same whenever it is asked for."""
+    return text is not None and not text.strip().startswith(("now", "-"))
+
+
 def parse_resolution(text: str, field: str = "resolution") -> int:
     """Return the length of a point in whole seconds, 1 s to 366 d: `10s`, `1min` or `1m`, `1h`, `1d`.
 

@@ -166,7 +166,7 @@ def track_timeline(
 
 
 def _resolution(query: TimelineQuery, window: Extent, limit: int) -> int:
-    length = length_us(query, window)
+    length = min(length_us(query, window), window.end_us - window.start_us)
     if query.resolution_s is not None:
         check_count(length, query.resolution_s, limit)
         return query.resolution_s

@@ -57,8 +57,8 @@ def test_a_rule_is_made_read_changed_and_removed(world: ApiWorld) -> None:
     changed = world.http.patch("/api/v1/alerts/rules/glad", json={"threshold": 0.8}, headers=headers)
     assert (changed.json()["threshold"], changed.json()["note"]) == (0.8, "call the desk")
     stale = world.http.patch("/api/v1/alerts/rules/glad", json={"threshold": 0.9}, headers=headers)
-    assert problem(stale)[:2] == (409, "revision_conflict")
-    assert problem(world.http.delete("/api/v1/alerts/rules/glad", headers=headers))[:2] == (409, "revision_conflict")
+    assert problem(stale)[:2] == (412, "precondition_failed")
+    assert problem(world.http.delete("/api/v1/alerts/rules/glad", headers=headers))[:2] == (412, "precondition_failed")
     assert world.http.delete("/api/v1/alerts/rules/glad").status_code == 204
     assert problem(world.get("/alerts/rules/glad"))[:2] == (404, "rule_not_found")
     assert problem(world.http.delete("/api/v1/alerts/rules/glad"))[:2] == (404, "rule_not_found")
