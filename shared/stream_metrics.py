@@ -62,6 +62,13 @@ class StreamMetrics:
             registry=registry,
         )
 
+        self.emotions: Final = Counter(
+            "moodline_stream_emotions_total",
+            f"Faces that reached a stream's timeline, by stream and the emotion that the classifier found likeliest, {_LIMITED}.",
+            ["stream", "emotion"],
+            registry=registry,
+        )
+
     def admits(self, stream_id: str) -> bool:
         """Return whether a stream has series; it takes a place while there is one."""
         with self._lock:
@@ -75,5 +82,5 @@ class StreamMetrics:
             if stream_id not in self._streams:
                 return
             self._streams.discard(stream_id)
-            for family in (self.state, self.fps, self.behind_seconds, self.sessions, self.frames, self.faces):
+            for family in (self.state, self.fps, self.behind_seconds, self.sessions, self.frames, self.faces, self.emotions):
                 family.remove_by_labels({"stream": stream_id})

@@ -4,7 +4,20 @@ from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
 
-from moodline.services.api import alerts, audit, classifiers, compare, events, health, keys, push, streams, timelines, uploads
+from moodline.services.api import (
+    alerts,
+    audit,
+    classifiers,
+    compare,
+    docs_page,
+    events,
+    health,
+    keys,
+    push,
+    streams,
+    timelines,
+    uploads,
+)
 from moodline.services.api.access import describe_access
 from moodline.services.api.context import Context, Intake, Readiness
 from moodline.services.api.errors import install_error_handlers, problem_responses
@@ -52,7 +65,7 @@ def create_app(
         title="Moodline",
         summary="Emotion timelines of video streams.",
         version=version("moodline"),
-        docs_url=None,  # the page would load its scripts from a foreign host
+        docs_url=None,  # that page would load its scripts from a foreign host; see `docs_page`
         redoc_url=None,
         redirect_slashes=False,
         dependencies=[Depends(check_request)],
@@ -86,6 +99,7 @@ def create_app(
     app.include_router(keys.router)
     app.include_router(audit.router)
     app.include_router(health.router)
+    app.include_router(docs_page.router)
     install_error_handlers(app)
     describe_access(app)
     # The last one added is the outermost.
