@@ -240,11 +240,11 @@ class AggregatorStage:
     def _count_in_stream(self, stream_id: str, result: str, frames: int, emotions: Mapping[str, int] = _NO_FACES) -> None:
         of_streams = self._metrics.of_streams
         if of_streams.admits(stream_id):
+            of_streams.begin_counts(stream_id)
             of_streams.frames.labels(stream_id, result).inc(frames)
             of_streams.faces.labels(stream_id).inc(sum(emotions.values()))
-            # All seven from the start: a share needs the others too, and a rate needs a value before the first face.
-            for emotion in EMOTIONS:
-                of_streams.emotions.labels(stream_id, emotion).inc(emotions.get(emotion, 0))
+            for emotion, count in emotions.items():
+                of_streams.emotions.labels(stream_id, emotion).inc(count)
 
     def _update(self, stream_id: str, turn: _PendingUpdate) -> TimelineUpdate:
         stream = self._streams[stream_id]
