@@ -43,10 +43,12 @@ class Webhook(msgspec.Struct, frozen=True):
     Attributes:
         url: For people: scheme, host and port, the rest masked, because it may be a secret.
         sealed: The whole URL and the signing secret, sealed for this rule.
+        template: Form of what is sent, a word of `moodline.services.alerts.chat.Template`.
     """
 
     url: str
     sealed: str
+    template: str = "moodline"
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):

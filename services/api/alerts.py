@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from fastapi import APIRouter, Query, Response
 
+from moodline.services.alerts.chat import Template, template_of
 from moodline.services.alerts.dry_run import dry_run
 from moodline.services.alerts.evaluator import AlertEvent, EventKind, Firing
 from moodline.services.alerts.outbox import DeliveryRecord, secret_name
@@ -88,7 +89,10 @@ def add_rule(ctx: Ctx, caller: Operator, body: NewRule, response: Response) -> R
     secret = None
     if body.webhook_url is not None and body.webhook_url.get_secret_value():
         secret = _new_secret()
-        rule = msgspec.structs.replace(rule, webhook=_sealed(ctx, rule.rule_id, body.webhook_url.get_secret_value(), secret))
+        sealed = _sealed(ctx, rule.rule_id, body.webhook_url.get_secret_value(), secret, body.webhook_template)
+        rule = msgspec.structs.replace(rule, webhook=sealed)
+    elif body.webhook_template is not None:
+        raise QueryError("webhook_template", "webhook_template needs a webhook_url")
     stored = RuleBook(ctx.store).add(rule)
     response.headers["location"] = f"{PREFIX}/alerts/rules/{rule.rule_id}"
     return _answer(stored, response, secret)
@@ -207,7 +211,7 @@ def _new_rule(ctx: Context, body: NewRule) -> Rule:
 
 
 def _terms(body: NewRule | RuleChange) -> dict[str, Any]:
-    skipped = {"id", "stream", "label", "kind", "webhook_url", "new_secret", "revision"}
+    skipped = {"id", "stream", "label", "kind", "webhook_url", "webhook_template", "new_secret", "revision"}
     return body.model_dump(exclude_none=True, exclude=skipped)
 
 
@@ -216,13 +220,19 @@ def _changed_webhook(ctx: Context, rule: Rule, body: RuleChange) -> tuple[Rule, 
     url = None if body.webhook_url is None else body.webhook_url.get_secret_value()
     if url == "":
         return msgspec.structs.replace(rule, webhook=None), None
+    if rule.webhook is None and url is None and body.webhook_template is not None:
+        raise QueryError("webhook_template", "webhook_template needs a webhook_url")
+    if url is None and rule.webhook is not None and body.webhook_template is not None:
+        rule = msgspec.structs.replace(rule, webhook=msgspec.structs.replace(rule.webhook, template=body.webhook_template.value))
     if url is None and not (body.new_secret and rule.webhook):
         return rule, None
     known = ctx.sealer.open(secret_name(rule.rule_id), rule.webhook.sealed) if rule.webhook else None
     new_secret = None if known and known.password and not body.new_secret and _same_place(url, known.target) else _new_secret()
     secret = new_secret or (known.password if known else None) or ""
     target = url or (known.target if known else None) or ""
-    return msgspec.structs.replace(rule, webhook=_sealed(ctx, rule.rule_id, target, secret)), new_secret
+    kept = Template(rule.webhook.template) if rule.webhook is not None and url is None else None
+    sealed = _sealed(ctx, rule.rule_id, target, secret, body.webhook_template or kept)
+    return msgspec.structs.replace(rule, webhook=sealed), new_secret
 
 
 def _same_place(url: str | None, known: str | None) -> bool:
@@ -230,9 +240,10 @@ def _same_place(url: str | None, known: str | None) -> bool:
     return url is None or (known is not None and url.split("/")[:3] == known.split("/")[:3])
 
 
-def _sealed(ctx: Context, rule_id: str, url: str, secret: str) -> Webhook:
+def _sealed(ctx: Context, rule_id: str, url: str, secret: str, template: Template | None) -> Webhook:
     checked_target(url, webhook_policy(ctx.settings.alerts))
-    return Webhook(shown_url(url), ctx.sealer.seal(secret_name(rule_id), CameraSecret(password=secret, target=url)))
+    sealed = ctx.sealer.seal(secret_name(rule_id), CameraSecret(password=secret, target=url))
+    return Webhook(shown_url(url), sealed, (template or template_of(url)).value)
 
 
 def _new_secret() -> str:
@@ -317,6 +328,7 @@ def _answer(stored: StoredRule, response: Response | None = None, secret: str | 
     return RuleAnswer(
         id=rule.rule_id,
         webhook=rule.webhook.url if rule.webhook else None,
+        webhook_template=Template(rule.webhook.template) if rule.webhook else None,
         webhook_secret=secret,
         created_at=to_datetime(rule.created_at_us),
         revision=stored.revision,
