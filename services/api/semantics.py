@@ -26,7 +26,7 @@ _KEPT_WITHOUT_BODY: Final = frozenset({b"etag", b"cache-control", b"vary", b"dat
 
 
 def _is_ours(scope: Scope) -> bool:
-    return scope["type"] == "http" and scope["path"].startswith(_OWN)
+    return bool(scope["type"] == "http" and scope["path"].startswith(_OWN))
 
 
 class Head:

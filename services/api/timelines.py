@@ -181,17 +181,25 @@ def list_tracks(
     In formats other than JSON the position of the next page is in the header `Next-Cursor`.
     """
     wanted = choose_format(request.headers, parameters.format, tuple(Format))
+    page = read_tracks(ctx, caller, stream_id, parameters)
+    if wanted is Format.JSON:
+        return page
+    response = exported(wanted, track_table(page.tracks), page.tracks, f"{stream_id}-tracks", {"stream": stream_id})
+    if page.next_cursor is not None:
+        response.headers["next-cursor"] = page.next_cursor
+    return response
+
+
+def read_tracks(ctx: Context, caller: Caller, stream_id: str, parameters: TrackListParameters) -> TrackPage:
+    """Return some of a stream's tracks. Raises as the route does."""
     spec = visible(ctx, caller, stream_id)
     limit = parameters.limit
     found = track_list(ctx.store, stream_id, _extent(ctx, spec, parameters), parameters.cursor, limit + 1)
-    tracks = [track_document(track, _origin_us(spec)) for track in found[:limit]]
-    next_cursor = str(found[limit - 1].track_id) if len(found) > limit else None
-    if wanted is Format.JSON:
-        return TrackPage(stream=stream_id, tracks=tracks, next_cursor=next_cursor)
-    response = exported(wanted, track_table(tracks), tracks, f"{stream_id}-tracks", {"stream": stream_id, "lane": spec.lane})
-    if next_cursor is not None:
-        response.headers["next-cursor"] = next_cursor
-    return response
+    return TrackPage(
+        stream=stream_id,
+        tracks=[track_document(track, _origin_us(spec)) for track in found[:limit]],
+        next_cursor=str(found[limit - 1].track_id) if len(found) > limit else None,
+    )
 
 
 class TrackParameters(PointsWindow):
@@ -217,9 +225,7 @@ def get_track(
 ) -> TrackTimelineDocument | Response:
     """Return a window of one face's timeline. Kept as long as points of 1 s are."""
     wanted = choose_format(request.headers, parameters.format, tuple(Format))
-    spec = visible(ctx, caller, stream_id)
-    answer = track_timeline(ctx.store, stream_id, track, _query(ctx, spec, parameters), ctx.settings.api.max_points)
-    document = track_timeline_document(answer, stream=stream_id, origin_us=_origin_us(spec))
+    document = read_track(ctx, caller, stream_id, track, parameters)
     if wanted is Format.JSON:
         _cached(response, parameters, document.track.ended and bool(document.points))
         return document
@@ -227,6 +233,13 @@ def get_track(
     described = {"stream": stream_id, "track": track, "resolution_s": document.resolution_s}
     made = exported(wanted, track_point_table(document.points), document.points, name, described)
     return _cached(made, parameters, document.track.ended and bool(document.points))
+
+
+def read_track(ctx: Context, caller: Caller, stream_id: str, track: int, parameters: PointsWindow) -> TrackTimelineDocument:
+    """Return a window of one face's timeline. Raises as the route does."""
+    spec = visible(ctx, caller, stream_id)
+    answer = track_timeline(ctx.store, stream_id, track, _query(ctx, spec, parameters), ctx.settings.api.max_points)
+    return track_timeline_document(answer, stream=stream_id, origin_us=_origin_us(spec))
 
 
 def _document(ctx: Context, spec: StreamSpec, query: TimelineQuery) -> TimelineDocument:

@@ -129,8 +129,8 @@ def _is_date(word: str) -> bool:
 def _epoch_us(word: str) -> int:
     whole, _, rest = word.partition(".")
     thousandth = int(whole) >= _MILLISECONDS_FROM
-    digits = 3 if thousandth else 6
-    return int(whole) * 10**digits + int(rest[:digits].ljust(digits, "0"))
+    digits, unit_us = (3, 1_000) if thousandth else (6, SECOND_US)
+    return int(whole) * unit_us + int(rest[:digits].ljust(digits, "0"))
 
 
 def _iso_us(word: str) -> int:

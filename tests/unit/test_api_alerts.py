@@ -144,7 +144,9 @@ def test_what_fires_is_listed_logged_and_delivered(world: ApiWorld) -> None:
     [firing] = world.get("/alerts").json()["firing"]
     assert (firing["rule"], firing["stream"], firing["since"], firing["at"]) == ("glad", "hall", NOW, "2026-05-01T12:00:05Z")
     [event] = world.get("/alerts/log").json()["events"]
-    assert msgspec.json.decode(receiver.got[0][2]) == event
+    sent = msgspec.json.decode(receiver.got[0][2])
+    assert sent.pop("text").startswith("hall: happy leads 100% of 5 faces since 12:00:00 UTC, over")
+    assert sent == event
     assert receiver.got[0][0] == HOOK
     [delivery] = world.get("/alerts/deliveries").json()["deliveries"]
     assert (delivery["event"], delivery["outcome"], delivery["attempt"]) == (event["id"], "delivered", 1)
