@@ -2,13 +2,11 @@
 
 import csv
 import io
-from pathlib import Path
 from typing import Final
 
 from moodline.services.report.document import ByEmotion, PointDocument, TimelineDocument
 from moodline.services.report.moments import iso
 from moodline.shared.emotions import EMOTIONS
-from moodline.shared.errors import OutputError
 from moodline.shared.messages import SkipReason
 
 _COUNTS: Final = ("sampled", "classified")
@@ -52,16 +50,3 @@ def _row(point: PointDocument) -> list[object]:
         values: ByEmotion = getattr(point, vector) or {}
         row += [values.get(emotion) for emotion in EMOTIONS]
     return row
-
-
-def write_output(path: Path, content: str | bytes) -> None:
-    """Write a file, replacing one that is there; CSV keeps its line ends.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    data = content.encode() if isinstance(content, str) else content
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
