@@ -1,6 +1,6 @@
 """The results of an analysis in the forms that are written: timeline, rows of faces, annotated video."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,7 +12,9 @@ from moodline.services.analysis.faces import analysis_rows, track_frames
 from moodline.services.report import TimelineDocument, timeline_document
 from moodline.services.report.faces import write_faces
 from moodline.services.report.outputs import replacing
+from moodline.shared.messages import Emotions
 from moodline.shared.settings import Settings
+from moodline.shared.streams import StreamSpec
 from moodline.shared.timeline import TimelineQuery, timeline
 
 if TYPE_CHECKING:
@@ -54,21 +56,31 @@ class Results:
             OutputError: it cannot be written.
             SourceError: the clip cannot be read any more.
         """
-        from moodline.services.analysis.annotate import overlays_of, write_annotated
-        from moodline.services.ingest.file.media_file import open_media_file
-        from moodline.services.ingest.file.open import open_source
-        from moodline.services.ingest.media.sampling import Sampler
+        return annotate(self.analysis.spec, self.settings, self.analysis.frames(), path, on_frame)
 
-        spec, ingest = self.analysis.spec, self.settings.ingest
-        frames = track_frames(self.analysis.frames(), self.settings.aggregator)
-        is_file = spec.url.startswith("file:")
-        with closing(open_source(spec.url, ingest)) as source, replacing(path) as partial:
-            return write_annotated(
-                source,
-                Sampler(spec.sample_fps),
-                overlays_of(frames),
-                partial,
-                suffix=path.suffix,
-                sound=(lambda: open_media_file(spec.url, ingest.media_root)) if is_file else None,
-                on_frame=on_frame,
-            )
+
+def annotate(
+    spec: StreamSpec,
+    settings: Settings,
+    frames: Iterable[Emotions],
+    path: Path,
+    on_frame: Callable[[Fraction], bool] = lambda _: True,
+) -> "Annotated":
+    """Write an annotated video; see `Results.write_annotated`."""
+    from moodline.services.analysis.annotate import overlays_of, write_annotated
+    from moodline.services.ingest.file.media_file import open_media_file
+    from moodline.services.ingest.file.open import open_source
+    from moodline.services.ingest.media.sampling import Sampler
+
+    ingest = settings.ingest
+    is_file = spec.url.startswith("file:")
+    with closing(open_source(spec.url, ingest)) as source, replacing(path) as partial:
+        return write_annotated(
+            source,
+            Sampler(spec.sample_fps),
+            overlays_of(track_frames(frames, settings.aggregator)),
+            partial,
+            suffix=path.suffix,
+            sound=(lambda: open_media_file(spec.url, ingest.media_root)) if is_file else None,
+            on_frame=on_frame,
+        )

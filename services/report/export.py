@@ -36,11 +36,12 @@ def timeline_csv(document: TimelineDocument) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(CSV_FIELDS)
-    writer.writerows(_row(point) for point in document.points)
+    writer.writerows(point_row(point) for point in document.points)
     return text.getvalue()
 
 
-def _row(point: PointDocument) -> list[object]:
+def point_row(point: PointDocument) -> list[object]:
+    """Return the values of a point in the order of `CSV_FIELDS`; None where there is none."""
     row: list[object] = [iso(point.start), point.position_s]
     row += [getattr(point, name) for name in _COUNTS]
     row += [point.skipped.get(reason, 0) for reason in SkipReason]
