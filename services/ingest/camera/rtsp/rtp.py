@@ -13,7 +13,7 @@ _JUMP_PACKETS: Final = 3000
 
 
 class RtpPacket(NamedTuple):
-    """One packet of media; `payload` without header, extension and padding."""
+    """One packet of media; `payload` without header, extension and padding. `extension`: its profile in two bytes, then its content."""
 
     payload_type: int
     marker: bool
@@ -21,6 +21,7 @@ class RtpPacket(NamedTuple):
     timestamp: int
     ssrc: int
     payload: bytes
+    extension: bytes = b""
 
 
 def parse_rtp(data: bytes) -> RtpPacket | None:
@@ -32,17 +33,20 @@ def parse_rtp(data: bytes) -> RtpPacket | None:
     if flags >> 6 != 2:
         return None
     start = 12
+    extension = b""
     if flags & 0x3F:
         start += 4 * (flags & 0x0F)
         if flags & 0x10:
             if end < start + 4:
                 return None
-            start += 4 + 4 * (data[start + 2] << 8 | data[start + 3])
+            begin, start = start, start + 4 + 4 * (data[start + 2] << 8 | data[start + 3])
+            extension = data[begin : begin + 2] + data[begin + 4 : start]
         if flags & 0x20:
-            end -= data[end - 1] or end
+            # A count of 0, or of more than there is, is no padding: the bit was set by mistake.
+            end -= data[end - 1] if start + data[end - 1] <= end else 0
         if start > end:
             return None
-    return RtpPacket(kind & 0x7F, kind >= 0x80, sequence, timestamp, ssrc, data[start:end])
+    return RtpPacket(kind & 0x7F, kind >= 0x80, sequence, timestamp, ssrc, data[start:end], extension)
 
 
 class SenderReport(NamedTuple):
