@@ -61,7 +61,8 @@ def open_job(job: Job, opener: LiveOpener = open_live) -> LiveSource:
         tls_verify=job.tls_verify,
     )
     egress = PolicyEgress(policy, ca_file=None if job.tls_ca_file is None else Path(job.tls_ca_file))
-    return opener(address, egress, LiveLimits(job.open_timeout_s, job.read_timeout_s, job.max_pixels))
+    limits = LiveLimits(job.open_timeout_s, job.read_timeout_s, job.max_pixels, job.first_frame_timeout_s)
+    return opener(address, egress, limits)
 
 
 def run_camera(connected: socket.socket, open_camera: JobOpener = open_job) -> NoReturn:
@@ -199,12 +200,16 @@ class CameraTask:
     def _take(self, frame: LiveFrame) -> _Pending | None:
         """Give a frame its place in time, and put it into the slot when it is sampled."""
         placed = self._clock.place(frame.media_s, frame.arrived_s, frame.camera_s)
-        self._frames += 1
-        self._last_frame_us = round(frame.arrived_s * 1e6)
-        self._size = (frame.width, frame.height)
+        if not frame.is_overloaded:
+            self._frames += 1
+            self._last_frame_us = round(frame.arrived_s * 1e6)
+            self._size = (frame.width, frame.height)
         if not self._sampler.take(Fraction(placed.event_time_us, 1_000_000)):
             return None
         pending = _Pending(frame, placed.event_time_us, placed.segment)
+        if frame.is_overloaded:
+            self._slot.note(pending)
+            return None
         replaced = self._slot.put(pending)
         if replaced is not None:
             replaced.release()
@@ -264,4 +269,5 @@ class CameraTask:
             width=width,
             height=height,
             clock_offset_ms=self._clock.offset_ms,
+            overloaded=counts.overloaded,
         )

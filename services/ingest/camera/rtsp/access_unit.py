@@ -73,9 +73,7 @@ class Depacketiser(ABC):
         self._keyframe = False
         self._after_loss = False
 
-    def push(
-        self, payload: bytes, timestamp: int, marker: bool, lost: bool, extension: bytes = b""
-    ) -> Sequence[AccessUnit]:
+    def push(self, payload: bytes, timestamp: int, marker: bool, lost: bool, extension: bytes = b"") -> Sequence[AccessUnit]:
         """Take the next packet and return the units that it completes, mostly none or one.
 
         Args:

@@ -38,9 +38,7 @@ class _NalDepacketiser(Depacketiser):
         self._repeats = 0
         self._done: list[AccessUnit] = []
 
-    def push(
-        self, payload: bytes, timestamp: int, marker: bool, lost: bool, extension: bytes = b""
-    ) -> Sequence[AccessUnit]:
+    def push(self, payload: bytes, timestamp: int, marker: bool, lost: bool, extension: bytes = b"") -> Sequence[AccessUnit]:
         if lost:
             # What ended with its marker is whole, whatever was lost behind it.
             self._damaged |= bool(self._parts) and not (self._marked and self._sliced)
@@ -59,7 +57,7 @@ class _NalDepacketiser(Depacketiser):
             self._damaged = True
         self._trust.packet(marker)
         self._marked = marker
-        if marker and self._trust.is_trusted:
+        if marker and (self._trust.is_trusted or self._damaged):
             self._end_unit()
             self._trust.begins()
         done, self._done = self._done, []
@@ -114,11 +112,18 @@ class _NalDepacketiser(Depacketiser):
         """Return what `AccessUnit.recovery` is after this NAL unit, 0 where it says nothing of it."""
 
     def _whole(self, nal: bytes) -> bool:
-        """Take what came in one piece: a NAL unit, or several with start codes between them."""
-        good = True
-        for one in _split(nal) if _SHORT_START in nal else (nal,):
-            good &= self._one(one)
+        """Take what came in one piece: a NAL unit, or several with start codes between them, which a decoder takes as well."""
+        good = self._one(nal)
+        if _SHORT_START in nal:
+            for one in nal.split(_SHORT_START)[1:]:
+                good &= self._inner(one)
         return good
+
+    def _inner(self, nal: bytes) -> bool:
+        """Note what a NAL unit says that came behind another."""
+        if len(nal) <= self.header_bytes or self._is_unknown(self._kind(nal[0]), nal[: self.header_bytes]):
+            return True
+        return self._note(self._kind(nal[0]), nal, inner=True)
 
     def _one(self, nal: bytes) -> bool:
         if len(nal) < self.header_bytes:
@@ -132,17 +137,17 @@ class _NalDepacketiser(Depacketiser):
         good = self._note(kind, nal)
         return self._keep(START_CODE + nal) and good
 
-    def _note(self, kind: int, nal: bytes) -> bool:
+    def _note(self, kind: int, nal: bytes, *, inner: bool = False) -> bool:
         """Note what a NAL unit says of its picture; False when slices before it are missing."""
         if not self._is_slice(kind):
-            if self._is_before_picture(kind) and self._may_end():
+            if not inner and self._is_before_picture(kind) and self._may_end():
                 self._next_picture()
             else:
                 self._continues()
             self._recovery = max(self._recovery, self._recovery_of(nal))
             return True
         first = self._is_first(kind, nal)
-        if first and self._may_end():
+        if first and not inner and self._may_end():
             self._next_picture()
         else:
             self._continues()
@@ -187,8 +192,7 @@ class _NalDepacketiser(Depacketiser):
         self._continues()
         if _SHORT_START in piece:
             # Several NAL units were sent as one, in fragments.
-            head, _, rest = piece.partition(_SHORT_START)
-            return self._keep(head) and self._whole(_SHORT_START + rest)
+            return self._keep(piece) and all(self._inner(one) for one in piece.split(_SHORT_START)[1:])
         return self._keep(piece)
 
     def _aggregate(self, payload: bytes, at: int) -> bool:
@@ -310,14 +314,6 @@ def _without_start_code(payload: bytes) -> bytes:
     if payload[:1] != b"\0" or not payload.startswith((START_CODE, _SHORT_START)):
         return payload
     return payload[4:] if payload[2] == 0 else payload[3:]
-
-
-def _split(data: bytes) -> Iterator[bytes]:
-    """Yield the NAL units between start codes; zeros before a start code belong to it."""
-    for nal in data.split(_SHORT_START):
-        stripped = nal.rstrip(b"\0")
-        if stripped:
-            yield stripped
 
 
 def _sei(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -8,12 +8,14 @@ _HEAD = struct.Struct(">BBHII")
 _SENDER = struct.Struct(">IQI")
 _NTP_TO_UNIX_S: Final = 2_208_988_800
 _SENDER_REPORT, _BYE = 200, 203
+_JPEG_PROFILES: Final = (b"\xff\xd8", b"\xff\xff")
+"""Extensions that hold a part of the picture (ONVIF)."""
 _LATE_PACKETS: Final = 128
 _JUMP_PACKETS: Final = 3000
 
 
 class RtpPacket(NamedTuple):
-    """One packet of media; `payload` without header, extension and padding. `extension`: its profile in two bytes, then its content."""
+    """One packet of media; `payload` without header, extension and padding. `extension`: ONVIF's of JPEG alone, profile and content."""
 
     payload_type: int
     marker: bool
@@ -40,10 +42,11 @@ def parse_rtp(data: bytes) -> RtpPacket | None:
             if end < start + 4:
                 return None
             begin, start = start, start + 4 + 4 * (data[start + 2] << 8 | data[start + 3])
-            extension = data[begin : begin + 2] + data[begin + 4 : start]
+            if data[begin : begin + 2] in _JPEG_PROFILES:
+                extension = data[begin : begin + 2] + data[begin + 4 : start]
         if flags & 0x20:
-            # A count of 0, or of more than there is, is no padding: the bit was set by mistake.
-            end -= data[end - 1] if start + data[end - 1] <= end else 0
+            # A count of 0 is no padding: the bit was set by mistake.
+            end -= data[end - 1]
         if start > end:
             return None
     return RtpPacket(kind & 0x7F, kind >= 0x80, sequence, timestamp, ssrc, data[start:end], extension)

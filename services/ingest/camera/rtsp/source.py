@@ -14,7 +14,7 @@ from typing import Final, NoReturn
 from moodline.services.ingest.camera.input.backlog import Backlog, CodedFrame
 from moodline.services.ingest.camera.input.decoder import KeyframeDecoder, UnitTimes
 from moodline.services.ingest.camera.input.egress import Egress
-from moodline.services.ingest.camera.input.frames import LiveCounts, LiveFrame, LiveInfo, LiveLimits, LiveSource
+from moodline.services.ingest.camera.input.frames import FrameGap, LiveCounts, LiveFrame, LiveInfo, LiveLimits, LiveSource
 from moodline.services.ingest.camera.rtsp.access_unit import AccessUnit
 from moodline.services.ingest.camera.rtsp.media import Media, Reorder, TcpMedia, UdpMedia
 from moodline.services.ingest.camera.rtsp.rtp import (
@@ -81,6 +81,7 @@ class RtspSource:
         self._reading = threading.Thread(target=self._receive, name="rtsp", daemon=True)
         self._frame_seen_s = time.monotonic()
         self._has_frames = False
+        self._gap = FrameGap(limits)
         self._rest = self._read()
         self._reading.start()
         try:
@@ -120,6 +121,7 @@ class RtspSource:
             for frame in decoder.decode(coded.data, coded.keyframe, coded.times, coded.recovery):
                 width_height = frame.width, frame.height
                 self._has_frames, self._frame_seen_s = True, time.monotonic()
+                self._gap.frame(self._frame_seen_s)
                 yield frame
                 self._frame_seen_s = time.monotonic()
             self._check_time()
@@ -127,9 +129,9 @@ class RtspSource:
     def _check_time(self) -> None:
         """Raise `SourceError` when the camera has been silent, or has sent nothing that can be shown, for too long."""
         now_s, limits = time.monotonic(), self._limits
-        if self._has_frames and now_s - max(self._receiver.media_seen_s, self._frame_seen_s) >= limits.read_timeout_s:
+        if self._has_frames and now_s - max(self._receiver.media_seen_s, self._frame_seen_s) >= self._gap.limit_s:
             raise SourceError(FailureReason.TIMEOUT, "the camera sends no frame that can be shown")
-        if now_s - self._frame_seen_s >= max(limits.keyframe_timeout_s, limits.read_timeout_s * self._has_frames):
+        if now_s - self._frame_seen_s >= max(limits.keyframe_timeout_s, self._gap.limit_s):
             raise self._nothing_shown()
 
     def _nothing_shown(self) -> SourceError:
@@ -289,9 +291,7 @@ class Receiver:
             return
         if missing:
             self._counts.lost_packets += missing
-        units = self._depacketiser.push(
-            packet.payload, packet.timestamp, packet.marker, missing > 0, packet.extension
-        )
+        units = self._depacketiser.push(packet.payload, packet.timestamp, packet.marker, missing > 0, packet.extension)
         # A unit that the first packet of the next one ends had arrived with the packet before.
         self._put(units, self._arrived_s if units and units[-1].timestamp != packet.timestamp else arrived_s)
         self._arrived_s = arrived_s
@@ -306,9 +306,7 @@ class Receiver:
                 continue
             times = UnitTimes(Fraction(total, self._track.clock_rate), arrived_s, self._clock.camera_s(total))
             is_lost, self._is_lost = self._is_lost, False
-            self._backlog.put(
-                CodedFrame(unit.data, unit.keyframe, unit.recovery, unit.is_reference, is_lost, False, times)
-            )
+            self._backlog.put(CodedFrame(unit.data, unit.keyframe, unit.recovery, unit.is_reference, is_lost, False, times))
 
 
 def _no_picture() -> NoReturn:
