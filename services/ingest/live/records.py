@@ -22,7 +22,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, tag="job"):
     Attributes:
         scheme, host, port, target, username, password, transport, tls_verify: As in `CameraAddress`.
         sample_fps, max_side_px: As in `StreamSpec`.
-        jpeg_quality, max_pixels, open_timeout_s, read_timeout_s, first_frame_timeout_s, clock_tolerance_s: As in `IngestSettings`.
+        jpeg_quality, max_pixels: As in `IngestSettings`.
+        open_timeout_s, read_timeout_s, first_frame_timeout_s, clock_tolerance_s: As in `IngestSettings`.
         schemes, allow_loopback, allow_networks, deny_networks, tls_ca_file: The address policy, as in `IngestSettings`.
         memory_bytes: Most private memory of the process.
         not_before_us: Event time of the last frame that is in the stream's timeline; new ones come after it.
@@ -70,7 +71,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, tag="sample"):
 
     Attributes:
         event_time_us: Position on the timeline; never goes back within a process, nor before `Job.not_before_us`.
-        captured_at_us: Wall clock when the frame had arrived.
+        captured_at_us: Wall clock when the frame had arrived, or would have without the delay that its time stamp shows.
         segment: Rises by one when the camera's clock was set or began again: what follows is a new session.
         width, height: Of the JPEG; 0 when there is none.
         jpeg: Empty when skipped.

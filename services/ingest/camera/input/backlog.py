@@ -81,33 +81,30 @@ class Backlog:
         """Return the next frame, or None after the time-out. Raises the `SourceError` that ended the reading."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._failure is not None, timeout_s)
-            if not self._waiting:
-                if self._failure is not None:
-                    raise self._failure
-                return None
-            frame = self._waiting.popleft()
-            self._bytes -= len(frame.data)
-            if frame.is_overloaded:
-                return frame
-            age_s = self._now_s() - frame.times.arrived_s
-            if age_s > BACKLOG_S:
-                self._waiting.appendleft(frame)
-                self._bytes += len(frame.data)
-                self._drop_groups()
-                frame = self._waiting.popleft()
-                if frame.is_overloaded:
-                    return frame
-                self._bytes -= len(frame.data)
-            if self._seeks_keyframe:
-                if not frame.keyframe and not frame.recovery:
-                    return self._left_out(frame)
-                self._seeks_keyframe = False
-            if age_s > BEHIND_S and not frame.is_reference and not frame.keyframe:
-                return self._left_out(frame)
-            if self._is_cut:
-                self._is_cut = False
-                return replace(frame, is_after_loss=True)
+            if self._waiting:
+                return self._next()
+            if self._failure is not None:
+                raise self._failure
+            return None
+
+    def _next(self) -> CodedFrame:
+        """Return the oldest frame, or what is told of it when it is left out."""
+        if self._age_s(self._waiting[0]) > BACKLOG_S and not self._waiting[0].is_overloaded:
+            self._drop_groups()
+        frame = self._waiting.popleft()
+        if frame.is_overloaded:
             return frame
+        self._bytes -= len(frame.data)
+        if self._seeks_keyframe and not frame.keyframe and not frame.recovery:
+            return self._left_out(frame)
+        self._seeks_keyframe = False
+        if self._age_s(frame) > BEHIND_S and not frame.is_reference and not frame.keyframe:
+            return self._left_out(frame)
+        is_cut, self._is_cut = self._is_cut, False
+        return replace(frame, is_after_loss=True) if is_cut else frame
+
+    def _age_s(self, frame: CodedFrame) -> float:
+        return self._now_s() - frame.times.arrived_s
 
     def _drop_groups(self) -> None:
         """Leave out all before the newest keyframe that is fresh enough; without one, all until the next keyframe comes."""

@@ -47,7 +47,9 @@ class Connection:
         """Send a request and wait for its answer; log in when asked to. The answer may be of any status, 401 included.
 
         Args:
-            method, url, headers: Of the request.
+            method: Of the request.
+            url: Of the request.
+            headers: Of the request, without those that every request has.
             deadline_s: By the monotonic clock.
             will_do: Says, while there is no answer, whether what was asked for has happened; then that is the answer.
 

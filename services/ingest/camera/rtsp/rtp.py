@@ -15,7 +15,10 @@ _JUMP_PACKETS: Final = 3000
 
 
 class RtpPacket(NamedTuple):
-    """One packet of media; `payload` without header, extension and padding. `extension`: ONVIF's of JPEG alone, profile and content."""
+    """One packet of media; `payload` without header, extension and padding.
+
+    `extension` is that of ONVIF for JPEG alone, profile and content.
+    """
 
     payload_type: int
     marker: bool
