@@ -73,8 +73,11 @@ class IngestSettings(_Group):
         "", description="Networks (CIDR, with commas) outside of which no camera is read; empty: no such limit."
     )
     deny_networks: str = Field("", description="Networks (CIDR, with commas) in which no camera is read. Link-local never is.")
-    open_timeout_s: float = Field(10.0, gt=0, le=300, description="Longest time until a camera's first frame, in s.")
-    read_timeout_s: float = Field(5.0, gt=0, le=300, description="Longest time without a frame of a live camera, in s.")
+    open_timeout_s: float = Field(10.0, gt=0, le=300, description="Longest time until a camera agrees to play, in s.")
+    first_frame_timeout_s: float = Field(
+        30.0, gt=0, le=300, description="Longest time from then to a camera's first frame, or for a keyframe after a loss, in s."
+    )
+    read_timeout_s: float = Field(5.0, gt=0, le=300, description="Longest time without anything from a live camera, in s.")
     backoff_min_s: float = Field(1.0, gt=0, description="First pause before a camera is tried again, in s.")
     backoff_max_s: float = Field(60.0, gt=0, description="Longest pause before a camera is tried again, in s.")
     tls_ca_file: Path | None = Field(
