@@ -270,7 +270,7 @@ class _Work:
             if not analysis.complete:
                 work.keep = plan.frames > 0
             elif analysis.status.reason or analysis.status.detail:
-                plan.warning = ": ".join(part for part in (str(analysis.status.reason), analysis.status.detail) if part)
+                plan.warning = ": ".join(part for part in (analysis.status.reason, analysis.status.detail) if part)
             self._write(Results(analysis, plan.clip.name, self._settings), bar, work)
             bar.close()
             self._say_end(analysis, work)

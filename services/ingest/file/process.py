@@ -159,12 +159,10 @@ def run_file(connected: socket.socket) -> NoReturn:
 
 
 def _read(job: FileJob, channel: Channel[FileJob]) -> None:
-    from moodline.services.ingest.file.content import open_content
-    from moodline.services.ingest.file.media_file import open_media_file
-    from moodline.services.ingest.media.frames import never
+    from moodline.services.ingest.file.open import open_source
 
     try:
-        source = open_content(open_media_file(job.url, Path(job.media_root)), job.max_pixels, never)
+        source = open_source(job.url, IngestSettings(media_root=Path(job.media_root), max_pixels=job.max_pixels))
         info = source.info
         channel.send(
             FileOpened(

@@ -212,7 +212,7 @@ class FileReader:
         wanted = Wanted(spec.sample_fps, spec.max_side_px, parts.settings.jpeg_quality, self._next_seq, frozenset(self._left_out))
         parse_sample_fps(spec.sample_fps)
         samples: Samples
-        if parts.files is not None and spec.url.startswith("file:"):
+        if parts.files is not None and spec.url.startswith(("file:", "sequence:")):
             samples = parts.files.open(spec.url, parts.settings, wanted, self._stop)
         else:
             samples = LocalSamples(parts.open_source(spec.url, parts.settings, self._stop.is_set), wanted)
