@@ -40,7 +40,7 @@ class Lengths(NamedTuple):
         return min(known) if known else None
 
 
-def ending_of(  # the facts, one by one
+def ending_of(  # noqa: PLR0913, PLR0917  # the facts, one by one
     lengths: Lengths,
     video_end_s: Fraction,
     sound_end_s: Fraction,

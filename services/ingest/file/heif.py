@@ -83,7 +83,8 @@ class HeifPicture:
         if photo.width * photo.height > max_pixels:
             raise SourceError(
                 FailureReason.TOO_LARGE,
-                f"a picture of {photo.width} x {photo.height} px is over the limit of {max_pixels} px (MOODLINE_INGEST_MAX_PIXELS)",
+                f"a picture of {photo.width} x {photo.height} px is over the limit of {max_pixels} px "
+                "(MOODLINE_INGEST_MAX_PIXELS)",
             )
         image = self._assembled(descriptor, photo, max_pixels)
         self._image = _shown(image, photo.primary.properties)

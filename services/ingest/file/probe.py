@@ -81,7 +81,16 @@ def _probed(task: _Task) -> _Found | _Refused:
     info = source.info
     source.close()
     fps = "" if info.fps is None else str(info.fps)
-    return _Found(Probed(codec=info.codec, width=info.width, height=info.height, source_fps=fps, duration_us=info.duration_us))
+    return _Found(
+        Probed(
+            codec=info.codec,
+            width=info.width,
+            height=info.height,
+            source_fps=fps,
+            duration_us=info.duration_us,
+            created_at_us=info.created_at_us,
+        )
+    )
 
 
 def _main() -> None:

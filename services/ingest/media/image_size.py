@@ -12,7 +12,7 @@ _JPEG_NOT_A_FRAME: Final = frozenset({0xC4, 0xC8, 0xCC})
 
 
 def image_size_px(head: bytes) -> tuple[int, int] | None:
-    """Return width and height in px of a PNG, GIF, BMP, WebP, TIFF or JPEG; None for anything else or when they are not in `head`."""
+    """Return width and height in px of a PNG, GIF, BMP, WebP, TIFF or JPEG; None for anything else or when not in `head`."""
     try:
         for magic, read in _READERS.items():
             if head.startswith(magic):
