@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from moodline.services.ingest.file.process import FileProcesses, FileProcessError
+from moodline.services.ingest.file.process import FileProcessError, FileProcesses
 from moodline.services.ingest.file.samples import Wanted
 from moodline.shared.errors import SourceError
 from moodline.shared.settings import IngestSettings
@@ -76,7 +76,7 @@ def test_every_mutation_is_answered(seeds: list[Path], tmp_path: Path) -> None:
             samples = files.open(path.as_uri(), settings, Wanted("5", 640, 90), threading.Event())
         except SourceError as error:
             outcome = str(error.reason)
-            assert len(str(error)) > 15
+            assert len(str(error)) > 15  # noqa: PT017  # a sentence
         except FileProcessError as death:
             outcome = f"process: {death.reason}"
         else:
@@ -89,7 +89,6 @@ def test_every_mutation_is_answered(seeds: list[Path], tmp_path: Path) -> None:
         path.unlink()
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
     files.close()
-    print(outcomes)
     assert sum(outcomes.values()) == MUTATIONS
     # A defect of Moodline would have raised; an end of a process without cause would be one too.
     assert "process: internal" not in outcomes

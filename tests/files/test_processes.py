@@ -79,7 +79,7 @@ def test_deaths(status: int | None, reason: str) -> None:
 
 def test_memory_is_limited(files: FileProcesses, tmp_path: Path) -> None:
     (tmp_path / "large.png").write_bytes(png_of_nothing(8000, 6000))
-    with pytest.raises((SourceError, FileProcessError)) as caught:  # noqa: PT012, SIM117  # at opening or at reading
+    with pytest.raises((SourceError, FileProcessError)) as caught:  # noqa: SIM117  # at opening or at reading
         with closing(open_in_process(files, tmp_path / "large.png", file_memory_bytes=256 << 20)) as found:
             list(found.frames())
     assert caught.value.reason == "too_large"

@@ -104,7 +104,7 @@ def test_whatever_the_file_says_time_never_goes_back_and_fits_a_timeline(
     times = FrameTimes(BASE, start_s, Fraction(25))
     at = placed(times, frames)
     assert at == sorted(at)
-    assert not at or (0 <= at[0] and times.end_s <= (len(frames) + 1) * (MAX_HOLD_S + 1))
+    assert not at or (at[0] >= 0 and times.end_s <= (len(frames) + 1) * (MAX_HOLD_S + 1))
 
 
 @given(st.lists(st.integers(-10_000_000, 10_000_000), min_size=1, max_size=40))
