@@ -110,6 +110,17 @@ class UploadsSettings(_Group):
     keep_s: float = Field(86_400.0, ge=60, description="How long an upload that no stream names is kept, in s.")
 
 
+class ClassifySettings(_Group):
+    """Pictures that are classified at once, in the API's process."""
+
+    max_bytes: int = Field(16 * _MiB, ge=64 * 1024, description="Most bytes of all pictures in one request together.")
+    max_pictures: int = Field(16, ge=1, le=256, description="Most pictures in one request.")
+    max_waiting: int = Field(
+        8, ge=0, le=1000, description="Most requests under way in one API process, the one at work included; 0: none is taken."
+    )
+    body_timeout_s: float = Field(20.0, gt=0, le=300, description="Longest time in which a request must have arrived, in s.")
+
+
 class DetectorSettings(_Group):
     """Finding faces."""
 
@@ -283,6 +294,7 @@ class Settings(BaseSettings):
     ingest: IngestSettings = IngestSettings()
     push: PushSettings = PushSettings()
     uploads: UploadsSettings = UploadsSettings()
+    classify: ClassifySettings = ClassifySettings()
     detector: DetectorSettings = DetectorSettings()
     classifier: ClassifierSettings = ClassifierSettings()
     aggregator: AggregatorSettings = AggregatorSettings()

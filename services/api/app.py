@@ -8,6 +8,7 @@ from moodline.services.api import (
     alerts,
     audit,
     classifiers,
+    classify,
     compare,
     docs_page,
     events,
@@ -93,6 +94,7 @@ def create_app(
     app.include_router(events.router)
     app.include_router(push.router)
     app.include_router(uploads.router)
+    app.include_router(classify.router)
     app.include_router(compare.router)
     app.include_router(alerts.router)
     app.include_router(classifiers.router)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 
 from moodline.services.runtime.gpu import watch_gpus
 from moodline.shared.bus import Bus, ConsumerSettings, Producer, open_bus
+from moodline.shared.classify import PictureClassifier
 from moodline.shared.clock import Clock, SystemClock
 from moodline.shared.clock_offset import ClockWatch
 from moodline.shared.errors import BusUnavailableError, SettingsError, StoreUnavailableError
@@ -253,6 +254,15 @@ def open_prober(settings: Settings) -> Prober | None:
     from moodline.services.ingest.file.probe import probe_file
 
     return lambda path: probe_file(path, settings.ingest, settings.uploads.probe_timeout_s)
+
+
+def open_picture_classifier(settings: Settings, store: Store) -> PictureClassifier | None:
+    """Return what classifies pictures in an API process; None where the packages that it needs are not installed."""
+    if find_spec("cv2") is None or find_spec("openvino") is None:
+        return None
+    from moodline.services.runtime.picture_classifier import LocalPictureClassifier
+
+    return LocalPictureClassifier(settings, store)
 
 
 def open_bus_on_demand(settings: Settings, metrics: Metrics, clock: Clock) -> "BusOnDemand | None":

@@ -8,7 +8,14 @@ from types import FrameType
 
 from moodline.services.alerts.service import AlertService
 from moodline.services.classifier.catalogue import ModelCatalogue
-from moodline.services.runtime.bootstrap import build, open_bus_on_demand, open_prober, require_shared_bus, wait_for_resources
+from moodline.services.runtime.bootstrap import (
+    build,
+    open_bus_on_demand,
+    open_picture_classifier,
+    open_prober,
+    require_shared_bus,
+    wait_for_resources,
+)
 from moodline.services.runtime.liveness import end_when_dead
 from moodline.services.runtime.worker_server import start_worker_server
 from moodline.shared.clock import Clock, SystemClock
@@ -74,7 +81,7 @@ def run_embedded(settings: Settings) -> None:
             resources.clock,
             readiness=lambda: service.alive() | alerts.alive(),
             catalogue=catalogue,
-            intake=Intake(service.pushes, open_prober(settings)),
+            intake=Intake(service.pushes, open_prober(settings), open_picture_classifier(settings, resources.store)),
         )
         mount_page(app)
         with ApiServer(app, settings.api.host, settings.api.port) as server, alerts:
@@ -101,7 +108,8 @@ def run_api(settings: Settings) -> None:
         watch = stack.enter_context(closing(ClockWatch(store.time_s, SystemClock(), metrics)))
         watch.start()
         clock = watch.clock
-        intake = Intake(_pushes(stack, store, settings, metrics, clock), open_prober(settings))
+        pushes = _pushes(stack, store, settings, metrics, clock)
+        intake = Intake(pushes, open_prober(settings), open_picture_classifier(settings, store))
         alerts = AlertService(store, settings, metrics, clock)
         catalogue = ModelCatalogue(settings.classifier)
         app = create_app(store, settings, metrics, clock, readiness=alerts.alive, catalogue=catalogue, intake=intake)

@@ -56,6 +56,7 @@ RULES: Final[dict[str, Role | None]] = {
     "POST /api/v1/streams/{stream_id}/frames": OPERATE,
     "WS /api/v1/streams/{stream_id}/frames": OPERATE,
     "POST /api/v1/uploads": OPERATE,
+    "POST /api/v1/classify": VIEW,
     "GET /api/v1/compare": VIEW,
     "GET /api/v1/alerts": VIEW,
     "GET /api/v1/alerts/rules": VIEW,
@@ -73,6 +74,7 @@ NOT_AUDITED: Final = {
     "POST /api/v1/session": "changes nothing but the caller's own browser",
     "DELETE /api/v1/session": "changes nothing but the caller's own browser",
     "POST /api/v1/alerts/dry-run": "only looks",
+    "POST /api/v1/classify": "only looks, and keeps nothing",
     "POST /api/v1/streams/{stream_id}/frames": "frames come many times a second; they are content, not changes",
 }
 
