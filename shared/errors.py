@@ -376,3 +376,9 @@ class PicturesTooLargeError(MoodlineError):
     """The pictures of one request have more bytes than are taken."""
 
     code = "pictures_too_large"
+
+
+class FacesNotKeptError(MoodlineError):
+    """Single faces are asked for where none are kept."""
+
+    code = "faces_not_kept"

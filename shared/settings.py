@@ -42,6 +42,9 @@ class StoreSettings(_Group):
     retention_1min_s: int = Field(60 * 86_400, ge=60, description="How long 1 min points are kept, in s.")
     retention_10min_s: int = Field(365 * 86_400, ge=60, description="How long 10 min points are kept, in s.")
     retention_1h_s: int = Field(1825 * 86_400, ge=60, description="How long 1 h points are kept, in s.")
+    retention_faces_s: int = Field(
+        0, ge=0, description="How long each face of each sampled frame is kept, in s; 0: they are not kept at all."
+    )
 
 
 class IngestSettings(_Group):

@@ -12,6 +12,7 @@ from moodline.services.api import (
     compare,
     docs_page,
     events,
+    faces,
     health,
     keys,
     push,
@@ -91,6 +92,7 @@ def create_app(
     app.state.before_stop = feed.close
     app.include_router(streams.router)
     app.include_router(timelines.router)
+    app.include_router(faces.router)
     app.include_router(events.router)
     app.include_router(push.router)
     app.include_router(uploads.router)

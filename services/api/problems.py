@@ -29,6 +29,7 @@ PROBLEMS: Final[dict[str, Problem]] = {
     "not_found": Problem(404, "There is no such route."),
     "stream_not_found": Problem(404, "No stream with this id is registered."),
     "track_not_found": Problem(404, "The stream has no tracked face with this number."),
+    "faces_not_kept": Problem(404, "Single faces are not kept (MOODLINE_STORE_RETENTION_FACES_S is 0)."),
     "model_not_found": Problem(404, "No model of this name is installed."),
     "key_not_found": Problem(404, "There is no key of this name."),
     "rule_not_found": Problem(404, "There is no alert rule with this id."),

@@ -28,6 +28,7 @@ from moodline.shared.pipeline.worker import ProducerSink, Sink, Worker, WorkerOp
 from moodline.shared.probe import Prober
 from moodline.shared.settings import Settings
 from moodline.shared.store import Retention, Store, open_store
+from moodline.shared.timeline.faces import FACES_LEVEL_S
 from moodline.shared.tracing.bus import TracedBus
 from moodline.shared.tracing.spans import open_tracing
 
@@ -94,6 +95,7 @@ def retention(settings: Settings) -> Retention:
             60: store.retention_1min_s,
             600: store.retention_10min_s,
             3600: store.retention_1h_s,
+            FACES_LEVEL_S: store.retention_faces_s,
         }
     )
 
@@ -304,7 +306,8 @@ def _aggregator(resources: Resources) -> Runnable:
     from moodline.services.aggregator.stage import AggregatorStage
 
     settings = resources.settings.aggregator
-    stage = AggregatorStage(resources.store.load, settings, resources.metrics)
+    keeps_faces = resources.settings.store.retention_faces_s > 0
+    stage = AggregatorStage(resources.store.load, settings, resources.metrics, keeps_faces=keeps_faces)
     sink = TimelineSink(resources.store, stage, resources.metrics, resources.clock, resources.bus.offset_at)
     return _worker(
         resources, "aggregator", PipelineStep.EMOTIONS, _Batch(settings.batch_messages, settings.linger_ms), stage, sink

@@ -19,6 +19,7 @@ MODULES = (
     "moodline.services.api.keys",
     "moodline.services.api.audit",
     "moodline.services.api.classify",
+    "moodline.services.api.faces",
     "moodline.services.api.alert_models",
     "moodline.services.api.compare",
     "moodline.services.api.push",
