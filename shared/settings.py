@@ -233,6 +233,22 @@ class AlertsSettings(_Group):
     webhook_backoff_max_s: float = Field(3600.0, gt=0, description="Longest pause before a webhook is tried again, in s.")
 
 
+class MqttSettings(_Group):
+    """States, points and alerts on an MQTT broker; needs the extra `mqtt`. Published wherever the API runs, by one process."""
+
+    url: SecretStr = Field(
+        SecretStr(""), description="Broker: `mqtt://user:password@host:1883`, or `mqtts://` for TLS; empty: nothing is published."
+    )
+    topic_prefix: str = Field("moodline", pattern=r"^[^+#\x00]+$", description="First part of all topics.")
+    discovery_prefix: str = Field(
+        "homeassistant",
+        pattern=r"^[^+#\x00]*$",
+        description="Where Home Assistant looks for entities; empty: it is told of none.",
+    )
+    client_id: str = Field("", max_length=65_535, description="Client id; empty: the broker gives one.")
+    tls_ca_file: Path | None = Field(None, description="Certificates (PEM) to trust for `mqtts://`; empty: those of the system.")
+
+
 class WorkerSettings(_Group):
     """Settings of all workers."""
 
@@ -303,6 +319,7 @@ class Settings(BaseSettings):
     aggregator: AggregatorSettings = AggregatorSettings()
     api: ApiSettings = ApiSettings()
     alerts: AlertsSettings = AlertsSettings()
+    mqtt: MqttSettings = MqttSettings()
     worker: WorkerSettings = WorkerSettings()
     secrets: SecretsSettings = SecretsSettings()
     tracing: TracingSettings = TracingSettings()

@@ -8,6 +8,7 @@ from types import FrameType
 
 from moodline.services.alerts.service import AlertService
 from moodline.services.classifier.catalogue import ModelCatalogue
+from moodline.services.mqtt.bridge import MqttBridge
 from moodline.services.runtime.bootstrap import (
     build,
     open_bus_on_demand,
@@ -74,17 +75,18 @@ def run_embedded(settings: Settings) -> None:
         resources = service.resources
         catalogue = ModelCatalogue(settings.classifier)
         alerts = AlertService(resources.store, settings, resources.metrics, resources.clock)
+        mqtt = MqttBridge(resources.store, settings, resources.metrics, resources.clock)
         app = create_app(
             resources.store,
             settings,
             resources.metrics,
             resources.clock,
-            readiness=lambda: service.alive() | alerts.alive(),
+            readiness=lambda: service.alive() | alerts.alive() | mqtt.alive(),
             catalogue=catalogue,
             intake=Intake(service.pushes, open_prober(settings), open_picture_classifier(settings, resources.store)),
         )
         mount_page(app)
-        with ApiServer(app, settings.api.host, settings.api.port) as server, alerts:
+        with ApiServer(app, settings.api.host, settings.api.port) as server, alerts, mqtt:
             log.info("service.ready", extra={"url": server.url})
             service.stop.wait()
         service.check()
@@ -111,10 +113,12 @@ def run_api(settings: Settings) -> None:
         pushes = _pushes(stack, store, settings, metrics, clock)
         intake = Intake(pushes, open_prober(settings), open_picture_classifier(settings, store))
         alerts = AlertService(store, settings, metrics, clock)
+        mqtt = MqttBridge(store, settings, metrics, clock)
         catalogue = ModelCatalogue(settings.classifier)
-        app = create_app(store, settings, metrics, clock, readiness=alerts.alive, catalogue=catalogue, intake=intake)
+        alive = lambda: alerts.alive() | mqtt.alive()  # noqa: E731
+        app = create_app(store, settings, metrics, clock, readiness=alive, catalogue=catalogue, intake=intake)
         mount_page(app)
-        with ApiServer(app, settings.api.host, settings.api.port) as server, alerts:
+        with ApiServer(app, settings.api.host, settings.api.port) as server, alerts, mqtt:
             log.info("service.ready", extra={"url": server.url})
             stop.wait()
 
