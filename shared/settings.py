@@ -194,7 +194,7 @@ class AggregatorSettings(_Group):
     smoothing_ms: int = Field(1000, ge=0, le=60_000, description="Time constant of the per-track smoothing, in ms.")
     iou_min: float = Field(0.3, gt=0, lt=1, description="Least overlap (intersection over union) of a face with a track.")
     min_quality: float = Field(
-        0.35,
+        0.4,
         ge=0,
         le=1,
         description="Least quality of a face from which an expression is read, 0 to 1 (docs/detector.md); other faces are counted as "
