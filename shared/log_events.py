@@ -69,6 +69,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "reader.crashed": "A defect in the reading of one file; it is read again from its mark.",
     "reader.gave_way": "Another session has the stream, or it was removed.",
     "reader.left_behind": "A reader did not stop in time; whoever reads the stream next fences it.",
+    "reader.process_died": "The process that decodes a file ended without a word; it is read again.",
     "reader.stalled": "A file's timeline stands still; the file is read again from there.",
     "reader.status_lost": "The state of a file could not be written.",
     "reader.store_failed": "The store is unavailable; the file is read again from its mark.",
