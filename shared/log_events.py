@@ -57,6 +57,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "mqtt.interrupted": "Publishing by MQTT cannot ask the store which process does it; it is asked again.",
     "mqtt.refused": "The MQTT broker refused the connection; it is tried again.",
     "mqtt.unreachable": "The MQTT broker cannot be reached; it is tried again.",
+    "previews.interrupted": "Pictures of streams do not travel for a moment: Redis cannot be reached; it is tried again.",
     "process.dead": "The process ends because its loop hangs or a partition stands still.",
     "process.signal": "The process was told to end.",
     "push.bus_failed": "A pushed stream's frames did not reach the bus.",

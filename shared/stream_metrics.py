@@ -54,8 +54,8 @@ class StreamMetrics:
         )
         self.frames: Final = Counter(
             "moodline_stream_frames_total",
-            "Sampled frames that reached a stream's timeline, by stream and result: `faces`, `no_face`, or the reason of a skip, "
-            f"{_LIMITED}.",
+            "Sampled frames that reached a stream's timeline, by stream and result: `faces`, `no_face`, `unreadable` (faces, "
+            f"none of which could be read), or the reason of a skip, {_LIMITED}.",
             ["stream", "result"],
             registry=registry,
         )

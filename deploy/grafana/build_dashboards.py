@@ -178,7 +178,7 @@ THROUGHPUT: Final = Dashboard(
 )
 
 _STREAM: Final = 'stream="$stream"'
-_ANSWERED: Final = _STREAM + ',result=~"faces|no_face"'
+_ANSWERED: Final = _STREAM + ',result=~"faces|unreadable|no_face"'
 _FRAMES: Final = "sum(rate(moodline_stream_frames_total{%s}[$__rate_interval]))"
 _COVERAGE: Final = f"{_FRAMES % _ANSWERED} / clamp_min({_FRAMES % _STREAM}, 1e-9)"
 STREAM: Final = Dashboard(

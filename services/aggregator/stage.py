@@ -25,6 +25,7 @@ from typing import Final
 
 from moodline.services.aggregator.gaps import MARGIN_MS, Gaps
 from moodline.services.aggregator.stream import StreamTimeline
+from moodline.services.aggregator.tracker import least_quality
 from moodline.shared.bus.base import Position
 from moodline.shared.emotions import EMOTIONS
 from moodline.shared.errors import MessageError, StoreError
@@ -85,6 +86,7 @@ class AggregatorStage:
     ) -> None:
         self._load = load
         self._settings = settings
+        self._least_quality = least_quality(settings)
         self._metrics = metrics
         self._cache_streams = cache_streams
         self._keeps_faces = keeps_faces
@@ -233,13 +235,17 @@ class AggregatorStage:
 
     def _count(self, message: Emotions) -> None:
         """Count a frame, its faces, and the likeliest emotion of each."""
-        faces = len(message.faces)
-        likeliest = Counter(EMOTIONS[face.probabilities.index(max(face.probabilities))] for face in message.faces)
-        if faces:
-            self._metrics.faces.labels(WORKER).inc(faces)
-            for emotion, count in likeliest.items():
-                self._metrics.emotions.labels(message.lane, emotion).inc(count)
-        result = message.skip or ("faces" if faces else "no_face")
+        read = [face for face in message.faces if face.quality >= self._least_quality]
+        small, poor = 0 if message.skip else message.too_small, len(message.faces) - len(read)
+        likeliest = Counter(EMOTIONS[face.probabilities.index(max(face.probabilities))] for face in read)
+        if message.faces:
+            self._metrics.faces.labels(WORKER).inc(len(message.faces))
+        for emotion, count in likeliest.items():
+            self._metrics.emotions.labels(message.lane, emotion).inc(count)
+        for reason, count in (("too_small", small), ("quality", poor)):
+            if count:
+                self._metrics.faces_unreadable.labels(message.lane, reason).inc(count)
+        result = message.skip or ("faces" if read else "unreadable" if small or poor else "no_face")
         self._count_in_stream(message.stream_id, result, 1, likeliest)
 
     def _count_in_stream(self, stream_id: str, result: str, frames: int, emotions: Mapping[str, int] = _NO_FACES) -> None:
