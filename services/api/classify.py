@@ -23,7 +23,13 @@ from moodline.shared.settings import ClassifySettings
 router = APIRouter(prefix=PREFIX, tags=["pictures"])
 
 _SEVEN: Final = {**dict.fromkeys(EMOTIONS, 0.0), "happy": 0.9, "neutral": 0.1}
-_FACE: Final[dict[str, Any]] = {"box": [312.5, 80.25, 401.0, 198.5], "score": 0.98, "dominant": "happy", "emotions": _SEVEN}
+_FACE: Final[dict[str, Any]] = {
+    "box": [312.5, 80.25, 401.0, 198.5],
+    "score": 0.98,
+    "quality": 0.8,
+    "dominant": "happy",
+    "emotions": _SEVEN,
+}
 _PICTURE: Final[dict[str, Any]] = {
     "name": "lobby.jpg",
     "width": 1280,
@@ -51,6 +57,7 @@ class FaceAnswer(BaseModel):
 
     box: tuple[float, float, float, float] = Field(description="Left, top, right, bottom in px of the upright picture.")
     score: float = Field(description="The detector's score, 0 to 1.")
+    quality: float = Field(description="How well an expression can be read from it, 0 to 1.")
     dominant: str = Field(description="The likeliest emotion.")
     emotions: ByEmotion = Field(description="Probabilities that sum to 1.")
 
@@ -145,4 +152,6 @@ def _answer(name: str, picture: ClassifiedPicture) -> PictureAnswer:
 
 def _face(face: PictureFace) -> FaceAnswer:
     emotions = by_emotion(face.probabilities)
-    return FaceAnswer(box=face.box, score=face.score, dominant=max(emotions, key=emotions.__getitem__), emotions=emotions)
+    return FaceAnswer(
+        box=face.box, score=face.score, quality=face.quality, dominant=max(emotions, key=emotions.__getitem__), emotions=emotions
+    )

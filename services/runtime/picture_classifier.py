@@ -13,6 +13,7 @@ from moodline.services.classifier.quantise import quantised
 from moodline.services.detector.base import BgrImage, FaceDetector
 from moodline.services.detector.crop import BOX_SCALE, SCORE_SCALE, cut_faces
 from moodline.services.detector.factory import open_detector
+from moodline.services.detector.quality import load_quality
 from moodline.shared.classify import ClassifiedPicture, PictureFace
 from moodline.shared.emotions import CROP_SIDE_PX
 from moodline.shared.errors import InvalidImageError
@@ -40,7 +41,8 @@ class LocalPictureClassifier:
         with self._turn:
             detector, model = self._models()
             limit = self._settings.detector.max_faces
-            found = [cut_faces(image, detector.detect(image), detector.square_from, limit) for image in images]
+            quality = load_quality()
+            found = [cut_faces(image, detector.detect(image), detector.square_from, limit, quality) for image in images]
             probabilities = iter(_classified(model, [face.crop for faces in found for face in faces]))
             return [
                 ClassifiedPicture(
@@ -119,5 +121,6 @@ def _face(face: Face, image: BgrImage, probabilities: tuple[int, ...]) -> Pictur
     return PictureFace(
         box=(x1, y1, x2, y2),
         score=round(face.score / SCORE_SCALE, _DIGITS),
+        quality=round(face.quality / SCORE_SCALE, _DIGITS),
         probabilities=tuple(round(each / total, _DIGITS) for each in probabilities),
     )
