@@ -1,7 +1,9 @@
 """A video from start to end, as `moodline analyze` does it."""
 
+import shutil
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import datetime
@@ -81,9 +83,9 @@ def analyze(  # noqa: PLR0913  # one for each option
     if not isinstance(source, str | Path):
         if fps is None:
             raise ClientError("pictures need fps: how many of them make a second, such as fps=25")
-        kept = tempfile.TemporaryDirectory(prefix="moodline-")
-        _write_pictures(source, Path(kept.name), color, settings)
-        source = kept.name
+        kept = PictureFolder()
+        _write_pictures(source, kept.path, color, settings)
+        source = kept.path
     clips = clips_of([str(source)], "" if fps is None else str(fps))
     if len(clips) != 1:
         raise ClientError(f"{source} names {len(clips)} videos; analyse them one by one")
@@ -202,6 +204,14 @@ class Result:
             yield from face_rows(message, pairs, size_px, parts.spec.recorded_at_us)
 
 
+class PictureFolder:
+    """A temporary folder that goes with the object."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="moodline-"))
+        self._end = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
 class _Parts:
     """What a result is made of; `kept` holds the pictures that were given as arrays."""
 
@@ -212,7 +222,7 @@ class _Parts:
         status: StreamStatus,
         messages: list[Emotions],
         files: tuple[Path, ...],
-        kept: "tempfile.TemporaryDirectory[str] | None",
+        kept: "PictureFolder | None",
     ) -> None:
         self.spec = spec
         self.settings = settings
