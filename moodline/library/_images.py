@@ -30,7 +30,7 @@ _NOWHERE: Final = Position("", 0, 0)
 
 
 @overload
-def detect_emotions(  # type: ignore[overload-overlap]  # a str is a sequence of str
+def detect_emotions(  # type: ignore[overload-overlap]  # a path is a sequence, too, of letters
     image: npt.NDArray[np.uint8] | str | Path, *, color: str = ..., threads: int | None = ..., model: str | None = ...
 ) -> list[Face]: ...
 @overload
@@ -80,8 +80,8 @@ def as_bgr(picture: Picture, color: str, settings: Settings) -> "BgrImage":
     if hasattr(picture, "convert") and hasattr(picture, "getexif"):
         from PIL import ImageOps
 
-        image: Any = picture
-        upright = ImageOps.exif_transpose(image) or image
+        opened: Any = picture
+        upright = ImageOps.exif_transpose(opened) or opened
         return np.ascontiguousarray(np.asarray(upright.convert("RGB"), np.uint8)[:, :, ::-1])
     if not isinstance(picture, np.ndarray):
         raise ImageError(f"a picture is an array, a path or a PIL image, not {type(picture).__name__}")

@@ -74,6 +74,9 @@ def overlays_of(results: Iterator[tuple[Emotions, list[TrackedFace]]]) -> Iterat
     for message, tracked in results:
         drawn = []
         for face, seen in zip(message.faces, tracked, strict=True):
+            if not seen.is_readable:
+                drawn.append(Overlay(face.box, seen.track_id, None, 0.0))
+                continue
             leading = max(range(len(EMOTIONS)), key=lambda index: seen.smoothed[index])
             drawn.append(Overlay(face.box, seen.track_id, leading, seen.smoothed[leading] / PROBABILITY_SCALE))
         yield drawn

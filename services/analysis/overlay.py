@@ -25,14 +25,19 @@ def _bgr(color: str) -> tuple[int, int, int]:
 COLOURS_BGR: Final = tuple(_bgr(EMOTION_COLORS[emotion]) for emotion in EMOTIONS)
 """The palette of all pictures, in the order of `EMOTIONS`."""
 
+_UNREADABLE_BGR: Final = (110, 110, 110)
+
 
 @dataclass(frozen=True, slots=True)
 class Overlay:
-    """One face as drawn. `box` is x1, y1, x2, y2 in 1/65536 of width and height; `share` is 0 to 1."""
+    """One face as drawn. `box` is x1, y1, x2, y2 in 1/65536 of width and height; `share` is 0 to 1.
+
+    `emotion` is None where no expression could be read from the face.
+    """
 
     box: tuple[int, int, int, int]
     track_id: int
-    emotion: int
+    emotion: int | None
     share: float
 
 
@@ -48,9 +53,10 @@ def _draw_one(image: BgrImage, overlay: Overlay, scale: float) -> None:
     thickness = max(1, round(2 * scale))
     x1, x2 = (round(value * width / 65536) for value in overlay.box[::2])
     y1, y2 = (round(value * height / 65536) for value in overlay.box[1::2])
-    colour = COLOURS_BGR[overlay.emotion]
+    colour = _UNREADABLE_BGR if overlay.emotion is None else COLOURS_BGR[overlay.emotion]
     cv2.rectangle(image, (x1, y1), (x2, y2), colour, thickness)
-    text, size = f"#{overlay.track_id} {EMOTIONS[overlay.emotion]} {overlay.share:.0%}", 0.7 * scale
+    shown = "unreadable" if overlay.emotion is None else f"{EMOTIONS[overlay.emotion]} {overlay.share:.0%}"
+    text, size = f"#{overlay.track_id} {shown}", 0.7 * scale
     (text_width, text_height), baseline = cv2.getTextSize(text, _FONT, size, thickness)
     pad = max(2, round(4 * scale))
     label_width, label_height = text_width + 2 * pad, text_height + baseline + 2 * pad

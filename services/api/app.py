@@ -2,13 +2,28 @@
 
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
-from moodline.services.api import alerts, audit, classifiers, compare, events, health, keys, push, streams, timelines, uploads
+from moodline.services.api import (
+    alerts,
+    audit,
+    classifiers,
+    compare,
+    docs_page,
+    events,
+    health,
+    keys,
+    push,
+    streams,
+    timelines,
+    uploads,
+)
 from moodline.services.api.access import describe_access
 from moodline.services.api.context import Context, Intake, Readiness
 from moodline.services.api.errors import install_error_handlers, problem_responses
 from moodline.services.api.middleware import Cors, LimitBody, Measure, SameSite
+from moodline.services.api.requests import check_request
+from moodline.services.api.semantics import Conditional, Head
 from moodline.services.auth.authenticator import Authenticator
 from moodline.services.auth.origins import origins_of
 from moodline.services.live.feed import LiveFeed
@@ -50,11 +65,19 @@ def create_app(
         title="Moodline",
         summary="Emotion timelines of video streams.",
         version=version("moodline"),
-        docs_url=None,  # the page would load its scripts from a foreign host
+        docs_url=None,  # that page would load its scripts from a foreign host; see `docs_page`
         redoc_url=None,
         redirect_slashes=False,
+        dependencies=[Depends(check_request)],
         responses=problem_responses(
-            "invalid_request", "unauthorized", "not_allowed", "forbidden", "rate_limited", "internal", "store_unavailable"
+            "invalid_request",
+            "not_acceptable",
+            "unauthorized",
+            "not_allowed",
+            "forbidden",
+            "rate_limited",
+            "internal",
+            "store_unavailable",
         ),
     )
     policy = _policy(settings.ingest)
@@ -76,9 +99,12 @@ def create_app(
     app.include_router(keys.router)
     app.include_router(audit.router)
     app.include_router(health.router)
+    app.include_router(docs_page.router)
     install_error_handlers(app)
     describe_access(app)
     # The last one added is the outermost.
+    app.add_middleware(Conditional)
+    app.add_middleware(Head)
     app.add_middleware(LimitBody)
     app.add_middleware(SameSite, settings=settings.api)
     if origins := origins_of(settings.api.cors_origins):

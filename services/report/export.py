@@ -12,6 +12,8 @@ from moodline.shared.messages import SkipReason
 _COUNTS: Final = ("sampled", "classified")
 _FACES: Final = ("coverage", "frames_with_faces", "faces", "tracks_begun", "dominant", "empty")
 _VECTORS: Final = ("shares", "smoothed", "raw")
+_LATER: Final = ("unreadable", "too_small")
+"""Behind all others, so that a column that was there before keeps its place."""
 
 CSV_FIELDS: Final = (
     "start",
@@ -22,6 +24,7 @@ CSV_FIELDS: Final = (
     "models",
     "final",
     *(f"{vector}_{emotion}" for vector in _VECTORS for emotion in EMOTIONS),
+    *_LATER,
 )
 """The columns of a timeline's CSV, in their order."""
 
@@ -50,4 +53,5 @@ def point_row(point: PointDocument) -> list[object]:
     for vector in _VECTORS:
         values: ByEmotion = getattr(point, vector) or {}
         row += [values.get(emotion) for emotion in EMOTIONS]
+    row += [getattr(point, name) for name in _LATER]
     return row
