@@ -200,7 +200,7 @@ class Result:
         parts = self._parts
         size_px = (parts.status.width, parts.status.height)
         for message, tracked in track_frames(parts.messages, parts.settings.aggregator):
-            pairs = [(face.track_id, face.smoothed) for face in tracked]
+            pairs = [(face.track_id, face.smoothed, face.is_readable) for face in tracked]
             yield from face_rows(message, pairs, size_px, parts.spec.recorded_at_us)
 
 

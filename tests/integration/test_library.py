@@ -86,7 +86,7 @@ def test_a_picture_gives_what_analyze_gives() -> None:
     (face,) = moodline.detect_emotions("photo.png")
     (row,) = moodline.analyze("photo.png").frames
     assert (row["x1"], row["y1"], row["x2"], row["y2"]) == face.box
-    assert (row["score"], row["quality"]) == (face.score, face.quality)
+    assert (row["score"], row["quality"], row["readable"]) == (face.score, face.quality, face.readable)
     assert {name: row[f"raw_{name}"] for name in face.emotions} == face.emotions
     assert sum(face.emotions.values()) == pytest.approx(1, abs=1e-5)
 
