@@ -19,11 +19,11 @@ from moodline.library._images import Picture, as_bgr
 from moodline.library._rows import Row, Rows
 from moodline.library._settings import settings_of
 from moodline.services.analysis.analyze import STREAM_ID, AnalysisProgress, run_analysis
-from moodline.services.analysis.faces import track_frames
+from moodline.services.analysis.faces import rows_of
 from moodline.services.analysis.inputs import clips_of
 from moodline.services.report import TimelineDocument, plot_timeline, timeline_csv, timeline_json, write_output
 from moodline.services.report.export import CSV_FIELDS, point_row
-from moodline.services.report.faces import FACE_FIELDS, FaceRow, face_rows, flat, require_faces_format, write_faces
+from moodline.services.report.faces import FACE_FIELDS, FaceRow, flat, require_faces_format, write_faces
 from moodline.services.report.moments import iso, to_us
 from moodline.services.report.outputs import Output, judge_outputs, replacing
 from moodline.services.report.tracks import TrackDocument, track_document
@@ -198,10 +198,7 @@ class Result:
 
     def _face_rows(self) -> Iterable[FaceRow]:
         parts = self._parts
-        size_px = (parts.status.width, parts.status.height)
-        for message, tracked in track_frames(parts.messages, parts.settings.aggregator):
-            pairs = [(face.track_id, face.smoothed, face.is_readable) for face in tracked]
-            yield from face_rows(message, pairs, size_px, parts.spec.recorded_at_us)
+        return rows_of(parts.messages, parts.spec, parts.status, parts.settings.aggregator)
 
 
 class PictureFolder:
