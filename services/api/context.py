@@ -11,6 +11,7 @@ from moodline.services.api.gate import ConcurrencyLimit
 from moodline.services.auth.authenticator import Authenticator
 from moodline.services.live.feed import LiveFeed
 from moodline.services.report.quick_json import ChunkCache
+from moodline.shared.classify import PictureClassifier
 from moodline.shared.clock import Clock
 from moodline.shared.metrics import Metrics
 from moodline.shared.net_policy import NetPolicy
@@ -24,10 +25,14 @@ from moodline.shared.store.model_choice import Catalogue
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """Entry points for frames and files of senders. `pushes` is None where there is no bus, `prober` where nothing decodes."""
+    """Entry points for frames, files and pictures of senders.
+
+    `pushes` is None where there is no bus, `prober` where nothing decodes, `pictures` where there are no models.
+    """
 
     pushes: Pushes | None = None
     prober: Prober | None = None
+    pictures: PictureClassifier | None = None
 
 
 Readiness = Callable[[], dict[str, bool]]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 
 from moodline.services.runtime.gpu import watch_gpus
 from moodline.shared.bus import Bus, ConsumerSettings, Producer, open_bus
+from moodline.shared.classify import PictureClassifier
 from moodline.shared.clock import Clock, SystemClock
 from moodline.shared.clock_offset import ClockWatch
 from moodline.shared.errors import BusUnavailableError, SettingsError, StoreUnavailableError
@@ -27,6 +28,7 @@ from moodline.shared.pipeline.worker import ProducerSink, Sink, Worker, WorkerOp
 from moodline.shared.probe import Prober
 from moodline.shared.settings import Settings
 from moodline.shared.store import Retention, Store, open_store
+from moodline.shared.timeline.faces import FACES_LEVEL_S
 from moodline.shared.tracing.bus import TracedBus
 from moodline.shared.tracing.spans import open_tracing
 
@@ -93,6 +95,7 @@ def retention(settings: Settings) -> Retention:
             60: store.retention_1min_s,
             600: store.retention_10min_s,
             3600: store.retention_1h_s,
+            FACES_LEVEL_S: store.retention_faces_s,
         }
     )
 
@@ -255,6 +258,15 @@ def open_prober(settings: Settings) -> Prober | None:
     return lambda path: probe_file(path, settings.ingest, settings.uploads.probe_timeout_s)
 
 
+def open_picture_classifier(settings: Settings, store: Store) -> PictureClassifier | None:
+    """Return what classifies pictures in an API process; None where the packages that it needs are not installed."""
+    if find_spec("cv2") is None or find_spec("openvino") is None:
+        return None
+    from moodline.services.runtime.picture_classifier import LocalPictureClassifier
+
+    return LocalPictureClassifier(settings, store)
+
+
 def open_bus_on_demand(settings: Settings, metrics: Metrics, clock: Clock) -> "BusOnDemand | None":
     """Return the bus of an API process, which connects when the first frame is pushed; None where there is none to share."""
     from moodline.services.ingest.push.bus_on_demand import BusOnDemand
@@ -294,7 +306,8 @@ def _aggregator(resources: Resources) -> Runnable:
     from moodline.services.aggregator.stage import AggregatorStage
 
     settings = resources.settings.aggregator
-    stage = AggregatorStage(resources.store.load, settings, resources.metrics)
+    keeps_faces = resources.settings.store.retention_faces_s > 0
+    stage = AggregatorStage(resources.store.load, settings, resources.metrics, keeps_faces=keeps_faces)
     sink = TimelineSink(resources.store, stage, resources.metrics, resources.clock, resources.bus.offset_at)
     return _worker(
         resources, "aggregator", PipelineStep.EMOTIONS, _Batch(settings.batch_messages, settings.linger_ms), stage, sink
