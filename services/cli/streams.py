@@ -239,11 +239,13 @@ def _table(streams: list[Stream], width: int) -> Table:
     names = ("id", "state", "progress", "frames", *(("labels", "url") if wide else ()))
     for name in names:
         # What identifies a row, and words of fixed length, are never broken.
-        cells = [stream.id for stream in streams] if name == "id" else [str(one.status.state) for one in streams]
+        words = [stream.id for stream in streams] if name == "id" else [str(one.status.state) for one in streams]
         is_fixed = name in ("id", "state")
-        least = max(map(len, cells), default=0) if is_fixed and not (wide and name == "state") else None
-        right = "right" if name == "frames" else "left"
-        table.add_column(name, justify=right, overflow="fold", no_wrap=name in ("id", "progress", "frames"), min_width=least)
+        least = max(map(len, words), default=0) if is_fixed and not (wide and name == "state") else None
+        is_whole = name in ("id", "progress", "frames")
+        table.add_column(
+            name, justify="right" if name == "frames" else "left", overflow="fold", no_wrap=is_whole, min_width=least
+        )
     for stream in streams:
         state = _state_text(stream) if wide else Text(stream.status.state, style=STATE_STYLES.get(stream.status.state, ""))
         cells = [Text(stream.id, style="bold"), state, Text(position_text(stream)), Text(f"{stream.progress.frames:,}")]
