@@ -89,6 +89,9 @@ class IngestSettings(_Group):
     clock_tolerance_s: float = Field(
         5.0, gt=0, description="A camera's clock that differs by more is not trusted with the time of day, in s."
     )
+    file_memory_bytes: int = Field(
+        2048 * _MiB, ge=256 * _MiB, description="Most memory that the reading of one file may take, in bytes."
+    )
     camera_memory_bytes: int = Field(
         1024 * _MiB, ge=128 * _MiB, description="Most memory that the reading of one camera may take, in bytes."
     )

@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Protocol
 
 from moodline.services.analysis.faces import rows_of, track_frames
 from moodline.services.report import TimelineDocument, timeline_document
+from moodline.services.report.document import analysis_document
 from moodline.services.report.faces import write_faces
 from moodline.services.report.outputs import replacing
 from moodline.shared.messages import Emotions
@@ -76,7 +77,8 @@ class Results:
         """Return the timeline."""
         spec = self.analysis.spec
         answer = timeline(self.analysis.store, spec.stream_id, spec.lane, query)
-        return timeline_document(answer, stream=self.name, lane=spec.lane, recorded_at_us=spec.recorded_at_us)
+        document = timeline_document(answer, stream=self.name, lane=spec.lane, recorded_at_us=spec.recorded_at_us)
+        return analysis_document(document, self.analysis.status)
 
     def write_faces(self, file: IO[bytes], file_format: str) -> None:
         """Write a row for each face of each sampled frame; formats as in `moodline.services.report.faces`."""

@@ -64,7 +64,10 @@ def analyze(  # noqa: PLR0913, PLR0917  # one for each option
     ],
     sample_fps: Annotated[str, typer.Option(help="Frames per second to analyse, or `all`.", show_default="5")] = "",
     resolution: Annotated[str, typer.Option(help="Length of a point, such as 1s or 10s.", show_default="what fits")] = "",
-    recorded_at: Annotated[str, typer.Option(help="When it was recorded, ISO 8601.", show_default="times count from zero")] = "",
+    recorded_at: Annotated[
+        str,
+        typer.Option(help="When it was recorded, ISO 8601, or `auto`: as the file says.", show_default="times count from zero"),
+    ] = "",
     seconds: Annotated[
         float | None, typer.Option(help="Look at a camera (rtsp://, http://, …) for so long.", min=1, max=86_400)
     ] = None,
@@ -169,7 +172,7 @@ def make_spec(clip: "Clip", options: Options, settings: Settings) -> tuple[Strea
         url=clip.url,
         sample_fps=rate,
         max_side_px=settings.ingest.max_side_px,
-        recorded_at_us=_parse_recorded_at(options.recorded_at),
+        recorded_at_us=_recorded_at(clip, options.recorded_at, settings),
     )
     return spec, settings
 
@@ -278,7 +281,7 @@ class _Work:
             if not analysis.complete:
                 work.keep = plan.frames > 0
             elif analysis.status.reason or analysis.status.detail:
-                plan.warning = analysis.status.detail or str(analysis.status.reason)
+                plan.warning = ": ".join(part for part in (analysis.status.reason, analysis.status.detail) if part)
             self._write(Results(analysis, plan.clip.name, self._settings), bar, work)
             bar.close()
             self._say_end(analysis, work)
@@ -440,6 +443,21 @@ def _summary(plans: Sequence[Plan]) -> Table:
         result = "; ".join(plan.failures) or plan.warning or "complete"
         table.add_row(Text(plan.clip.name), str(plan.frames), str(plan.faces), Text(plan.summary), Text(result))
     return table
+
+
+def _recorded_at(clip: "Clip", text: str, settings: Settings) -> int:
+    """Return when a clip was recorded, microseconds since the Unix epoch; `auto`: as the file itself says."""
+    if text != "auto":
+        return _parse_recorded_at(text)
+    from moodline.services.ingest.file.probe import probe_file
+
+    found = probe_file(clip.files[0], settings.ingest, settings.uploads.probe_timeout_s) if len(clip.files) == 1 else None
+    if found is None or found.created_at_us is None:
+        raise InvalidStreamError(
+            "recorded_at",
+            f"{clip.name} does not say when it was recorded (creation_time); give --recorded-at a time, or leave it out",
+        )
+    return found.created_at_us
 
 
 def _parse_recorded_at(text: str) -> int:
