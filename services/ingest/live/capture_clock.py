@@ -67,7 +67,7 @@ class _Tracker:
         self._late_since_us, self.late_us = None, 0
 
     def follow(self, clock_us: int, arrived_us: int, *, lateness_is_true: bool) -> bool:
-        """Take in one frame; returns whether the clock jumped. With `lateness_is_true` another clock says that frames are late."""
+        """Take in one frame; returns whether the clock jumped. `lateness_is_true`: another clock says that frames are late."""
         difference_us = arrived_us - clock_us
         if self._last_us is None:
             self.begin(clock_us, arrived_us)

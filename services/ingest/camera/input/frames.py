@@ -26,6 +26,7 @@ class LiveFrame:
         to_bgr: Converts the picture; costs time, so only called for frames that are analysed. Valid until the next frame but
             one is asked for; may be called from another thread. Raises `ImageError`.
         is_overloaded: It was not decoded, because decoding is slower than the camera sends: it has times, but no picture.
+        outlives_next: `to_bgr` stays valid however many frames are asked for after it.
     """
 
     media_s: Fraction
@@ -35,6 +36,7 @@ class LiveFrame:
     height: int
     to_bgr: Callable[[], BgrImage]
     is_overloaded: bool = False
+    outlives_next: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,8 @@ class _NalDepacketiser(Depacketiser):
 
     header_bytes: int
 
-    def __init__(self) -> None:
+    def __init__(self, *, by_bitstream: bool = False) -> None:
+        """Start with nothing; with `by_bitstream` neither time stamps nor markers are there to go by."""
         super().__init__()
         self._trust = MarkerTrust()
         self._fragment: int | None = None
@@ -35,7 +36,7 @@ class _NalDepacketiser(Depacketiser):
         self._marked = False
         self._is_open_run = False
         self._has_times = False
-        self._repeats = 0
+        self._repeats = _REPEATS if by_bitstream else 0
         self._done: list[AccessUnit] = []
 
     def push(self, payload: bytes, timestamp: int, marker: bool, lost: bool, extension: bytes = b"") -> Sequence[AccessUnit]:
