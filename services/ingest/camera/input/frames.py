@@ -59,6 +59,8 @@ class LiveCounts:
         decoded: Frames that came out of the decoder.
         damaged: Frames, or pieces of them, that were left out because they or what they build on is damaged.
         overloaded: Frames that were left out because decoding is slower than the camera sends.
+        keyframes: Keyframes that came, decoded or not.
+        keyframe_gap_s: Media time between the last two of them, in s; None before.
     """
 
     packets: int = 0
@@ -66,6 +68,8 @@ class LiveCounts:
     decoded: int = 0
     damaged: int = 0
     overloaded: int = 0
+    keyframes: int = 0
+    keyframe_gap_s: float | None = None
 
 
 class LiveSource(Protocol):
