@@ -10,7 +10,7 @@ from moodline import __version__
 from moodline.services.cli.alerts import app as alerts_app
 from moodline.services.cli.analyze import analyze
 from moodline.services.cli.audit import audit
-from moodline.services.cli.camera import camera
+from moodline.services.cli.camera import app as camera_app
 from moodline.services.cli.connection import API_KEY_HELP, API_URL_HELP, remember_target
 from moodline.services.cli.demo import demo
 from moodline.services.cli.evaluate import evaluate
@@ -36,13 +36,13 @@ app.add_typer(streams_app, name="streams")
 app.add_typer(models_app, name="models")
 app.add_typer(alerts_app, name="alerts")
 app.add_typer(keys_app, name="keys")
+app.add_typer(camera_app, name="camera")
 app.command()(timeline)
 app.command()(push)
 app.command()(key)
 app.command()(audit)
 app.command()(analyze)
 app.command()(demo)
-app.command()(camera)
 app.command()(train)
 app.command()(evaluate)
 app.command()(setup)

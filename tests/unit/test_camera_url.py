@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moodline.shared.camera import CameraAddress
-from moodline.shared.camera_url import URL_LIMIT, CameraSecret, RegisteredUrl, camera_address, endpoint_of, corrected_url, register_url
+from moodline.shared.camera_url import (
+    URL_LIMIT,
+    CameraSecret,
+    RegisteredUrl,
+    camera_address,
+    corrected_url,
+    endpoint_of,
+    register_url,
+)
 from moodline.shared.errors import InvalidStreamError
 from moodline.shared.messages import StreamClass
 from moodline.shared.streams import StreamSpec, Transport

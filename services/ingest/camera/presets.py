@@ -4,7 +4,7 @@ from typing import Final, NamedTuple
 
 
 class Preset(NamedTuple):
-    """One maker's URLs: the main stream, and the sub stream, which is small and mostly enough for faces; "" when there is none."""
+    """One maker's URLs: the main stream, and the small sub stream, which is mostly enough for faces; "" when there is none."""
 
     main: str
     sub: str
@@ -13,7 +13,8 @@ class Preset(NamedTuple):
 
 PRESETS: Final[dict[str, Preset]] = {
     "amcrest": Preset(
-        "rtsp://{host}:554/cam/realmonitor?channel={channel}&subtype=0", "rtsp://{host}:554/cam/realmonitor?channel={channel}&subtype=1"
+        "rtsp://{host}:554/cam/realmonitor?channel={channel}&subtype=0",
+        "rtsp://{host}:554/cam/realmonitor?channel={channel}&subtype=1",
     ),
     "axis": Preset(
         "rtsp://{host}:554/axis-media/media.amp?videocodec=h264",
@@ -21,7 +22,8 @@ PRESETS: Final[dict[str, Preset]] = {
     ),
     "bosch": Preset("rtsp://{host}:554/rtsp_tunnel?inst=1", "rtsp://{host}:554/rtsp_tunnel?inst=2"),
     "dahua": Preset(
-        "rtsp://{host}:554/cam/realmonitor?channel={channel}&subtype=0", "rtsp://{host}:554/cam/realmonitor?channel={channel}&subtype=1"
+        "rtsp://{host}:554/cam/realmonitor?channel={channel}&subtype=0",
+        "rtsp://{host}:554/cam/realmonitor?channel={channel}&subtype=1",
     ),
     "foscam": Preset("rtsp://{host}:88/videoMain", "rtsp://{host}:88/videoSub", "some models use port 554"),
     "hanwha": Preset("rtsp://{host}:554/profile2/media.smp", "rtsp://{host}:554/profile3/media.smp"),
@@ -32,8 +34,10 @@ PRESETS: Final[dict[str, Preset]] = {
         "rtsp://{host}:554/h264Preview_{channel:02d}_sub",
         "RTSP must be switched on in the camera; h265Preview_ on some models",
     ),
-    "tapo": Preset("rtsp://{host}:554/stream1", "rtsp://{host}:554/stream2", "needs the camera account of the app, not the cloud's"),
-    "unifi": Preset("rtsps://{host}:7441/{token}?enableSrtp", "", "copy it from the console, without ?enableSrtp"),
+    "tapo": Preset(
+        "rtsp://{host}:554/stream1", "rtsp://{host}:554/stream2", "needs the camera account of the app, not the cloud's"
+    ),
+    "unifi": Preset("rtsps://{host}:7441/TOKEN?enableSrtp", "", "copy it from the console, without ?enableSrtp"),
     "uniview": Preset("rtsp://{host}:554/media/video1", "rtsp://{host}:554/media/video2"),
     "vivotek": Preset("rtsp://{host}:554/live.sdp", "rtsp://{host}:554/live2.sdp"),
     "wyze": Preset("rtsp://{host}/live", "", "only with the maker's RTSP firmware"),
@@ -44,5 +48,5 @@ PRESETS: Final[dict[str, Preset]] = {
 def urls_of(maker: str, host: str = "HOST", channel: int = 1) -> tuple[str, str]:
     """Return main and sub URL of a maker's camera. Raises `KeyError` for a maker that is not in `PRESETS`."""
     preset = PRESETS[maker]
-    main, sub = (url.format(host=host, channel=channel, token="TOKEN") if url else "" for url in (preset.main, preset.sub))
+    main, sub = (url.format(host=host, channel=channel) if url else "" for url in (preset.main, preset.sub))
     return main, sub

@@ -41,7 +41,7 @@ class Step:
 
 
 def probe(address: CameraAddress, egress: Egress, limits: LiveLimits, seconds: float = 5.0) -> Iterator[Step]:
-    """Try a camera, and yield what comes of each step as it is done. Ends with the step that fails; raises nothing of the camera's.
+    """Try a camera, and yield what comes of each step as it is done; ends with the step that fails.
 
     Args:
         address: Of the camera.
@@ -84,7 +84,8 @@ def _opened_rtsp(address: CameraAddress, egress: Egress, limits: LiveLimits) -> 
     try:
         is_udp = address.transport is Transport.UDP
         media = yield from _tried(
-            "set up", lambda: UdpMedia(session, egress, deadline_s) if is_udp else TcpMedia(session, deadline_s),
+            "set up",
+            lambda: UdpMedia(session, egress, deadline_s) if is_udp else TcpMedia(session, deadline_s),
             lambda _: f"media over {address.transport}",
         )
         yield from _tried("play", lambda: session.play(deadline_s, media.has_come), lambda _: "")
@@ -130,14 +131,18 @@ def _watched(source: LiveSource, seconds: float) -> Iterator[Step]:
     counts, last = source.counts, frames[-1]
     lost = counts.lost_packets / max(1, counts.packets + counts.lost_packets)
     cure = "set `transport` to tcp, or mend the network" if lost > 0.001 else ""
-    yield Step("packets", lost <= 0.001, f"{counts.packets} came, {counts.lost_packets} were lost, {counts.damaged} damaged", cure)
+    yield Step(
+        "packets", lost <= 0.001, f"{counts.packets} came, {counts.lost_packets} were lost, {counts.damaged} damaged", cure
+    )
     yield from _clock(last)
     yield from _keyframes(source)
     large = last.width * last.height > _LARGE_PX
     cure = "faces need less: take the camera's sub stream, which costs a fraction of the computing time" if large else ""
     yield Step("size", not large, f"{last.width}x{last.height}", cure)
     if counts.overloaded:
-        yield Step("speed", False, f"{counts.overloaded} frames could not be decoded in time", "take the sub stream, or more cores")
+        yield Step(
+            "speed", False, f"{counts.overloaded} frames could not be decoded in time", "take the sub stream, or more cores"
+        )
 
 
 def _rates(frames: list[LiveFrame], seconds: float) -> Step:
@@ -146,7 +151,9 @@ def _rates(frames: list[LiveFrame], seconds: float) -> Step:
     real = (len(frames) - 1) / arrived_s if arrived_s > 0 else 0.0
     said = f"{len(frames)} frames in {seconds:g} s, {real:.1f} frames/s"
     if len(frames) > 2 and arrived_s > 1 and not 0.8 <= media_s / arrived_s <= 1.25:
-        return Step("rates", False, f"{said}; time stamps run {media_s / arrived_s:.2f} times as fast", "times of arrival are used")
+        return Step(
+            "rates", False, f"{said}; time stamps run {media_s / arrived_s:.2f} times as fast", "times of arrival are used"
+        )
     return Step("rates", True, said)
 
 

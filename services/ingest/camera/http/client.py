@@ -145,6 +145,8 @@ class HttpResponse:
                 return more
             event = self._connection.receive(deadline_s)
             if not isinstance(event, h11.Data):
+                if self._inflate is not None:
+                    self._inflate.require_end()
                 return b""
             data = bytes(event.data)
             if self._inflate is not None:

@@ -278,7 +278,12 @@ class HlsSource:
 
     def _read(self) -> Iterator[LiveFrame]:
         while True:
-            fetched = self._downloader.take(self._deadline_s)
+            try:
+                fetched = self._downloader.take(self._deadline_s)
+            except SourceError:
+                for picture in self._decoder.drain():
+                    yield self._frame(picture, None)
+                raise
             self.counts.packets += 1
             self.counts.lost_packets = self._downloader.lost
             if fetched.jumped:

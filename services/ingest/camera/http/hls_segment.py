@@ -1,6 +1,7 @@
 """Segments of an HLS stream into frames. FFmpeg gets bytes in memory and can open nothing else."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from io import BytesIO
@@ -65,6 +66,7 @@ class SegmentDecoder:
         self._counts = counts
         self._gate = _Gate(counts)
         self._context: Any = None
+        self._time_base = Fraction(1)
         self._like: tuple[str, bytes] = "", b""
 
     def begin_anew(self) -> None:
@@ -92,6 +94,7 @@ class SegmentDecoder:
 
     def _pictures(self, container: Any) -> Iterator[Picture]:
         stream = _video(container, self._max_pixels)
+        self._time_base = Fraction(stream.time_base)
         self._follow(stream)
         context, gate, begin_s = self._context, self._gate, None
         for packet in container.demux(stream):
@@ -107,12 +110,22 @@ class SegmentDecoder:
                 gate.damage()
                 context.flush_buffers()
                 continue
-            for frame in frames:
-                if frame.width * frame.height > self._max_pixels:
-                    raise _too_large()
-                if gate.lets_out(frame):
-                    self._counts.decoded += 1
-                    yield Picture(Fraction(frame.pts) * Fraction(stream.time_base), frame, context.name)
+            yield from self._passed(frames)
+
+    def _passed(self, frames: Iterable[Any]) -> Iterator[Picture]:
+        for frame in frames:
+            if frame.width * frame.height > self._max_pixels:
+                raise _too_large()
+            if self._gate.lets_out(frame):
+                self._counts.decoded += 1
+                yield Picture(Fraction(frame.pts) * self._time_base, frame, self._context.name)
+
+    def drain(self) -> Iterator[Picture]:
+        """Yield what is still inside: nothing follows."""
+        if self._context is not None:
+            with suppress(av.FFmpegError):
+                yield from self._passed(self._context.decode(None))
+            self.begin_anew()
 
     def _follow(self, stream: Any) -> None:
         """Keep the decoder while it suits the stream; else begin with another."""
@@ -125,7 +138,6 @@ class SegmentDecoder:
         self._context.extradata = described.extradata
         self._context.thread_count, self._context.thread_type = 1, "NONE"
         self._context.options = {"max_pixels": str(2 * self._max_pixels + 65_536)}
-        self._context.pkt_timebase = stream.time_base
         self._context.open()
 
 

@@ -39,6 +39,11 @@ class Inflate:
             return b""
         return self.feed(self._inflate.unconsumed_tail)
 
+    def require_end(self) -> None:
+        """Raise `SourceError` `corrupt` when what was fed is not a whole."""
+        if not self._inflate.eof:
+            raise _broken()
+
 
 def inflated(data: bytes, limit_bytes: int) -> bytes:
     """Return the whole content of gzip data. Raises `SourceError` `corrupt`, `too_large`."""

@@ -59,26 +59,27 @@ class MultipartParser:
             self._check_junk()
             return None
         length = self._length(begin)
-        if length is not None:
-            if length > self._limit_bytes:
-                raise _too_large()
-            if len(self._buffer) < begin + length:
-                return None
-            body = bytes(self._buffer[begin : begin + length])
-            if body.rstrip(b"\r\n\0").endswith(_END_OF_IMAGE):
-                return self._cut(begin, begin + length)
-            if len(self._buffer) < begin + length + len(self._boundary or b"--") + 2:
-                return None
-            if self._is_next_part(begin + length):
-                return self._cut(begin, begin + length)
-            # The length is wrong: from now on the pictures say how long they are.
-            self._trusts_lengths = False
-        end = self._scan.end(self._buffer, begin)
-        if end is None:
-            if len(self._buffer) - begin > self._limit_bytes:
-                raise _too_large()
+        end = self._scan.end(self._buffer, begin) if length is None else self._end_by_length(begin, length)
+        if end is None and len(self._buffer) - begin > self._limit_bytes:
+            raise _too_large()
+        return None if end is None else self._cut(begin, end)
+
+    def _end_by_length(self, begin: int, length: int) -> int | None:
+        """Return where a picture ends whose length is given; when that is wrong, where its markers say."""
+        end = begin + length
+        if length > self._limit_bytes:
+            raise _too_large()
+        if len(self._buffer) < end:
             return None
-        return self._cut(begin, end)
+        if bytes(self._buffer[max(begin, end - 64) : end]).rstrip(b"\r\n\0").endswith(_END_OF_IMAGE):
+            return end
+        if len(self._buffer) < end + len(self._boundary or b"--") + 2:
+            return None
+        if self._is_next_part(end):
+            return end
+        # From now on the pictures say how long they are.
+        self._trusts_lengths = False
+        return self._scan.end(self._buffer, begin)
 
     def _check_junk(self) -> None:
         """Raise `SourceError` when what is not a picture goes on for too long."""
