@@ -72,7 +72,8 @@ def test_a_camera_with_a_quirk_is_read(cameras: CameraSimulator, quirk: Quirk, t
 @pytest.mark.parametrize("quirk", CLOCKS)
 def test_a_clock_that_is_wrong_cuts_nothing(cameras: CameraSimulator, quirk: Quirk) -> None:
     clock = CaptureClock(5.0, 0)
-    placed = [(clock.place(frame.media_s, frame.arrived_s, frame.camera_s), frame) for frame in taken(opened(cameras, quirk), 100)]
+    frames = taken(opened(cameras, quirk), 100)
+    placed = [(clock.place(frame.media_s, frame.arrived_s, frame.camera_s), frame) for frame in frames]
     assert {at.segment for at, _ in placed} == {0}
     assert abs(placed[-1][0].event_time_us / 1e6 - placed[-1][1].arrived_s) < 2.1
 
