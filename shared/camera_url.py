@@ -71,7 +71,9 @@ _TELLING_PATH = re.compile(
 _AROUND: Final = " \t\r\n\"'`<>\u201c\u201d\u2018\u2019\u00ab\u00bb\ufeff\u200b"
 _SCHEMES_PATTERN: Final = r"rtsps?|https?"
 _TWICE = re.compile(rf"(?:(?:{_SCHEMES_PATTERN}):/*)+(?P<scheme>{_SCHEMES_PATTERN}):/+", re.IGNORECASE)
-_BROKEN_SCHEME = re.compile(rf"(?P<scheme>{_SCHEMES_PATTERN})(?::/(?!/)|://{{2,}}(?=[^/])|;//|//|:\\+)(?=[^/]*[.:@])", re.IGNORECASE)
+_BROKEN_SCHEME = re.compile(
+    rf"(?P<scheme>{_SCHEMES_PATTERN})(?::/(?!/)|://{{2,}}(?=[^/])|;//|//|:\\+)(?=[^/]*[.:@])", re.IGNORECASE
+)
 _BARE = re.compile(r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?::[0-9]{1,5})?(?:/|$)", re.ASCII)
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.ASCII | re.DOTALL)
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_][a-z0-9_-]{0,62})*\.?", re.ASCII)

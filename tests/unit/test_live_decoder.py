@@ -139,7 +139,10 @@ def _refreshed(frames: int) -> list[tuple[bytes, bool, int]]:
     encoder = av.CodecContext.create("libx264", "w")
     encoder.width, encoder.height, encoder.pix_fmt = 96, 64, "yuv420p"
     encoder.time_base, encoder.framerate, encoder.gop_size = Fraction(1, 25), Fraction(25), GOP
-    encoder.options = {"preset": "ultrafast", "x264-params": "intra-refresh=1:bframes=0:scenecut=0:rc-lookahead=0:sync-lookahead=0"}
+    encoder.options = {
+        "preset": "ultrafast",
+        "x264-params": "intra-refresh=1:bframes=0:scenecut=0:rc-lookahead=0:sync-lookahead=0",
+    }
     packets = []
     for number in range(frames):
         gray = np.full((64, 96, 3), number * 8 % 256, np.uint8)
