@@ -43,6 +43,10 @@ class SkipReason(StrEnum):
     LOST = "lost"
 
 
+REPEATS_LIMIT: Final = 20_000
+"""Most repeats of one frame: an hour of a still picture at 5 frames per second has 18,000."""
+REPEATS_LIMIT_US: Final = 24 * 3600 * 1_000_000
+
 TOPIC_PREFIX: Final = "moodline"
 STREAMS_TOPIC: Final = f"{TOPIC_PREFIX}.streams.v1"
 """Carries nothing: its partitions are the shards of streams, dealt to ingest workers by the group protocol."""
@@ -101,12 +105,16 @@ class Frame(Header, frozen=True, kw_only=True, tag_field="kind", tag="frame"):
         height: Height of the image in px, as `width`.
         jpeg: The JPEG image, 8-bit colour; empty when the frame was skipped.
         skip: Why there is no image.
+        repeats: How often more it is counted: a picture that stays is looked at once, and counts for as long as it is shown.
+        repeats_us: Time from this frame to the last of its repeats, which are spread evenly, in microseconds.
     """
 
     width: int
     height: int
     jpeg: bytes = b""
     skip: SkipReason | None = None
+    repeats: int = 0
+    repeats_us: int = 0
 
 
 class Face(msgspec.Struct, frozen=True):
@@ -116,20 +124,30 @@ class Face(msgspec.Struct, frozen=True):
         box: x1, y1, x2, y2 in 1/65536 of the image's width (x) and height (y), 0 to 65536, x1 < x2 and y1 < y2.
         score: Detector's score as an integer, 0 to 65535.
         crop: 48x48 grey image, row-major, 2,304 bytes.
+        quality: How well an expression can be read from the crop, 0 to 65535; the most where it was not judged.
     """
 
     box: tuple[int, int, int, int]
     score: int
     crop: bytes
+    quality: int = 65_535
 
 
 class Faces(Header, frozen=True, kw_only=True, tag_field="kind", tag="faces"):
-    """The faces of one frame on their way to the classifier; empty when there is none or the frame was skipped."""
+    """The faces of one frame on their way to the classifier; empty when there is none or the frame was skipped.
+
+    Attributes:
+        too_small: Faces that are narrower than the detector's least width; they are counted, nothing else.
+        repeats, repeats_us: As in `Frame`.
+    """
 
     width: int
     height: int
     faces: tuple[Face, ...] = ()
     skip: SkipReason | None = None
+    too_small: int = 0
+    repeats: int = 0
+    repeats_us: int = 0
 
 
 class FaceEmotion(msgspec.Struct, frozen=True):
@@ -139,11 +157,13 @@ class FaceEmotion(msgspec.Struct, frozen=True):
         box: As in `Face`.
         score: As in `Face`.
         probabilities: Seven integers in the order of `EMOTIONS`, 0 to 65535, that sum to exactly 65535.
+        quality: As in `Face`.
     """
 
     box: tuple[int, int, int, int]
     score: int
     probabilities: tuple[int, int, int, int, int, int, int]
+    quality: int = 65_535
 
 
 class Emotions(Header, frozen=True, kw_only=True, tag_field="kind", tag="emotions"):
@@ -151,6 +171,8 @@ class Emotions(Header, frozen=True, kw_only=True, tag_field="kind", tag="emotion
 
     Attributes:
         model: Name of the classifier model that made the probabilities; empty when the frame was skipped.
+        too_small: As in `Faces`.
+        repeats, repeats_us: As in `Frame`.
     """
 
     width: int
@@ -158,6 +180,9 @@ class Emotions(Header, frozen=True, kw_only=True, tag_field="kind", tag="emotion
     faces: tuple[FaceEmotion, ...] = ()
     skip: SkipReason | None = None
     model: str = ""
+    too_small: int = 0
+    repeats: int = 0
+    repeats_us: int = 0
 
 
 class End(Header, frozen=True, kw_only=True, tag_field="kind", tag="end"):
@@ -257,18 +282,22 @@ def _check_version(value: bytes) -> None:
 
 def _check_content(message: Message) -> None:
     _check_header(message)
+    if not isinstance(message, End):
+        _check_repeats(message.repeats, message.repeats_us)
     if isinstance(message, Frame):
         _check_size(message.width, message.height)
     elif isinstance(message, Faces):
         _check_size(message.width, message.height)
+        _check_count(message.too_small)
         for face in message.faces:
             if len(face.crop) != _CROP_BYTES:
                 raise MessageError("invalid", f"a crop has {len(face.crop)} bytes, not {_CROP_BYTES}")
-            _check_detection(face.box, face.score)
+            _check_detection(face.box, face.score, face.quality)
     elif isinstance(message, Emotions):
         _check_size(message.width, message.height)
+        _check_count(message.too_small)
         for emotion in message.faces:
-            _check_detection(emotion.box, emotion.score)
+            _check_detection(emotion.box, emotion.score, emotion.quality)
             if min(emotion.probabilities) < 0 or sum(emotion.probabilities) != _MOST:
                 raise MessageError("invalid", f"the probabilities of a face are not {len(EMOTIONS)} shares of {_MOST}")
 
@@ -282,14 +311,26 @@ def _check_header(message: Message) -> None:
         raise MessageError("invalid", "a time lies outside the years 1 to 9999")
 
 
+def _check_repeats(repeats: int, repeats_us: int) -> None:
+    if not (0 <= repeats <= REPEATS_LIMIT and 0 <= repeats_us <= REPEATS_LIMIT_US):
+        raise MessageError("invalid", f"a frame cannot be counted {repeats} times more, over {repeats_us} us")
+
+
 def _check_size(width: int, height: int) -> None:
     if not (0 <= width < _FIXED_ONE and 0 <= height < _FIXED_ONE):
         raise MessageError("invalid", f"an image cannot have {width}x{height} px")
 
 
-def _check_detection(box: tuple[int, int, int, int], score: int) -> None:
+def _check_count(too_small: int) -> None:
+    if not 0 <= too_small < _FIXED_ONE:
+        raise MessageError("invalid", f"a frame cannot have {too_small} faces that are too small")
+
+
+def _check_detection(box: tuple[int, int, int, int], score: int, quality: int) -> None:
     x1, y1, x2, y2 = box
     if not (0 <= x1 < x2 <= _FIXED_ONE and 0 <= y1 < y2 <= _FIXED_ONE):
         raise MessageError("invalid", f"box {box} is not inside the image")
     if not 0 <= score <= _MOST:
         raise MessageError("invalid", f"score {score} is not 0 to {_MOST}")
+    if not 0 <= quality <= _MOST:
+        raise MessageError("invalid", f"quality {quality} is not 0 to {_MOST}")

@@ -188,6 +188,13 @@ class Metrics:
             ["lane", "emotion"],
             registry=r,
         )
+        self.faces_unreadable: Final = Counter(
+            "moodline_faces_unreadable_total",
+            "Faces in timelines from which no expression is read, by lane and reason: `too_small` (below "
+            "MOODLINE_DETECTOR_MIN_FACE_PX) or `quality` (below MOODLINE_AGGREGATOR_MIN_QUALITY).",
+            ["lane", "reason"],
+            registry=r,
+        )
         self.streams: Final = Gauge("moodline_streams", "Streams that this ingest worker reads, by state.", ["state"], registry=r)
         self.cameras: Final = Gauge(
             "moodline_cameras", "Cameras that this ingest worker is to read; paused ones are not among them.", registry=r
@@ -204,6 +211,12 @@ class Metrics:
         )
         self.reader_restarts: Final = Counter(
             "moodline_reader_restarts_total", "Readers started again, by cause.", ["cause"], registry=r
+        )
+        self.files_ended: Final = Counter(
+            "moodline_files_ended_total",
+            "Files that were read to their end: `whole`, `truncated` (cut, or still being written) or `corrupt` (damaged frames).",
+            ["ending"],
+            registry=r,
         )
         self.reader_crashes: Final = Counter(
             "moodline_reader_crashes_total",
@@ -249,6 +262,15 @@ class Metrics:
             ["outcome"],
             registry=r,
         )
+        self.mqtt_messages: Final = Counter(
+            "moodline_mqtt_messages_total",
+            "MQTT messages, by outcome: `published`, `dropped` (the broker was away; what is retained is published when it is back).",
+            ["outcome"],
+            registry=r,
+        )
+        self.mqtt_connected: Final = Gauge(
+            "moodline_mqtt_connected", "1 while this process is connected to the MQTT broker.", registry=r
+        )
         self.alerts_judging: Final = Gauge("moodline_alerts_judging", "1 while this process judges alert rules.", registry=r)
         self.http_seconds: Final = Histogram(
             "moodline_http_request_seconds",
@@ -277,6 +299,8 @@ class Metrics:
             for lane in StreamClass:
                 for emotion in EMOTIONS:
                     self.emotions.labels(lane, emotion)
+                for reason in ("too_small", "quality"):
+                    self.faces_unreadable.labels(lane, reason)
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

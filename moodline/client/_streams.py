@@ -31,6 +31,7 @@ class StreamChanges(TypedDict, total=False):
         recorded_at: When a file's recording began. Only before its first frame.
         labels: All labels; they replace the former ones.
         paused: Nothing is read while true.
+        preview: Let its newest analysed picture be seen.
     """
 
     url: str
@@ -43,6 +44,7 @@ class StreamChanges(TypedDict, total=False):
     recorded_at: datetime | str
     labels: dict[str, str]
     paused: bool
+    preview: bool
 
 
 class StreamOptions(TypedDict, total=False):
@@ -57,6 +59,7 @@ class StreamOptions(TypedDict, total=False):
     recorded_at: datetime | str
     labels: dict[str, str]
     paused: bool
+    preview: bool
 
 
 class StreamMethods:
@@ -68,7 +71,7 @@ class StreamMethods:
         """Register a stream; unless `paused`, it is read at once.
 
         Args:
-            stream_id: Its name: 1 to 63 lower-case letters, digits, `.`, `_` or `-`.
+            stream_id: Its name: 1 to 63 letters, digits, `.`, `_` or `-`, compared as typed.
             url: A path as the service sees it, `file://`, `synthetic://`, a camera's `rtsp://`, `rtsps://`, `http://`,
                 `https://`, `device://0`, or `push://` for frames that are brought.
             options: See `StreamOptions`.

@@ -19,12 +19,13 @@ sight of a stream and of a new session (the stream may have been removed and reg
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from moodline.services.aggregator.gaps import MARGIN_MS, Gaps
 from moodline.services.aggregator.stream import StreamTimeline
+from moodline.services.aggregator.tracker import least_quality
 from moodline.shared.bus.base import Position
 from moodline.shared.emotions import EMOTIONS
 from moodline.shared.errors import MessageError, StoreError
@@ -37,6 +38,7 @@ from moodline.shared.store.base import HighWaterMark, Progress, TimelineUpdate
 WORKER: Final = "aggregator"
 
 _UNKNOWN_RECHECK_S: Final = 1.0
+_NO_FACES: Final[Mapping[str, int]] = {}
 
 
 @dataclass(slots=True)
@@ -70,6 +72,7 @@ class AggregatorStage:
         settings: How to track and smooth.
         metrics: Where drops and faces are counted.
         cache_streams: How many streams are kept in memory; the least recently seen go first.
+        keeps_faces: Whether each face of each frame is written too.
     """
 
     def __init__(
@@ -78,11 +81,15 @@ class AggregatorStage:
         settings: AggregatorSettings,
         metrics: Metrics,
         cache_streams: int = 20_000,
+        *,
+        keeps_faces: bool = False,
     ) -> None:
         self._load = load
         self._settings = settings
+        self._least_quality = least_quality(settings)
         self._metrics = metrics
         self._cache_streams = cache_streams
+        self._keeps_faces = keeps_faces
         self._streams: OrderedDict[str, _Stream] = OrderedDict()
         self._unknown: dict[str, tuple[int, float]] = {}
         self._gaps = Gaps()
@@ -174,7 +181,8 @@ class AggregatorStage:
     def _restore(self, stream_id: str, progress: Progress, session: int, place: tuple[str, int]) -> _Stream:
         if progress.mark is not None and not progress.final and not progress.state:
             raise StoreError(f"stream {stream_id} has a mark but no aggregator state: the store lost a part of it")
-        timeline = StreamTimeline(self._settings, b"" if progress.final else progress.state)
+        state = b"" if progress.final else progress.state
+        timeline = StreamTimeline(self._settings, state, keeps_faces=self._keeps_faces)
         return _Stream(progress.mark, progress.final, progress.fence, progress.position, timeline, session, place)
 
     def _handle(self, item: Received, now_s: float) -> None:
@@ -212,7 +220,7 @@ class AggregatorStage:
         if _begins_segment(stream, message):
             stream.timeline.begin_segment()
         if missing:
-            stream.timeline.add_lost(missing, message.event_time_us)
+            stream.timeline.add_lost(missing, message.event_time_us, message.seq - missing)
             self._metrics.frames_skipped.labels(WORKER, message.lane, SkipReason.LOST).inc(missing)
             self._count_in_stream(message.stream_id, SkipReason.LOST, missing)
         if isinstance(message, End):
@@ -227,19 +235,27 @@ class AggregatorStage:
 
     def _count(self, message: Emotions) -> None:
         """Count a frame, its faces, and the likeliest emotion of each."""
-        faces = len(message.faces)
-        if faces:
-            self._metrics.faces.labels(WORKER).inc(faces)
-            for face in message.faces:
-                likeliest = EMOTIONS[face.probabilities.index(max(face.probabilities))]
-                self._metrics.emotions.labels(message.lane, likeliest).inc()
-        result = message.skip or ("faces" if faces else "no_face")
-        self._count_in_stream(message.stream_id, result, 1, faces)
+        read = [face for face in message.faces if face.quality >= self._least_quality]
+        small, poor = 0 if message.skip else message.too_small, len(message.faces) - len(read)
+        likeliest = Counter(EMOTIONS[face.probabilities.index(max(face.probabilities))] for face in read)
+        if message.faces:
+            self._metrics.faces.labels(WORKER).inc(len(message.faces))
+        for emotion, count in likeliest.items():
+            self._metrics.emotions.labels(message.lane, emotion).inc(count)
+        for reason, count in (("too_small", small), ("quality", poor)):
+            if count:
+                self._metrics.faces_unreadable.labels(message.lane, reason).inc(count)
+        result = message.skip or ("faces" if read else "unreadable" if small or poor else "no_face")
+        self._count_in_stream(message.stream_id, result, 1, likeliest)
 
-    def _count_in_stream(self, stream_id: str, result: str, frames: int, faces: int = 0) -> None:
-        if self._metrics.of_streams.admits(stream_id):
-            self._metrics.of_streams.frames.labels(stream_id, result).inc(frames)
-            self._metrics.of_streams.faces.labels(stream_id).inc(faces)
+    def _count_in_stream(self, stream_id: str, result: str, frames: int, emotions: Mapping[str, int] = _NO_FACES) -> None:
+        of_streams = self._metrics.of_streams
+        if of_streams.admits(stream_id):
+            of_streams.begin_counts(stream_id)
+            of_streams.frames.labels(stream_id, result).inc(frames)
+            of_streams.faces.labels(stream_id).inc(sum(emotions.values()))
+            for emotion, count in emotions.items():
+                of_streams.emotions.labels(stream_id, emotion).inc(count)
 
     def _update(self, stream_id: str, turn: _PendingUpdate) -> TimelineUpdate:
         stream = self._streams[stream_id]

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from moodline.services.aggregator.tracker import StreamTracker, TrackedFace
-from moodline.shared.messages import Emotions, FaceEmotion, SkipReason
+from moodline.shared.messages import Emotions, SkipReason
 from moodline.shared.settings import AggregatorSettings
 from moodline.shared.store.base import BucketValue
 from moodline.shared.timeline import (
@@ -38,6 +38,15 @@ from moodline.shared.timeline import (
     track_series,
 )
 from moodline.shared.timeline.bucket import NO_SKIPS, SKIP_REASONS, Seven, Skips
+from moodline.shared.timeline.faces import (
+    FACES_LEVEL_S,
+    FACES_SERIES,
+    MOST_LOST,
+    SeenFrame,
+    faces_index,
+    pack_frames,
+    seen_frame,
+)
 from moodline.shared.timeline.state import OpenTrack, SavedState, TrackerState, load_state, save_state
 
 _SPANS_US: Final = tuple(level_s * SECOND_US for level_s in LEVELS_S)
@@ -46,8 +55,8 @@ _SPANS_US: Final = tuple(level_s * SECOND_US for level_s in LEVELS_S)
 class StreamTimeline:
     """The growing timeline of one stream. Pure: cells depend only on the settings, the state and what was added."""
 
-    def __init__(self, settings: AggregatorSettings, state: bytes = b"") -> None:
-        """Continue from `save`'s bytes; empty bytes begin a new timeline.
+    def __init__(self, settings: AggregatorSettings, state: bytes = b"", *, keeps_faces: bool = False) -> None:
+        """Continue from `save`'s bytes; empty bytes begin a new timeline. `keeps_faces`: write each face of each frame too.
 
         Raises:
             StoreError: the state is damaged or of another version.
@@ -57,6 +66,7 @@ class StreamTimeline:
         self._changed: dict[tuple[str, int, int], bytes] = {}
         self._moved: set[int] = set()
         self._is_grown = False
+        self._keeps_faces = keeps_faces
 
     @property
     def event_time_us(self) -> int | None:
@@ -64,23 +74,38 @@ class StreamTimeline:
         return self._saved.tracker.now_us
 
     def add(self, message: Emotions) -> None:
-        """Add the next frame, classified or skipped. Event time that goes back counts as standing still."""
+        """Add the next frame, classified or skipped. Event time that goes back counts as standing still.
+
+        A picture that stayed (`repeats`) is counted again at each moment at which it was still shown.
+        """
+        self._add_once(message)
+        for number in range(1, message.repeats + 1):
+            at_us = message.event_time_us + message.repeats_us * number // message.repeats
+            self._add_once(msgspec.structs.replace(message, event_time_us=at_us))
+
+    def _add_once(self, message: Emotions) -> None:
         tracked = self._tracker.observe(message)
         self._end_lost_tracks()
         now_us = self._open_at()
+        if self._keeps_faces:
+            self._note(seen_frame(message, now_us, [(face.track_id, face.smoothed) for face in tracked]))
         if message.skip is not None:
             self._grow(Bucket(1, _skips(message.skip, 1)))
             return
         if message.model:
             self._record_model(message.model, now_us // SECOND_US)
-        self._grow(_frame_bucket(message.faces, tracked))
+        self._grow(_frame_bucket(message, tracked))
         for face in tracked:
-            self._add_to_track(face, now_us)
+            if face.is_readable:
+                self._add_to_track(face, now_us)
 
-    def add_lost(self, frames: int, event_time_us: int) -> None:
-        """Count frames that never arrived, at the time of the one that came after them."""
+    def add_lost(self, frames: int, event_time_us: int, first: int = 0) -> None:
+        """Count frames that never arrived, from number `first` on, at the time of the one that came after them."""
         self._pass_time(event_time_us)
-        self._open_at()
+        now_us = self._open_at()
+        if self._keeps_faces:
+            for number in range(first, first + min(frames, MOST_LOST)):
+                self._note(SeenFrame(number, now_us, skipped=SkipReason.LOST))
         self._grow(Bucket(frames, _skips(SkipReason.LOST, frames)))
 
     def begin_segment(self) -> None:
@@ -115,6 +140,14 @@ class StreamTimeline:
     def save(self) -> bytes:
         """Return the state, from which another process continues exactly here."""
         return save_state(self._saved)
+
+    def _note(self, frame: SeenFrame) -> None:
+        """Add a frame to the cell of faces that it lies in; the former cell is complete, because event time never goes back."""
+        seen, index = self._saved.seen, faces_index(frame.time_us)
+        if seen and faces_index(seen[0].time_us) != index:
+            seen.clear()
+        seen.append(frame)
+        self._changed[FACES_SERIES, FACES_LEVEL_S, index] = pack_frames(seen)
 
     def _pass_time(self, event_time_us: int) -> None:
         self._tracker.advance_time(event_time_us)
@@ -173,11 +206,11 @@ class StreamTimeline:
 
     def _end_lost_tracks(self) -> None:
         tracks = self._saved.tracks
-        if len(tracks) > len(self._tracker.state.tracks):
-            for track_id in sorted(tracks.keys() - self._tracker.active_ids()):
-                self._write_track(track_id, is_ended=True)
-                self._moved.discard(track_id)
-                del tracks[track_id]
+        # A track that could not be read yet is the tracker's alone.
+        for track_id in sorted(tracks.keys() - self._tracker.active_ids()):
+            self._write_track(track_id, is_ended=True)
+            self._moved.discard(track_id)
+            del tracks[track_id]
 
     def _write_track(self, track_id: int, *, is_ended: bool) -> None:
         track = self._saved.tracks[track_id]
@@ -195,22 +228,28 @@ def _skips(reason: SkipReason, frames: int) -> Skips:
     return (*NO_SKIPS[:at], frames, *NO_SKIPS[at + 1 :])
 
 
-def _frame_bucket(faces: tuple[FaceEmotion, ...], tracked: list[TrackedFace]) -> Bucket:
-    """Return the bucket of one classified frame."""
-    if not faces:
-        return Bucket(1)
-    if len(faces) == 1:
-        smoothed = tracked[0].smoothed
-        return Bucket(1, NO_SKIPS, 1, 1, faces[0].probabilities, smoothed, _leading(smoothed), int(tracked[0].begun))
+def _frame_bucket(message: Emotions, tracked: list[TrackedFace]) -> Bucket:
+    """Return the bucket of one classified frame. Faces that cannot be read are counted, and no emotion is theirs."""
+    small = message.too_small
+    read = [(face, seen) for face, seen in zip(message.faces, tracked, strict=True) if seen.is_readable]
+    unreadable = len(tracked) - len(read) + small
+    if not read:
+        return Bucket(1, unreadable=unreadable, too_small=small)
+    if len(read) == 1:
+        ((face, seen),) = read
+        leading = _leading(seen.smoothed)
+        return Bucket(1, NO_SKIPS, 1, 1, face.probabilities, seen.smoothed, leading, int(seen.begun), False, unreadable, small)
     return Bucket(
         1,
         NO_SKIPS,
         1,
-        len(faces),
-        _sums([face.probabilities for face in faces]),
-        _sums([face.smoothed for face in tracked]),
-        _sums([_leading(face.smoothed) for face in tracked]),
-        sum(face.begun for face in tracked),
+        len(read),
+        _sums([face.probabilities for face, _ in read]),
+        _sums([seen.smoothed for _, seen in read]),
+        _sums([_leading(seen.smoothed) for _, seen in read]),
+        sum(seen.begun for _, seen in read),
+        unreadable=unreadable,
+        too_small=small,
     )
 
 

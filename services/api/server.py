@@ -9,6 +9,7 @@ from typing import Final, Literal, Self
 import uvicorn
 from fastapi import FastAPI
 
+from moodline.services.api.semantics import Compress
 from moodline.shared.errors import SettingsError
 
 _START_TIMEOUT_S: Final = 30.0
@@ -52,7 +53,7 @@ class ApiServer:
         """
         self._socket = self._listen()
         config = uvicorn.Config(
-            self._app,
+            Compress(self._app),
             lifespan="on",
             loop="asyncio",
             http="h11",

@@ -32,15 +32,11 @@ def probe(  # one parameter per option
     typer.echo(f"camera     {registered.url}")
     if registered.hint:
         typer.echo(f"note       {registered.hint}")
-    spec = StreamSpec(
-        stream_id="probe", url=registered.url, lane=StreamClass.LIVE, transport=transport, tls_verify=not insecure
-    )
+    spec = StreamSpec(stream_id="probe", url=registered.url, lane=StreamClass.LIVE, transport=transport, tls_verify=not insecure)
     settings = load_settings().ingest
     policy = net_policy_of(settings.schemes, settings.allow_loopback, settings.allow_networks, settings.deny_networks)
     egress = PolicyEgress(policy, ca_file=None if settings.tls_ca_file is None else Path(settings.tls_ca_file))
-    limits = LiveLimits(
-        settings.open_timeout_s, settings.read_timeout_s, settings.max_pixels, settings.first_frame_timeout_s
-    )
+    limits = LiveLimits(settings.open_timeout_s, settings.read_timeout_s, settings.max_pixels, settings.first_frame_timeout_s)
     good = True
     for step in steps_of(camera_address(spec, registered.secret), egress, limits, seconds):
         good &= step.good

@@ -1,5 +1,6 @@
 """A timeline as a document: times in ISO 8601, values by name. What the API sends and what every report is made from."""
 
+from datetime import timedelta
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -8,6 +9,7 @@ from moodline.services.report.moments import Time, to_datetime
 from moodline.services.report.statistics import STATISTICS_EXAMPLE, WindowStatistics, window_statistics
 from moodline.shared.emotions import EMOTIONS
 from moodline.shared.messages import StreamClass
+from moodline.shared.streams import StreamStatus
 from moodline.shared.timeline.points import EmptyReason, Shares, TimelineAnswer, TimelinePoint
 
 DIGITS: Final = 6
@@ -26,6 +28,8 @@ _POINT_EXAMPLE: Final[dict[str, Any]] = {
     "frames_with_faces": 40,
     "faces": 41,
     "tracks_begun": 1,
+    "unreadable": 3,
+    "too_small": 2,
     "dominant": "happy",
     "shares": {**dict.fromkeys(EMOTIONS, 0.0), "happy": 0.9, "neutral": 0.1},
     "smoothed": _SEVEN,
@@ -47,15 +51,21 @@ class PointDocument(BaseModel):
     classified: int = Field(description="Frames that were looked at.")
     skipped: dict[str, int] = Field(description="Frames that were not, by reason.")
     coverage: float = Field(description="Share of the sampled frames that were looked at, 0 to 1.")
-    frames_with_faces: int = Field(description="Frames with at least one face.")
-    faces: int = Field(description="Faces over all frames.")
-    tracks_begun: int = Field(description="Faces seen for the first time.")
+    frames_with_faces: int = Field(description="Frames with at least one face that could be read.")
+    faces: int = Field(description="Faces over all frames that could be read; all emotions are theirs.")
+    tracks_begun: int = Field(description="Faces read for the first time.")
+    unreadable: int = Field(
+        description="Faces over all frames from which no expression can be read: too small, dark, blurred, covered or turned "
+        "away; none of them is in `faces`."
+    )
+    too_small: int = Field(description="Of these, faces below MOODLINE_DETECTOR_MIN_FACE_PX.")
     dominant: str | None = Field(description="The emotion that leads most faces; null where there is none.")
     shares: ByEmotion | None = Field(description="Of all faces, the share that each emotion leads.")
     smoothed: ByEmotion | None = Field(description="Mean probabilities, smoothed over time for each tracked face.")
     raw: ByEmotion | None = Field(description="Mean probabilities as the model gave them.")
     empty: EmptyReason | None = Field(
-        description="Why there are no emotions: `no_face` (looked, nobody there), `overloaded` (sampled, not looked at), "
+        description="Why there are no emotions: `no_face` (looked, nobody there), `unreadable` (faces, none of which could be "
+        "read), `overloaded` (sampled, not looked at), "
         "`not_sampled` (file: nothing sampled here), `offline` (live: nothing came); null where there are some."
     )
     models: list[str] = Field(
@@ -100,6 +110,28 @@ class TimelineDocument(_Window):
     coarser_than_asked: bool = Field(description="The asked resolution is no longer kept for this window.")
     points: list[PointDocument]
     summary: PointDocument = Field(description="The whole window as one point.")
+
+
+class SourceDocument(BaseModel):
+    """The file that was analysed, and what became of its frames."""
+
+    length_s: float | None = Field(description="Length that the file declares, in s; null where it declares none.")
+    played_s: float | None = Field(description="Length that was played, in s; null before the end.")
+    fps: str = Field(description="Nominal frame rate as a fraction, or empty.")
+    width: int = Field(description="Of the shown picture, in px.")
+    height: int = Field(description="Of the shown picture, in px.")
+    codec: str = Field(description="FFmpeg's name of the codec.")
+    decoded: int = Field(description="Frames that came out of the decoder.")
+    corrupt: int = Field(description="Frames that are damaged.")
+    lost: int = Field(description="Of these, frames that did not come out of the decoder.")
+    reason: str | None = Field(description="`truncated` or `corrupt` where the file was not read whole; else null.")
+    detail: str = Field(description="One sentence about that, such as `6.0 of 10.0 s`.")
+
+
+class AnalysisDocument(TimelineDocument):
+    """The timeline of one file that was analysed; `end` is exact."""
+
+    source: SourceDocument
 
 
 class SummaryDocument(_Window):
@@ -149,6 +181,34 @@ def timeline_document(answer: TimelineAnswer, *, stream: str, lane: StreamClass,
     )
 
 
+def analysis_document(timeline: TimelineDocument, status: StreamStatus) -> AnalysisDocument:
+    """Return the timeline of a file with what is known of the file.
+
+    Args:
+        timeline: Its timeline.
+        status: Its stream's.
+    """
+    end = timeline.end
+    if status.played_us is not None and timeline.recorded_at is not None:
+        end = min(end, timeline.recorded_at + timedelta(microseconds=status.played_us))
+    source = SourceDocument(
+        length_s=None if status.duration_us is None else status.duration_us / 1e6,
+        played_s=None if status.played_us is None else status.played_us / 1e6,
+        fps=status.source_fps,
+        width=status.width,
+        height=status.height,
+        codec=status.codec,
+        decoded=status.frames_decoded,
+        corrupt=status.frames_corrupt,
+        lost=status.frames_lost,
+        reason=status.reason,
+        detail=status.detail,
+    )
+    # Checked when the timeline was made: nothing is copied or checked again.
+    fields = {name: getattr(timeline, name) for name in TimelineDocument.model_fields}
+    return AnalysisDocument.model_construct(**(fields | {"end": end, "source": source}))
+
+
 def summary_document(timeline: TimelineDocument) -> SummaryDocument:
     """Return a timeline's summary alone."""
     summary = timeline.summary
@@ -183,6 +243,8 @@ def point_document(point: TimelinePoint, origin_us: int | None) -> PointDocument
         frames_with_faces=point.frames_with_faces,
         faces=point.faces,
         tracks_begun=point.tracks_begun,
+        unreadable=point.unreadable,
+        too_small=point.too_small,
         dominant=reading.dominant if reading else None,
         shares=by_emotion(reading.shares) if reading else None,
         smoothed=by_emotion(reading.smoothed) if reading else None,

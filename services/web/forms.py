@@ -46,14 +46,16 @@ class StreamForm:
     def _build(self, given: dict[str, str]) -> None:
         stream = self._stream
         if stream is None:
-            self._text("id", "Name", given.get("id", ""), "lower-case letters, digits, . _ -").props("autofocus")
+            self._text("id", "Name", given.get("id", ""), "letters, digits, . _ -").props("autofocus")
         self._text("url", "Address", given.get("url", stream.url if stream else ""), _ADDRESS_HINT)
         with ui.expansion("More").props("dense").classes("full-width").style("width:100%"):
             if stream is None or stream.lane is StreamClass.LIVE:
                 self._text("username", "User name", "", "Of the camera; kept sealed, never shown").props("autocomplete=off")
                 self._text("password", "Password", "", "Of the camera; kept sealed, never shown", password=True)
                 transport = ui.select(
-                    {None: "as usual", **{each: each.upper() for each in Transport}}, label="RTSP over", value=None
+                    {None: "TCP (usual)" if stream is None else "unchanged", **{each: each.upper() for each in Transport}},
+                    label="RTSP over",
+                    value=None,
                 )
                 self._fields["transport"] = transport.props("outlined dense bottom-slots").style("width:100%")
             self._text("sample_fps", "Frames per second to look at", stream.sample_fps if stream else "", 'e.g. 5, 0.5, or "all"')

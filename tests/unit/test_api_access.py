@@ -26,6 +26,9 @@ VIEW, OPERATE, ADMIN = Role.VIEWER, Role.OPERATOR, Role.ADMIN
 RULES: Final[dict[str, Role | None]] = {
     "GET /openapi.json": None,
     "HEAD /openapi.json": None,
+    "GET /docs": None,
+    "GET /docs/start.js": None,
+    "GET /docs/{name}": None,
     "GET /healthz": None,
     "GET /readyz": None,
     "GET /metrics": VIEW,
@@ -49,10 +52,14 @@ RULES: Final[dict[str, Role | None]] = {
     "GET /api/v1/streams/{stream_id}/summary": VIEW,
     "GET /api/v1/streams/{stream_id}/tracks": VIEW,
     "GET /api/v1/streams/{stream_id}/tracks/{track}": VIEW,
+    "GET /api/v1/streams/{stream_id}/faces": VIEW,
+    "GET /api/v1/streams/{stream_id}/snapshot.jpg": VIEW,
+    "GET /api/v1/streams/{stream_id}/live.mjpg": VIEW,
     "GET /api/v1/events": VIEW,
     "POST /api/v1/streams/{stream_id}/frames": OPERATE,
     "WS /api/v1/streams/{stream_id}/frames": OPERATE,
     "POST /api/v1/uploads": OPERATE,
+    "POST /api/v1/classify": VIEW,
     "GET /api/v1/compare": VIEW,
     "GET /api/v1/alerts": VIEW,
     "GET /api/v1/alerts/rules": VIEW,
@@ -70,6 +77,7 @@ NOT_AUDITED: Final = {
     "POST /api/v1/session": "changes nothing but the caller's own browser",
     "DELETE /api/v1/session": "changes nothing but the caller's own browser",
     "POST /api/v1/alerts/dry-run": "only looks",
+    "POST /api/v1/classify": "only looks, and keeps nothing",
     "POST /api/v1/streams/{stream_id}/frames": "frames come many times a second; they are content, not changes",
 }
 
