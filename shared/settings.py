@@ -89,6 +89,9 @@ class IngestSettings(_Group):
     clock_tolerance_s: float = Field(
         5.0, gt=0, description="A camera's clock that differs by more is not trusted with the time of day, in s."
     )
+    file_memory_bytes: int = Field(
+        2048 * _MiB, ge=256 * _MiB, description="Most memory that the reading of one file may take, in bytes."
+    )
     camera_memory_bytes: int = Field(
         1024 * _MiB, ge=128 * _MiB, description="Most memory that the reading of one camera may take, in bytes."
     )
@@ -203,7 +206,7 @@ class AggregatorSettings(_Group):
     smoothing_ms: int = Field(1000, ge=0, le=60_000, description="Time constant of the per-track smoothing, in ms.")
     iou_min: float = Field(0.3, gt=0, lt=1, description="Least overlap (intersection over union) of a face with a track.")
     min_quality: float = Field(
-        0.35,
+        0.4,
         ge=0,
         le=1,
         description="Least quality of a face from which an expression is read, 0 to 1 (docs/detector.md); other faces are counted as "

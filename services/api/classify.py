@@ -1,6 +1,6 @@
 """The route that classifies pictures at once: one as the body, or several as files of a form."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
@@ -118,7 +118,7 @@ async def _pictures(request: Request, settings: ClassifySettings) -> list[tuple[
             raise ParameterError("image", "the request needs a picture as its body, or several as files of a form")
         return [("", body)]
 
-    async def at_once() -> AsyncIterator[bytes]:
+    async def at_once() -> AsyncGenerator[bytes, None]:
         yield body
 
     parser = MultiPartParser(

@@ -155,4 +155,6 @@ def _faces(frame: Frame, faces: tuple[Face, ...] = (), skip: SkipReason | None =
         faces=faces,
         skip=skip,
         too_small=too_small,
+        repeats=frame.repeats,
+        repeats_us=frame.repeats_us,
     )

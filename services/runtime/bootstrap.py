@@ -238,6 +238,7 @@ def _worker(
 
 def _ingest(resources: Resources) -> Runnable:
     from moodline.services.ingest.camera.cameras import Cameras
+    from moodline.services.ingest.file.process import FileProcesses
     from moodline.services.ingest.worker import IngestWorker
     from moodline.shared.seal import open_sealer
 
@@ -257,6 +258,7 @@ def _ingest(resources: Resources) -> Runnable:
         pushed_silence_s=resources.settings.push.silence_s,
         uncommitted=resources.bus.uncommitted,
         health=resources.health,
+        files=FileProcesses(),
     )
 
 
