@@ -198,7 +198,7 @@ class Result:
         parts = self._parts
         size_px = (parts.status.width, parts.status.height)
         for message, tracked in track_frames(parts.messages, parts.settings.aggregator):
-            pairs = [(face.track_id, face.smoothed) for face in tracked]
+            pairs = [(face.track_id, face.read) for face in tracked]
             yield from face_rows(message, pairs, size_px, parts.spec.recorded_at_us)
 
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from moodline.services.report.faces import face_quality
 from moodline.shared.emotions import EMOTIONS, PROBABILITY_SCALE
 from moodline.shared.messages import FaceEmotion
 
@@ -31,9 +30,10 @@ class Face:
         box: Where it is.
         score: The detector's, 0 to 1.
         emotions: Probability of each of the seven emotions, by name; they sum to 1.
-        quality: How good a picture of a face it is, 0 to 1: the score, times how much of 48 px the face has.
+        quality: How well an expression can be read from it, 0 to 1.
         track: In a video: number of the face, the same over time; else None.
-        smoothed: In a video: `emotions`, smoothed over time for the track; else None.
+        smoothed: In a video: `emotions`, smoothed over time for the track; else, or where it cannot be read, None.
+        readable: An expression can be read from it; where not, `emotions` are a guess and nothing is dominant.
     """
 
     box: Box
@@ -42,10 +42,13 @@ class Face:
     quality: float
     track: int | None = None
     smoothed: dict[str, float] | None = None
+    readable: bool = True
 
     @property
-    def dominant(self) -> str:
-        """The leading emotion; smoothed, where the face is followed through a video."""
+    def dominant(self) -> str | None:
+        """The leading emotion, smoothed where the face is followed through a video; None where it cannot be read."""
+        if not self.readable:
+            return None
         seven = self.smoothed or self.emotions
         return max(seven, key=lambda name: seven[name])
 
@@ -53,7 +56,7 @@ class Face:
 def face_of(
     face: FaceEmotion,
     size_px: tuple[int, int],
-    searched_px: tuple[int, int],
+    is_readable: bool,
     tracked: tuple[int, Sequence[int]] | None = None,
 ) -> Face:
     """Return a face of the pipeline.
@@ -61,8 +64,8 @@ def face_of(
     Args:
         face: As the pipeline has it.
         size_px: Width and height of the picture that the box is for.
-        searched_px: Width and height of the picture that was searched.
-        tracked: Track, and smoothed probabilities in 1/65535.
+        is_readable: An expression can be read from it.
+        tracked: Track, and smoothed probabilities in 1/65535; none where it cannot be read.
     """
     (x1, y1, x2, y2), (width, height) = face.box, size_px
     box = Box(*(round(value * side / 65_536, 2) for value, side in ((x1, width), (y1, height), (x2, width), (y2, height))))
@@ -70,9 +73,10 @@ def face_of(
         box=box,
         score=round(face.score / PROBABILITY_SCALE, 4),
         emotions=_by_name(face.probabilities),
-        quality=face_quality(face.box, face.score, searched_px),
+        quality=round(face.quality / PROBABILITY_SCALE, 4),
         track=None if tracked is None else tracked[0],
-        smoothed=None if tracked is None else _by_name(tracked[1]),
+        smoothed=None if tracked is None or not tracked[1] else _by_name(tracked[1]),
+        readable=is_readable,
     )
 
 

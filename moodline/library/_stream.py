@@ -131,7 +131,7 @@ class Stream:
                 size_px = run.size_px() if message.faces and (message.seq % _SIZE_EVERY == 0 or not all(size_px)) else size_px
                 shown_px = size_px if all(size_px) else searched_px
                 faces = tuple(
-                    face_of(face, shown_px, searched_px, (seen.track_id, seen.smoothed))
+                    face_of(face, shown_px, seen.is_readable, (seen.track_id, seen.read))
                     for face, seen in zip(message.faces, tracked, strict=True)
                 )
                 is_file = message.lane is StreamClass.FILE

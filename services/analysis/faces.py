@@ -24,4 +24,4 @@ def analysis_rows(analysis: Analysis, settings: AggregatorSettings) -> Iterator[
     spec, size_px = analysis.spec, (analysis.status.width, analysis.status.height)
     origin_us = spec.recorded_at_us if spec.lane is StreamClass.FILE else None
     for message, tracked in track_frames(analysis.frames(), settings):
-        yield from face_rows(message, [(face.track_id, face.smoothed) for face in tracked], size_px, origin_us)
+        yield from face_rows(message, [(face.track_id, face.read) for face in tracked], size_px, origin_us)
