@@ -12,15 +12,15 @@ class PictureFace(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         box: Left, top, right, bottom in px of the upright picture.
         score: The detector's, 0 to 1.
-        probabilities: Seven, in the order of `EMOTIONS`, that sum to 1.
         quality: How well an expression can be read from it, 0 to 1.
+        probabilities: Seven, in the order of `EMOTIONS`, that sum to 1.
         is_readable: The quality is enough.
     """
 
     box: tuple[float, float, float, float]
     score: float
+    quality: float
     probabilities: tuple[float, ...]
-    quality: float = 1.0
     is_readable: bool = True
 
 

@@ -212,6 +212,12 @@ class Metrics:
         self.reader_restarts: Final = Counter(
             "moodline_reader_restarts_total", "Readers started again, by cause.", ["cause"], registry=r
         )
+        self.files_ended: Final = Counter(
+            "moodline_files_ended_total",
+            "Files that were read to their end: `whole`, `truncated` (cut, or still being written) or `corrupt` (damaged frames).",
+            ["ending"],
+            registry=r,
+        )
         self.reader_crashes: Final = Counter(
             "moodline_reader_crashes_total",
             "Readers that ended by a defect of Moodline or a library, of files (`file`) and cameras (`live`).",

@@ -1,7 +1,9 @@
 """A video from start to end, as `moodline analyze` does it."""
 
+import shutil
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import datetime
@@ -17,11 +19,11 @@ from moodline.library._images import Picture, as_bgr
 from moodline.library._rows import Row, Rows
 from moodline.library._settings import settings_of
 from moodline.services.analysis.analyze import STREAM_ID, AnalysisProgress, run_analysis
-from moodline.services.analysis.faces import track_frames
+from moodline.services.analysis.faces import rows_of
 from moodline.services.analysis.inputs import clips_of
 from moodline.services.report import TimelineDocument, plot_timeline, timeline_csv, timeline_json, write_output
 from moodline.services.report.export import CSV_FIELDS, point_row
-from moodline.services.report.faces import FACE_FIELDS, FaceRow, face_rows, flat, require_faces_format, write_faces
+from moodline.services.report.faces import FACE_FIELDS, FaceRow, flat, require_faces_format, write_faces
 from moodline.services.report.moments import iso, to_us
 from moodline.services.report.outputs import Output, judge_outputs, replacing
 from moodline.services.report.tracks import TrackDocument, track_document
@@ -81,9 +83,9 @@ def analyze(  # noqa: PLR0913  # one for each option
     if not isinstance(source, str | Path):
         if fps is None:
             raise ClientError("pictures need fps: how many of them make a second, such as fps=25")
-        kept = tempfile.TemporaryDirectory(prefix="moodline-")
-        _write_pictures(source, Path(kept.name), color, settings)
-        source = kept.name
+        kept = PictureFolder()
+        _write_pictures(source, kept.path, color, settings)
+        source = kept.path
     clips = clips_of([str(source)], "" if fps is None else str(fps))
     if len(clips) != 1:
         raise ClientError(f"{source} names {len(clips)} videos; analyse them one by one")
@@ -196,10 +198,15 @@ class Result:
 
     def _face_rows(self) -> Iterable[FaceRow]:
         parts = self._parts
-        size_px = (parts.status.width, parts.status.height)
-        for message, tracked in track_frames(parts.messages, parts.settings.aggregator):
-            pairs = [(face.track_id, face.read) for face in tracked]
-            yield from face_rows(message, pairs, size_px, parts.spec.recorded_at_us)
+        return rows_of(parts.messages, parts.spec, parts.status, parts.settings.aggregator)
+
+
+class PictureFolder:
+    """A temporary folder that goes with the object."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="moodline-"))
+        self._end = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 class _Parts:
@@ -212,7 +219,7 @@ class _Parts:
         status: StreamStatus,
         messages: list[Emotions],
         files: tuple[Path, ...],
-        kept: "tempfile.TemporaryDirectory[str] | None",
+        kept: "PictureFolder | None",
     ) -> None:
         self.spec = spec
         self.settings = settings

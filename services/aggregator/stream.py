@@ -74,7 +74,16 @@ class StreamTimeline:
         return self._saved.tracker.now_us
 
     def add(self, message: Emotions) -> None:
-        """Add the next frame, classified or skipped. Event time that goes back counts as standing still."""
+        """Add the next frame, classified or skipped. Event time that goes back counts as standing still.
+
+        A picture that stayed (`repeats`) is counted again at each moment at which it was still shown.
+        """
+        self._add_once(message)
+        for number in range(1, message.repeats + 1):
+            at_us = message.event_time_us + message.repeats_us * number // message.repeats
+            self._add_once(msgspec.structs.replace(message, event_time_us=at_us))
+
+    def _add_once(self, message: Emotions) -> None:
         tracked = self._tracker.observe(message)
         self._end_lost_tracks()
         now_us = self._open_at()

@@ -21,7 +21,7 @@ from moodline.services.analysis.sound import Sound, open_sound
 from moodline.services.ingest.media.frames import BgrImage, Source
 from moodline.services.ingest.media.sampling import Sampler
 from moodline.shared.emotions import EMOTIONS, PROBABILITY_SCALE
-from moodline.shared.errors import OutputError
+from moodline.shared.errors import ImageError, OutputError
 from moodline.shared.messages import Emotions
 
 TIME_BASE: Final = Fraction(1, 360_000)
@@ -139,9 +139,13 @@ def _write(source: Source, sampler: Sampler, overlays: Iterator[list[Overlay]], 
             if not target.on_frame(frame.pts_s):
                 stopped_s = frame.pts_s
                 break
-            image = frame.to_bgr()
-            if sampler.take(frame.pts_s):
+            if sampler.choose(frame.pts_s, frame.until_s, source.info.fps) is not None:
                 shown = next(overlays, [])
+            try:
+                image = frame.to_bgr()
+            except ImageError:
+                # A damaged picture: the one before it stays.
+                continue
             draw(image, shown)
             if video is None:
                 video = _Video(container, target.kind, image, source.info.fps)

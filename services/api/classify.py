@@ -1,6 +1,6 @@
 """The route that classifies pictures at once: one as the body, or several as files of a form."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
@@ -26,9 +26,9 @@ _SEVEN: Final = {**dict.fromkeys(EMOTIONS, 0.0), "happy": 0.9, "neutral": 0.1}
 _FACE: Final[dict[str, Any]] = {
     "box": [312.5, 80.25, 401.0, 198.5],
     "score": 0.98,
+    "quality": 0.8,
     "dominant": "happy",
     "emotions": _SEVEN,
-    "quality": 0.87,
 }
 _PICTURE: Final[dict[str, Any]] = {
     "name": "lobby.jpg",
@@ -58,11 +58,11 @@ class FaceAnswer(BaseModel):
 
     box: tuple[float, float, float, float] = Field(description="Left, top, right, bottom in px of the upright picture.")
     score: float = Field(description="The detector's score, 0 to 1.")
-    dominant: str | None = Field(description="The likeliest emotion; null where no expression can be read from the face.")
-    emotions: ByEmotion = Field(description="Probabilities as the model gave them, which sum to 1.")
-    quality: float = Field(
-        description="How well an expression can be read, 0 to 1; below MOODLINE_AGGREGATOR_MIN_QUALITY it cannot."
+    quality: float = Field(description="How well an expression can be read from it, 0 to 1.")
+    dominant: str | None = Field(
+        description="The likeliest emotion; null where the quality is below MOODLINE_AGGREGATOR_MIN_QUALITY."
     )
+    emotions: ByEmotion = Field(description="Probabilities that sum to 1.")
 
 
 class PictureAnswer(BaseModel):
@@ -122,7 +122,7 @@ async def _pictures(request: Request, settings: ClassifySettings) -> list[tuple[
             raise ParameterError("image", "the request needs a picture as its body, or several as files of a form")
         return [("", body)]
 
-    async def at_once() -> AsyncIterator[bytes]:
+    async def at_once() -> AsyncGenerator[bytes, None]:
         yield body
 
     parser = MultiPartParser(
@@ -164,4 +164,4 @@ def _answer(name: str, picture: ClassifiedPicture) -> PictureAnswer:
 def _face(face: PictureFace) -> FaceAnswer:
     emotions = by_emotion(face.probabilities)
     dominant = max(emotions, key=emotions.__getitem__) if face.is_readable else None
-    return FaceAnswer(box=face.box, score=face.score, dominant=dominant, emotions=emotions, quality=face.quality)
+    return FaceAnswer(box=face.box, score=face.score, quality=face.quality, dominant=dominant, emotions=emotions)

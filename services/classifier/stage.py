@@ -173,6 +173,8 @@ class ClassifierStage:
             skip=message.skip,
             model=self._model.name if message.skip is None else "",
             too_small=message.too_small if message.skip is None else 0,
+            repeats=message.repeats,
+            repeats_us=message.repeats_us,
         )
 
 

@@ -34,9 +34,10 @@ class FaceRow(msgspec.Struct, frozen=True, kw_only=True):
         track: Number of the face, the same over time.
         x1, y1, x2, y2: Box in px of the source's picture, from its left upper corner.
         score: The detector's, 0 to 1.
-        quality: How well an expression can be read from it, 0 to 1.
+        quality: How well an expression can be read, 0 to 1.
+        readable: Whether it is counted: its quality is at least MOODLINE_AGGREGATOR_MIN_QUALITY.
         raw: Seven probabilities in the order of `EMOTIONS`, as the model gave them.
-        smoothed: The same, smoothed over time for the track; None where no expression can be read from the face.
+        smoothed: The same, smoothed over time for the track; None as long as the track could not be read.
     """
 
     frame: int
@@ -51,6 +52,7 @@ class FaceRow(msgspec.Struct, frozen=True, kw_only=True):
     y2: float | None = None
     score: float | None = None
     quality: float | None = None
+    readable: bool | None = None
     raw: tuple[float, ...] | None = None
     smoothed: tuple[float, ...] | None = None
 
@@ -61,14 +63,13 @@ FACE_FIELDS: Final = (*_SINGLE, *(f"{kind}_{emotion}" for kind in ("raw", "smoot
 
 
 def face_rows(
-    message: Emotions, tracked: Sequence[tuple[int, tuple[int, ...]]], size_px: tuple[int, int], origin_us: int | None
+    message: Emotions, tracked: Sequence[tuple[int, tuple[int, ...], bool]], size_px: tuple[int, int], origin_us: int | None
 ) -> Iterator[FaceRow]:
     """Yield the rows of one frame.
 
     Args:
         message: The frame's result.
-        tracked: Track and smoothed probabilities (integers of 65535) of each face, in the order of `message.faces`; no
-            probabilities where no expression can be read.
+        tracked: Track, smoothed probabilities (integers of 65535), and whether it is readable, of each face, in their order.
         size_px: Width and height of the source's picture; (0, 0): as large as the one that was searched.
         origin_us: Time of a file's first instant, microseconds since the Unix epoch; None for live streams.
     """
@@ -80,7 +81,7 @@ def face_rows(
         yield FaceRow(frame=frame, position_s=position_s, time=time, skipped=skipped, model=model)
         return
     width, height = size_px if all(size_px) else (message.width, message.height)
-    for face, (track, smoothed) in zip(message.faces, tracked, strict=True):
+    for face, (track, smoothed, readable) in zip(message.faces, tracked, strict=True):
         x1, x2 = (round(value * width / 65_536, 2) for value in face.box[::2])
         y1, y2 = (round(value * height / 65_536, 2) for value in face.box[1::2])
         yield FaceRow(
@@ -95,8 +96,9 @@ def face_rows(
             y2=y2,
             score=round(face.score / PROBABILITY_SCALE, 4),
             quality=round(face.quality / PROBABILITY_SCALE, 4),
+            readable=readable,
             raw=_shares(face.probabilities),
-            smoothed=_shares(smoothed) or None,
+            smoothed=_shares(smoothed) if any(smoothed) else None,
         )
 
 
@@ -148,6 +150,7 @@ def arrow_schema() -> "pa.Schema":
     """
     pa = _arrow()
     kinds = {"frame": pa.int64(), "track": pa.int64(), "time": pa.string(), "skipped": pa.string(), "model": pa.string()}
+    kinds["readable"] = pa.bool_()
     return pa.schema([(name, kinds.get(name, pa.float64())) for name in FACE_FIELDS])
 
 

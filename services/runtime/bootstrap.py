@@ -7,6 +7,7 @@ inside the functions, so that an ingest worker never loads a classifier's engine
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from types import TracebackType
@@ -25,6 +26,7 @@ from moodline.shared.pipeline.failures import FailureNotes
 from moodline.shared.pipeline.health import Health
 from moodline.shared.pipeline.stage import Stage
 from moodline.shared.pipeline.worker import ProducerSink, Sink, Worker, WorkerOptions
+from moodline.shared.previews import Previews, open_previews
 from moodline.shared.probe import Prober
 from moodline.shared.settings import Settings
 from moodline.shared.store import Retention, Store, open_store
@@ -65,6 +67,7 @@ class Resources:
     health: Health
     stop: threading.Event = field(default_factory=threading.Event)
     clock_watch: ClockWatch | None = None
+    previews: Previews | None = None
     _producers: list[Producer] = field(default_factory=list)
 
     def open_producer(self) -> Producer:
@@ -81,6 +84,8 @@ class Resources:
             producer.close()
         if self.clock_watch is not None:
             self.clock_watch.close()
+        if self.previews is not None:
+            self.previews.close()
         self.bus.close()
         self.store.close()
 
@@ -227,6 +232,7 @@ def _worker(
 
 def _ingest(resources: Resources) -> Runnable:
     from moodline.services.ingest.camera.cameras import Cameras
+    from moodline.services.ingest.file.process import FileProcesses
     from moodline.services.ingest.worker import IngestWorker
     from moodline.shared.seal import open_sealer
 
@@ -246,6 +252,7 @@ def _ingest(resources: Resources) -> Runnable:
         pushed_silence_s=resources.settings.push.silence_s,
         uncommitted=resources.bus.uncommitted,
         health=resources.health,
+        files=FileProcesses(),
     )
 
 
@@ -278,12 +285,28 @@ def open_bus_on_demand(settings: Settings, metrics: Metrics, clock: Clock) -> "B
 
 def _detector(resources: Resources) -> Runnable:
     from moodline.services.detector.factory import open_detector
+    from moodline.services.detector.preview import PreviewPublisher
     from moodline.services.detector.stage import DetectorStage
 
     settings = resources.settings.detector
-    stage = DetectorStage(lambda: open_detector(settings), settings, resources.metrics)
+    previews = resources.previews or open_previews(resources.settings.store_url(), resources.clock)
+    resources.previews = previews
+    publisher = PreviewPublisher(resources.store, previews, resources.settings.preview, resources.clock)
+    stage = DetectorStage(lambda: open_detector(settings), settings, resources.metrics, on_searched=publisher.offer)
     batch = _Batch(max(LIVE_BATCH, settings.batch_frames), settings.linger_ms, stage.batch_limit)
-    return _worker(resources, "detector", PipelineStep.FRAMES, batch, stage)
+    return _Beside(publisher, _worker(resources, "detector", PipelineStep.FRAMES, batch, stage))
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """Something that runs while a worker does."""
+
+    helper: AbstractContextManager[object]
+    worker: Runnable
+
+    def run(self, stop: threading.Event) -> None:
+        with self.helper:
+            self.worker.run(stop)
 
 
 def _classifier(resources: Resources) -> Runnable:

@@ -42,13 +42,14 @@ class LocalPictureClassifier:
         with self._turn:
             detector, model = self._models()
             limit = self._settings.detector.max_faces
+            quality = load_quality()
             searched = [detector.search(image) for image in images]
             found = [
-                cut_faces(image, one.faces, detector.square_from, limit, load_quality())
+                cut_faces(image, one.faces, detector.square_from, limit, quality)
                 for image, one in zip(images, searched, strict=True)
             ]
-            probabilities = iter(_classified(model, [face.crop for faces in found for face in faces]))
             least = least_quality(self._settings.aggregator)
+            probabilities = iter(_classified(model, [face.crop for faces in found for face in faces]))
             return [
                 ClassifiedPicture(
                     width=image.shape[1],
@@ -127,7 +128,7 @@ def _face(face: Face, image: BgrImage, probabilities: tuple[int, ...], least: in
     return PictureFace(
         box=(x1, y1, x2, y2),
         score=round(face.score / SCORE_SCALE, _DIGITS),
-        probabilities=tuple(round(each / total, _DIGITS) for each in probabilities),
         quality=round(face.quality / SCORE_SCALE, _DIGITS),
+        probabilities=tuple(round(each / total, _DIGITS) for each in probabilities),
         is_readable=face.quality >= least,
     )
