@@ -51,7 +51,8 @@ def draw_faces(jpeg: bytes, faces: Sequence[tuple[tuple[int, int, int, int], Pre
 
 
 def _look(face: PresentFace | None) -> tuple[tuple[int, int, int], str]:
-    if face is None or not any(face.smoothed):
+    # No emotion of a face that could not be read.
+    if face is None or face.smoothed is None:
         return _UNKNOWN, ""
     best = max(range(len(EMOTIONS)), key=face.smoothed.__getitem__)
     red, green, blue = bytes.fromhex(EMOTION_COLORS[EMOTIONS[best]].removeprefix("#"))
