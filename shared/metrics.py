@@ -262,6 +262,15 @@ class Metrics:
             ["outcome"],
             registry=r,
         )
+        self.mqtt_messages: Final = Counter(
+            "moodline_mqtt_messages_total",
+            "MQTT messages, by outcome: `published`, `dropped` (the broker was away; what is retained is published when it is back).",
+            ["outcome"],
+            registry=r,
+        )
+        self.mqtt_connected: Final = Gauge(
+            "moodline_mqtt_connected", "1 while this process is connected to the MQTT broker.", registry=r
+        )
         self.alerts_judging: Final = Gauge("moodline_alerts_judging", "1 while this process judges alert rules.", registry=r)
         self.http_seconds: Final = Histogram(
             "moodline_http_request_seconds",
