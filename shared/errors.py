@@ -382,3 +382,15 @@ class FacesNotKeptError(MoodlineError):
     """Single faces are asked for where none are kept."""
 
     code = "faces_not_kept"
+
+
+class PreviewOffError(MoodlineError):
+    """A picture is asked for of a stream that shows none."""
+
+    code = "preview_off"
+
+
+class NoPictureError(MoodlineError):
+    """No picture of a stream has been analysed in the last seconds."""
+
+    code = "no_picture"

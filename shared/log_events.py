@@ -59,6 +59,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "mqtt.unreachable": "The MQTT broker cannot be reached; it is tried again.",
     "partitions.changed": "Partitions were added; ingest workers share the streams out again.",
     "partitions.unknown": "The bus does not say how many partitions there are; it is asked again.",
+    "previews.interrupted": "Pictures of streams do not travel for a moment: Redis cannot be reached; it is tried again.",
     "process.dead": "The process ends because its loop hangs or a partition stands still.",
     "process.signal": "The process was told to end.",
     "push.bus_failed": "A pushed stream's frames did not reach the bus.",

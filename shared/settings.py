@@ -130,6 +130,15 @@ class ClassifySettings(_Group):
     body_timeout_s: float = Field(20.0, gt=0, le=300, description="Longest time in which a request must have arrived, in s.")
 
 
+class PreviewSettings(_Group):
+    """Pictures of streams whose preview is switched on: in memory only, and never in the store."""
+
+    fps: float = Field(5.0, gt=0, le=30, description="Most pictures per second of a stream, and to one who watches.")
+    max_side_px: int = Field(640, ge=64, le=8192, description="Pictures are reduced to at most this on the longer side, in px.")
+    role: Literal["viewer", "operator", "admin"] = Field("operator", description="Least role that may see pictures.")
+    max_viewers: int = Field(16, ge=1, le=1000, description="Most who look at pictures of one API process at a time.")
+
+
 class DetectorSettings(_Group):
     """Finding faces."""
 
@@ -335,6 +344,7 @@ class Settings(BaseSettings):
     push: PushSettings = PushSettings()
     uploads: UploadsSettings = UploadsSettings()
     classify: ClassifySettings = ClassifySettings()
+    preview: PreviewSettings = PreviewSettings()
     detector: DetectorSettings = DetectorSettings()
     classifier: ClassifierSettings = ClassifierSettings()
     aggregator: AggregatorSettings = AggregatorSettings()

@@ -96,6 +96,7 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
         recorded_at_us: Time on the timeline of the file's first instant, microseconds since the Unix epoch, UTC.
         labels: Free key-value pairs of the user.
         paused: Nothing is read while true.
+        preview: The newest analysed picture may be seen, by whom the settings let.
         attempt: Raised by the user to try a failed stream again.
         created_at_us: When it was registered.
         revision: Raised at every change; a change names the revision it was based on.
@@ -112,6 +113,7 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
     recorded_at_us: int = 0
     labels: dict[str, str] = {}
     paused: bool = False
+    preview: bool = False
     attempt: int = 0
     created_at_us: int = 0
     revision: int = 1

@@ -15,6 +15,7 @@ from moodline.services.api import (
     faces,
     health,
     keys,
+    previews,
     push,
     streams,
     timelines,
@@ -95,6 +96,7 @@ def create_app(
     app.include_router(faces.router)
     app.include_router(events.router)
     app.include_router(push.router)
+    app.include_router(previews.router)
     app.include_router(uploads.router)
     app.include_router(classify.router)
     app.include_router(compare.router)

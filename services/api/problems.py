@@ -44,6 +44,7 @@ PROBLEMS: Final[dict[str, Problem]] = {
     "stream_paused": Problem(409, "The stream is paused and takes no frames."),
     "stream_taken": Problem(409, "Another process takes this stream's frames; send all of them to one."),
     "stream_started": Problem(409, "What decides a timeline's content cannot change once frames are on their way."),
+    "preview_off": Problem(409, "The stream shows no pictures: its `preview` is off."),
     "body_too_large": Problem(413, "The request's body is larger than 1 MiB."),
     "frame_too_large": Problem(413, "A pushed frame has more bytes than are taken (MOODLINE_PUSH_MAX_BYTES)."),
     "pictures_too_large": Problem(413, "Pictures to classify have more bytes than are taken (MOODLINE_CLASSIFY_MAX_BYTES)."),
@@ -55,6 +56,7 @@ PROBLEMS: Final[dict[str, Problem]] = {
     "store_unavailable": Problem(503, "The store cannot be reached; try again after `Retry-After` seconds."),
     "bus_unavailable": Problem(503, "The bus cannot be reached; try again after `Retry-After` seconds."),
     "disk_full": Problem(507, "An upload cannot be kept: the disk is full, or the media root cannot be written."),
+    "no_picture": Problem(503, "No picture of the stream has been analysed in the last seconds."),
     "not_ready": Problem(503, "The service cannot work now; the message says which part."),
 }
 

@@ -23,6 +23,7 @@ from moodline.shared.clock import Clock, SystemClock
 from moodline.shared.clock_offset import ClockWatch
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.health import Health
+from moodline.shared.previews import open_previews
 from moodline.shared.push import Pushes
 from moodline.shared.settings import Settings
 from moodline.shared.store import Store
@@ -83,7 +84,12 @@ def run_embedded(settings: Settings) -> None:
             resources.clock,
             readiness=lambda: service.alive() | alerts.alive() | mqtt.alive(),
             catalogue=catalogue,
-            intake=Intake(service.pushes, open_prober(settings), open_picture_classifier(settings, resources.store)),
+            intake=Intake(
+                service.pushes,
+                open_prober(settings),
+                open_picture_classifier(settings, resources.store),
+                resources.previews,
+            ),
         )
         mount_page(app)
         with ApiServer(app, settings.api.host, settings.api.port) as server, alerts, mqtt:
@@ -111,7 +117,8 @@ def run_api(settings: Settings) -> None:
         watch.start()
         clock = watch.clock
         pushes = _pushes(stack, store, settings, metrics, clock)
-        intake = Intake(pushes, open_prober(settings), open_picture_classifier(settings, store))
+        previews = stack.enter_context(closing(open_previews(settings.store_url(), clock)))
+        intake = Intake(pushes, open_prober(settings), open_picture_classifier(settings, store), previews)
         alerts = AlertService(store, settings, metrics, clock)
         mqtt = MqttBridge(store, settings, metrics, clock)
         catalogue = ModelCatalogue(settings.classifier)

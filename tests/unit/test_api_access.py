@@ -53,6 +53,8 @@ RULES: Final[dict[str, Role | None]] = {
     "GET /api/v1/streams/{stream_id}/tracks": VIEW,
     "GET /api/v1/streams/{stream_id}/tracks/{track}": VIEW,
     "GET /api/v1/streams/{stream_id}/faces": VIEW,
+    "GET /api/v1/streams/{stream_id}/snapshot.jpg": VIEW,
+    "GET /api/v1/streams/{stream_id}/live.mjpg": VIEW,
     "GET /api/v1/events": VIEW,
     "POST /api/v1/streams/{stream_id}/frames": OPERATE,
     "WS /api/v1/streams/{stream_id}/frames": OPERATE,

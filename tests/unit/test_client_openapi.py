@@ -61,6 +61,8 @@ ROUTES_WITHOUT_METHOD: Final = {
     ("post", "/api/v1/session"): "gives browsers a cookie; the client sends its key",
     ("delete", "/api/v1/session"): "takes that cookie away",
     ("get", "/api/v1/streams/{stream_id}/faces"): "a table, which pandas and Arrow read by themselves",
+    ("get", "/api/v1/streams/{stream_id}/snapshot.jpg"): "a picture, which anything that speaks HTTP shows",
+    ("get", "/api/v1/streams/{stream_id}/live.mjpg"): "the same",
     ("post", "/api/v1/classify"): "a library on this machine does the same without a service",
 }
 PARAMETERS_WITHOUT_ARGUMENT: Final = {
