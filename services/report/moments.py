@@ -29,8 +29,8 @@ Time = Annotated[datetime, PlainSerializer(iso, return_type=str, when_used="json
 
 def clock_text(seconds: float) -> str:
     """Return media time for people, e.g. `1:05` or `2:00:05`; a fraction of a second where there is one."""
-    sign = "-" if seconds < 0 else ""
     tenths = round(abs(seconds) * 10)
+    sign = "-" if seconds < 0 and tenths else ""
     whole, tenth = divmod(tenths, 10)
     minutes, second = divmod(whole, 60)
     hours, minute = divmod(minutes, 60)

@@ -1,6 +1,8 @@
 """Every file in examples/ runs as its first line says."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -62,6 +64,22 @@ def test_all_examples_are_run_here_and_are_in_the_list() -> None:
     names = {path.name for path in EXAMPLES.glob("*.py")}
     assert all(f"`{name}`" in (EXAMPLES / "README.md").read_text() for name in names)
     assert all(name in Path(__file__).read_text() for name in names)
+
+
+def test_emotions_in_pictures(picture: Path) -> None:
+    assert re.search(r"faces.jpg: \d+ x \d+ px at \d+, \d+: \w+ \d+%", run_example("emotions_in_pictures.py", str(picture)))
+
+
+def test_the_notebook_runs(picture: Path, tmp_path: Path) -> None:
+    """`coming_from_fer_and_deepface.ipynb`, with a picture and a clip beside it."""
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    (tmp_path / "faces.jpg").write_bytes(picture.read_bytes())
+    film(tmp_path / "clip.mp4", picture)
+    notebook = nbformat.read(EXAMPLES / "coming_from_fer_and_deepface.ipynb", as_version=4)
+    nbclient.NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    printed = json.dumps(notebook)
+    assert "dominant_emotion" in printed
+    assert (tmp_path / "boxes.mp4").stat().st_size > 1000
 
 
 def test_analyse_a_file(tmp_path: Path, picture: Path) -> None:
