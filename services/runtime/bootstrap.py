@@ -314,6 +314,7 @@ class _Beside:
 
 
 def _classifier(resources: Resources) -> Runnable:
+    from moodline.services.aggregator.tracker import least_quality
     from moodline.services.classifier.factory import open_model
     from moodline.services.classifier.preview import ResultPublisher
     from moodline.services.classifier.stage import ClassifierStage
@@ -323,7 +324,8 @@ def _classifier(resources: Resources) -> Runnable:
     switch = ModelHotSwap(resources.store, lambda name: open_model(settings, name), resources.metrics, resources.clock)
     watch_gpus(resources.metrics)
     # The model is warm before the worker joins its group.
-    results = ResultPublisher(resources.store, resources.open_previews(), resources.clock)
+    least = least_quality(resources.settings.aggregator)
+    results = ResultPublisher(resources.store, resources.open_previews(), resources.clock, least)
     stage = ClassifierStage(switch.open_first(), settings, resources.metrics, successor=switch, on_classified=results.offer)
     switch.start()
     batch = _Batch(max(LIVE_BATCH, settings.batch_messages), settings.linger_ms, stage.batch_limit)

@@ -174,18 +174,21 @@ def test_a_detector_shows_what_is_switched_on_alone_and_small_enough(world: ApiW
     publisher.send()
     assert board.newest("yard", 0) is None
     assert board.newest("door", 0) is None, "its faces have not been read yet"
-    results = ResultPublisher(world.store, board, SystemClock())
+    results = ResultPublisher(world.store, board, SystemClock(), least_quality=10_000)
     results.watch.look()
     answer = Emotions(
         stream_id="door", session=1, seq=0, event_time_us=5, captured_at_us=0, lane=StreamClass.LIVE, width=1280, height=720,
-        faces=(FaceEmotion((0, 0, 9_000, 9_000), 65_535, (0, 0, 0, 65_535, 0, 0, 0)),), model="m",
+        faces=(
+            FaceEmotion((0, 0, 9_000, 9_000), 65_535, (0, 0, 0, 65_535, 0, 0, 0)),
+            FaceEmotion((9_000, 0, 18_000, 9_000), 65_535, (0, 0, 0, 65_535, 0, 0, 0), quality=9_999),
+        ), model="m",
     )  # fmt: skip
     results.offer(answer)
     results.send()
     found = board.newest("door", 0)
     assert found is not None
-    assert found.faces == (((0, 0, 9_000, 9_000), (0, 0, 0, 65_535, 0, 0, 0)),)
-    assert found.boxes == ((0, 0, 9_000, 9_000),)
+    unreadable = ((9_000, 0, 18_000, 9_000), ())
+    assert found.faces == (((0, 0, 9_000, 9_000), (0, 0, 0, 65_535, 0, 0, 0)), unreadable)
     assert cv2.imdecode(np.frombuffer(found.jpeg, np.uint8), cv2.IMREAD_COLOR).shape == (360, 640, 3)
     switch(world, False)
     publisher.watch.look()

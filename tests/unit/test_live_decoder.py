@@ -6,7 +6,7 @@ import pytest
 
 from moodline.services.ingest.camera.input.decoder import WITHOUT_KEYFRAME_S, KeyframeDecoder, UnitTimes
 from moodline.services.ingest.camera.input.frames import LiveCounts, LiveFrame
-from moodline.services.ingest.camera.rtsp.nal import H264Depacketiser
+from moodline.services.ingest.camera.input.nal import H264Depacketiser
 from moodline.shared.errors import SourceError
 
 GOP = 10

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moodline.services.ingest.camera.rtsp.access_unit import UNIT_LIMIT_BYTES, AccessUnit, Depacketiser
+from moodline.services.ingest.camera.input.access_unit import UNIT_LIMIT_BYTES, AccessUnit, Depacketiser
+from moodline.services.ingest.camera.input.nal import START_CODE, H264Depacketiser, H265Depacketiser
 from moodline.services.ingest.camera.rtsp.jpeg import JpegDepacketiser
 from moodline.services.ingest.camera.rtsp.mpeg4 import Mpeg4Depacketiser
-from moodline.services.ingest.camera.rtsp.nal import START_CODE, H264Depacketiser, H265Depacketiser
 
 ALL: list[Callable[[], Depacketiser]] = [H264Depacketiser, H265Depacketiser, JpegDepacketiser, Mpeg4Depacketiser]
 

@@ -1,13 +1,13 @@
 """Tries a camera step by step, and says of each what came of it and what to change. Network and decoder are those of ingest."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from moodline.services.ingest.camera.input.egress import Egress
 from moodline.services.ingest.camera.input.frames import LiveFrame, LiveLimits, LiveSource
-from moodline.services.ingest.camera.rtsp.media import TcpMedia, UdpMedia
+from moodline.services.ingest.camera.rtsp.media import Media, TcpMedia, UdpMedia
 from moodline.services.ingest.camera.rtsp.sdp import VideoTrack
 from moodline.services.ingest.camera.rtsp.session import Session, describe
 from moodline.services.ingest.camera.rtsp.source import RtspSource
@@ -15,6 +15,8 @@ from moodline.services.ingest.camera.sources.open import open_live
 from moodline.shared.camera import CameraAddress
 from moodline.shared.errors import SourceError
 from moodline.shared.streams import FailureReason, Transport
+
+Result = TypeVar("Result")
 
 _KEYFRAME_FAR_S: Final = 4.0
 _CLOCK_OFF_S: Final = 5.0
@@ -71,7 +73,7 @@ class _Failed(Exception):  # noqa: N818  # not an error: ends the steps from ins
         self.step = step
 
 
-def _opened_rtsp(address: CameraAddress, egress: Egress, limits: LiveLimits) -> Iterator[Step]:  # type: ignore[misc]
+def _opened_rtsp(address: CameraAddress, egress: Egress, limits: LiveLimits) -> Generator[Step, None, LiveSource]:
     deadline_s = time.monotonic() + limits.open_timeout_s
     plain = yield from _tried(
         "resolve and connect", lambda: egress.connect(address.host, address.port, limits.open_timeout_s), lambda _: ""
@@ -83,19 +85,20 @@ def _opened_rtsp(address: CameraAddress, egress: Egress, limits: LiveLimits) -> 
     session = Session(described)
     try:
         is_udp = address.transport is Transport.UDP
-        media = yield from _tried(
-            "set up",
-            lambda: UdpMedia(session, egress, deadline_s) if is_udp else TcpMedia(session, deadline_s),
-            lambda _: f"media over {address.transport}",
-        )
+
+        def set_up() -> Media:
+            return UdpMedia(session, egress, deadline_s) if is_udp else TcpMedia(session, deadline_s)
+
+        media = yield from _tried("set up", set_up, lambda _: f"media over {address.transport}")
         yield from _tried("play", lambda: session.play(deadline_s, media.has_come), lambda _: "")
-        return (yield from _tried("first keyframe", lambda: RtspSource(session, media, limits), _first_frame))
+        source: LiveSource = yield from _tried("first keyframe", lambda: RtspSource(session, media, limits), _first_frame)
+        return source
     except _Failed:
         session.connection.close()
         raise
 
 
-def _tried(name: str, do: Callable[[], object], say: Callable[..., str]) -> Iterator[Step]:  # type: ignore[misc]
+def _tried(name: str, do: Callable[[], Result], say: Callable[[Result], str]) -> Generator[Step, None, Result]:
     began_s = time.monotonic()
     try:
         result = do()

@@ -8,7 +8,7 @@ from typing import Final
 from moodline.services.ingest.camera.http.client import HttpClient, HttpResponse
 from moodline.services.ingest.camera.input.decoder import KeyframeDecoder, UnitTimes
 from moodline.services.ingest.camera.input.frames import FrameGap, LiveCounts, LiveFrame, LiveInfo, LiveLimits
-from moodline.services.ingest.camera.rtsp.nal import H264Depacketiser, H265Depacketiser
+from moodline.services.ingest.camera.input.nal import H264Depacketiser, H265Depacketiser
 from moodline.shared.errors import SourceError
 from moodline.shared.streams import FailureReason
 

@@ -11,11 +11,11 @@ from collections.abc import Generator, Iterator, Sequence
 from fractions import Fraction
 from typing import Final, NoReturn
 
+from moodline.services.ingest.camera.input.access_unit import AccessUnit
 from moodline.services.ingest.camera.input.backlog import Backlog, CodedFrame
 from moodline.services.ingest.camera.input.decoder import KeyframeDecoder, UnitTimes
 from moodline.services.ingest.camera.input.egress import Egress
 from moodline.services.ingest.camera.input.frames import FrameGap, LiveCounts, LiveFrame, LiveInfo, LiveLimits, LiveSource
-from moodline.services.ingest.camera.rtsp.access_unit import AccessUnit
 from moodline.services.ingest.camera.rtsp.media import Media, Reorder, TcpMedia, UdpMedia
 from moodline.services.ingest.camera.rtsp.rtp import (
     MediaClock,

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from moodline.services.ingest.camera.rtsp.access_unit import AccessUnit, Depacketiser, MarkerTrust
+from moodline.services.ingest.camera.input.access_unit import AccessUnit, Depacketiser, MarkerTrust
 
 START_CODE: Final = b"\0\0\0\1"
 _SHORT_START: Final = b"\0\0\1"
