@@ -108,8 +108,8 @@ class Cors(CORSMiddleware):
             app,
             allow_origins=origins,
             allow_methods=sorted(_METHODS - {"HEAD", "OPTIONS"}),
-            allow_headers=["authorization", "captured-at", "content-type", "if-match", "last-event-id"],
-            expose_headers=["etag", "location", "retry-after"],
+            allow_headers=["authorization", "captured-at", "content-type", "if-match", "if-none-match", "last-event-id"],
+            expose_headers=["etag", "location", "next-cursor", "retry-after"],
         )
 
     def preflight_response(self, request_headers: Headers) -> Response:

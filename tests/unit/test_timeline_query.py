@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -67,7 +68,7 @@ def fill(seconds: dict[int, Bucket], closed: bool = True) -> StubTimelineStore:
         for offset, bucket in seconds.items():
             index = (START_S + offset) // level_s
             is_closed = closed or index < (START_S + newest) // level_s
-            one = Bucket(*[getattr(bucket, name) for name in bucket.__struct_fields__[:-1]], final=is_closed)
+            one = msgspec.structs.replace(bucket, final=is_closed)
             level[index] = merge(level.get(index, NOTHING), one)
         store.cells["", level_s] = {index: pack(bucket) for index, bucket in level.items()}
     return store
