@@ -17,6 +17,7 @@ from moodline.services.detector.base import BgrImage, Detections, Found
 from moodline.services.detector.crop import cut_faces
 from moodline.services.detector.quality import FEATURES, PARTS, FaceQuality, features, load_quality, read_quality
 from moodline.services.detector.stage import DetectorStage
+from moodline.services.live.drawing import draw_faces
 from moodline.services.live.stream import faces_event
 from moodline.services.report.document import point_document
 from moodline.services.report.faces import face_rows
@@ -129,7 +130,7 @@ def test_a_saved_state_goes_on_exactly_where_it_was() -> None:
 def test_a_state_of_the_version_before_goes_on() -> None:
     timeline = grown(frame(0, face()), frame(1, face()))
     timeline.take_values()
-    tracker, tracks, indexes, parts, models = msgspec.msgpack.decode(timeline.save()[1:])
+    tracker, tracks, indexes, parts, models, *_ = msgspec.msgpack.decode(timeline.save()[1:])
     tracker[2] = [track[:4] for track in tracker[2]]
     before = b"\x02" + msgspec.msgpack.encode([tracker, tracks, indexes, [part[:9] for part in parts], models])
     assert present_of(before).faces[0].smoothed is not None
@@ -214,6 +215,14 @@ def test_who_watches_live_is_told_no_emotion_of_a_face_that_turned_away() -> Non
     event = msgspec.json.decode(faces_event("a", present_of(timeline.save())).data)
     assert [each["dominant"] for each in event["faces"]] == [None, "happy"]
     assert event["faces"][0]["smoothed"] is None
+
+
+def test_a_preview_draws_a_face_that_cannot_be_read_without_an_emotion() -> None:
+    jpeg = cv2.imencode(".jpg", np.full((200, 200, 3), 90, np.uint8))[1].tobytes()
+    timeline = grown(frame(0, face()), frame(1, face(POOR)))
+    (present,) = present_of(timeline.save()).faces
+    box = (16_384, 16_384, 49_152, 49_152)
+    assert draw_faces(jpeg, [(box, present)]) == draw_faces(jpeg, [(box, None)]) != jpeg
 
 
 def test_an_annotated_video_shows_no_emotion_on_an_unreadable_face() -> None:
