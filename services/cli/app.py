@@ -10,7 +10,7 @@ from moodline import __version__
 from moodline.services.cli.alerts import app as alerts_app
 from moodline.services.cli.analyze import analyze
 from moodline.services.cli.audit import audit
-from moodline.services.cli.camera import camera
+from moodline.services.cli.camera import app as camera_app
 from moodline.services.cli.connection import API_KEY_HELP, API_URL_HELP, remember_target
 from moodline.services.cli.data_dir import DataDir
 from moodline.services.cli.demo import demo
@@ -40,7 +40,8 @@ app.add_typer(streams_app, name="streams")
 app.add_typer(models_app, name="models")
 app.add_typer(alerts_app, name="alerts")
 app.add_typer(keys_app, name="keys")
-for _command in (timeline, top, push, key, audit, analyze, demo, camera, train, evaluate, setup):
+app.add_typer(camera_app, name="camera")
+for _command in (timeline, top, push, key, audit, analyze, demo, train, evaluate, setup):
     app.command()(_command)
 
 

@@ -131,6 +131,7 @@ class _Pending:
         late_us = placed.late_us if placed.late_us >= _LATE_US else 0
         self.captured_at_us = round(frame.arrived_s * 1e6) - late_us
         self.segment = placed.segment
+        self.outlives_next = frame.outlives_next
         self._to_bgr: Callable[[], BgrImage] | None = frame.to_bgr
         self._image: BgrImage | None = None
         self._lock = threading.Lock()
@@ -196,7 +197,7 @@ class CameraTask:
             for frame in source.frames():
                 pending = self._take(frame)
                 # Asking for the next frame makes the picture of the one before this one invalid.
-                if before is not None:
+                if before is not None and not before.outlives_next:
                     before.image()
                 before = pending
         except SourceError as error:
