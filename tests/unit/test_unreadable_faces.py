@@ -17,7 +17,6 @@ from moodline.services.detector.base import BgrImage, Detections, Found
 from moodline.services.detector.crop import cut_faces
 from moodline.services.detector.quality import FEATURES, PARTS, FaceQuality, features, load_quality, read_quality
 from moodline.services.detector.stage import DetectorStage
-from moodline.services.live.drawing import draw_faces
 from moodline.services.live.stream import faces_event
 from moodline.services.report.document import point_document
 from moodline.services.report.faces import face_rows
@@ -215,14 +214,6 @@ def test_who_watches_live_is_told_no_emotion_of_a_face_that_turned_away() -> Non
     event = msgspec.json.decode(faces_event("a", present_of(timeline.save())).data)
     assert [each["dominant"] for each in event["faces"]] == [None, "happy"]
     assert event["faces"][0]["smoothed"] is None
-
-
-def test_a_preview_draws_a_face_that_cannot_be_read_without_an_emotion() -> None:
-    jpeg = cv2.imencode(".jpg", np.full((200, 200, 3), 90, np.uint8))[1].tobytes()
-    timeline = grown(frame(0, face()), frame(1, face(POOR)))
-    (present,) = present_of(timeline.save()).faces
-    box = (16_384, 16_384, 49_152, 49_152)
-    assert draw_faces(jpeg, [(box, present)]) == draw_faces(jpeg, [(box, None)]) != jpeg
 
 
 def test_an_annotated_video_shows_no_emotion_on_an_unreadable_face() -> None:
