@@ -129,7 +129,7 @@ def test_a_saved_state_goes_on_exactly_where_it_was() -> None:
 def test_a_state_of_the_version_before_goes_on() -> None:
     timeline = grown(frame(0, face()), frame(1, face()))
     timeline.take_values()
-    tracker, tracks, indexes, parts, models = msgspec.msgpack.decode(timeline.save()[1:])
+    tracker, tracks, indexes, parts, models, *_ = msgspec.msgpack.decode(timeline.save()[1:])
     tracker[2] = [track[:4] for track in tracker[2]]
     before = b"\x02" + msgspec.msgpack.encode([tracker, tracks, indexes, [part[:9] for part in parts], models])
     assert present_of(before).faces[0].smoothed is not None
