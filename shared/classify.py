@@ -14,21 +14,24 @@ class PictureFace(msgspec.Struct, frozen=True, kw_only=True):
         score: The detector's, 0 to 1.
         quality: How well an expression can be read from it, 0 to 1.
         probabilities: Seven, in the order of `EMOTIONS`, that sum to 1.
+        is_readable: The quality is enough.
     """
 
     box: tuple[float, float, float, float]
     score: float
     quality: float
     probabilities: tuple[float, ...]
+    is_readable: bool = True
 
 
 class ClassifiedPicture(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found in one picture; width and height in px, upright."""
+    """What was found in one picture; width and height in px, upright. `too_small` counts faces that are too small to look at."""
 
     width: int
     height: int
     faces: tuple[PictureFace, ...]
     model: str
+    too_small: int = 0
 
 
 class PictureClassifier(Protocol):

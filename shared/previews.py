@@ -6,7 +6,8 @@ while somebody looks. Pictures are never written to the store: its server may wr
 
 import logging
 import threading
-from collections import OrderedDict
+import time
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Final, Protocol
@@ -20,6 +21,10 @@ log = logging.getLogger("moodline.previews")
 KEPT_S: Final = 10.0
 """A picture is shown for so long after it was analysed."""
 _BOARD_BYTES: Final = 64 * 1024 * 1024
+_PICTURES: Final = 4
+_RESULTS: Final = 256
+_STREAMS: Final = 1000
+_UNREAD_S: Final = 1.0
 _LOOKED_AT_S: Final = 30.0
 """So long after the last question a stream is still listened to."""
 _TURN_S: Final = 0.5
@@ -27,20 +32,43 @@ _PAUSE_S: Final = 2.0
 _CHANNEL: Final = "moodline.preview."
 
 
-class Preview(msgspec.Struct, frozen=True, kw_only=True):
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in 1/65536 of width and height."""
+
+Read = tuple[Box, tuple[int, ...]]
+"""A face's box, and the seven integers that the model gave it."""
+
+
+class Preview(msgspec.Struct, frozen=True, kw_only=True, tag="picture"):
     """One picture.
 
     Attributes:
-        stream_id: Of which stream.
+        stream_id, session, seq: Which frame it is.
         time_us: Event time, microseconds since the Unix epoch.
         jpeg: As it was analysed, or smaller.
-        boxes: Of the faces: left, top, right, bottom in 1/65536 of width and height.
+        boxes: Of the faces.
+        faces: What was read of them; None where the answer has not come.
     """
 
     stream_id: str
+    session: int = 0
+    seq: int = 0
     time_us: int
     jpeg: bytes
-    boxes: tuple[tuple[int, int, int, int], ...] = ()
+    boxes: tuple[Box, ...] = ()
+    faces: tuple[Read, ...] | None = None
+
+
+class PreviewResult(msgspec.Struct, frozen=True, tag="faces"):
+    """What was read of the faces of one frame."""
+
+    stream_id: str
+    session: int
+    seq: int
+    faces: tuple[Read, ...]
+
+
+_decoder: Final = msgspec.msgpack.Decoder(Preview | PreviewResult)
 
 
 class Previews(Protocol):
@@ -54,8 +82,15 @@ class Previews(Protocol):
         """Show a picture; the one before it is forgotten. Never raises: a picture that is lost is followed by another."""
         ...
 
+    def publish_result(self, result: PreviewResult) -> None:
+        """Tell what was read of a frame's faces. Never raises."""
+        ...
+
     def newest(self, stream_id: str, wait_s: float, after_us: int | None = None) -> Preview | None:
-        """Return the newest picture, if there is one that is fresh and later than `after_us`; waits for one. Blocks."""
+        """Return the newest picture, if there is one that is fresh and later than `after_us`; waits for one. Blocks.
+
+        One whose faces have been read comes first; one that has waited for that for a second comes without.
+        """
         ...
 
     def close(self) -> None:
@@ -64,11 +99,12 @@ class Previews(Protocol):
 
 
 class PreviewBoard:
-    """Pictures in this process, at most one of each stream, and of bounded size together."""
+    """Pictures in this process: a few of each stream, and of bounded size together."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._held: OrderedDict[str, tuple[Preview, float]] = OrderedDict()
+        self._held: OrderedDict[str, deque[tuple[Preview, float]]] = OrderedDict()
+        self._results: dict[str, deque[PreviewResult]] = {}
         self._bytes = 0
         self._changed = threading.Condition()
 
@@ -78,31 +114,61 @@ class PreviewBoard:
     def publish(self, preview: Preview) -> None:
         now_s = self._clock.monotonic_s()
         with self._changed:
-            self._drop(preview.stream_id)
-            self._held[preview.stream_id] = preview, now_s
+            held = self._held.setdefault(preview.stream_id, deque())
+            self._held.move_to_end(preview.stream_id)
+            held.append((preview, now_s))
             self._bytes += len(preview.jpeg)
-            while self._held and (self._bytes > _BOARD_BYTES or next(iter(self._held.values()))[1] < now_s - KEPT_S):
+            while len(held) > _PICTURES:
+                self._bytes -= len(held.popleft()[0].jpeg)
+            while self._held and (self._bytes > _BOARD_BYTES or self._oldest()[-1][1] < now_s - KEPT_S):
                 self._drop(next(iter(self._held)))
             self._changed.notify_all()
 
-    def newest(self, stream_id: str, wait_s: float, after_us: int | None = None) -> Preview | None:
+    def publish_result(self, result: PreviewResult) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._fresh(stream_id, after_us) is not None, wait_s)
-            return self._fresh(stream_id, after_us)
+            if result.stream_id not in self._results and len(self._results) >= _STREAMS:
+                self._results.pop(next(iter(self._results)))
+            self._results.setdefault(result.stream_id, deque(maxlen=_RESULTS)).append(result)
+            self._changed.notify_all()
+
+    def newest(self, stream_id: str, wait_s: float, after_us: int | None = None) -> Preview | None:
+        until_s = time.monotonic() + wait_s
+        with self._changed:
+            while True:
+                found = self._fresh(stream_id, after_us)
+                left_s = until_s - time.monotonic()
+                if found is not None or left_s <= 0:
+                    return found
+                self._changed.wait(min(left_s, _UNREAD_S / 4))
 
     def close(self) -> None:
         with self._changed:
             self._held.clear()
+            self._results.clear()
             self._bytes = 0
 
     def _fresh(self, stream_id: str, after_us: int | None) -> Preview | None:
-        preview, shown_s = self._held.get(stream_id, (None, 0.0))
-        is_fresh = preview is not None and shown_s >= self._clock.monotonic_s() - KEPT_S
-        return preview if preview is not None and is_fresh and (after_us is None or preview.time_us > after_us) else None
+        now_s = self._clock.monotonic_s()
+        held = [
+            (preview, shown_s)
+            for preview, shown_s in self._held.get(stream_id, ())
+            if shown_s >= now_s - KEPT_S and (after_us is None or preview.time_us > after_us)
+        ]
+        read = {(result.session, result.seq): result.faces for result in self._results.get(stream_id, ())}
+        for preview, shown_s in reversed(held):
+            faces = read.get((preview.session, preview.seq))
+            if faces is not None or not preview.boxes:
+                return msgspec.structs.replace(preview, faces=faces or ())
+            if now_s - shown_s >= _UNREAD_S:
+                return preview
+        return None
+
+    def _oldest(self) -> deque[tuple[Preview, float]]:
+        return next(iter(self._held.values()))
 
     def _drop(self, stream_id: str) -> None:
-        held = self._held.pop(stream_id, None)
-        self._bytes -= len(held[0].jpeg) if held else 0
+        self._bytes -= sum(len(preview.jpeg) for preview, _ in self._held.pop(stream_id, ()))
+        self._results.pop(stream_id, None)
 
 
 class RedisPreviews:
@@ -131,6 +197,10 @@ class RedisPreviews:
     def publish(self, preview: Preview) -> None:
         encoded = msgspec.msgpack.encode(preview)
         self._try(lambda client: client.publish(f"{_CHANNEL}{preview.stream_id}", encoded))
+
+    def publish_result(self, result: PreviewResult) -> None:
+        encoded = msgspec.msgpack.encode(result)
+        self._try(lambda client: client.publish(f"{_CHANNEL}{result.stream_id}", encoded))
 
     def newest(self, stream_id: str, wait_s: float, after_us: int | None = None) -> Preview | None:
         with self._lock:
@@ -190,7 +260,11 @@ class RedisPreviews:
                 message = pubsub.get_message(timeout=_TURN_S / 5)
                 while message is not None:
                     with suppress(msgspec.MsgspecError, TypeError):
-                        self._board.publish(msgspec.msgpack.decode(message["data"], type=Preview))
+                        said = _decoder.decode(message["data"])
+                        if isinstance(said, Preview):
+                            self._board.publish(said)
+                        else:
+                            self._board.publish_result(said)
                     message = pubsub.get_message(timeout=0.0)
         finally:
             pubsub.close()

@@ -21,7 +21,15 @@ from moodline.library._settings import settings_of
 from moodline.services.analysis.analyze import STREAM_ID, AnalysisProgress, run_analysis
 from moodline.services.analysis.faces import rows_of
 from moodline.services.analysis.inputs import clips_of
-from moodline.services.report import TimelineDocument, plot_timeline, timeline_csv, timeline_json, write_output
+from moodline.services.report import (
+    TimelineDocument,
+    plot_timeline,
+    timeline_csv,
+    timeline_document,
+    timeline_json,
+    write_output,
+)
+from moodline.services.report.document import analysis_document
 from moodline.services.report.export import CSV_FIELDS, point_row
 from moodline.services.report.faces import FACE_FIELDS, FaceRow, flat, require_faces_format, write_faces
 from moodline.services.report.moments import iso, to_us
@@ -32,7 +40,7 @@ from moodline.shared.messages import Emotions
 from moodline.shared.settings import Settings
 from moodline.shared.store import Store
 from moodline.shared.streams import StreamSpec, StreamStatus, parse_sample_fps
-from moodline.shared.timeline import TimelineQuery, Track, parse_resolution, timeline, track_list
+from moodline.shared.timeline import TimelineAnswer, TimelineQuery, Track, parse_resolution, timeline, track_list
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -104,7 +112,7 @@ def analyze(  # noqa: PLR0913  # one for each option
         analysis = stack.enter_context(run_analysis(settings, spec, on_progress=told))
         answer = timeline(analysis.store, STREAM_ID, spec.lane, TimelineQuery(resolution_s=asked))
         name = "pictures" if kept else clip.name
-        document = _document(answer, name, spec)
+        document = _document(answer, name, spec, analysis.status)
         tracks = [track_document(track, spec.recorded_at_us) for track in _all_tracks(analysis.store)]
         parts = _Parts(spec, settings, analysis.status, list(analysis.frames()), clip.files, kept)
     return Result(document, tracks, parts)
@@ -229,10 +237,9 @@ class _Parts:
         self.kept = kept
 
 
-def _document(answer: Any, name: str, spec: StreamSpec) -> TimelineDocument:
-    from moodline.services.report import timeline_document
-
-    return timeline_document(answer, stream=name, lane=spec.lane, recorded_at_us=spec.recorded_at_us)
+def _document(answer: TimelineAnswer, name: str, spec: StreamSpec, status: StreamStatus) -> TimelineDocument:
+    document = timeline_document(answer, stream=name, lane=spec.lane, recorded_at_us=spec.recorded_at_us)
+    return analysis_document(document, status)
 
 
 def _all_tracks(store: Store) -> Iterator[Track]:

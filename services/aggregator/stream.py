@@ -88,7 +88,7 @@ class StreamTimeline:
         self._end_lost_tracks()
         now_us = self._open_at()
         if self._keeps_faces:
-            self._note(seen_frame(message, now_us, [(face.track_id, face.smoothed) for face in tracked]))
+            self._note(seen_frame(message, now_us, [(face.track_id, face.read) for face in tracked]))
         if message.skip is not None:
             self._grow(Bucket(1, _skips(message.skip, 1)))
             return

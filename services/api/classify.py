@@ -36,6 +36,7 @@ _PICTURE: Final[dict[str, Any]] = {
     "height": 720,
     "model": "fer-2-small",
     "faces": [_FACE],
+    "too_small": 0,
 }
 _BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
 _FORM: Final = {
@@ -58,7 +59,9 @@ class FaceAnswer(BaseModel):
     box: tuple[float, float, float, float] = Field(description="Left, top, right, bottom in px of the upright picture.")
     score: float = Field(description="The detector's score, 0 to 1.")
     quality: float = Field(description="How well an expression can be read from it, 0 to 1.")
-    dominant: str = Field(description="The likeliest emotion.")
+    dominant: str | None = Field(
+        description="The likeliest emotion; null where the quality is below MOODLINE_AGGREGATOR_MIN_QUALITY."
+    )
     emotions: ByEmotion = Field(description="Probabilities that sum to 1.")
 
 
@@ -72,6 +75,7 @@ class PictureAnswer(BaseModel):
     height: int = Field(description="In px, upright.")
     model: str = Field(description="Name of the model that looked at the faces.")
     faces: list[FaceAnswer] = Field(description="Best score first; empty where there is none.")
+    too_small: int = Field(description="Faces beside these that are below MOODLINE_DETECTOR_MIN_FACE_PX.")
 
 
 class ClassifyAnswer(BaseModel):
@@ -147,11 +151,17 @@ def _classified(classifier: PictureClassifier, pictures: list[bytes]) -> list[Cl
 
 def _answer(name: str, picture: ClassifiedPicture) -> PictureAnswer:
     faces = [_face(face) for face in picture.faces]
-    return PictureAnswer(name=name[:255], width=picture.width, height=picture.height, model=picture.model, faces=faces)
+    return PictureAnswer(
+        name=name[:255],
+        width=picture.width,
+        height=picture.height,
+        model=picture.model,
+        faces=faces,
+        too_small=picture.too_small,
+    )
 
 
 def _face(face: PictureFace) -> FaceAnswer:
     emotions = by_emotion(face.probabilities)
-    return FaceAnswer(
-        box=face.box, score=face.score, quality=face.quality, dominant=max(emotions, key=emotions.__getitem__), emotions=emotions
-    )
+    dominant = max(emotions, key=emotions.__getitem__) if face.is_readable else None
+    return FaceAnswer(box=face.box, score=face.score, quality=face.quality, dominant=dominant, emotions=emotions)

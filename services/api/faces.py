@@ -82,9 +82,9 @@ class FaceRow(BaseModel):
     track: int | None = Field(description="The face's track.")
     box: tuple[float, float, float, float] | None = Field(description="Left, top, right, bottom in px of the source's picture.")
     score: float | None = Field(description="The detector's score, 0 to 1.")
-    quality: float | None = Field(description="How good a picture of a face it is, 0 to 1.")
+    quality: float | None = Field(description="How well an expression can be read from it, 0 to 1.")
     raw: ByEmotion | None = Field(description="Probabilities as the model gave them.")
-    smoothed: ByEmotion | None = Field(description="The same, smoothed over time for the track.")
+    smoothed: ByEmotion | None = Field(description="The same, smoothed over time for the track; null where it cannot be read.")
 
 
 class FacesPage(BaseModel):
@@ -211,7 +211,7 @@ def _quality(face: SeenFace, frame: SeenFrame) -> float:
 
 
 def _shares(values: tuple[int, ...]) -> ByEmotion | None:
-    # Zeros only: nothing could be read of the face yet.
+    # Nothing could be read of the face.
     return by_emotion(tuple(value / PROBABILITY_SCALE for value in values)) if any(values) else None
 
 

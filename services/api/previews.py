@@ -17,7 +17,6 @@ from moodline.services.api.context import Context, Ctx
 from moodline.services.api.errors import problem_responses
 from moodline.shared.errors import MoodlineError, NoPictureError, NotReadyError, PreviewOffError
 from moodline.shared.previews import Preview, Previews
-from moodline.shared.timeline.state import PresentFace, present_of
 
 router = APIRouter(prefix=PREFIX, tags=["pictures"])
 
@@ -27,8 +26,6 @@ _HEAD: Final = b"--%s\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
 _RENEW_S: Final = 2.0
 _NOTED_S: Final = 60.0
 """Who looks at a stream again and again is written to the audit log at most this often."""
-_SAME_FACE: Final = 0.3
-_SCALE: Final = 65_536
 _JPEG: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}, "description": "The picture."}
 }
@@ -52,7 +49,7 @@ def snapshot(ctx: Ctx, caller: Viewer, stream_id: str, boxes: Boxes = False) -> 
         preview = previews.newest(stream_id, _WAIT_S)
         if preview is None:
             raise NoPictureError(f"no picture of stream {stream_id!r} has been analysed in the last seconds; is it live?")
-        return Response(_picture(ctx, preview, boxes), media_type="image/jpeg")
+        return Response(_picture(preview, boxes), media_type="image/jpeg")
 
 
 @router.get(
@@ -85,7 +82,7 @@ async def _parts(ctx: Context, request: Request, stream_id: str, boxes: bool) ->
             if preview is None:
                 continue
             last_us = preview.time_us
-            jpeg = await run_in_threadpool(partial(_picture, ctx, preview, boxes))
+            jpeg = await run_in_threadpool(partial(_picture, preview, boxes))
             yield _HEAD % (_BOUNDARY.encode(), len(jpeg)) + jpeg + b"\r\n"
             await asyncio.sleep(1 / ctx.settings.preview.fps)
 
@@ -112,26 +109,9 @@ def _note(ctx: Context, caller: Caller, stream_id: str, what: str) -> None:
         record_change(ctx, caller, what, {"stream_id": stream_id})
 
 
-def _picture(ctx: Context, preview: Preview, boxes: bool) -> bytes:
+def _picture(preview: Preview, boxes: bool) -> bytes:
     if not boxes or not preview.boxes:
         return preview.jpeg
     from moodline.services.live.drawing import draw_faces
 
-    progress = ctx.store.load([preview.stream_id])[0]
-    present = present_of(progress.state if progress is not None else b"")
-    return draw_faces(preview.jpeg, [(box, _face_at(box, present.faces)) for box in preview.boxes])
-
-
-def _face_at(box: tuple[int, int, int, int], faces: tuple[PresentFace, ...]) -> PresentFace | None:
-    """Return the tracked face that a box is of; None where nobody was followed there."""
-    scaled = tuple(edge / _SCALE for edge in box)
-    best = max(faces, key=lambda face: _overlap(scaled, face.box), default=None)
-    return best if best is not None and _overlap(scaled, best.box) >= _SAME_FACE else None
-
-
-def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    common = width * height
-    return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
+    return draw_faces(preview.jpeg, preview.faces or [(box, ()) for box in preview.boxes])

@@ -6,7 +6,7 @@ from typing import Final
 from moodline.services.report.palette import EMOTION_COLORS
 from moodline.shared.emotions import EMOTIONS
 from moodline.shared.errors import NotReadyError
-from moodline.shared.timeline.state import PresentFace
+from moodline.shared.previews import Read
 
 _UNKNOWN: Final = (255, 255, 255)
 _SCALE: Final = 65_536
@@ -14,12 +14,12 @@ _SMALL_PX: Final = 480
 _BLACK: Final = (0, 0, 0)
 
 
-def draw_faces(jpeg: bytes, faces: Sequence[tuple[tuple[int, int, int, int], PresentFace | None]]) -> bytes:
+def draw_faces(jpeg: bytes, faces: Sequence[Read]) -> bytes:
     """Return the picture with a box for each face, and what leads in it where that is known.
 
     Args:
         jpeg: The picture.
-        faces: Box in 1/65536 of width and height, and the tracked face.
+        faces: Boxes, and what was read of each face; nothing where that is not known.
 
     Raises:
         NotReadyError: the package that draws is missing.
@@ -35,9 +35,9 @@ def draw_faces(jpeg: bytes, faces: Sequence[tuple[tuple[int, int, int, int], Pre
     height, width = image.shape[:2]
     size = max(0.4, min(width, height) / _SMALL_PX * 0.5)
     thick = max(1, round(size * 2))
-    for box, face in faces:
+    for box, probabilities in faces:
         left, top, right, bottom = (round(edge * side / _SCALE) for edge, side in zip(box, (width, height) * 2, strict=True))
-        color, label = _look(face)
+        color, label = _look(probabilities)
         cv2.rectangle(image, (left, top), (right, bottom), color, thick)
         if not label:
             continue
@@ -50,9 +50,11 @@ def draw_faces(jpeg: bytes, faces: Sequence[tuple[tuple[int, int, int, int], Pre
     return drawn.tobytes() if done else jpeg
 
 
-def _look(face: PresentFace | None) -> tuple[tuple[int, int, int], str]:
-    if face is None or not any(face.smoothed):
+def _look(probabilities: Sequence[int]) -> tuple[tuple[int, int, int], str]:
+    """Return the colour of a box, and its label."""
+    total = sum(probabilities)
+    if not total:
         return _UNKNOWN, ""
-    best = max(range(len(EMOTIONS)), key=face.smoothed.__getitem__)
+    best = max(range(len(EMOTIONS)), key=probabilities.__getitem__)
     red, green, blue = bytes.fromhex(EMOTION_COLORS[EMOTIONS[best]].removeprefix("#"))
-    return (blue, green, red), f"{EMOTIONS[best]} {face.smoothed[best] * 100:.0f}%"
+    return (blue, green, red), f"{EMOTIONS[best]} {probabilities[best] / total * 100:.0f}%"

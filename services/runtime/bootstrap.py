@@ -76,6 +76,12 @@ class Resources:
         self._producers.append(producer)
         return producer
 
+    def open_previews(self) -> Previews:
+        """Return what carries pictures of streams; one for all workers of the process, closed with the resources."""
+        if self.previews is None:
+            self.previews = open_previews(self.settings.store_url(), self.clock)
+        return self.previews
+
     def __enter__(self) -> Self:
         return self
 
@@ -289,12 +295,10 @@ def _detector(resources: Resources) -> Runnable:
     from moodline.services.detector.stage import DetectorStage
 
     settings = resources.settings.detector
-    previews = resources.previews or open_previews(resources.settings.store_url(), resources.clock)
-    resources.previews = previews
-    publisher = PreviewPublisher(resources.store, previews, resources.settings.preview, resources.clock)
+    publisher = PreviewPublisher(resources.store, resources.open_previews(), resources.settings.preview, resources.clock)
     stage = DetectorStage(lambda: open_detector(settings), settings, resources.metrics, on_searched=publisher.offer)
     batch = _Batch(max(LIVE_BATCH, settings.batch_frames), settings.linger_ms, stage.batch_limit)
-    return _Beside(publisher, _worker(resources, "detector", PipelineStep.FRAMES, batch, stage))
+    return _Beside(publisher.watch, _worker(resources, "detector", PipelineStep.FRAMES, batch, stage))
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +314,9 @@ class _Beside:
 
 
 def _classifier(resources: Resources) -> Runnable:
+    from moodline.services.aggregator.tracker import least_quality
     from moodline.services.classifier.factory import open_model
+    from moodline.services.classifier.preview import ResultPublisher
     from moodline.services.classifier.stage import ClassifierStage
     from moodline.services.classifier.switch import ModelHotSwap
 
@@ -318,10 +324,12 @@ def _classifier(resources: Resources) -> Runnable:
     switch = ModelHotSwap(resources.store, lambda name: open_model(settings, name), resources.metrics, resources.clock)
     watch_gpus(resources.metrics)
     # The model is warm before the worker joins its group.
-    stage = ClassifierStage(switch.open_first(), settings, resources.metrics, successor=switch)
+    least = least_quality(resources.settings.aggregator)
+    results = ResultPublisher(resources.store, resources.open_previews(), resources.clock, least)
+    stage = ClassifierStage(switch.open_first(), settings, resources.metrics, successor=switch, on_classified=results.offer)
     switch.start()
     batch = _Batch(max(LIVE_BATCH, settings.batch_messages), settings.linger_ms, stage.batch_limit)
-    return _worker(resources, "classifier", PipelineStep.FACES, batch, stage)
+    return _Beside(results.watch, _worker(resources, "classifier", PipelineStep.FACES, batch, stage))
 
 
 def _aggregator(resources: Resources) -> Runnable:

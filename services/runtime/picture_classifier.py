@@ -7,6 +7,7 @@ from typing import Final
 import cv2
 import numpy as np
 
+from moodline.services.aggregator.tracker import least_quality
 from moodline.services.classifier.factory import open_model
 from moodline.services.classifier.model import Model
 from moodline.services.classifier.quantise import quantised
@@ -42,16 +43,22 @@ class LocalPictureClassifier:
             detector, model = self._models()
             limit = self._settings.detector.max_faces
             quality = load_quality()
-            found = [cut_faces(image, detector.detect(image), detector.square_from, limit, quality) for image in images]
+            searched = [detector.search(image) for image in images]
+            found = [
+                cut_faces(image, one.faces, detector.square_from, limit, quality)
+                for image, one in zip(images, searched, strict=True)
+            ]
+            least = least_quality(self._settings.aggregator)
             probabilities = iter(_classified(model, [face.crop for faces in found for face in faces]))
             return [
                 ClassifiedPicture(
                     width=image.shape[1],
                     height=image.shape[0],
-                    faces=tuple(_face(face, image, next(probabilities)) for face in faces),
+                    faces=tuple(_face(face, image, next(probabilities), least) for face in faces),
                     model=model.name,
+                    too_small=len(one.too_small),
                 )
-                for image, faces in zip(images, found, strict=True)
+                for image, faces, one in zip(images, found, searched, strict=True)
             ]
 
     def close(self) -> None:
@@ -114,7 +121,7 @@ def _classified(model: Model, crops: Sequence[bytes]) -> list[tuple[int, ...]]:
     return [tuple(row) for row in quantised(model.predict(stacked)).tolist()]
 
 
-def _face(face: Face, image: BgrImage, probabilities: tuple[int, ...]) -> PictureFace:
+def _face(face: Face, image: BgrImage, probabilities: tuple[int, ...], least: int) -> PictureFace:
     height, width = image.shape[:2]
     x1, y1, x2, y2 = (round(edge * side / BOX_SCALE, 2) for edge, side in zip(face.box, (width, height) * 2, strict=True))
     total = sum(probabilities)
@@ -123,4 +130,5 @@ def _face(face: Face, image: BgrImage, probabilities: tuple[int, ...]) -> Pictur
         score=round(face.score / SCORE_SCALE, _DIGITS),
         quality=round(face.quality / SCORE_SCALE, _DIGITS),
         probabilities=tuple(round(each / total, _DIGITS) for each in probabilities),
+        is_readable=face.quality >= least,
     )

@@ -12,10 +12,11 @@ import pytest
 from moodline.services.api.context import Intake
 from moodline.services.api.server import ApiServer
 from moodline.services.auth.callers import Role
+from moodline.services.classifier.preview import ResultPublisher
 from moodline.services.detector.preview import PreviewPublisher
 from moodline.shared.clock import SystemClock
-from moodline.shared.messages import Face, Frame, StreamClass
-from moodline.shared.previews import Preview, PreviewBoard, Previews, RedisPreviews
+from moodline.shared.messages import Emotions, Face, FaceEmotion, Frame, StreamClass
+from moodline.shared.previews import Preview, PreviewBoard, PreviewResult, Previews, RedisPreviews
 from moodline.shared.settings import ApiSettings, PreviewSettings
 from tests.support.access import make_key, with_key
 from tests.support.api import ApiWorld, StubClock
@@ -70,12 +71,16 @@ def test_a_stream_shows_nothing_until_it_is_switched_on(world: ApiWorld, board: 
 
 def test_boxes_are_drawn_into_a_copy(world: ApiWorld, board: PreviewBoard) -> None:
     switch(world, True)
-    board.publish(preview(boxes=((16_384, 16_384, 49_152, 49_152),)))
+    box = (16_384, 16_384, 49_152, 49_152)
+    board.publish(preview(boxes=(box,)))
+    board.publish_result(PreviewResult("door", 0, 0, ((box, (0, 0, 0, 65_535, 0, 0, 0)),)))
     plain, drawn = world.http.get(SNAPSHOT), world.http.get(SNAPSHOT, params={"boxes": "1"})
     assert plain.content == jpeg()
     image = cv2.imdecode(np.frombuffer(drawn.content, np.uint8), cv2.IMREAD_COLOR)
     assert image.shape == (240, 320, 3)
-    assert image[60, 160].min() > 150, "the upper edge of the box"
+    assert image[180, 160, 1] > 180, "the lower edge of the box"
+    assert int(image[180, 160, 0]) < int(image[180, 160, 1]) - 20, "in the colour of happy"
+    assert image[40:60, 85:120].std() > 30, "and a word above it"
     assert image[120, 160].max() < 90, "and nothing inside"
 
 
@@ -163,17 +168,30 @@ def test_a_detector_shows_what_is_switched_on_alone_and_small_enough(world: ApiW
     world.http.post("/api/v1/streams", json={"id": "yard", "url": "push://"})
     switch(world, True)
     publisher = shown(world, board)
-    publisher.step()
+    publisher.watch.look()
     for stream_id in ("door", "yard"):
         publisher.offer(frame(stream_id), (Face((0, 0, 9_000, 9_000), 65_535, bytes(2304)),))
-    publisher.show()
+    publisher.send()
     assert board.newest("yard", 0) is None
+    assert board.newest("door", 0) is None, "its faces have not been read yet"
+    results = ResultPublisher(world.store, board, SystemClock(), least_quality=10_000)
+    results.watch.look()
+    answer = Emotions(
+        stream_id="door", session=1, seq=0, event_time_us=5, captured_at_us=0, lane=StreamClass.LIVE, width=1280, height=720,
+        faces=(
+            FaceEmotion((0, 0, 9_000, 9_000), 65_535, (0, 0, 0, 65_535, 0, 0, 0)),
+            FaceEmotion((9_000, 0, 18_000, 9_000), 65_535, (0, 0, 0, 65_535, 0, 0, 0), quality=9_999),
+        ), model="m",
+    )  # fmt: skip
+    results.offer(answer)
+    results.send()
     found = board.newest("door", 0)
     assert found is not None
-    assert found.boxes == ((0, 0, 9_000, 9_000),)
+    unreadable = ((9_000, 0, 18_000, 9_000), ())
+    assert found.faces == (((0, 0, 9_000, 9_000), (0, 0, 0, 65_535, 0, 0, 0)), unreadable)
     assert cv2.imdecode(np.frombuffer(found.jpeg, np.uint8), cv2.IMREAD_COLOR).shape == (360, 640, 3)
     switch(world, False)
-    publisher.step()
+    publisher.watch.look()
     publisher.offer(frame("door"), ())
     assert publisher._newest == {}
 
@@ -188,9 +206,9 @@ def test_through_redis_pictures_travel_only_while_somebody_looks_and_are_not_sto
             assert api.newest("door", 0.0) is None
             wait_until(lambda: detector.wanted(["door", "yard"]) == {"door"}, 15, "the subscription")
             publisher = shown(world, detector)
-            publisher.step()
+            publisher.watch.look()
             publisher.offer(frame("door"), ())
-            publisher.show()
+            publisher.send()
             found = api.newest("door", 10.0)
             assert found is not None
             assert found.stream_id == "door"

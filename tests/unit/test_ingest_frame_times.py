@@ -111,6 +111,9 @@ def test_whatever_the_file_says_time_never_goes_back_and_fits_a_timeline(
 def test_one_stamp_among_good_ones_moves_its_own_frame_alone(odd: list[int]) -> None:
     good = [n * 3600 for n in range(1, 21)]
     for position, value in enumerate(odd):
+        if value in good:
+            # Of two frames with one stamp nobody can say which is the odd one.
+            continue
         at = 1 + position % 18
         pts: list[int | None] = [*good[:at], value, *good[at + 1 :]]
         found = placed(FrameTimes(BASE, None, Fraction(25)), [(stamp, None, 0) for stamp in pts])

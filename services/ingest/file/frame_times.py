@@ -76,8 +76,12 @@ class FrameTimes:
         self._stamped_s: Fraction | None = None
         self._repeated = 0
         self._owed_s = Fraction(0)
-        self._gap_s = Fraction(0)
-        self._length_s = Fraction(0)
+        self._before_s: Fraction | None = None
+        self._last_pts: int | None = None
+        self._max_hold_ticks = int(max_hold_s / time_base) if time_base else 0
+        self._is_plain = False
+        self._duration = 0
+        self._length_s = self._nominal_s
         self.end_s = Fraction(0)
 
     def place(self, stamp: Stamp, following: Stamp | None, second: Stamp | None = None) -> Fraction:
@@ -85,6 +89,9 @@ class FrameTimes:
 
         `following` is the frame after it, None for the last; `second` the one after that.
         """
+        if self._is_plain and following is not None and self._goes_on_plainly(stamp.pts, following.pts):
+            self._stamped_s = (stamp.pts or 0) * self._time_base
+            return self._placed(self._stamped_s + self._offset_s, stamp)
         if self._at_s is None:
             self._uses_dts = stamp.pts is None
         stamped_s = self._seconds(stamp)
@@ -97,12 +104,25 @@ class FrameTimes:
             self._owed_s += self._length_s
         else:
             at_s = self._next(self._at_s, stamped_s, next_s, second_s)
-        self._gap_s = at_s - (self._at_s or Fraction(0))
-        self._at_s, self._stamped_s = at_s, stamped_s if stamped_s is not None else self._stamped_s
-        length_s = stamp.duration * self._time_base
-        self._length_s = length_s if 0 < length_s <= self._max_hold_s else self._nominal_s
+        self._is_plain = not self._uses_dts and stamped_s is not None and at_s == stamped_s + self._offset_s and not self._owed_s
+        self._stamped_s = stamped_s if stamped_s is not None else self._stamped_s
+        return self._placed(at_s, stamp)
+
+    def _placed(self, at_s: Fraction, stamp: Stamp) -> Fraction:
+        self._before_s, self._at_s, self._last_pts = self._at_s, at_s, stamp.pts
+        if stamp.duration != self._duration:
+            self._duration = stamp.duration
+            length_s = stamp.duration * self._time_base
+            self._length_s = length_s if 0 < length_s <= self._max_hold_s else self._nominal_s
         self.end_s = at_s + self._length_s
         return at_s
+
+    def _goes_on_plainly(self, pts: int | None, next_pts: int | None) -> bool:
+        """Return whether a frame's stamp is between its neighbours', as almost all are: there is nothing to decide."""
+        last = self._last_pts
+        if pts is None or next_pts is None or last is None:
+            return False
+        return last < pts < next_pts and pts - last <= self._max_hold_ticks
 
     def _seconds(self, stamp: Stamp) -> Fraction | None:
         # Decoding times run behind by the decoder's delay, so they never mix with those of presentation.
@@ -144,7 +164,7 @@ class FrameTimes:
             # This frame's stamp alone is odd: it stands between its neighbours.
             return self.end_s if at_s < self.end_s < after_s else (at_s + after_s) / 2
         if is_repeated and next_s is None:
-            return at_s + min(self._length_s, self._gap_s)
+            return at_s + min(self._length_s, at_s - (self._before_s or Fraction(0)))
         if is_repeated:
             shared_s = at_s + (self._length_s / _REPEATS if self._repeated < _REPEATS else self._length_s)
             self._owed_s = shared_s - wanted_s
