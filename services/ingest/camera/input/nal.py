@@ -26,6 +26,7 @@ class _NalDepacketiser(Depacketiser):
     """The part that both formats share. A unit without slices waits for them: some cameras mark parameter sets as a unit."""
 
     header_bytes: int
+    slice_kinds: frozenset[int]
 
     def __init__(self, *, by_bitstream: bool = False) -> None:
         """Start with nothing; with `by_bitstream` neither time stamps nor markers are there to go by."""
@@ -43,6 +44,12 @@ class _NalDepacketiser(Depacketiser):
         self._done: list[AccessUnit] = []
 
     def push(self, payload: bytes, timestamp: int, marker: bool, lost: bool, extension: bytes = b"") -> Sequence[AccessUnit]:
+        if timestamp == self._timestamp and not (marker or lost or self._marked) and self._fragment in self.slice_kinds:
+            # Nearly all packets are the middle of a slice: nothing is to be decided with them.
+            piece = self._middle(payload)
+            if piece:
+                self._damaged |= not self._keep(piece)
+                return ()
         if lost:
             # What ended with its marker is whole, whatever was lost behind it.
             self._damaged |= bool(self._parts) and not (self._marked and self._sliced)
@@ -80,6 +87,10 @@ class _NalDepacketiser(Depacketiser):
         return self._take(payload)
 
     @abstractmethod
+    def _middle(self, payload: bytes) -> bytes:
+        """Return the piece of a fragment that neither begins nor ends a NAL unit; b"" for all else."""
+
+    @abstractmethod
     def _take(self, payload: bytes) -> bool:
         """Take a payload that has at least a header; return whether it was whole and made sense."""
 
@@ -91,9 +102,9 @@ class _NalDepacketiser(Depacketiser):
     def _is_unknown(self, kind: int, header: bytes) -> bool:
         """Return whether a decoder has to pass over such a NAL unit."""
 
-    @abstractmethod
     def _is_slice(self, kind: int) -> bool:
         """Return whether it is a part of a picture."""
+        return kind in self.slice_kinds
 
     @abstractmethod
     def _is_before_picture(self, kind: int) -> bool:
@@ -230,15 +241,17 @@ class H264Depacketiser(_NalDepacketiser):
     """H.264 with packetisation modes 0 and 1 into byte streams (Annex B)."""
 
     header_bytes = 1
+    slice_kinds = frozenset(range(1, 6))
+
+    def _middle(self, payload: bytes) -> bytes:
+        is_middle = len(payload) > 2 and payload[0] & 0x1F == 28 and not payload[1] & 0xC0
+        return payload[2:] if is_middle else b""
 
     def _kind(self, first_byte: int) -> int:
         return first_byte & 0x1F
 
     def _is_unknown(self, kind: int, header: bytes) -> bool:  # noqa: ARG002  # the kind says it
         return not 1 <= kind <= 12
-
-    def _is_slice(self, kind: int) -> bool:
-        return 1 <= kind <= 5
 
     def _is_before_picture(self, kind: int) -> bool:
         return 6 <= kind <= 9
@@ -274,6 +287,11 @@ class H265Depacketiser(_NalDepacketiser):
     """H.265 without decoding order numbers into byte streams (Annex B)."""
 
     header_bytes = 2
+    slice_kinds = frozenset(range(32))
+
+    def _middle(self, payload: bytes) -> bytes:
+        is_middle = len(payload) > 3 and payload[0] >> 1 & 0x3F == 49 and not payload[2] & 0xC0
+        return payload[3:] if is_middle else b""
 
     def _kind(self, first_byte: int) -> int:
         return first_byte >> 1 & 0x3F
@@ -282,9 +300,6 @@ class H265Depacketiser(_NalDepacketiser):
         # Reserved types, and layers above the base one.
         layer = (header[0] & 1) << 5 | header[1] >> 3
         return kind > 40 or 10 <= kind <= 15 or 22 <= kind <= 31 or layer > 0
-
-    def _is_slice(self, kind: int) -> bool:
-        return kind < 32
 
     def _is_before_picture(self, kind: int) -> bool:
         return 32 <= kind <= 35 or kind == 39
