@@ -161,6 +161,12 @@ class StreamTakenError(MoodlineError):
     code = "stream_taken"
 
 
+class BodyTooLargeError(MoodlineError):
+    """A request's body is larger, or has more in it, than the route takes."""
+
+    code = "body_too_large"
+
+
 class TooBusyError(MoodlineError):
     """More is asked for at the same time than is allowed; nothing was taken."""
 

@@ -257,6 +257,15 @@ class Metrics:
             buckets=_LATENCY_BUCKETS_S,
             registry=r,
         )
+        self.connections_refused: Final = Counter(
+            "moodline_connections_refused_total",
+            "Connections to the API that were closed by its limits: `full`, `address` (too many of one), `crowded_out` (waited longest for its request while there was no room), `head` (no whole request in time), `rest` (an answered request went on), `reader` (took nothing of its answer), `fragments`.",
+            ["reason"],
+            registry=r,
+        )
+        self.keys_refused: Final = Counter(
+            "moodline_keys_refused_total", "Requests with a key or session that is not known, removed or over.", registry=r
+        )
 
         self.of_streams: Final = StreamMetrics(r, stream_limit)
         ProcessCollector(registry=r)

@@ -3,10 +3,11 @@
 Every setting is an environment variable: `MOODLINE_`, the group, the name, e.g. `MOODLINE_BUS_URL`.
 """
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from moodline.shared.errors import SettingsError
@@ -197,6 +198,47 @@ class ApiSettings(_Group):
     cors_origins: str = Field(
         "", description="Origins (`https://host`, with commas) whose pages may use the API with a key of their own; empty: none."
     )
+    hosts: str = Field(
+        "",
+        description="Host names (with commas) under which an API that asks for no key answers, besides `localhost`, addresses and "
+        "the host of `MOODLINE_API_URL`.",
+    )
+    trusted_proxies: str = Field(
+        "127.0.0.1,::1",
+        description="Addresses and networks (CIDR, with commas) of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are "
+        "believed; empty: nobody's.",
+    )
+    max_connections: int = Field(1000, ge=10, le=100_000, description="Most connections that are open at a time.")
+    max_connections_per_address: int = Field(
+        250, ge=1, le=100_000, description="Most connections of one address; trusted proxies have no such limit."
+    )
+    head_timeout_s: float = Field(
+        10.0, gt=0, le=300, description="Longest time in which a request's head must have arrived, in s."
+    )
+    audit_keep_s: int = Field(
+        365 * 86_400, ge=86_400, description="How long entries of the audit log are kept, in s; never more than 100,000 of them."
+    )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        for part in filter(None, map(str.strip, text.split(","))):
+            try:
+                ipaddress.ip_network(part)
+            except ValueError:
+                raise ValueError("must be addresses and networks such as 10.0.0.2 or 10.0.0.0/24, with commas") from None
+        return text
+
+
+class QuotasSettings(_Group):
+    """What one key may use at a time; where no key is asked for, one address."""
+
+    streams_per_key: int = Field(2000, ge=1, description="Most streams that one key may have registered.")
+    uploads_per_key: int = Field(2, ge=1, description="Most uploads of one key that one API process takes at the same time.")
+    sessions_per_key: int = Field(32, ge=1, le=1000, description="Most browsers that are signed in with one key.")
+    requests_per_key: int = Field(
+        256, ge=1, description="Most requests, event streams and web sockets of one key that one API process answers at a time."
+    )
 
 
 class AlertsSettings(_Group):
@@ -287,6 +329,7 @@ class Settings(BaseSettings):
     classifier: ClassifierSettings = ClassifierSettings()
     aggregator: AggregatorSettings = AggregatorSettings()
     api: ApiSettings = ApiSettings()
+    quotas: QuotasSettings = QuotasSettings()
     alerts: AlertsSettings = AlertsSettings()
     worker: WorkerSettings = WorkerSettings()
     secrets: SecretsSettings = SecretsSettings()

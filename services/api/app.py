@@ -3,12 +3,14 @@
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from moodline.services.api import alerts, audit, classifiers, compare, events, health, keys, push, streams, timelines, uploads
 from moodline.services.api.access import describe_access
+from moodline.services.api.admission import Admit
 from moodline.services.api.context import Context, Intake, Readiness
 from moodline.services.api.errors import install_error_handlers, problem_responses
-from moodline.services.api.middleware import Cors, LimitBody, Measure, SameSite
+from moodline.services.api.middleware import Cors, LimitBody, Measure, SameSite, SecurityHeaders
 from moodline.services.auth.authenticator import Authenticator
 from moodline.services.auth.origins import origins_of
 from moodline.services.live.feed import LiveFeed
@@ -79,11 +81,14 @@ def create_app(
     install_error_handlers(app)
     describe_access(app)
     # The last one added is the outermost.
+    app.add_middleware(Admit, owner=app)
     app.add_middleware(LimitBody)
     app.add_middleware(SameSite, settings=settings.api)
     if origins := origins_of(settings.api.cors_origins):
         app.add_middleware(Cors, origins=origins)
+    app.add_middleware(SecurityHeaders)
     app.add_middleware(Measure, metrics=metrics, clock=clock)
+    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.api.trusted_proxies)
     return app
 
 

@@ -40,7 +40,7 @@ PROBLEMS: Final[dict[str, Problem]] = {
     "stream_paused": Problem(409, "The stream is paused and takes no frames."),
     "stream_taken": Problem(409, "Another process takes this stream's frames; send all of them to one."),
     "stream_started": Problem(409, "What decides a timeline's content cannot change once frames are on their way."),
-    "body_too_large": Problem(413, "The request's body is larger than 1 MiB."),
+    "body_too_large": Problem(413, "The request's body is larger than the route takes, at most 128 KiB of JSON."),
     "frame_too_large": Problem(413, "A pushed frame has more bytes than are taken (MOODLINE_PUSH_MAX_BYTES)."),
     "upload_too_large": Problem(413, "An uploaded file is larger than is taken (MOODLINE_UPLOADS_MAX_BYTES)."),
     "too_busy": Problem(429, "More is under way than is allowed; try again after `Retry-After` seconds."),

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Final
 import msgspec
 from fastapi import APIRouter, Header, Query, Response
 
+from moodline.services.alerts.purge import purge_stream
 from moodline.services.api import PREFIX
 from moodline.services.api.access import Caller, Operator, Viewer, require_scope, visible, visible_streams
-from moodline.services.api.audit import audited
+from moodline.services.api.audit import audited, nothing_changed
 from moodline.services.api.cameras import address_fields, changed_address_fields
 from moodline.services.api.context import Context, Ctx
 from moodline.services.api.errors import problem_responses
@@ -150,9 +151,13 @@ def resume_stream(ctx: Ctx, caller: Operator, stream_id: str, response: Response
 )
 @audited("DELETE /streams/{stream_id}")
 def delete_stream(ctx: Ctx, caller: Operator, stream_id: str) -> None:
-    """Remove the stream, its timeline and tracks, and its file if that was uploaded. This cannot be undone."""
+    """Remove the stream, its timeline, tracks and alerts, rules that name it, and its uploaded file. This cannot be undone."""
     spec = visible(ctx, caller, stream_id)
+    # Before: should it fail, the stream is still there to be deleted. After: an alert may have begun meanwhile.
+    purge_stream(ctx.store, stream_id)
     ctx.store.remove(stream_id)
+    purge_stream(ctx.store, stream_id)
+    ctx.store.scrub()
     folder = UploadFolder(ctx.settings)
     if folder.is_upload(spec.url):
         folder.remove(spec.url, {other.url for other in ctx.store.list_streams()})
@@ -188,6 +193,7 @@ def _update(ctx: Context, caller: Caller, stream_id: str, change: Callable[[_Fou
         found = find(ctx, caller, stream_id)
         changed = change(found)
         if changed == found[0]:
+            nothing_changed()
             return
         try:
             ctx.store.replace(changed)
