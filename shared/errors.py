@@ -173,6 +173,12 @@ class TooBusyError(MoodlineError):
     code = "too_busy"
 
 
+class QuotaError(MoodlineError):
+    """A key has as many of something as one key may have."""
+
+    code = "quota_exceeded"
+
+
 class TooSlowError(MoodlineError):
     """A body did not arrive in time."""
 

@@ -217,6 +217,11 @@ class Metrics:
             ["result"],
             registry=r,
         )
+        self.frames_ahead: Final = Counter(
+            "moodline_frames_ahead_of_clock_total",
+            "Live frames whose time on the timeline is more than 30 s ahead of this host's clock: it was set back, and timelines go on.",
+            registry=r,
+        )
         self.camera_packets: Final = Counter(
             "moodline_camera_packets_total", "Network packets, parts or segments that came from cameras.", registry=r
         )

@@ -201,7 +201,7 @@ class ApiSettings(_Group):
     hosts: str = Field(
         "",
         description="Host names (with commas) under which an API that asks for no key answers, besides `localhost`, addresses and "
-        "the host of `MOODLINE_API_URL`.",
+        "the host of the API's URL.",
     )
     trusted_proxies: str = Field(
         "127.0.0.1,::1",
@@ -249,6 +249,9 @@ class AlertsSettings(_Group):
     )
     interval_s: float = Field(1.0, gt=0, le=60, description="How often rules are judged and webhooks sent, in s.")
     webhook_allow_loopback: bool = Field(False, description="Whether webhooks may go to a loopback address.")
+    webhook_allow_private: bool = Field(
+        False, description="Whether webhooks may go to private networks, besides those that are allowed by name."
+    )
     webhook_allow_networks: str = Field(
         "", description="Networks (CIDR, with commas) outside of which no webhook goes; empty: no such limit."
     )

@@ -11,6 +11,7 @@ from moodline.services.api.admission import Admit
 from moodline.services.api.context import Context, Intake, Readiness
 from moodline.services.api.errors import install_error_handlers, problem_responses
 from moodline.services.api.middleware import Cors, LimitBody, Measure, SameSite, SecurityHeaders
+from moodline.services.api.store_check import StoreCheck
 from moodline.services.auth.authenticator import Authenticator
 from moodline.services.auth.origins import origins_of
 from moodline.services.live.feed import LiveFeed
@@ -61,9 +62,10 @@ def create_app(
     )
     policy = _policy(settings.ingest)
     feed = LiveFeed(store, clock)
-    guard = Authenticator(store, settings.api, clock)
+    guard = Authenticator(store, settings.api, clock, metrics.keys_refused.inc)
     app.state.context = Context(
-        store, settings, metrics, clock, open_sealer(settings), policy, feed, guard, readiness, catalogue, intake or Intake(),
+        store, settings, metrics, clock, open_sealer(settings), policy, feed, guard, StoreCheck(store, clock),
+        readiness, catalogue, intake or Intake(),
         stretches=ChunkCache(settings.api.timeline_cache_mb * 1_000_000),
     )  # fmt: skip
     app.state.before_stop = feed.close

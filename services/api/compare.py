@@ -15,6 +15,7 @@ from moodline.services.api.context import Context, Ctx
 from moodline.services.api.errors import problem_responses
 from moodline.services.api.timelines import Format, Window, present_us
 from moodline.services.report.document import DIGITS, ByEmotion, by_emotion, point_document
+from moodline.services.report.export import csv_text
 from moodline.services.report.moments import Time, iso, to_datetime
 from moodline.services.report.statistics import STATISTICS_EXAMPLE, WindowStatistics, window_statistics
 from moodline.shared.emotions import EMOTIONS
@@ -172,7 +173,7 @@ def compare_csv(document: CompareDocument) -> str:
     for row in zip(*(series.points for series in document.series), strict=True):
         for series, point in zip(document.series, row, strict=True):
             vectors = [values.get(emotion) for values in (point.shares or {}, point.smoothed or {}) for emotion in EMOTIONS]
-            plain = [iso(point.start), series.name, point.dominant, point.empty, point.faces, point.coverage]
+            plain = [iso(point.start), csv_text(series.name), point.dominant, point.empty, point.faces, point.coverage]
             writer.writerow([*plain, "true" if point.final else "false", *vectors])
     return text.getvalue()
 

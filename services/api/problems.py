@@ -21,6 +21,7 @@ PROBLEMS: Final[dict[str, Problem]] = {
     "model": Problem(422, "A model is damaged, altered, or of another kind."),
     "unauthorized": Problem(401, "A key is needed, or the one given is unknown, removed or expired."),
     "not_allowed": Problem(403, "The key's role or scope does not allow this."),
+    "quota_exceeded": Problem(403, "The key has as much of this as one key may have (MOODLINE_QUOTAS_*)."),
     "forbidden": Problem(403, "The request comes from a web page of another site."),
     "invalid_frame": Problem(422, "A pushed frame is no JPEG, is cut off or damaged, or has too many px."),
     "not_video": Problem(422, "An uploaded file holds no video that can be read."),

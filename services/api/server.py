@@ -15,7 +15,7 @@ from moodline.services.api.connections import MESSAGE_BYTES, Connections, limite
 from moodline.services.api.context import Context
 from moodline.shared.errors import SettingsError
 
-log = logging.getLogger("asyncio")
+log = logging.getLogger("moodline.api")
 
 _START_TIMEOUT_S: Final = 30.0
 _STOP_TIMEOUT_S: Final = 15.0
@@ -138,5 +138,5 @@ def _log_failure(_loop: asyncio.AbstractEventLoop, failure: dict[str, Any]) -> N
     """
     error = failure.get("exception")
     is_system = isinstance(error, OSError)
-    what = f"{failure.get('message', '').partition(chr(10))[0]}: {error}" if is_system else failure.get("message", "")
-    log.error(what, exc_info=None if is_system else error)
+    reason = failure.get("message", "").partition("\n")[0] + (f": {error}" if is_system else "")
+    log.error("loop.failed", extra={"reason": reason}, exc_info=None if is_system else error)

@@ -19,7 +19,7 @@ from moodline.services.api.upload_folder import UploadFolder
 from moodline.services.report.moments import to_us
 from moodline.services.report.stream_document import StreamAnswer
 from moodline.services.report.streams import describe, state_of
-from moodline.shared.errors import InvalidStreamError, RevisionConflictError, StreamNotFoundError, StreamStartedError
+from moodline.shared.errors import InvalidStreamError, QuotaError, RevisionConflictError, StreamNotFoundError, StreamStartedError
 from moodline.shared.messages import StreamClass
 from moodline.shared.store import Standing
 from moodline.shared.streams import StreamSpec, StreamState, StreamStatus, check_stream_id, parse_sample_fps
@@ -44,7 +44,7 @@ _CHANGE = problem_responses(
     summary="Register a stream",
     responses={
         201: {"headers": {"Location": {"schema": {"type": "string"}}}},
-        **problem_responses("stream_exists", "body_too_large", "invalid_stream", "invalid_request", "seal"),
+        **problem_responses("stream_exists", "quota_exceeded", "body_too_large", "invalid_stream", "invalid_request", "seal"),
     },
 )
 @audited("POST /streams", "body.id")
@@ -58,12 +58,14 @@ def add_stream(ctx: Ctx, caller: Operator, body: NewStream, response: Response) 
         labels=body.labels,
         paused=body.paused,
         created_at_us=now_us,
+        added_by=caller.name,
         **address_fields(ctx, body),
     )
     if spec.lane is StreamClass.FILE:
         recorded_at_us = _whole_second(now_us) if body.recorded_at is None else to_us(body.recorded_at)
         spec = msgspec.structs.replace(spec, recorded_at_us=recorded_at_us)
     require_scope(caller, spec)
+    _require_quota(ctx, caller)
     ctx.store.add(spec)
     response.headers["location"] = f"{PREFIX}/streams/{spec.stream_id}"
     return _answer(ctx, caller, spec.stream_id, response)
@@ -170,6 +172,14 @@ def find(ctx: Context, caller: Caller, stream_id: str) -> _Found:
     if progress is None:
         raise StreamNotFoundError(f"no stream {stream_id!r} is registered")
     return spec, ctx.store.statuses([stream_id])[0], progress
+
+
+def _require_quota(ctx: Context, caller: Caller) -> None:
+    limit = ctx.settings.quotas.streams_per_key
+    if sum(spec.added_by == caller.name for spec in ctx.store.list_streams()) >= limit:
+        raise QuotaError(
+            f"the key {caller.name!r} has {limit} streams, as many as one may have (MOODLINE_QUOTAS_STREAMS_PER_KEY)"
+        )
 
 
 def _found(ctx: Context, caller: Caller, after: str, labels: list[str]) -> Iterator[_Found]:

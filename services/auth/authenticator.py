@@ -4,6 +4,7 @@ import hashlib
 import ipaddress
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -48,7 +49,11 @@ class _Credential:
 class Authenticator:
     """Decides for one application. Coroutines belong to the event loop; `forget` may be called from any thread."""
 
-    def __init__(self, store: Documents, settings: ApiSettings, clock: Clock) -> None:
+    def __init__(
+        self, store: Documents, settings: ApiSettings, clock: Clock, on_refused: Callable[[], None] = lambda: None
+    ) -> None:
+        """Prepare; `on_refused` is called for every key that is not good."""
+        self._on_refused = on_refused
         self.keyring: Final = Keyring(store, clock)
         self._settings = settings
         self._clock = clock
@@ -141,6 +146,7 @@ class Authenticator:
         )
         if digest in self._refused:
             # Somebody who repeats what was good once is not guessing, and must not use up the tries of others at this address.
+            self._on_refused()
             raise refusal
         find = self.keyring.session_holder if credential.is_session else self.keyring.holder
         # First of all the key is looked up: how many unknown ones came from an address says nothing about a good one.
@@ -149,6 +155,7 @@ class Authenticator:
             return record
         # What is not good now never will be: keys are drawn at random, and neither they nor sessions come back.
         _remember(self._refused, digest, None)
+        self._on_refused()
         await run_in_threadpool(self.audit.refused, address)
         wait_s = self._failures.take(address)
         if wait_s:

@@ -13,6 +13,7 @@ from moodline.shared.messages import SkipReason
 
 _COUNTS: Final = ("sampled", "classified")
 _FACES: Final = ("coverage", "frames_with_faces", "faces", "tracks_begun", "dominant", "empty")
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")
 _VECTORS: Final = ("shares", "smoothed", "raw")
 
 CSV_FIELDS: Final = (
@@ -47,11 +48,19 @@ def _row(point: PointDocument) -> list[object]:
     row += [getattr(point, name) for name in _COUNTS]
     row += [point.skipped.get(reason, 0) for reason in SkipReason]
     row += [getattr(point, name) for name in _FACES]
-    row += [" ".join(point.models), "true" if point.final else "false"]
+    row += [csv_text(" ".join(point.models)), "true" if point.final else "false"]
     for vector in _VECTORS:
         values: ByEmotion = getattr(point, vector) or {}
         row += [values.get(emotion) for emotion in EMOTIONS]
     return row
+
+
+def csv_text(text: str) -> str:
+    """Return a text for a cell of CSV, so that no spreadsheet takes it for a formula: it then begins with an apostrophe.
+
+    Numbers are written as numbers, so a minus sign there stays what it is.
+    """
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def write_output(path: Path, content: str | bytes) -> None:

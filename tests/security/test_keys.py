@@ -66,11 +66,19 @@ class TestGuessing:
 
 
 class TestOpenAccess:
-    @pytest.mark.parametrize("settings", [ApiSettings(access="open", host="0.0.0.0"), ApiSettings(access="open"), ApiSettings()])  # noqa: S104
+    @pytest.mark.parametrize("settings", [ApiSettings(access="open", host="0.0.0.0"), ApiSettings(access="open"), ApiSettings()])
     def test_an_open_service_answers_only_under_names_that_were_set(self, tmp_path: Path, settings: ApiSettings) -> None:
         settings = settings.model_copy(update={"hosts": "api, moodline.lan", "url": "http://cams.example:8000"})
         with ApiWorld(tmp_path, api=settings) as world:
-            for host in ("localhost:8000", "127.0.0.1:8000", "[::1]:8000", "192.168.1.7", "api:8000", "MOODLINE.lan", "cams.example"):
+            for host in (
+                "localhost:8000",
+                "127.0.0.1:8000",
+                "[::1]:8000",
+                "192.168.1.7",
+                "api:8000",
+                "MOODLINE.lan",
+                "cams.example",
+            ):
                 assert world.http.get(f"{PREFIX}/keys", headers={"host": host}).status_code == 200, host
             for host in ("attacker.example", "attacker.example:8000", "localhost.attacker.example", "api.attacker.example"):
                 answer = world.http.post(f"{PREFIX}/keys", json={"name": "x", "role": "admin"}, headers={"host": host})
@@ -91,7 +99,9 @@ class TestOpenAccess:
                 assert world.http.get(f"{PREFIX}/keys").status_code == 401
                 world.clock.now += 10
 
-    @pytest.mark.parametrize("header", ["x-forwarded-for", "Forwarded", "X-Real-IP", "Via", "X-Forwarded-Proto", "X-Forwarded-Host"])
+    @pytest.mark.parametrize(
+        "header", ["x-forwarded-for", "Forwarded", "X-Real-IP", "Via", "X-Forwarded-Proto", "X-Forwarded-Host"]
+    )
     def test_what_comes_through_a_proxy_is_not_from_this_machine(self, tmp_path: Path, header: str) -> None:
         with ApiWorld(tmp_path) as world:
             assert world.http.get(f"{PREFIX}/keys").status_code == 200
