@@ -109,6 +109,12 @@ class RevisionConflictError(StoreError):
     code = "revision_conflict"
 
 
+class PreconditionFailedError(RevisionConflictError):
+    """What a request's `If-Match` names is not what is there."""
+
+    code = "precondition_failed"
+
+
 class StreamStartedError(StoreError):
     """The options that decide the content of a timeline cannot change any more: frames are in it, or on their way."""
 
@@ -341,6 +347,26 @@ class QueryError(MoodlineError):
     """A timeline query cannot be answered as asked; `field` names the parameter."""
 
     code = "invalid_query"
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class NotAcceptableError(MoodlineError):
+    """An answer is asked for in a format that is not to be had; `field` is `format` or `Accept`."""
+
+    code = "not_acceptable"
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class ParameterError(MoodlineError):
+    """A parameter in the query is unknown, or is given twice; `field` names it."""
+
+    code = "invalid_request"
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)

@@ -116,20 +116,27 @@ class Face(msgspec.Struct, frozen=True):
         box: x1, y1, x2, y2 in 1/65536 of the image's width (x) and height (y), 0 to 65536, x1 < x2 and y1 < y2.
         score: Detector's score as an integer, 0 to 65535.
         crop: 48x48 grey image, row-major, 2,304 bytes.
+        quality: How well an expression can be read from the crop, 0 to 65535; the most where it was not judged.
     """
 
     box: tuple[int, int, int, int]
     score: int
     crop: bytes
+    quality: int = 65_535
 
 
 class Faces(Header, frozen=True, kw_only=True, tag_field="kind", tag="faces"):
-    """The faces of one frame on their way to the classifier; empty when there is none or the frame was skipped."""
+    """The faces of one frame on their way to the classifier; empty when there is none or the frame was skipped.
+
+    Attributes:
+        too_small: Faces that are narrower than the detector's least width; they are counted, nothing else.
+    """
 
     width: int
     height: int
     faces: tuple[Face, ...] = ()
     skip: SkipReason | None = None
+    too_small: int = 0
 
 
 class FaceEmotion(msgspec.Struct, frozen=True):
@@ -139,11 +146,13 @@ class FaceEmotion(msgspec.Struct, frozen=True):
         box: As in `Face`.
         score: As in `Face`.
         probabilities: Seven integers in the order of `EMOTIONS`, 0 to 65535, that sum to exactly 65535.
+        quality: As in `Face`.
     """
 
     box: tuple[int, int, int, int]
     score: int
     probabilities: tuple[int, int, int, int, int, int, int]
+    quality: int = 65_535
 
 
 class Emotions(Header, frozen=True, kw_only=True, tag_field="kind", tag="emotions"):
@@ -151,6 +160,7 @@ class Emotions(Header, frozen=True, kw_only=True, tag_field="kind", tag="emotion
 
     Attributes:
         model: Name of the classifier model that made the probabilities; empty when the frame was skipped.
+        too_small: As in `Faces`.
     """
 
     width: int
@@ -158,6 +168,7 @@ class Emotions(Header, frozen=True, kw_only=True, tag_field="kind", tag="emotion
     faces: tuple[FaceEmotion, ...] = ()
     skip: SkipReason | None = None
     model: str = ""
+    too_small: int = 0
 
 
 class End(Header, frozen=True, kw_only=True, tag_field="kind", tag="end"):
@@ -261,14 +272,16 @@ def _check_content(message: Message) -> None:
         _check_size(message.width, message.height)
     elif isinstance(message, Faces):
         _check_size(message.width, message.height)
+        _check_count(message.too_small)
         for face in message.faces:
             if len(face.crop) != _CROP_BYTES:
                 raise MessageError("invalid", f"a crop has {len(face.crop)} bytes, not {_CROP_BYTES}")
-            _check_detection(face.box, face.score)
+            _check_detection(face.box, face.score, face.quality)
     elif isinstance(message, Emotions):
         _check_size(message.width, message.height)
+        _check_count(message.too_small)
         for emotion in message.faces:
-            _check_detection(emotion.box, emotion.score)
+            _check_detection(emotion.box, emotion.score, emotion.quality)
             if min(emotion.probabilities) < 0 or sum(emotion.probabilities) != _MOST:
                 raise MessageError("invalid", f"the probabilities of a face are not {len(EMOTIONS)} shares of {_MOST}")
 
@@ -287,9 +300,16 @@ def _check_size(width: int, height: int) -> None:
         raise MessageError("invalid", f"an image cannot have {width}x{height} px")
 
 
-def _check_detection(box: tuple[int, int, int, int], score: int) -> None:
+def _check_count(too_small: int) -> None:
+    if not 0 <= too_small < _FIXED_ONE:
+        raise MessageError("invalid", f"a frame cannot have {too_small} faces that are too small")
+
+
+def _check_detection(box: tuple[int, int, int, int], score: int, quality: int) -> None:
     x1, y1, x2, y2 = box
     if not (0 <= x1 < x2 <= _FIXED_ONE and 0 <= y1 < y2 <= _FIXED_ONE):
         raise MessageError("invalid", f"box {box} is not inside the image")
     if not 0 <= score <= _MOST:
         raise MessageError("invalid", f"score {score} is not 0 to {_MOST}")
+    if not 0 <= quality <= _MOST:
+        raise MessageError("invalid", f"quality {quality} is not 0 to {_MOST}")

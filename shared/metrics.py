@@ -188,6 +188,13 @@ class Metrics:
             ["lane", "emotion"],
             registry=r,
         )
+        self.faces_unreadable: Final = Counter(
+            "moodline_faces_unreadable_total",
+            "Faces in timelines from which no expression is read, by lane and reason: `too_small` (below "
+            "MOODLINE_DETECTOR_MIN_FACE_PX) or `quality` (below MOODLINE_AGGREGATOR_MIN_QUALITY).",
+            ["lane", "reason"],
+            registry=r,
+        )
         self.streams: Final = Gauge("moodline_streams", "Streams that this ingest worker reads, by state.", ["state"], registry=r)
         self.cameras: Final = Gauge(
             "moodline_cameras", "Cameras that this ingest worker is to read; paused ones are not among them.", registry=r
@@ -291,6 +298,8 @@ class Metrics:
             for lane in StreamClass:
                 for emotion in EMOTIONS:
                     self.emotions.labels(lane, emotion)
+                for reason in ("too_small", "quality"):
+                    self.faces_unreadable.labels(lane, reason)
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

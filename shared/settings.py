@@ -74,8 +74,11 @@ class IngestSettings(_Group):
         "", description="Networks (CIDR, with commas) outside of which no camera is read; empty: no such limit."
     )
     deny_networks: str = Field("", description="Networks (CIDR, with commas) in which no camera is read. Link-local never is.")
-    open_timeout_s: float = Field(10.0, gt=0, le=300, description="Longest time until a camera's first frame, in s.")
-    read_timeout_s: float = Field(5.0, gt=0, le=300, description="Longest time without a frame of a live camera, in s.")
+    open_timeout_s: float = Field(10.0, gt=0, le=300, description="Longest time until a camera agrees to play, in s.")
+    first_frame_timeout_s: float = Field(
+        30.0, gt=0, le=300, description="Longest time from then to a camera's first frame, or for a keyframe after a loss, in s."
+    )
+    read_timeout_s: float = Field(5.0, gt=0, le=300, description="Longest time without anything from a live camera, in s.")
     backoff_min_s: float = Field(1.0, gt=0, description="First pause before a camera is tried again, in s.")
     backoff_max_s: float = Field(60.0, gt=0, description="Longest pause before a camera is tried again, in s.")
     tls_ca_file: Path | None = Field(
@@ -120,6 +123,14 @@ class DetectorSettings(_Group):
         "or `haar` for the cascade of OpenCV.",
     )
     side_px: int = Field(480, ge=32, le=4096, description="Longer side of the reduced image that is searched, in px.")
+    tiles: int = Field(
+        0,
+        ge=0,
+        le=8,
+        description="In how many overlapping tiles along its longer side a picture is searched, each reduced to `side_px` by itself, "
+        "and as a whole as well: finds smaller faces for more time. 1: never in tiles; 0: only pictures whose sides differ by more "
+        "than 2:1.",
+    )
     threshold: float | None = Field(
         None, ge=0, le=1, description="Least score of a face; empty: the model's own, of an ONNX file 0.7. Haar takes none."
     )
@@ -169,6 +180,13 @@ class AggregatorSettings(_Group):
     linger_ms: int = Field(20, ge=0, description="How long a batch waits for more messages after its first, in ms.")
     smoothing_ms: int = Field(1000, ge=0, le=60_000, description="Time constant of the per-track smoothing, in ms.")
     iou_min: float = Field(0.3, gt=0, lt=1, description="Least overlap (intersection over union) of a face with a track.")
+    min_quality: float = Field(
+        0.35,
+        ge=0,
+        le=1,
+        description="Least quality of a face from which an expression is read, 0 to 1 (docs/detector.md); other faces are counted as "
+        "`unreadable`. 0: all are read.",
+    )
     track_lost_ms: int = Field(
         1500, ge=0, le=600_000, description="A track that has not been seen for this long ends, in ms of event time."
     )

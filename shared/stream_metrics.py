@@ -9,6 +9,9 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from moodline.shared.emotions import EMOTIONS
+from moodline.shared.messages import SkipReason
+
 _LIMITED: Final = "for at most MOODLINE_WORKER_STREAM_METRICS streams of a process"
 
 
@@ -24,6 +27,7 @@ class StreamMetrics:
         self._limit = limit
         self._lock = threading.Lock()
         self._streams: set[str] = set()
+        self._counted: set[str] = set()
         self.state: Final = Gauge(
             "moodline_stream_state",
             f"1 for the state that a stream is in, by stream and state, {_LIMITED}.",
@@ -50,8 +54,8 @@ class StreamMetrics:
         )
         self.frames: Final = Counter(
             "moodline_stream_frames_total",
-            "Sampled frames that reached a stream's timeline, by stream and result: `faces`, `no_face`, or the reason of a skip, "
-            f"{_LIMITED}.",
+            "Sampled frames that reached a stream's timeline, by stream and result: `faces`, `no_face`, `unreadable` (faces, "
+            f"none of which could be read), or the reason of a skip, {_LIMITED}.",
             ["stream", "result"],
             registry=registry,
         )
@@ -62,6 +66,13 @@ class StreamMetrics:
             registry=registry,
         )
 
+        self.emotions: Final = Counter(
+            "moodline_stream_emotions_total",
+            f"Faces that reached a stream's timeline, by stream and the emotion that the classifier found likeliest, {_LIMITED}.",
+            ["stream", "emotion"],
+            registry=registry,
+        )
+
     def admits(self, stream_id: str) -> bool:
         """Return whether a stream has series; it takes a place while there is one."""
         with self._lock:
@@ -69,11 +80,26 @@ class StreamMetrics:
                 self._streams.add(stream_id)
             return stream_id in self._streams
 
+    def begin_counts(self, stream_id: str) -> None:
+        """Show what is counted of an admitted stream's frames before it counts.
+
+        A rate needs a value before the first event, and the share of one emotion needs all the others.
+        """
+        with self._lock:
+            if stream_id in self._counted or stream_id not in self._streams:
+                return
+            self._counted.add(stream_id)
+        for result in ("faces", "no_face", *SkipReason):
+            self.frames.labels(stream_id, result)
+        for emotion in EMOTIONS:
+            self.emotions.labels(stream_id, emotion)
+
     def forget(self, stream_id: str) -> None:
         """Remove a stream's series and free its place."""
         with self._lock:
+            self._counted.discard(stream_id)
             if stream_id not in self._streams:
                 return
             self._streams.discard(stream_id)
-            for family in (self.state, self.fps, self.behind_seconds, self.sessions, self.frames, self.faces):
+            for family in (self.state, self.fps, self.behind_seconds, self.sessions, self.frames, self.faces, self.emotions):
                 family.remove_by_labels({"stream": stream_id})

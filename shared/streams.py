@@ -10,7 +10,8 @@ import msgspec
 from moodline.shared.errors import InvalidStreamError
 from moodline.shared.messages import StreamClass
 
-STREAM_ID_PATTERN: Final = r"[a-z0-9][a-z0-9._-]{0,62}"
+STREAM_ID_PATTERN: Final = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}"
+"""As Frigate names cameras, and with full stops. Ids are compared as typed: `Yard` and `yard` are two streams."""
 _STREAM_ID = re.compile(STREAM_ID_PATTERN)
 
 ALL_FRAMES: Final = "all"
@@ -79,7 +80,7 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A registered stream.
 
     Attributes:
-        stream_id: Lower-case letters, digits, `.`, `_`, `-`; at most 63 characters; starts with a letter or digit.
+        stream_id: Letters, digits, `.`, `_`, `-`; at most 63 characters; starts with a letter, digit or `_`. Compared as typed.
         url: `file:///absolute/path`, `synthetic://name?options`, or a camera's: `rtsp://`, `rtsps://`, `http://`, `https://`,
             `device://0`; `push://` for frames that are brought. No credentials: what is secret in a camera's URL is in
             `sealed`, and masked here.
@@ -164,7 +165,7 @@ def check_stream_id(stream_id: str) -> str:
     if not _STREAM_ID.fullmatch(stream_id):
         raise InvalidStreamError(
             "stream_id",
-            "a stream id has 1 to 63 characters: lower-case letters, digits, '.', '_' or '-', and starts with a letter or digit",
+            "a stream id has 1 to 63 characters: letters (a-z, A-Z), digits, '.', '_' or '-'; starts with a letter, digit or '_'",
         )
     return stream_id
 

@@ -2,15 +2,18 @@
 
     python deploy/grafana/build_dashboards.py
 
-writes `deploy/grafana/dashboards/*.json`; a test holds them to this description, and another asks a Prometheus every expression.
+writes `deploy/grafana/dashboards/*.json`; tests hold them to this description and to the schema of Grafana's version, and ask a
+Prometheus every expression. `dashboards/history` asks Moodline's own API instead, by Grafana's plugin Infinity.
 """
 
 from pathlib import Path
 from typing import Final
 
-from dashboard_model import Dashboard, Panel, Query, Variable, text
+from dashboard_model import ApiQuery, Dashboard, Panel, Query, Variable, text
 
 FOLDER: Final = Path(__file__).parent / "dashboards"
+_EMOTIONS: Final = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+_EXPRESSIONS: Final = "Estimates of a model, of expressions, not of feelings; see docs/responsible-use.md."
 
 
 def stat(title: str, expr: str, unit: str = "short", description: str = "") -> Panel:
@@ -175,7 +178,7 @@ THROUGHPUT: Final = Dashboard(
 )
 
 _STREAM: Final = 'stream="$stream"'
-_ANSWERED: Final = _STREAM + ',result=~"faces|no_face"'
+_ANSWERED: Final = _STREAM + ',result=~"faces|unreadable|no_face"'
 _FRAMES: Final = "sum(rate(moodline_stream_frames_total{%s}[$__rate_interval]))"
 _COVERAGE: Final = f"{_FRAMES % _ANSWERED} / clamp_min({_FRAMES % _STREAM}, 1e-9)"
 STREAM: Final = Dashboard(
@@ -220,6 +223,34 @@ STREAM: Final = Dashboard(
             ),
             Panel("Faces", (Query(f"sum(rate(moodline_stream_faces_total{{{_STREAM}}}[$__rate_interval]))", "faces"),), "cps"),
         ),
+        "Emotions": (
+            Panel(
+                "Share of each emotion",
+                (
+                    Query(
+                        f"{rate('moodline_stream_emotions_total', 'emotion', _STREAM)} / ignoring (emotion) group_left "
+                        f"clamp_min(sum(rate(moodline_stream_emotions_total{{{_STREAM}}}[$__rate_interval])), 1e-9)",
+                        "{{emotion}}",
+                    ),
+                ),
+                "percentunit",
+                stacked=True,
+                description=f"Of the stream's faces, by likeliest emotion. {_EXPRESSIONS}",
+            ),
+            Panel(
+                "Faces by likeliest emotion",
+                (Query(rate("moodline_stream_emotions_total", "emotion", _STREAM), "{{emotion}}"),),
+                "cps",
+                stacked=True,
+            ),
+            Panel(
+                "Gaps by reason",
+                (Query(rate("moodline_stream_frames_total", "result", f'{_STREAM},result!~"faces|no_face"'), "{{result}}"),),
+                "cps",
+                stacked=True,
+                description="Sampled frames that nobody looked at, and why.",
+            ),
+        ),
         "Camera": (
             Panel("State over time", (Query(f"max by (state) (moodline_stream_state{{{_STREAM}}})", "{{state}}"),), stacked=True),
             Panel("Frames that arrive", (Query(f"max(moodline_stream_fps{{{_STREAM}}})", "frames per second"),), "cps"),
@@ -241,7 +272,7 @@ EMOTIONS: Final = Dashboard(
                 "cps",
                 width=12,
                 stacked=True,
-                description="Estimates of a model, of expressions, not of feelings; see docs/responsible-use.md.",
+                description=_EXPRESSIONS,
             ),
             Panel(
                 "Share of each emotion",
@@ -270,6 +301,60 @@ EMOTIONS: Final = Dashboard(
     (Variable("lane", "label_values(moodline_emotions_total, lane)"),),
 )
 
+_TIMELINE: Final = "/api/v1/streams/${stream}/timeline"
+# Grafana gives its window in milliseconds, which the API understands.
+_WINDOW: Final = {"from": "${__from}", "to": "${__to}", "max_points": "600"}
+_START: Final = {"start": ("Time", "timestamp")}
+
+
+def timeline(columns: dict[str, str]) -> tuple[ApiQuery]:
+    """Return the question for columns of a timeline, by path in a point."""
+    numbers = {path: (name, "number") for path, name in columns.items()}
+    return (ApiQuery(_TIMELINE, "points", _START | numbers, _WINDOW),)
+
+
+HISTORY: Final = Dashboard(
+    "moodline-history",
+    "Moodline / History",
+    {
+        "What the timeline holds": (
+            Panel(
+                "Share of each emotion",
+                timeline({f"shares.{emotion}": emotion for emotion in _EMOTIONS}),
+                "percentunit",
+                width=24,
+                stacked=True,
+                description=f"From the timeline itself, as far back as it is kept. {_EXPRESSIONS}",
+            ),
+            Panel(
+                "Smoothed probabilities",
+                timeline({f"smoothed.{emotion}": emotion for emotion in _EMOTIONS}),
+                "percentunit",
+                width=12,
+            ),
+            Panel("Faces", timeline({"faces": "faces", "tracks_begun": "new faces"}), width=12),
+        ),
+        "Gaps": (
+            Panel("Coverage", timeline({"coverage": "answered"}), "percentunit", width=12),
+            Panel(
+                "Gaps by reason",
+                timeline({f"skipped.{reason}": reason for reason in ("expired", "overloaded", "corrupt", "lost")}),
+                width=12,
+                stacked=True,
+            ),
+        ),
+    },
+    (
+        Variable(
+            "stream",
+            ApiQuery("/api/v1/streams", "streams", {"id": ("id", "string")}, {"limit": "500"}),
+            multiple=False,
+        ),
+    ),
+    refresh="1m",
+    time_from="now-24h",
+)
+
 DASHBOARDS: Final = (OVERVIEW, THROUGHPUT, STREAM, EMOTIONS)
 
 
@@ -278,6 +363,8 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for dashboard in DASHBOARDS:
         (FOLDER / f"{dashboard.uid}.json").write_text(text(dashboard))
+    (FOLDER / "history").mkdir(exist_ok=True)
+    (FOLDER / "history" / f"{HISTORY.uid}.json").write_text(text(HISTORY))
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ class Rule(Answer, frozen=True, kw_only=True):
         label: Label whose streams are watched, or None.
         kind: `share`, `change`, `no_faces` or `offline`.
         webhook: Where alerts are sent; what may be secret of it is masked.
+        webhook_template: Form of what is sent: `moodline`, `slack`, `teams` or `discord`; None without a webhook.
         webhook_secret: What webhooks are signed with; only in the answer to the request that made it. Not part of `repr`.
         created_at: When it was made.
         revision: Another one after every change.
@@ -78,6 +79,7 @@ class Rule(Answer, frozen=True, kw_only=True):
     enabled: bool
     note: str
     webhook: str | None = None
+    webhook_template: str | None = None
     webhook_secret: str | None = None
     created_at: datetime
     revision: int

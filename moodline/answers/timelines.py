@@ -20,14 +20,16 @@ class Point(Answer, frozen=True, kw_only=True):
         classified: Frames that were looked at.
         skipped: Frames that were not, by reason.
         coverage: Share of the sampled frames that were looked at, 0 to 1.
-        frames_with_faces: Frames with at least one face.
-        faces: Faces over all frames.
-        tracks_begun: Faces seen for the first time.
+        frames_with_faces: Frames with at least one face that could be read.
+        faces: Faces over all frames that could be read; all emotions are theirs.
+        tracks_begun: Faces read for the first time.
+        unreadable: Faces over all frames from which no expression can be read; none of them is in `faces`.
+        too_small: Of these, faces below the least size.
         dominant: The emotion that leads most faces; None where there is none.
         shares: Of all faces, the share that each emotion leads.
         smoothed: Mean probabilities, smoothed over time for each tracked face.
         raw: Mean probabilities as the model gave them.
-        empty: `no_face`, `overloaded`, `not_sampled` or `offline`; None where there are emotions.
+        empty: `no_face`, `unreadable`, `overloaded`, `not_sampled` or `offline`; None where there are emotions.
         models: Names of the models that looked at these frames.
         final: The point will not change any more.
     """
@@ -41,6 +43,8 @@ class Point(Answer, frozen=True, kw_only=True):
     frames_with_faces: int
     faces: int
     tracks_begun: int
+    unreadable: int = 0
+    too_small: int = 0
     dominant: str | None = None
     shares: Shares | None = None
     smoothed: Shares | None = None

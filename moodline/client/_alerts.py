@@ -35,6 +35,7 @@ class RuleOptions(TypedDict, total=False):
         enabled: Whether it is judged.
         note: For people.
         webhook_url: Where alerts are sent; a change to an empty text removes it.
+        webhook_template: Form of what is sent; by default that of the URL's host.
     """
 
     emotion: str
@@ -52,6 +53,7 @@ class RuleOptions(TypedDict, total=False):
     enabled: bool
     note: str
     webhook_url: str
+    webhook_template: Literal["moodline", "slack", "teams", "discord"]
 
 
 class AlertMethods:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 Values = Literal["shares", "smoothed", "raw"]
 """Which seven values of a point."""
 
-_COUNTS: Final = ("sampled", "classified", "frames_with_faces", "faces", "tracks_begun")
+_COUNTS: Final = ("sampled", "classified", "frames_with_faces", "faces", "tracks_begun", "unreadable", "too_small")
 
 
 def frame_of(timeline: Timeline, values: Values = "shares") -> "pd.DataFrame":

@@ -68,7 +68,7 @@ class StreamMethods:
         """Register a stream; unless `paused`, it is read at once.
 
         Args:
-            stream_id: Its name: 1 to 63 lower-case letters, digits, `.`, `_` or `-`.
+            stream_id: Its name: 1 to 63 letters, digits, `.`, `_` or `-`, compared as typed.
             url: A path as the service sees it, `file://`, `synthetic://`, a camera's `rtsp://`, `rtsps://`, `http://`,
                 `https://`, `device://0`, or `push://` for frames that are brought.
             options: See `StreamOptions`.

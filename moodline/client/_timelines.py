@@ -64,7 +64,8 @@ class TimelineMethods:
 
         One row for each point, indexed by `start` (UTC). One column for each emotion: of all faces, the share that it leads
         (`shares`), or mean probabilities (`smoothed`, `raw`), 0 to 1; NaN where there are none. Then the counts `sampled`,
-        `classified`, `skipped`, `frames_with_faces`, `faces`, `tracks_begun`, and `coverage`, `dominant`, `empty`, `final`.
+        `classified`, `skipped`, `frames_with_faces`, `faces`, `tracks_begun`, `unreadable`, `too_small`, and `coverage`,
+        `dominant`, `empty`, `final`.
 
         Raises:
             ClientError: pandas is not installed.

@@ -19,12 +19,13 @@ sight of a stream and of a new session (the stream may have been removed and reg
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from moodline.services.aggregator.gaps import MARGIN_MS, Gaps
 from moodline.services.aggregator.stream import StreamTimeline
+from moodline.services.aggregator.tracker import least_quality
 from moodline.shared.bus.base import Position
 from moodline.shared.emotions import EMOTIONS
 from moodline.shared.errors import MessageError, StoreError
@@ -37,6 +38,7 @@ from moodline.shared.store.base import HighWaterMark, Progress, TimelineUpdate
 WORKER: Final = "aggregator"
 
 _UNKNOWN_RECHECK_S: Final = 1.0
+_NO_FACES: Final[Mapping[str, int]] = {}
 
 
 @dataclass(slots=True)
@@ -81,6 +83,7 @@ class AggregatorStage:
     ) -> None:
         self._load = load
         self._settings = settings
+        self._least_quality = least_quality(settings)
         self._metrics = metrics
         self._cache_streams = cache_streams
         self._streams: OrderedDict[str, _Stream] = OrderedDict()
@@ -227,19 +230,27 @@ class AggregatorStage:
 
     def _count(self, message: Emotions) -> None:
         """Count a frame, its faces, and the likeliest emotion of each."""
-        faces = len(message.faces)
-        if faces:
-            self._metrics.faces.labels(WORKER).inc(faces)
-            for face in message.faces:
-                likeliest = EMOTIONS[face.probabilities.index(max(face.probabilities))]
-                self._metrics.emotions.labels(message.lane, likeliest).inc()
-        result = message.skip or ("faces" if faces else "no_face")
-        self._count_in_stream(message.stream_id, result, 1, faces)
+        read = [face for face in message.faces if face.quality >= self._least_quality]
+        small, poor = 0 if message.skip else message.too_small, len(message.faces) - len(read)
+        likeliest = Counter(EMOTIONS[face.probabilities.index(max(face.probabilities))] for face in read)
+        if message.faces:
+            self._metrics.faces.labels(WORKER).inc(len(message.faces))
+        for emotion, count in likeliest.items():
+            self._metrics.emotions.labels(message.lane, emotion).inc(count)
+        for reason, count in (("too_small", small), ("quality", poor)):
+            if count:
+                self._metrics.faces_unreadable.labels(message.lane, reason).inc(count)
+        result = message.skip or ("faces" if read else "unreadable" if small or poor else "no_face")
+        self._count_in_stream(message.stream_id, result, 1, likeliest)
 
-    def _count_in_stream(self, stream_id: str, result: str, frames: int, faces: int = 0) -> None:
-        if self._metrics.of_streams.admits(stream_id):
-            self._metrics.of_streams.frames.labels(stream_id, result).inc(frames)
-            self._metrics.of_streams.faces.labels(stream_id).inc(faces)
+    def _count_in_stream(self, stream_id: str, result: str, frames: int, emotions: Mapping[str, int] = _NO_FACES) -> None:
+        of_streams = self._metrics.of_streams
+        if of_streams.admits(stream_id):
+            of_streams.begin_counts(stream_id)
+            of_streams.frames.labels(stream_id, result).inc(frames)
+            of_streams.faces.labels(stream_id).inc(sum(emotions.values()))
+            for emotion, count in emotions.items():
+                of_streams.emotions.labels(stream_id, emotion).inc(count)
 
     def _update(self, stream_id: str, turn: _PendingUpdate) -> TimelineUpdate:
         stream = self._streams[stream_id]

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from moodline.services.aggregator.tracker import StreamTracker, TrackedFace
-from moodline.shared.messages import Emotions, FaceEmotion, SkipReason
+from moodline.shared.messages import Emotions, SkipReason
 from moodline.shared.settings import AggregatorSettings
 from moodline.shared.store.base import BucketValue
 from moodline.shared.timeline import (
@@ -73,9 +73,10 @@ class StreamTimeline:
             return
         if message.model:
             self._record_model(message.model, now_us // SECOND_US)
-        self._grow(_frame_bucket(message.faces, tracked))
+        self._grow(_frame_bucket(message, tracked))
         for face in tracked:
-            self._add_to_track(face, now_us)
+            if face.is_readable:
+                self._add_to_track(face, now_us)
 
     def add_lost(self, frames: int, event_time_us: int) -> None:
         """Count frames that never arrived, at the time of the one that came after them."""
@@ -173,11 +174,11 @@ class StreamTimeline:
 
     def _end_lost_tracks(self) -> None:
         tracks = self._saved.tracks
-        if len(tracks) > len(self._tracker.state.tracks):
-            for track_id in sorted(tracks.keys() - self._tracker.active_ids()):
-                self._write_track(track_id, is_ended=True)
-                self._moved.discard(track_id)
-                del tracks[track_id]
+        # A track that could not be read yet is the tracker's alone.
+        for track_id in sorted(tracks.keys() - self._tracker.active_ids()):
+            self._write_track(track_id, is_ended=True)
+            self._moved.discard(track_id)
+            del tracks[track_id]
 
     def _write_track(self, track_id: int, *, is_ended: bool) -> None:
         track = self._saved.tracks[track_id]
@@ -195,22 +196,28 @@ def _skips(reason: SkipReason, frames: int) -> Skips:
     return (*NO_SKIPS[:at], frames, *NO_SKIPS[at + 1 :])
 
 
-def _frame_bucket(faces: tuple[FaceEmotion, ...], tracked: list[TrackedFace]) -> Bucket:
-    """Return the bucket of one classified frame."""
-    if not faces:
-        return Bucket(1)
-    if len(faces) == 1:
-        smoothed = tracked[0].smoothed
-        return Bucket(1, NO_SKIPS, 1, 1, faces[0].probabilities, smoothed, _leading(smoothed), int(tracked[0].begun))
+def _frame_bucket(message: Emotions, tracked: list[TrackedFace]) -> Bucket:
+    """Return the bucket of one classified frame. Faces that cannot be read are counted, and no emotion is theirs."""
+    small = message.too_small
+    read = [(face, seen) for face, seen in zip(message.faces, tracked, strict=True) if seen.is_readable]
+    unreadable = len(tracked) - len(read) + small
+    if not read:
+        return Bucket(1, unreadable=unreadable, too_small=small)
+    if len(read) == 1:
+        ((face, seen),) = read
+        leading = _leading(seen.smoothed)
+        return Bucket(1, NO_SKIPS, 1, 1, face.probabilities, seen.smoothed, leading, int(seen.begun), False, unreadable, small)
     return Bucket(
         1,
         NO_SKIPS,
         1,
-        len(faces),
-        _sums([face.probabilities for face in faces]),
-        _sums([face.smoothed for face in tracked]),
-        _sums([_leading(face.smoothed) for face in tracked]),
-        sum(face.begun for face in tracked),
+        len(read),
+        _sums([face.probabilities for face, _ in read]),
+        _sums([seen.smoothed for _, seen in read]),
+        _sums([_leading(seen.smoothed) for _, seen in read]),
+        sum(seen.begun for _, seen in read),
+        unreadable=unreadable,
+        too_small=small,
     )
 
 

@@ -8,15 +8,18 @@ every machine. Boxes are integers in 1/65536 of the image; overlap ratios do not
 Time is event time. A track that was not seen for longer than `track_lost_ms` ends, and its id is not used again.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from moodline.services.aggregator.smoothing import advance, quantise, start
-from moodline.shared.messages import Emotions
+from moodline.shared.emotions import EMOTIONS, PROBABILITY_SCALE
+from moodline.shared.messages import Emotions, FaceEmotion
 from moodline.shared.settings import AggregatorSettings
 from moodline.shared.timeline.state import ActiveTrack, Box, TrackerState
 
 _IOU_BITS: Final = 20
+_UNREAD: Final = (0,) * len(EMOTIONS)
 
 
 class TrackedFace(NamedTuple):
@@ -24,13 +27,15 @@ class TrackedFace(NamedTuple):
 
     Attributes:
         track_id: The face's track.
-        smoothed: Its smoothed probabilities: seven integers that sum to 65535.
-        begun: The track began with this frame.
+        smoothed: Its smoothed probabilities: seven integers that sum to 65535; zeros as long as it could not be read.
+        begun: The track was read for the first time.
+        is_readable: An expression could be read from this frame; otherwise `smoothed` is what was read before.
     """
 
     track_id: int
     smoothed: tuple[int, ...]
     begun: bool
+    is_readable: bool = True
 
 
 class StreamTracker:
@@ -42,6 +47,7 @@ class StreamTracker:
         self._lost_us = settings.track_lost_ms * 1000
         # A float times a power of two is exact, so this is the same integer everywhere.
         self._iou_min = int(settings.iou_min * (1 << _IOU_BITS))
+        self._least_quality = least_quality(settings)
 
     def observe(self, message: Emotions) -> list[TrackedFace]:
         """Take the next frame of the stream and return one answer per face, in the order of `message.faces`.
@@ -56,15 +62,24 @@ class StreamTracker:
         for face, track in zip(message.faces, matches, strict=True):
             known = track
             if known is None:
-                known = ActiveTrack(self.state.next_id, face.box, now_us, start(face.probabilities))
+                known = ActiveTrack(self.state.next_id, face.box, now_us, _UNREAD)
                 self.state.next_id += 1
                 self.state.tracks.append(known)
-            else:
-                known.smooth = advance(known.smooth, face.probabilities, now_us - known.last_us, self._tau_us)
-                known.box = face.box
-                known.last_us = now_us
-            answers.append(TrackedFace(known.track_id, quantise(known.smooth), track is None))
+            answers.append(self._seen(known, face, now_us))
         return answers
+
+    def _seen(self, track: ActiveTrack, face: FaceEmotion, now_us: int) -> TrackedFace:
+        """Take a face into its track. One that cannot be read keeps the track going and changes nothing of what it shows."""
+        read_us = track.last_read_us
+        is_readable = face.quality >= self._least_quality
+        if is_readable and read_us is None:
+            track.smooth = start(face.probabilities)
+        elif is_readable and read_us is not None:
+            track.smooth = advance(track.smooth, face.probabilities, now_us - read_us, self._tau_us)
+        track.box = face.box
+        track.last_us = now_us
+        track.read_us = now_us if is_readable else read_us
+        return TrackedFace(track.track_id, quantise(track.smooth), is_readable and read_us is None, is_readable)
 
     def advance_time(self, event_time_us: int) -> int:
         """Let time pass, ending the tracks that were not seen for too long; return the time, which never goes back."""
@@ -98,6 +113,11 @@ class StreamTracker:
                 taken.add(at)
                 matches[face] = tracks[at]
         return matches
+
+
+def least_quality(settings: AggregatorSettings) -> int:
+    """Return the least quality of a face that can be read, 0 to 65535."""
+    return math.ceil(settings.min_quality * PROBABILITY_SCALE)
 
 
 def _iou(a: Box, b: Box) -> int:

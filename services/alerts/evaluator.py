@@ -38,6 +38,7 @@ class Second(NamedTuple):
         faces: Faces over all frames.
         leading: Faces by their leading emotion.
         observed: False where nothing should have come, such as in a pause.
+        unreadable: Faces over all frames from which no expression can be read; none of them is in `faces`.
     """
 
     second: int
@@ -46,6 +47,7 @@ class Second(NamedTuple):
     faces: int = 0
     leading: Seven = NO_SEVEN
     observed: bool = True
+    unreadable: int = 0
 
 
 class Count(NamedTuple):
@@ -258,7 +260,7 @@ class _Run:
         if self._rule.kind is RuleKind.OFFLINE:
             return 0.0 if point.sampled else 1.0
         if self._rule.kind is RuleKind.NO_FACES:
-            return None if not point.classified else 0.0 if point.faces else 1.0
+            return None if not point.classified else 0.0 if point.faces or point.unreadable else 1.0
         if self._faces < self._rule.min_faces:
             return None
         share = self._hits / self._faces

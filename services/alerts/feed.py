@@ -54,4 +54,6 @@ def seconds(store: TimelineStore, spec: StreamSpec, start_s: int, stop_s: int) -
             if bucket is None:
                 yield Second(second, observed=observed)
             else:
-                yield Second(second, bucket.sampled, bucket.classified, bucket.faces, bucket.leading)
+                yield Second(
+                    second, bucket.sampled, bucket.classified, bucket.faces, bucket.leading, unreadable=bucket.unreadable
+                )

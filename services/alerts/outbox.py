@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from moodline.services.alerts.chat import Template, rendered
 from moodline.services.alerts.records import DELIVERIES, DELIVERY_LOG, KEEP, RULES, decode, encode
 from moodline.services.alerts.rules import Rule, Webhook
 from moodline.services.alerts.webhook import Sender
@@ -125,8 +126,8 @@ class Outbox:
     def _deliver(self, delivery: Delivery, revision: int) -> bool:
         failure: WebhookError | None = None
         try:
-            url, secret = self._open(delivery)
-            self._sender.send(url, secret, delivery.body, delivery.event_id, self._clock.now_s())
+            url, secret, body = self._open(delivery)
+            self._sender.send(url, secret, body, delivery.event_id, self._clock.now_s())
         except WebhookError as error:
             failure = error
         attempts = delivery.attempts + 1
@@ -142,9 +143,11 @@ class Outbox:
         self._log(changed, failure)
         return True
 
-    def _open(self, delivery: Delivery) -> tuple[str, str]:
+    def _open(self, delivery: Delivery) -> tuple[str, str, bytes]:
+        """Return where to send, the secret to sign with, and what to send in the form that is wanted by now."""
         found = self._store.document(RULES, delivery.rule)
-        webhook = delivery.webhook if found is None else decode(found.value, Rule).webhook
+        rule = None if found is None else decode(found.value, Rule)
+        webhook = delivery.webhook if rule is None else rule.webhook
         if webhook is None:
             raise WebhookError("removed", "the rule has no webhook any more")
         try:
@@ -153,7 +156,7 @@ class Outbox:
             raise WebhookError("seal", "the webhook's secret cannot be opened with this process's key") from None
         if content is None or content.target is None or content.password is None:
             raise WebhookError("removed", "the rule's webhook is incomplete; give it again")
-        return content.target, content.password
+        return content.target, content.password, rendered(delivery.body, Template(webhook.template), rule)
 
     def _pause_s(self, attempts: int) -> float:
         """Return how long to wait: twice as long each time, less up to a half of it by chance."""

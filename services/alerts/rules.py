@@ -43,10 +43,12 @@ class Webhook(msgspec.Struct, frozen=True):
     Attributes:
         url: For people: scheme, host and port, the rest masked, because it may be a secret.
         sealed: The whole URL and the signing secret, sealed for this rule.
+        template: Form of what is sent, a word of `moodline.services.alerts.chat.Template`.
     """
 
     url: str
     sealed: str
+    template: str = "moodline"
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,7 +138,7 @@ _RANGES: Final = (
 def checked_rule(rule: Rule) -> Rule:
     """Return the rule, or raise `InvalidRuleError` that names the field that cannot be used."""
     if not re.fullmatch(RULE_ID_PATTERN, rule.rule_id):
-        raise InvalidRuleError("id", "a rule's id looks like a stream's: lower-case letters, digits, '.', '_' or '-'")
+        raise InvalidRuleError("id", "a rule's id looks like a stream's: letters, digits, '.', '_' or '-'")
     if (rule.stream is None) == (rule.label is None):
         raise InvalidRuleError("stream", "a rule names either a stream or a label")
     if rule.stream is not None and not re.fullmatch(STREAM_ID_PATTERN, rule.stream):

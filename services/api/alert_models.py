@@ -4,6 +4,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from moodline.services.alerts.chat import Template
 from moodline.services.alerts.evaluator import EventKind, Reason
 from moodline.services.alerts.rules import RULE_ID_PATTERN, Direction, RuleKind
 from moodline.services.alerts.webhook import URL_LIMIT
@@ -33,6 +34,7 @@ _NEW: Final[dict[str, Any]] = {"id": "angry-hall", "label": "site=berlin", "kind
 _STORED: Final[dict[str, Any]] = {
     **_RULE,
     "webhook": "https://example.org/***",
+    "webhook_template": "moodline",
     "webhook_secret": None,
     "created_at": "2026-05-01T12:00:00Z",
     "revision": 3,
@@ -97,6 +99,11 @@ class _Terms(_Body):
     webhook_url: _Url | None = Field(
         None, description="Where alerts are sent; a change to an empty text removes it. Never shown."
     )
+    webhook_template: Template | None = Field(
+        None,
+        description="Form of what is sent: `moodline` (the event with a sentence, `text`), `slack`, `teams` or `discord`. "
+        "Default: by the host of `webhook_url`.",
+    )
 
 
 class NewRule(_Terms):
@@ -153,6 +160,7 @@ class RuleAnswer(BaseModel):
     enabled: bool
     note: str
     webhook: str | None = Field(description="Where alerts are sent; its path, which may be a secret, is masked.")
+    webhook_template: Template | None = Field(None, description="Form of what is sent; null without a webhook.")
     webhook_secret: str | None = Field(
         None, description="What deliveries are signed with; only in the answer to the request that made it."
     )

@@ -4,8 +4,9 @@ import secrets
 from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Query, Response
 
+from moodline.services.alerts.chat import Template, template_of
 from moodline.services.alerts.dry_run import dry_run
 from moodline.services.alerts.evaluator import AlertEvent, EventKind, Firing
 from moodline.services.alerts.outbox import DeliveryRecord, secret_name
@@ -31,7 +32,7 @@ from moodline.services.api.alert_models import (
 from moodline.services.api.audit import audited, nothing_changed
 from moodline.services.api.context import Context, Ctx
 from moodline.services.api.errors import problem_responses
-from moodline.services.api.streams import revision_of
+from moodline.services.api.preconditions import IfMatch, lost_races_of, require_match
 from moodline.services.api.timelines import present_us
 from moodline.services.report.moments import to_datetime
 from moodline.shared.camera_url import CameraSecret
@@ -45,14 +46,15 @@ router = APIRouter(prefix=PREFIX, tags=["alerts"])
 _PAGE: Final = 500
 _SECRET_BYTES: Final = 32
 _MADE = problem_responses("rule_exists", "invalid_rule", "stream_not_found", "invalid_request", "body_too_large", "seal")
-_CHANGED = problem_responses("rule_not_found", "revision_conflict", "invalid_rule", "invalid_request", "body_too_large", "seal")
+_CHANGED = problem_responses(
+    "rule_not_found", "precondition_failed", "revision_conflict", "invalid_rule", "invalid_request", "body_too_large", "seal"
+)
 _TRIED = problem_responses(
     "rule_not_found", "stream_not_found", "invalid_rule", "invalid_query", "invalid_request", "body_too_large"
 )
 
 Limit = Annotated[int, Query(ge=1, le=500, description="Most of them in the answer.")]
 Cursor = Annotated[int | None, Query(ge=1, le=2**53, description="`next_cursor` of the page before.")]
-IfMatch = Annotated[str | None, Header(description='The revision that the change is based on, as in `ETag`: `"3"`.')]
 
 
 @router.get("/alerts", summary="List alerts that are on")
@@ -87,7 +89,10 @@ def add_rule(ctx: Ctx, caller: Operator, body: NewRule, response: Response) -> R
     secret = None
     if body.webhook_url is not None and body.webhook_url.get_secret_value():
         secret = _new_secret()
-        rule = msgspec.structs.replace(rule, webhook=_sealed(ctx, rule.rule_id, body.webhook_url.get_secret_value(), secret))
+        sealed = _sealed(ctx, rule.rule_id, body.webhook_url.get_secret_value(), secret, body.webhook_template)
+        rule = msgspec.structs.replace(rule, webhook=sealed)
+    elif body.webhook_template is not None:
+        raise QueryError("webhook_template", "webhook_template needs a webhook_url")
     stored = RuleBook(ctx.store).add(rule)
     response.headers["location"] = f"{PREFIX}/alerts/rules/{rule.rule_id}"
     return _answer(stored, response, secret)
@@ -106,8 +111,8 @@ def change_rule(
 ) -> RuleAnswer:
     """Change a rule. With another condition it begins again, and an alert that fires is over (`withdrawn`)."""
     stored = _visible_rule(ctx, caller, rule_id)
-    bases = {revision for revision in (body.revision, revision_of(if_match)) if revision is not None}
-    if bases - {stored.revision}:
+    require_match(if_match, stored.revision, f"alert rule {rule_id!r}")
+    if body.revision not in (None, stored.revision):
         raise RevisionConflictError(
             f"alert rule {rule_id!r} is at revision {stored.revision} by now; read it again and repeat the change"
         )
@@ -115,7 +120,8 @@ def change_rule(
     rule, secret = _changed_webhook(ctx, rule, body)
     if rule == stored.rule:
         nothing_changed()
-    changed = stored if rule == stored.rule else RuleBook(ctx.store).replace(rule, stored.revision)
+    with lost_races_of(if_match):
+        changed = stored if rule == stored.rule else RuleBook(ctx.store).replace(rule, stored.revision)
     return _answer(changed, response, secret)
 
 
@@ -124,13 +130,15 @@ def change_rule(
     status_code=204,
     response_class=Response,
     summary="Remove an alert rule",
-    responses=problem_responses("rule_not_found", "revision_conflict", "invalid_request", "invalid_stream"),
+    responses=problem_responses("rule_not_found", "precondition_failed", "invalid_request", "invalid_stream"),
 )
 @audited("DELETE /alerts/rules/{rule_id}")
 def remove_rule(ctx: Ctx, caller: Operator, rule_id: str, if_match: IfMatch = None) -> None:
     """Remove a rule. An alert of it that fires ends in the log (`withdrawn`); no webhook tells of that."""
-    _visible_rule(ctx, caller, rule_id)
-    RuleBook(ctx.store).remove(rule_id, revision_of(if_match))
+    stored = _visible_rule(ctx, caller, rule_id)
+    require_match(if_match, stored.revision, f"alert rule {rule_id!r}")
+    with lost_races_of(if_match):
+        RuleBook(ctx.store).remove(rule_id, stored.revision if if_match else None)
 
 
 @router.get("/alerts/log", summary="Read the log of alerts", responses=problem_responses("invalid_request"))
@@ -205,7 +213,7 @@ def _new_rule(ctx: Context, body: NewRule) -> Rule:
 
 
 def _terms(body: NewRule | RuleChange) -> dict[str, Any]:
-    skipped = {"id", "stream", "label", "kind", "webhook_url", "new_secret", "revision"}
+    skipped = {"id", "stream", "label", "kind", "webhook_url", "webhook_template", "new_secret", "revision"}
     return body.model_dump(exclude_none=True, exclude=skipped)
 
 
@@ -214,13 +222,19 @@ def _changed_webhook(ctx: Context, rule: Rule, body: RuleChange) -> tuple[Rule, 
     url = None if body.webhook_url is None else body.webhook_url.get_secret_value()
     if url == "":
         return msgspec.structs.replace(rule, webhook=None), None
+    if rule.webhook is None and url is None and body.webhook_template is not None:
+        raise QueryError("webhook_template", "webhook_template needs a webhook_url")
+    if url is None and rule.webhook is not None and body.webhook_template is not None:
+        rule = msgspec.structs.replace(rule, webhook=msgspec.structs.replace(rule.webhook, template=body.webhook_template.value))
     if url is None and not (body.new_secret and rule.webhook):
         return rule, None
     known = ctx.sealer.open(secret_name(rule.rule_id), rule.webhook.sealed) if rule.webhook else None
     new_secret = None if known and known.password and not body.new_secret and _same_place(url, known.target) else _new_secret()
     secret = new_secret or (known.password if known else None) or ""
     target = url or (known.target if known else None) or ""
-    return msgspec.structs.replace(rule, webhook=_sealed(ctx, rule.rule_id, target, secret)), new_secret
+    kept = Template(rule.webhook.template) if rule.webhook is not None and url is None else None
+    sealed = _sealed(ctx, rule.rule_id, target, secret, body.webhook_template or kept)
+    return msgspec.structs.replace(rule, webhook=sealed), new_secret
 
 
 def _same_place(url: str | None, known: str | None) -> bool:
@@ -228,9 +242,10 @@ def _same_place(url: str | None, known: str | None) -> bool:
     return url is None or (known is not None and url.split("/")[:3] == known.split("/")[:3])
 
 
-def _sealed(ctx: Context, rule_id: str, url: str, secret: str) -> Webhook:
+def _sealed(ctx: Context, rule_id: str, url: str, secret: str, template: Template | None) -> Webhook:
     checked_target(url, webhook_policy(ctx.settings.alerts))
-    return Webhook(shown_url(url), ctx.sealer.seal(secret_name(rule_id), CameraSecret(password=secret, target=url)))
+    sealed = ctx.sealer.seal(secret_name(rule_id), CameraSecret(password=secret, target=url))
+    return Webhook(shown_url(url), sealed, (template or template_of(url)).value)
 
 
 def _new_secret() -> str:
@@ -315,6 +330,7 @@ def _answer(stored: StoredRule, response: Response | None = None, secret: str | 
     return RuleAnswer(
         id=rule.rule_id,
         webhook=rule.webhook.url if rule.webhook else None,
+        webhook_template=Template(rule.webhook.template) if rule.webhook else None,
         webhook_secret=secret,
         created_at=to_datetime(rule.created_at_us),
         revision=stored.revision,

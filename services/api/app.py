@@ -2,15 +2,30 @@
 
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from moodline.services.api import alerts, audit, classifiers, compare, events, health, keys, push, streams, timelines, uploads
+from moodline.services.api import (
+    alerts,
+    audit,
+    classifiers,
+    compare,
+    docs_page,
+    events,
+    health,
+    keys,
+    push,
+    streams,
+    timelines,
+    uploads,
+)
 from moodline.services.api.access import describe_access
 from moodline.services.api.admission import Admit
 from moodline.services.api.context import Context, Intake, Readiness
 from moodline.services.api.errors import install_error_handlers, problem_responses
 from moodline.services.api.middleware import Cors, LimitBody, Measure, SameSite, SecurityHeaders
+from moodline.services.api.requests import check_request
+from moodline.services.api.semantics import Conditional, Head
 from moodline.services.api.store_check import StoreCheck
 from moodline.services.auth.authenticator import Authenticator
 from moodline.services.auth.origins import origins_of
@@ -53,11 +68,19 @@ def create_app(
         title="Moodline",
         summary="Emotion timelines of video streams.",
         version=version("moodline"),
-        docs_url=None,  # the page would load its scripts from a foreign host
+        docs_url=None,  # that page would load its scripts from a foreign host; see `docs_page`
         redoc_url=None,
         redirect_slashes=False,
+        dependencies=[Depends(check_request)],
         responses=problem_responses(
-            "invalid_request", "unauthorized", "not_allowed", "forbidden", "rate_limited", "internal", "store_unavailable"
+            "invalid_request",
+            "not_acceptable",
+            "unauthorized",
+            "not_allowed",
+            "forbidden",
+            "rate_limited",
+            "internal",
+            "store_unavailable",
         ),
     )
     policy = _policy(settings.ingest)
@@ -80,10 +103,13 @@ def create_app(
     app.include_router(keys.router)
     app.include_router(audit.router)
     app.include_router(health.router)
+    app.include_router(docs_page.router)
     install_error_handlers(app)
     describe_access(app)
     # The last one added is the outermost.
     app.add_middleware(Admit, owner=app)
+    app.add_middleware(Conditional)
+    app.add_middleware(Head)
     app.add_middleware(LimitBody)
     app.add_middleware(SameSite, settings=settings.api)
     if origins := origins_of(settings.api.cors_origins):

@@ -1,11 +1,9 @@
 """The route that compares streams, or groups of streams, on one grid."""
 
-import csv
-import io
 from collections import defaultdict
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from moodline.services.api import PREFIX
@@ -13,10 +11,11 @@ from moodline.services.api.access import Caller, Viewer, visible, visible_stream
 from moodline.services.api.comparison import MAX_POINTS, MAX_STREAMS, ComparedSeries, Comparison, Member, Series, compare
 from moodline.services.api.context import Context, Ctx
 from moodline.services.api.errors import problem_responses
-from moodline.services.api.timelines import Format, Window, present_us
+from moodline.services.api.negotiation import Format, choose_format
+from moodline.services.api.tables import Column, Kind, Table, exported, table_bytes
+from moodline.services.api.timelines import EXPORTS, AskedFormat, Window, present_us
 from moodline.services.report.document import DIGITS, ByEmotion, by_emotion, point_document
-from moodline.services.report.export import csv_text
-from moodline.services.report.moments import Time, iso, to_datetime
+from moodline.services.report.moments import Time, to_datetime
 from moodline.services.report.statistics import STATISTICS_EXAMPLE, WindowStatistics, window_statistics
 from moodline.shared.emotions import EMOTIONS
 from moodline.shared.errors import QueryError
@@ -46,21 +45,17 @@ _SERIES: Final[dict[str, Any]] = {
     "points": [_POINT],
     "summary": STATISTICS_EXAMPLE,
 }
-_AS_CSV: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"content": {"text/csv": {"schema": {"type": "string"}, "example": "start,series,dominant,empty,…\r\n"}}}
-}
 _QUERY: Final = problem_responses("stream_not_found", "invalid_query", "invalid_request")
 
-CSV_FIELDS: Final = (
-    "start",
-    "series",
-    "dominant",
-    "empty",
-    "faces",
-    "coverage",
-    "final",
-    *(f"{vector}_{emotion}" for vector in ("shares", "smoothed") for emotion in EMOTIONS),
+COLUMNS: Final = (
+    Column("start", Kind.TIME),
+    *(Column(name, Kind.TEXT) for name in ("series", "dominant", "empty")),
+    Column("faces", Kind.INTEGER),
+    Column("coverage"),
+    Column("final", Kind.FLAG),
+    *(Column(f"{vector}_{emotion}") for vector in ("shares", "smoothed") for emotion in EMOTIONS),
 )
+CSV_FIELDS: Final = tuple(column.name for column in COLUMNS)
 """The columns of a comparison's CSV, in their order."""
 
 
@@ -82,7 +77,7 @@ class CompareParameters(Window):
     max_points: int = Field(
         DEFAULT_POINTS, ge=2, le=5000, description=f"Most points of each series; of all together at most {MAX_POINTS:,}."
     )
-    format: Format | None = Field(None, description="`json` or `csv`; default: as `Accept` says, else `json`.")
+    format: AskedFormat
 
 
 class ComparePoint(BaseModel):
@@ -135,21 +130,21 @@ class CompareDocument(BaseModel):
     series: list[SeriesDocument] = Field(description="In the order of `stream`, else by name.")
 
 
-@router.get("/compare", response_model=CompareDocument, summary="Compare streams or groups", responses={**_AS_CSV, **_QUERY})
+@router.get("/compare", response_model=CompareDocument, summary="Compare streams or groups", responses={**EXPORTS, **_QUERY})
 def get_comparison(
     ctx: Ctx,
     caller: Viewer,
+    request: Request,
     parameters: Annotated[CompareParameters, Query()],
-    accept: Annotated[str, Header(description="`text/csv` asks for CSV.")] = "",
 ) -> Response:
     """Return several timelines on one grid, in one answer, each point with the reason where it is empty."""
+    wanted = choose_format(request.headers, parameters.format, tuple(Format))
     specs = _streams(ctx, caller, parameters)
     window = _window(ctx, specs, parameters)
     found = compare(ctx.store, _series(specs, parameters.group_by), window, parameters.max_points)
     document = compare_document(found, parameters.group_by)
-    if parameters.format is Format.CSV or (parameters.format is None and "text/csv" in accept.lower()):
-        headers = {"content-disposition": 'attachment; filename="compare.csv"'}
-        return Response(compare_csv(document), media_type="text/csv; charset=utf-8; header=present", headers=headers)
+    if wanted is not Format.JSON:
+        return exported(wanted, compare_table(document), _rows(document), "compare", {"resolution_s": document.resolution_s})
     # Thousands of points: written once, not checked a second time on the way out.
     return Response(document.model_dump_json(), media_type="application/json")
 
@@ -165,17 +160,33 @@ def compare_document(found: Comparison, group_by: str | None) -> CompareDocument
     )
 
 
+class _ComparedPoint(ComparePoint):
+    """A point with the name of its series, as a line of NDJSON."""
+
+    series: str
+
+
+def compare_table(document: CompareDocument) -> Table:
+    """Return a comparison as a table: one row per point and series, ordered by time."""
+    rows = []
+    for point in _rows(document):
+        vectors = [values.get(emotion) for values in (point.shares or {}, point.smoothed or {}) for emotion in EMOTIONS]
+        plain = [point.start, point.series, point.dominant, point.empty, point.faces, point.coverage, point.final]
+        rows.append([*plain, *vectors])
+    return Table(COLUMNS, rows)
+
+
 def compare_csv(document: CompareDocument) -> str:
-    """Return a comparison as CSV with a header (RFC 4180): one row per point and series, ordered by time."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(CSV_FIELDS)
-    for row in zip(*(series.points for series in document.series), strict=True):
-        for series, point in zip(document.series, row, strict=True):
-            vectors = [values.get(emotion) for values in (point.shares or {}, point.smoothed or {}) for emotion in EMOTIONS]
-            plain = [iso(point.start), csv_text(series.name), point.dominant, point.empty, point.faces, point.coverage]
-            writer.writerow([*plain, "true" if point.final else "false", *vectors])
-    return text.getvalue()
+    """Return a comparison as CSV with a header (RFC 4180)."""
+    return table_bytes(Format.CSV, compare_table(document)).decode()
+
+
+def _rows(document: CompareDocument) -> list[_ComparedPoint]:
+    return [
+        _ComparedPoint.model_construct(series=series.name, **dict(point))
+        for row in zip(*(series.points for series in document.series), strict=True)
+        for series, point in zip(document.series, row, strict=True)
+    ]
 
 
 def _streams(ctx: Context, caller: Caller, parameters: CompareParameters) -> list[StreamSpec]:

@@ -16,9 +16,10 @@ from moodline.shared.timeline.query import (
     LEAST_POINTS,
     FoundValues,
     TimelineQuery,
-    count_points,
+    count_in,
     extent,
     find_cells,
+    hours_for,
     merged_buckets,
 )
 
@@ -130,12 +131,11 @@ def _find(store: TimelineStore, streams: Sequence[str], window: Extent, most: in
 
 
 def _resolution(window: Extent, most: int) -> int:
+    length = window.end_us - window.start_us
     for level_s in LEVELS_S:
-        if count_points(window, level_s) <= most:
+        if count_in(length, level_s) <= most:
             return level_s
-    coarsest = LEVELS_S[-1]
-    # A window may touch one point more than fits into it.
-    return -(-(window.end_us - window.start_us) // (coarsest * SECOND_US * (most - 1))) * coarsest
+    return hours_for(length, most)
 
 
 def _series(asked: Series, found: dict[str, FoundValues]) -> ComparedSeries:

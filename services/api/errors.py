@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 from starlette.types import Receive, Send
 from starlette.websockets import WebSocket, WebSocketState
 
@@ -18,6 +19,8 @@ from moodline.shared.errors import (
     InvalidRuleError,
     InvalidStreamError,
     MoodlineError,
+    NotAcceptableError,
+    ParameterError,
     QueryError,
     RateLimitedError,
 )
@@ -39,6 +42,14 @@ _CODES_OF_STATUS: Final = {
     422: "invalid_request",
 }
 
+_WITH_FIELD: Final = (
+    InvalidStreamError,
+    QueryError,
+    InvalidKeyError,
+    InvalidRuleError,
+    NotAcceptableError,
+    ParameterError,
+)
 # The registry calls a stream's name `stream_id`; a client knows it as `id`.
 _FIELD_NAMES: Final = {"stream_id": "id"}
 
@@ -115,7 +126,7 @@ def error_detail(error: MoodlineError) -> ErrorDetail:
     """Return what a client is told about an error whose code is in `PROBLEMS`; of others, that something went wrong."""
     if error.code not in PROBLEMS:
         return ErrorDetail(code="internal", message=_INTERNAL, field=None)
-    field = error.field if isinstance(error, InvalidStreamError | QueryError | InvalidKeyError | InvalidRuleError) else None
+    field = error.field if isinstance(error, _WITH_FIELD) else None
     return ErrorDetail(code=error.code, message=str(error), field=_FIELD_NAMES.get(field, field) if field else None)
 
 
@@ -150,7 +161,20 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     answer = error_response(code, messages.get(code, PROBLEMS[code].meaning))
     for name, value in (error.headers or {}).items():
         answer.headers[name] = value
+    if error.status_code == 405:
+        answer.headers["allow"] = ", ".join(_methods_of(request))
     return answer
+
+
+def _methods_of(request: Request) -> list[str]:
+    """Return all methods of a path: a router knows those of its first route that fits only."""
+    scopes = {method: {**request.scope, "method": method} for method in ("GET", "POST", "PUT", "PATCH", "DELETE")}
+    found = [
+        method
+        for method, scope in scopes.items()
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.router.routes)
+    ]
+    return ["GET", "HEAD", *found[1:]] if "GET" in found else found
 
 
 _INTERNAL: Final = "something went wrong inside Moodline; its log says more"

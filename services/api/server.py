@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from moodline.services.api.connections import MESSAGE_BYTES, Connections, limited_http, limited_web_socket
 from moodline.services.api.context import Context
+from moodline.services.api.semantics import Compress
 from moodline.shared.errors import SettingsError
 
 log = logging.getLogger("moodline.api")
@@ -58,7 +59,7 @@ class ApiServer:
         context: Context = self._app.state.context
         limits = Connections(context.settings.api, context.metrics)
         config = uvicorn.Config(
-            self._app,
+            Compress(self._app),
             lifespan="on",
             loop="asyncio",
             http=limited_http(limits),

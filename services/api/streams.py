@@ -1,11 +1,10 @@
 """Routes of the registry: register, list, read, change, pause, resume and delete streams."""
 
-import re
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Query, Response
 
 from moodline.services.alerts.purge import purge_stream
 from moodline.services.api import PREFIX
@@ -15,11 +14,13 @@ from moodline.services.api.cameras import address_fields, changed_address_fields
 from moodline.services.api.context import Context, Ctx
 from moodline.services.api.errors import problem_responses
 from moodline.services.api.models import NewStream, StreamChange, StreamPage
+from moodline.services.api.page_cursor import read_cursor, write_cursor
+from moodline.services.api.preconditions import IfMatch, require_match
 from moodline.services.api.upload_folder import UploadFolder
 from moodline.services.report.moments import to_us
 from moodline.services.report.stream_document import StreamAnswer
 from moodline.services.report.streams import describe, state_of
-from moodline.shared.errors import InvalidStreamError, QuotaError, RevisionConflictError, StreamNotFoundError, StreamStartedError
+from moodline.shared.errors import QuotaError, RevisionConflictError, StreamNotFoundError, StreamStartedError
 from moodline.shared.messages import StreamClass
 from moodline.shared.store import Standing
 from moodline.shared.streams import StreamSpec, StreamState, StreamStatus, check_stream_id, parse_sample_fps
@@ -28,13 +29,20 @@ router = APIRouter(prefix=PREFIX, tags=["streams"])
 
 _CHUNK: Final = 200
 _ATTEMPTS: Final = 5
-_IF_MATCH = re.compile(r'(W/)?"(?P<revision>[0-9]{1,15})"', re.ASCII)
 _NOT_READING: Final = frozenset({StreamState.PENDING, StreamState.PAUSED, StreamState.FAILED})
 
 _Found = tuple[StreamSpec, StreamStatus, Standing]
 _GONE = problem_responses("stream_not_found")
+_HELD = problem_responses("stream_not_found", "precondition_failed", "invalid_stream")
 _CHANGE = problem_responses(
-    "stream_not_found", "revision_conflict", "stream_started", "body_too_large", "invalid_stream", "invalid_request", "seal"
+    "stream_not_found",
+    "precondition_failed",
+    "revision_conflict",
+    "stream_started",
+    "body_too_large",
+    "invalid_stream",
+    "invalid_request",
+    "seal",
 )
 
 
@@ -71,22 +79,22 @@ def add_stream(ctx: Ctx, caller: Operator, body: NewStream, response: Response) 
     return _answer(ctx, caller, spec.stream_id, response)
 
 
-@router.get("/streams", summary="List streams", responses=problem_responses("invalid_request"))
+@router.get("/streams", summary="List streams", responses=problem_responses("invalid_request", "invalid_query"))
 def list_streams(
     ctx: Ctx,
     caller: Viewer,
     label: Annotated[list[str] | None, Query(description="`key=value`, or `key` for any value; all given must match.")] = None,
     state: Annotated[StreamState | None, Query(description="Only streams in this state.")] = None,
     limit: Annotated[int, Query(ge=1, le=500, description="Most streams in the answer.")] = 100,
-    cursor: Annotated[str | None, Query(max_length=63, description="`next_cursor` of the page before.")] = None,
+    cursor: Annotated[str | None, Query(max_length=128, description="`next_cursor` of the page before.")] = None,
 ) -> StreamPage:
     """Return streams ordered by id."""
     page: list[StreamAnswer] = []
-    for spec, status, progress in _found(ctx, caller, cursor or "", label or []):
+    for spec, status, progress in _found(ctx, caller, read_cursor(cursor), label or []):
         if state is not None and state_of(spec, status, progress) is not state:
             continue
         if len(page) == limit:
-            return StreamPage(streams=page, next_cursor=page[-1].id)
+            return StreamPage(streams=page, next_cursor=write_cursor(page[-1].id))
         page.append(describe(spec, status, progress))
     return StreamPage(streams=page)
 
@@ -105,14 +113,14 @@ def change_stream(
     stream_id: str,
     body: StreamChange,
     response: Response,
-    if_match: Annotated[str | None, Header(description='The revision that the change is based on, as in `ETag`: `"3"`.')] = None,
+    if_match: IfMatch = None,
 ) -> StreamAnswer:
     """Change a camera, labels or pause at any time; what decides the timeline of a file only before the first frame."""
-    bases = {revision for revision in (body.revision, revision_of(if_match)) if revision is not None}
 
     def change(found: _Found) -> StreamSpec:
         spec = found[0]
-        if bases - {spec.revision}:
+        require_match(if_match, spec.revision, f"stream {stream_id!r}")
+        if body.revision not in (None, spec.revision):
             raise RevisionConflictError(
                 f"stream {stream_id!r} is at revision {spec.revision} by now; read it again and repeat the change"
             )
@@ -128,19 +136,29 @@ def change_stream(
     return _answer(ctx, caller, stream_id, response)
 
 
-@router.post("/streams/{stream_id}/pause", summary="Stop reading a stream", responses=_GONE)
+@router.post("/streams/{stream_id}/pause", summary="Stop reading a stream", responses=_HELD)
 @audited("POST /streams/{stream_id}/pause")
-def pause_stream(ctx: Ctx, caller: Operator, stream_id: str, response: Response) -> StreamAnswer:
+def pause_stream(ctx: Ctx, caller: Operator, stream_id: str, response: Response, if_match: IfMatch = None) -> StreamAnswer:
     """Stop reading; the timeline stays. Frames already on their way still come in."""
-    _update(ctx, caller, stream_id, lambda found: msgspec.structs.replace(found[0], paused=True))
+
+    def paused(found: _Found) -> StreamSpec:
+        require_match(if_match, found[0].revision, f"stream {stream_id!r}")
+        return msgspec.structs.replace(found[0], paused=True)
+
+    _update(ctx, caller, stream_id, paused)
     return _answer(ctx, caller, stream_id, response)
 
 
-@router.post("/streams/{stream_id}/resume", summary="Go on reading a stream", responses=_GONE)
+@router.post("/streams/{stream_id}/resume", summary="Go on reading a stream", responses=_HELD)
 @audited("POST /streams/{stream_id}/resume")
-def resume_stream(ctx: Ctx, caller: Operator, stream_id: str, response: Response) -> StreamAnswer:
+def resume_stream(ctx: Ctx, caller: Operator, stream_id: str, response: Response, if_match: IfMatch = None) -> StreamAnswer:
     """Go on where the timeline stands; a failed stream is tried again."""
-    _update(ctx, caller, stream_id, lambda found: _retried(found, msgspec.structs.replace(found[0], paused=False)))
+
+    def resumed(found: _Found) -> StreamSpec:
+        require_match(if_match, found[0].revision, f"stream {stream_id!r}")
+        return _retried(found, msgspec.structs.replace(found[0], paused=False))
+
+    _update(ctx, caller, stream_id, resumed)
     return _answer(ctx, caller, stream_id, response)
 
 
@@ -149,12 +167,13 @@ def resume_stream(ctx: Ctx, caller: Operator, stream_id: str, response: Response
     status_code=204,
     response_class=Response,
     summary="Delete a stream and all of its data",
-    responses=_GONE,
+    responses=_HELD,
 )
 @audited("DELETE /streams/{stream_id}")
-def delete_stream(ctx: Ctx, caller: Operator, stream_id: str) -> None:
+def delete_stream(ctx: Ctx, caller: Operator, stream_id: str, if_match: IfMatch = None) -> None:
     """Remove the stream, its timeline, tracks and alerts, rules that name it, and its uploaded file. This cannot be undone."""
     spec = visible(ctx, caller, stream_id)
+    require_match(if_match, spec.revision, f"stream {stream_id!r}")
     # Before: should it fail, the stream is still there to be deleted. After: an alert may have begun meanwhile.
     purge_stream(ctx.store, stream_id)
     ctx.store.remove(stream_id)
@@ -256,13 +275,3 @@ def _retried(found: _Found, changed: StreamSpec) -> StreamSpec:
     spec, status, progress = found
     has_failed = status.state is StreamState.FAILED and status.attempt >= spec.attempt and not progress.final
     return msgspec.structs.replace(changed, attempt=spec.attempt + 1) if has_failed else changed
-
-
-def revision_of(if_match: str | None) -> int | None:
-    """Return the revision that a header `If-Match` names; None where it names none."""
-    if if_match is None or if_match.strip() == "*":
-        return None
-    match = _IF_MATCH.fullmatch(if_match.strip())
-    if match is None:
-        raise InvalidStreamError("If-Match", 'If-Match holds one revision in quotes, as in the ETag of an answer: "3"')
-    return int(match["revision"])

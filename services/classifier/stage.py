@@ -169,9 +169,10 @@ class ClassifierStage:
             lane=message.lane,
             width=message.width,
             height=message.height,
-            faces=tuple(FaceEmotion(face.box, face.score, next(probabilities)) for face in message.faces),
+            faces=tuple(FaceEmotion(face.box, face.score, next(probabilities), face.quality) for face in message.faces),
             skip=message.skip,
             model=self._model.name if message.skip is None else "",
+            too_small=message.too_small if message.skip is None else 0,
         )
 
 

@@ -1,124 +1,406 @@
-"""`moodline analyze`: one video file, from start to end, in this process."""
+"""`moodline analyze`: video files, from start to end, in this process."""
 
 import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
-from moodline.services.cli.trouble import Verbose, is_verbose, logs_only_if_wanted, note_verbose
+from moodline.services.cli.analysis_bar import AnalysisBar
+from moodline.services.cli.interruption import Interruption, interruptible
+from moodline.services.cli.trouble import Verbose, is_verbose, logs_only_if_wanted, note_verbose, sentence_of
 from moodline.services.report import (
     TimelineDocument,
+    palette_of,
     plot_timeline,
     timeline_csv,
-    timeline_document,
     timeline_json,
     timeline_table,
     write_output,
 )
-from moodline.services.report.moments import to_us
-from moodline.shared.errors import InvalidStreamError, SourceError
-from moodline.shared.log import configure_logging
-from moodline.shared.messages import StreamClass
+from moodline.services.report.faces import FACE_SUFFIXES, require_faces_format
+from moodline.services.report.moments import clock_text, to_us
+from moodline.services.report.outputs import STDOUT, Output, judge_outputs, replacing, shown
+from moodline.services.report.plot import FORMATS
+from moodline.shared.errors import InvalidStreamError, MoodlineError, OutputError
+from moodline.shared.log import configure_logging, masked
 from moodline.shared.settings import Settings, load_settings
-from moodline.shared.streams import FailureReason, StreamSpec, parse_sample_fps
-from moodline.shared.timeline import TimelineQuery, parse_resolution, timeline
+from moodline.shared.streams import StreamSpec, parse_sample_fps
+from moodline.shared.timeline import TimelineQuery, parse_resolution
 
 if TYPE_CHECKING:
-    from moodline.services.analysis.analyze import Analysis, AnalysisProgress
+    from moodline.services.analysis.analyze import Analysis
+    from moodline.services.analysis.inputs import Clip
+    from moodline.services.analysis.results import Results
+    from moodline.services.analysis.work import WorkFolder
 
-_TABLE_POINTS = 40
+_TABLE_POINTS: Final = 40
+_DAMAGED: Final = 3
+"""Exit code with `--strict` where a file was not read whole."""
+_VIDEO_SUFFIXES: Final = (".mp4", ".mkv", ".mov", ".webm")
+_DEFAULT_SUFFIXES: Final = {"--json": ".json", "--csv": ".csv", "--plot": ".png", "--annotate": ".mp4", "--faces": ".csv"}
+_OUTPUTS: Final = "Outputs"
 
 
 def analyze(  # noqa: PLR0913, PLR0917  # one for each option
     context: typer.Context,
-    clip: Annotated[str, typer.Argument(help="A video file, or a built-in scene such as synthetic://astronaut.")],
-    sample_fps: Annotated[str, typer.Option(help="Frames per second to analyse, or `all`.")] = "",
-    resolution: Annotated[str, typer.Option(help="Length of a point, such as 1s or 10s; by default what fits.")] = "",
-    recorded_at: Annotated[str, typer.Option(help="When it was recorded, ISO 8601; without it, times count from zero.")] = "",
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write the timeline as JSON.")] = None,
-    csv_path: Annotated[Path | None, typer.Option("--csv", help="Write the timeline as CSV.")] = None,
-    plot_path: Annotated[Path | None, typer.Option("--plot", help="Draw the timeline as a PNG.")] = None,
-    annotate_path: Annotated[Path | None, typer.Option("--annotate", help="Write a video with boxes and emotions.")] = None,
+    clips: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CLIP…",
+            help="Video files, folders, patterns such as '*.mp4' or img%03d.png (with --fps), or synthetic://astronaut.",
+            show_default=False,
+        ),
+    ],
+    sample_fps: Annotated[str, typer.Option(help="Frames per second to analyse, or `all`.", show_default="5")] = "",
+    resolution: Annotated[str, typer.Option(help="Length of a point, such as 1s or 10s.", show_default="what fits")] = "",
+    recorded_at: Annotated[str, typer.Option(help="When it was recorded, ISO 8601.", show_default="times count from zero")] = "",
+    fps: Annotated[str, typer.Option(help="Pictures are frames of one video, so many a second, such as 25.")] = "",
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="Write the timeline as JSON; - is standard output.", rich_help_panel=_OUTPUTS)
+    ] = None,
+    csv_path: Annotated[
+        Path | None, typer.Option("--csv", help="Write the timeline as CSV; - is standard output.", rich_help_panel=_OUTPUTS)
+    ] = None,
+    faces_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--faces", help="Write each face of each frame (.csv, .ndjson, .parquet); - is NDJSON.", rich_help_panel=_OUTPUTS
+        ),
+    ] = None,
+    plot_path: Annotated[
+        Path | None, typer.Option("--plot", help="Draw the timeline (.png, .svg, .pdf).", rich_help_panel=_OUTPUTS)
+    ] = None,
+    annotate_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--annotate", help="Write a video with boxes and emotions (.mp4, .mkv, .mov, .webm).", rich_help_panel=_OUTPUTS
+        ),
+    ] = None,
     *,
+    force: Annotated[bool, typer.Option("--force", help="Replace outputs that are there.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an analysis that was interrupted.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help=f"End with {_DAMAGED} where a file was not read whole.")] = False,
     verbose: Verbose = False,
 ) -> None:
-    """Analyse one video file and show its emotion timeline."""
-    from moodline.services.analysis.analyze import run_analysis
+    """Analyse video files and show their emotion timelines.
 
+    Ctrl-C writes what there is so far; the same command with --resume goes on from there.
+    """
     note_verbose(context, verbose)
     settings = load_settings()
     configure_logging(settings.log.level if is_verbose() or settings.log.level != "info" else "error", settings.log.format)
+    from moodline.services.analysis.inputs import clips_of
+
+    wanted = {"--json": json_path, "--csv": csv_path, "--faces": faces_path, "--plot": plot_path, "--annotate": annotate_path}
+    options = Options(sample_fps, resolution, recorded_at, force or resume, resume, strict)
+    found = clips_of(clips, fps)
+    plans = [Plan(clip, _outputs(clip, wanted, several=len(found) > 1), options) for clip in found]
+    _judge(plans, force=options.force)
     quiet = logs_only_if_wanted(is_verbose() or settings.log.level != "info")
-    spec, settings = make_spec(clip, sample_fps, recorded_at, settings)
-    console = Console(stderr=True)
-    with quiet, progress_bar(console) as bar:
-        task = bar.add_task("loading models", total=None)
-        with run_analysis(
-            settings, spec, keep_frames=annotate_path is not None, on_progress=lambda now: show_progress(bar, task, now)
-        ) as analysis:
-            bar.update(task, description="done", completed=1, total=1)
-            bar.stop()
-            _report(analysis, Path(clip).name, resolution, json_path, csv_path, plot_path)
-            if annotate_path is not None:
-                _annotate(analysis, settings, annotate_path)
-                console.print(f"wrote {annotate_path}")
-            frames = analysis.frames_in_timeline
-            console.print(f"{frames} frames in {analysis.elapsed_s:.1f} s, {frames / analysis.elapsed_s:.0f} frames/s")
+    with quiet, interruptible() as told:
+        code = _run_all(plans, settings, told)
+    if code:
+        raise typer.Exit(code)
 
 
-def make_spec(clip: str, sample_fps: str, recorded_at: str, settings: Settings) -> tuple[StreamSpec, Settings]:
-    """Return the stream of a path or URL, and settings whose media root holds it.
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What holds for all clips of a call. `force` is also set with `resume`: the outputs of the interrupted run are there."""
+
+    sample_fps: str = ""
+    resolution: str = ""
+    recorded_at: str = ""
+    force: bool = False
+    resume: bool = False
+    strict: bool = False
+
+
+@dataclass(slots=True)
+class Plan:
+    """One clip, what is to be written of it, and what became of it."""
+
+    clip: "Clip"
+    outputs: dict[str, Path]
+    options: Options
+    summary: str = ""
+    frames: int = 0
+    faces: int = 0
+    elapsed_s: float = 0.0
+    failures: list[str] = field(default_factory=list)
+    warning: str = ""
+
+    @property
+    def prints(self) -> bool:
+        """Return whether one of the outputs is standard output."""
+        return STDOUT in self.outputs.values()
+
+
+def make_spec(clip: "Clip", options: Options, settings: Settings) -> tuple[StreamSpec, Settings]:
+    """Return the stream of a clip, and settings whose media root holds it.
 
     Raises:
-        SourceError, InvalidStreamError: what is wrong with the arguments.
+        InvalidStreamError: an option cannot be used.
     """
     from moodline.services.analysis.analyze import STREAM_ID
 
-    rate = sample_fps or settings.ingest.sample_fps
+    rate = options.sample_fps or settings.ingest.sample_fps
     parse_sample_fps(rate)
-    if clip.startswith("synthetic:"):
-        url = clip
-    else:
-        path = Path(clip)
-        if not path.exists():
-            raise SourceError(FailureReason.NOT_FOUND, f"{clip}: there is no such file")
-        path = path.resolve()
-        url = path.as_uri()
-        settings = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"media_root": path.parent})})
+    if options.resolution:
+        parse_resolution(options.resolution)
+    if clip.folder is not None:
+        settings = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"media_root": clip.folder})})
     spec = StreamSpec(
         stream_id=STREAM_ID,
-        url=url,
+        url=clip.url,
         sample_fps=rate,
         max_side_px=settings.ingest.max_side_px,
-        recorded_at_us=_parse_recorded_at(recorded_at),
+        recorded_at_us=_parse_recorded_at(options.recorded_at),
     )
     return spec, settings
 
 
-def progress_bar(console: Console) -> Progress:
-    """Return the progress bar of a running analysis, on standard error."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty())
+def _outputs(clip: "Clip", wanted: dict[str, Path | None], *, several: bool) -> dict[str, Path]:
+    """Return where each output of a clip goes; of several clips each output names a folder, or has `{name}` in it."""
+    outputs = {}
+    for option, path in wanted.items():
+        if path is None:
+            continue
+        if "{name}" in str(path):
+            outputs[option] = Path(str(path).replace("{name}", clip.stem))
+        elif not several:
+            outputs[option] = path
+        elif path.is_dir():
+            outputs[option] = path / f"{clip.stem}{_DEFAULT_SUFFIXES[option]}"
+        else:
+            raise OutputError(
+                f"{option} {shown(path)}: of several clips it names a folder that is there, or has {{name}} in it, "
+                f"such as {option} '{{name}}{_DEFAULT_SUFFIXES[option]}'"
+            )
+    return outputs
 
 
-def show_progress(bar: Progress, task: TaskID, now: "AnalysisProgress") -> None:
-    """Show how far an analysis is."""
-    description = f"{now.frames} frames" if now.frames else "loading models"
-    if now.duration_us:
-        bar.update(task, description=description, completed=min(now.media_us, now.duration_us), total=now.duration_us)
+def _judge(plans: Sequence[Plan], *, force: bool) -> None:
+    suffixes = {"--plot": tuple(f".{name}" for name in FORMATS), "--annotate": _VIDEO_SUFFIXES, "--faces": FACE_SUFFIXES}
+    outputs, inputs = [], [file for plan in plans for file in plan.clip.files]
+    for plan in plans:
+        for option, path in plan.outputs.items():
+            if path == STDOUT and option in ("--plot", "--annotate"):
+                raise OutputError(f"{option} writes a file, and cannot write to standard output")
+            # An encoded video is seldom smaller than a tenth of its source.
+            size = sum(file.stat().st_size for file in plan.clip.files) // 10 if option == "--annotate" else 0
+            outputs.append(Output(option, path, suffixes.get(option, ()), max(1 << 20, size)))
+    judge_outputs(outputs, inputs, force=force)
+    for output in outputs:
+        if output.option == "--faces" and output.path != STDOUT:
+            require_faces_format(output.path)
+        if output.option == "--plot" and find_spec("matplotlib") is None:
+            raise OutputError("--plot needs the package matplotlib: pip install 'moodline[plot]'")
+
+
+def _run_all(plans: Sequence[Plan], settings: Settings, told: Interruption) -> int:
+    console = Console(stderr=True)
+    several = len(plans) > 1
+    for number, plan in enumerate(plans):
+        if told.asked():
+            plan.failures.append("not begun")
+            continue
+        title = f"{number + 1}/{len(plans)} {plan.clip.name}" if several else ""
+        try:
+            _Work(plan, settings, told, console, title, shows_table=not several).run()
+        except MoodlineError as error:
+            if not several:
+                raise
+            plan.failures.append(masked(sentence_of(error, "analyze")))
+            _say(console, f"moodline: {plan.clip.name}: {plan.failures[-1]}")
+        if plan.warning:
+            _say(console, f"moodline: warning: {plan.clip.name}: {plan.warning}")
+    if several:
+        Console(stderr=any(plan.prints for plan in plans)).print(_summary(plans))
+    if told.asked():
+        return told.exit_code
+    if any(plan.failures for plan in plans):
+        return 1
+    return _DAMAGED if any(plan.warning and plan.options.strict for plan in plans) else 0
+
+
+class _Work:
+    """The work on one clip."""
+
+    def __init__(
+        self, plan: Plan, settings: Settings, told: Interruption, console: Console, title: str, *, shows_table: bool
+    ) -> None:
+        self._plan = plan
+        self._told = told
+        self._console = console
+        self._title = title
+        self._shows_table = shows_table
+        self._spec, self._settings = make_spec(plan.clip, plan.options, settings)
+
+    def run(self) -> None:
+        """Analyse the clip and write its outputs."""
+        from moodline.services.analysis.analyze import run_analysis
+        from moodline.services.analysis.results import Results
+        from moodline.services.analysis.work import open_work
+
+        plan = self._plan
+        with ExitStack() as stack:
+            bar = stack.enter_context(AnalysisBar(self._console, self._title, annotates="--annotate" in plan.outputs))
+            work = stack.enter_context(open_work(self._settings, self._spec, resume=plan.options.resume))
+            analysis = stack.enter_context(
+                run_analysis(
+                    self._settings,
+                    self._spec,
+                    work=work,
+                    on_begin=self._say_kept,
+                    on_progress=bar.analysed,
+                    interrupted=self._told.asked,
+                )
+            )
+            plan.frames, plan.elapsed_s = analysis.frames_in_timeline, analysis.elapsed_s
+            if not analysis.complete:
+                work.keep = plan.frames > 0
+            elif analysis.status.reason or analysis.status.detail:
+                plan.warning = analysis.status.detail or str(analysis.status.reason)
+            self._write(Results(analysis, plan.clip.name, self._settings), bar, work)
+            bar.close()
+            self._say_end(analysis, work)
+
+    def _write(self, results: "Results", bar: AnalysisBar, work: "WorkFolder") -> None:
+        plan, resolution = self._plan, self._plan.options.resolution
+        asked = parse_resolution(resolution) if resolution else None
+        fine = results.document(TimelineQuery(resolution_s=asked))
+        plan.faces, plan.summary = fine.summary.faces, _mostly(fine)
+        writers: dict[str, Callable[[Path], None]] = {
+            "--json": lambda path: _write_text(path, timeline_json(fine)),
+            "--csv": lambda path: _write_text(path, timeline_csv(fine)),
+            "--faces": lambda path: _write_faces(path, results),
+            "--plot": lambda path: plot_timeline(fine, path),
+        }
+        for option, write in writers.items():
+            self._try(option, write)
+        if self._shows_table:
+            bar.hide()
+            shown_document = fine if asked else results.document(TimelineQuery(max_points=_TABLE_POINTS))
+            table = Console(stderr=plan.prints)
+            table.print(timeline_table(shown_document, palette=palette_of(table.color_system), width=table.width))
+        if "--annotate" in plan.outputs:
+            self._try("--annotate", lambda path: self._annotate(path, results, bar, work))
+        if plan.failures:
+            work.keep = True
+
+    def _annotate(self, path: Path, results: "Results", bar: AnalysisBar, work: "WorkFolder") -> None:
+        if self._told.asked():
+            raise OutputError(f"{shown(path)} is not begun: it is made of the whole analysis")
+        bar.show()
+        done = results.write_annotated(path, lambda at_s: self._goes_on(bar, at_s))
+        if self._told.asked():
+            work.keep = True
+            _say(self._console, f"{shown(path)} ends early, at {clock_text(float(done.end_s))}")
+        if done.silent:
+            _say(self._console, f"moodline: warning: {shown(path)}: {done.silent}")
+
+    def _goes_on(self, bar: AnalysisBar, at_s: Fraction) -> bool:
+        bar.annotated(at_s)
+        return not self._told.asked()
+
+    def _try(self, option: str, write: Callable[[Path], None]) -> None:
+        """Write one output; one that fails does not take the others along."""
+        path = self._plan.outputs.get(option)
+        if path is None:
+            return
+        try:
+            write(path)
+        except MoodlineError as error:
+            self._plan.failures.append(f"{option}: {masked(str(error))}")
+        except Exception as error:
+            if is_verbose():
+                raise
+            self._plan.failures.append(f"{option}: {sentence_of(error, 'analyze')}")
+        else:
+            if path != STDOUT:
+                _say(self._console, f"wrote {shown(path)}")
+
+    def _say_kept(self, work: "WorkFolder") -> None:
+        if work.kept is not None:
+            _say(self._console, f"goes on after {_extent_text(work.kept)}")
+        elif self._plan.options.resume:
+            _say(self._console, "nothing is kept of this analysis, with these options; it begins at the start")
+        elif work.left is not None:
+            _say(
+                self._console,
+                f"an interrupted analysis of this clip is kept ({_extent_text(work.left)}); --resume goes on with it",
+            )
+
+    def _say_end(self, analysis: "Analysis", work: "WorkFolder") -> None:
+        plan = self._plan
+        for failure in plan.failures:
+            _say(self._console, f"moodline: {failure}")
+        if not analysis.complete:
+            again = "; --resume goes on from there" if work.keep and work.can_keep else ""
+            _say(self._console, f"moodline: interrupted after {plan.frames} frames{again}")
+        elif work.keep and work.can_keep:
+            _say(self._console, "moodline: the analysis is kept; --resume writes what is missing without analysing again")
+        if plan.elapsed_s:
+            speed = plan.frames / plan.elapsed_s
+            _say(self._console, f"{plan.frames} frames in {plan.elapsed_s:.1f} s, {speed:.0f} frames/s")
+
+
+def _write_text(path: Path, text: str) -> None:
+    if path == STDOUT:
+        _to_stdout(text.encode())
     else:
-        bar.update(task, description=description)
+        write_output(path, text)
+
+
+def _write_faces(path: Path, results: "Results") -> None:
+    if path == STDOUT:
+        results.write_faces(sys.stdout.buffer, "ndjson")
+        sys.stdout.buffer.flush()
+        return
+    with replacing(path) as partial, partial.open("wb") as file:
+        results.write_faces(file, require_faces_format(path))
+
+
+def _to_stdout(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _say(console: Console, text: str) -> None:
+    """Say a line on standard error, as it is: names may look like markup."""
+    console.print(Text(text), soft_wrap=True, highlight=False)
+
+
+def _extent_text(extent: Any) -> str:
+    whole = f" of {clock_text(extent.duration_us / 1e6)}" if extent.duration_us else ""
+    return f"{clock_text(extent.media_us / 1e6)}{whole}, {extent.frames} frames"
+
+
+def _mostly(document: TimelineDocument) -> str:
+    summary = document.summary
+    if summary.dominant is None or summary.shares is None:
+        return str(summary.empty or "")
+    return f"{summary.dominant} {summary.shares[summary.dominant]:.0%}"
+
+
+def _summary(plans: Sequence[Plan]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in ("clip", "frames", "faces", "mostly", "result"):
+        table.add_column(title, justify="right" if title in ("frames", "faces") else "left", overflow="fold")
+    for plan in plans:
+        result = "; ".join(plan.failures) or plan.warning or "complete"
+        table.add_row(Text(plan.clip.name), str(plan.frames), str(plan.faces), Text(plan.summary), Text(result))
+    return table
 
 
 def _parse_recorded_at(text: str) -> int:
@@ -129,38 +411,3 @@ def _parse_recorded_at(text: str) -> int:
     except ValueError:
         raise InvalidStreamError("recorded_at", f"recorded_at {text!r} is not ISO 8601, such as 2026-05-01T12:00:00Z") from None
     return to_us(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
-
-
-def _document(analysis: "Analysis", name: str, query: TimelineQuery) -> TimelineDocument:
-    spec = analysis.spec
-    answer = timeline(analysis.store, spec.stream_id, StreamClass.FILE, query)
-    return timeline_document(answer, stream=name, lane=StreamClass.FILE, recorded_at_us=spec.recorded_at_us)
-
-
-def _report(
-    analysis: "Analysis", name: str, resolution: str, json_path: Path | None, csv_path: Path | None, plot_path: Path | None
-) -> None:
-    asked = parse_resolution(resolution) if resolution else None
-    fine = _document(analysis, name, TimelineQuery(resolution_s=asked))
-    if json_path is not None:
-        write_output(json_path, timeline_json(fine))
-    if csv_path is not None:
-        write_output(csv_path, timeline_csv(fine))
-    if plot_path is not None:
-        plot_timeline(fine, plot_path)
-    shown = fine if asked else _document(analysis, name, TimelineQuery(max_points=_TABLE_POINTS))
-    Console().print(timeline_table(shown))
-
-
-def _annotate(analysis: "Analysis", settings: Settings, path: Path) -> None:
-    from moodline.services.aggregator.tracker import StreamTracker
-    from moodline.services.analysis.annotate import make_overlays, write_annotated
-    from moodline.services.ingest.file.open import open_source
-    from moodline.services.ingest.media.sampling import Sampler
-
-    overlays = make_overlays(analysis.frames, StreamTracker(settings.aggregator))
-    source = open_source(analysis.spec.url, settings.ingest)
-    try:
-        write_annotated(source, Sampler(analysis.spec.sample_fps), overlays, path)
-    finally:
-        source.close()

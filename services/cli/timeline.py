@@ -10,7 +10,7 @@ from rich.console import Console
 
 from moodline import Timeline
 from moodline.services.cli.connection import open_client
-from moodline.services.report import plot_timeline, timeline_csv, timeline_table
+from moodline.services.report import palette_of, plot_timeline, timeline_csv, timeline_table
 from moodline.services.report.document import TimelineDocument
 from moodline.services.report.export import timeline_json
 
@@ -58,8 +58,7 @@ def print_timeline(document: TimelineDocument, output: Format) -> None:
     """Print a timeline on standard output."""
     if output is Format.TABLE:
         console = Console()
-        # With only 16 colours some of the seven would be the same.
-        console.print(timeline_table(document, color=console.color_system in ("256", "truecolor")))
+        console.print(timeline_table(document, palette=palette_of(console.color_system), width=console.width))
         if document.coarser_than_asked:
             typer.echo("the asked resolution is no longer kept for this window", err=True)
     else:

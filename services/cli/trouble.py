@@ -35,6 +35,7 @@ _EXTRAS: Final = {
     "redis": "redis",
     "opentelemetry": "tracing",
     "pandas": "pandas",
+    "pyarrow": "parquet",
     "tensorflow": "tensorflow",
     "keras": "train",
     "torch": "train",

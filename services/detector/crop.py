@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from moodline.services.detector.base import BgrImage, Detections
+from moodline.services.detector.base import BgrImage, Detections, Found
 from moodline.services.detector.image import check_image
+from moodline.services.detector.quality import FaceQuality
 from moodline.shared.emotions import CROP_SIDE_PX
 from moodline.shared.messages import Face
 
@@ -43,7 +44,23 @@ def tidy(detections: npt.NDArray[np.floating], width: int, height: int) -> Detec
     return found[np.lexsort((found[:, 3], found[:, 2], found[:, 1], found[:, 0], -found[:, 4]))]
 
 
-def cut_faces(image: BgrImage, detections: Detections, square_from: str, max_faces: int) -> tuple[Face, ...]:
+def split_by_width(detections: npt.NDArray[np.floating], least_px: float, width: int, height: int) -> Found:
+    """Return the usable detections, apart from each other those of at least `least_px` and those that are narrower.
+
+    Args:
+        detections: As `tidy` takes them.
+        least_px: Least width of a face, in px of the image. A box is measured before it is cut off at the image's edge.
+        width: Width of the image in px.
+        height: Height of the image in px.
+    """
+    found = np.asarray(detections, np.float64).reshape(-1, 5)
+    is_wide = found[:, 2] - found[:, 0] >= least_px
+    return Found(tidy(found[is_wide], width, height), tidy(found[~is_wide], width, height))
+
+
+def cut_faces(
+    image: BgrImage, detections: Detections, square_from: str, max_faces: int, quality: FaceQuality | None = None
+) -> tuple[Face, ...]:
     """Return at most `max_faces` faces, best first, with crops cut from `image`.
 
     Args:
@@ -51,6 +68,7 @@ def cut_faces(image: BgrImage, detections: Detections, square_from: str, max_fac
         detections: In px of `image`; what cannot be used is dropped.
         square_from: `width` or `longer_side`, see `FaceDetector.square_from`.
         max_faces: Most faces kept.
+        quality: Judges how well an expression can be read from each crop; None: nothing does.
 
     Raises:
         ImageError: `image` is of another kind.
@@ -60,8 +78,10 @@ def cut_faces(image: BgrImage, detections: Detections, square_from: str, max_fac
     faces = []
     for x1, y1, x2, y2, score in tidy(detections, width, height)[:max_faces].tolist():
         box = (x1, y1, x2, y2)
-        crop = cut_square(image, *square_around(box, square_from))
-        faces.append(Face(quantised_box(box, width, height), math.floor(score * SCORE_SCALE + 0.5), crop.tobytes()))
+        square = square_around(box, square_from)
+        crop = cut_square(image, *square)
+        readable = SCORE_SCALE if quality is None else math.floor(quality.of(crop, square[2]) * SCORE_SCALE + 0.5)
+        faces.append(Face(quantised_box(box, width, height), math.floor(score * SCORE_SCALE + 0.5), crop.tobytes(), readable))
     return tuple(faces)
 
 

@@ -5,6 +5,7 @@ from typing import Final
 
 from moodline.models import models_dir
 from moodline.services.detector.base import FaceDetector
+from moodline.services.detector.tiles import TiledDetector
 from moodline.shared.errors import ModelError
 from moodline.shared.settings import DetectorSettings
 
@@ -16,11 +17,15 @@ def open_detector(settings: DetectorSettings) -> FaceDetector:
     """Load the detector that the settings name.
 
     `haar` is OpenCV's cascade; the name of a folder in `models/`, or a path to a folder, is a detector of Moodline's own; a path
-    to a file is an ONNX network for OpenCV's FaceDetectorYN.
+    to a file is an ONNX network for OpenCV's FaceDetectorYN. Each searches in tiles where the settings or the picture ask for it.
 
     Raises:
         ModelError: there is none, or its files cannot be used.
     """
+    return TiledDetector(_open_untiled(settings), settings.side_px, settings.tiles)
+
+
+def _open_untiled(settings: DetectorSettings) -> FaceDetector:
     if settings.model == HAAR:
         from moodline.services.detector.haar import HaarDetector
 

@@ -6,8 +6,8 @@ from typing import Final
 import cv2
 import numpy as np
 
-from moodline.services.detector.base import BgrImage, Detections
-from moodline.services.detector.crop import tidy
+from moodline.services.detector.base import BgrImage, Detections, Found
+from moodline.services.detector.crop import split_by_width
 from moodline.services.detector.image import check_image, reduced
 from moodline.shared.errors import ModelError
 
@@ -16,6 +16,8 @@ from moodline.shared.errors import ModelError
 _CASCADE: Final = "haarcascade_frontalface_alt2.xml"
 _SCALE_FACTOR: Final = 1.2
 _MIN_NEIGHBOURS: Final = 2
+_LEAST_PX: Final = 20
+"""The cascade sees no face below this width."""
 _WEIGHT_MIN, _WEIGHT_MAX = 54.0, 58.5
 """Range of the last stage's sum: false boxes lie near 54.5, clear frontal faces above 57."""
 
@@ -41,19 +43,21 @@ class HaarDetector:
         self._min_face_px = min_face_px
 
     def detect(self, image: BgrImage) -> Detections:
+        return self.search(image).faces
+
+    def search(self, image: BgrImage) -> Found:
         check_image(image)
         height, width = image.shape[:2]
         small, back_x, back_y = reduced(image, self._side_px)
+        least_px = min(_LEAST_PX, self._min_face_px)
         boxes, _, weights = self._cascade.detectMultiScale3(
             cv2.cvtColor(small, cv2.COLOR_BGR2GRAY),
             scaleFactor=_SCALE_FACTOR,
             minNeighbors=_MIN_NEIGHBOURS,
-            minSize=(self._min_face_px, self._min_face_px),
+            minSize=(least_px, least_px),
             outputRejectLevels=True,
         )
-        if len(boxes) == 0:
-            return np.empty((0, 5), np.float32)
-        left, top, wide, high = np.asarray(boxes, np.float64).T
+        left, top, wide, high = np.asarray(boxes, np.float64).reshape(-1, 4).T
         score = (np.asarray(weights, np.float64).ravel() - _WEIGHT_MIN) / (_WEIGHT_MAX - _WEIGHT_MIN)
         found = np.stack([left * back_x, top * back_y, (left + wide) * back_x, (top + high) * back_y, score], 1)
-        return tidy(found, width, height)
+        return split_by_width(found, self._min_face_px * back_x, width, height)

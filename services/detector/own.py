@@ -14,8 +14,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from moodline.services.detector.base import BgrImage, Detections
-from moodline.services.detector.crop import tidy
+from moodline.services.detector.base import BgrImage, Detections, Found
+from moodline.services.detector.crop import split_by_width
 from moodline.services.detector.image import check_image, reduced
 from moodline.shared.errors import ModelError
 from moodline.shared.openvino_runtime import (
@@ -110,13 +110,15 @@ class OwnDetector:
         self._min_face_px = min_face_px
 
     def detect(self, image: BgrImage) -> Detections:
+        return self.search(image).faces
+
+    def search(self, image: BgrImage) -> Found:
         check_image(image)
         height, width = image.shape[:2]
         sized = _sized(image, self._side_px)
         found = faces_of(self._network.answer(sized.image), self._threshold)
-        found = found[found[:, 2] - found[:, 0] >= self._min_face_px]
         found[:, :4] *= (sized.back_x, sized.back_y, sized.back_x, sized.back_y)
-        return tidy(found, width, height)
+        return split_by_width(found, self._min_face_px * sized.back_x, width, height)
 
 
 def load_manifest(folder: Path) -> Manifest:

@@ -9,6 +9,7 @@ from queue import SimpleQueue
 from moodline.services.detector.base import FaceDetector
 from moodline.services.detector.crop import cut_faces
 from moodline.services.detector.image import decode_jpeg
+from moodline.services.detector.quality import load_quality
 from moodline.shared.errors import ImageError, MessageError
 from moodline.shared.messages import End, Face, Faces, Frame, Message, PipelineStep, SkipReason, StreamClass, topic
 from moodline.shared.metrics import Metrics
@@ -54,6 +55,7 @@ class DetectorStage:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=_NAME)
         self._timer = timer
         self._idle_since_s = timer()
+        self._quality = load_quality()
         self._service = ServiceTime(threads)
         self._admission = Admission(settings.age_budget_s, _BUDGET_SHARE, self._service)
 
@@ -106,21 +108,23 @@ class DetectorStage:
         if skip is not None:
             return self._skipped(message, skip)
         try:
-            faces = self._search(message)
+            faces, too_small = self._search(message)
         except ImageError:
             return self._skipped(message, SkipReason.CORRUPT)
         self._metrics.faces.labels(_NAME).inc(len(faces))
-        return _faces(message, faces)
+        return _faces(message, faces, too_small=too_small)
 
-    def _search(self, frame: Frame) -> tuple[Face, ...]:
+    def _search(self, frame: Frame) -> tuple[tuple[Face, ...], int]:
+        """Return the faces of a frame, and how many more are too small."""
         image = decode_jpeg(frame.jpeg)
         if image.shape[:2] != (frame.height, frame.width):
             raise ImageError(f"the image is {image.shape[1]}x{image.shape[0]} px, the message says {frame.width}x{frame.height}")
         detector = self._detectors.get()
         try:
             with self._metrics.model_seconds.labels(_NAME).time():
-                detections = detector.detect(image)
-            return cut_faces(image, detections, detector.square_from, self._settings.max_faces)
+                found = detector.search(image)
+            faces = cut_faces(image, found.faces, detector.square_from, self._settings.max_faces, self._quality)
+            return faces, len(found.too_small)
         finally:
             self._detectors.put(detector)
 
@@ -133,7 +137,7 @@ def _is_searched(message: Message) -> bool:
     return isinstance(message, Frame) and message.skip is None
 
 
-def _faces(frame: Frame, faces: tuple[Face, ...] = (), skip: SkipReason | None = None) -> Faces:
+def _faces(frame: Frame, faces: tuple[Face, ...] = (), skip: SkipReason | None = None, too_small: int = 0) -> Faces:
     return Faces(
         stream_id=frame.stream_id,
         session=frame.session,
@@ -145,4 +149,5 @@ def _faces(frame: Frame, faces: tuple[Face, ...] = (), skip: SkipReason | None =
         height=frame.height,
         faces=faces,
         skip=skip,
+        too_small=too_small,
     )

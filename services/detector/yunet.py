@@ -6,8 +6,8 @@ from typing import Final
 import cv2
 import numpy as np
 
-from moodline.services.detector.base import BgrImage, Detections
-from moodline.services.detector.crop import tidy
+from moodline.services.detector.base import BgrImage, Detections, Found
+from moodline.services.detector.crop import split_by_width
 from moodline.services.detector.image import check_image, reduced
 from moodline.shared.errors import ModelError
 
@@ -45,6 +45,9 @@ class YuNetDetector:
         self._min_face_px = min_face_px
 
     def detect(self, image: BgrImage) -> Detections:
+        return self.search(image).faces
+
+    def search(self, image: BgrImage) -> Found:
         check_image(image)
         height, width = image.shape[:2]
         small, back_x, back_y = reduced(image, self._side_px)
@@ -55,11 +58,11 @@ class YuNetDetector:
             self._size = size
         _, faces = self._network.detect(small)
         if faces is None:
-            return np.empty((0, 5), np.float32)
-        faces = faces[np.isfinite(faces).all(1) & (faces[:, 2] >= self._min_face_px)].astype(np.float64)
+            faces = np.empty((0, 15), np.float32)
+        faces = faces[np.isfinite(faces).all(1)].astype(np.float64)
         left, top, wide, high, score = faces[:, [0, 1, 2, 3, 14]].T
         found = np.stack([left * back_x, top * back_y, (left + wide) * back_x, (top + high) * back_y, score], 1)
-        return tidy(found, width, height)
+        return split_by_width(found, self._min_face_px * back_x, width, height)
 
 
 def _padded(image: BgrImage) -> BgrImage:

@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, Protocol
 
 import msgspec
@@ -25,6 +25,7 @@ from moodline.services.ingest.file.reader import ReaderParts
 from moodline.services.ingest.file.reader_thread import ReaderThread
 from moodline.services.ingest.live.records import Job
 from moodline.services.ingest.owned_streams import OwnedStreams
+from moodline.services.ingest.partition_count import PartitionCount
 from moodline.services.ingest.stream import WORKER
 from moodline.services.ingest.stream.gauges import StreamGauges
 from moodline.services.ingest.stream.outcome import Outcome
@@ -78,6 +79,7 @@ class IngestWorker:
         clock: Clock,
         *,
         shards: int,
+        count_shards: Callable[[], int] | None = None,
         source_opener: SourceOpener = open_source,
         cameras: CameraOpener | None = None,
         pushed_silence_s: float = 60.0,
@@ -94,6 +96,7 @@ class IngestWorker:
             metrics: Counters of this process.
             clock: Time.
             shards: Number of partitions of `STREAMS_TOPIC`.
+            count_shards: Asks for that number again, now and then. Without it the number is taken not to change.
             source_opener: Opens the source that a file's URL names.
             cameras: Opens cameras; closed at the end of `run`. Without it live streams are left alone.
             pushed_silence_s: A pushed stream without a frame for longer, whose process has died, is made `pending`.
@@ -107,7 +110,7 @@ class IngestWorker:
         self._settings = settings
         self._metrics = metrics
         self._clock = clock
-        self._shards = shards
+        self._shards = PartitionCount(shards, count_shards, clock)
         self._watch = ProgressWatch(store, metrics, clock)
         self._place = WaitingPlace(uncommitted, clock, shards)
         self._parts = ReaderParts(
@@ -163,6 +166,9 @@ class IngestWorker:
         except BusUnavailableError as error:
             self._trouble("bus", error, stop)
         owned = frozenset(shard for name, shard in self._consumer.assignment() if name == STREAMS_TOPIC)
+        if self._shards.poll():
+            self._place.partitions = self._shards.value
+            self._moved, self._due_s = True, float("-inf")
         if owned == self._owned and self._clock.monotonic_s() < self._due_s:
             return
         moved, self._owned = owned != self._owned, owned
@@ -201,7 +207,7 @@ class IngestWorker:
 
     def _is_mine(self, spec: StreamSpec) -> bool:
         is_readable = spec.lane is StreamClass.FILE or self._camera_parts is not None
-        return is_readable and partition_for(spec.stream_id.encode(), self._shards) in self._owned
+        return is_readable and partition_for(spec.stream_id.encode(), self._shards.value) in self._owned
 
     def _rested(self) -> list[str]:
         """Return the streams whose rest is over, and end it."""

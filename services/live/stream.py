@@ -234,13 +234,13 @@ def _present(progress: Progress) -> Present:
 
 
 def _face(face: PresentFace) -> dict[str, Any]:
-    best = max(range(len(EMOTIONS)), key=face.smoothed.__getitem__)
+    smoothed = face.smoothed
     return {
         "track": face.track_id,
         "box": [round(edge, _BOX_DIGITS) for edge in face.box],
         "last": iso(to_datetime(face.last_us)),
-        "dominant": EMOTIONS[best],
-        "smoothed": by_emotion(face.smoothed),
+        "dominant": None if smoothed is None else EMOTIONS[max(range(len(EMOTIONS)), key=smoothed.__getitem__)],
+        "smoothed": None if smoothed is None else by_emotion(smoothed),
     }
 
 

@@ -10,16 +10,18 @@ from moodline.services.report.document import (
     summary_document,
     timeline_document,
 )
-from moodline.services.report.export import timeline_csv, timeline_json, write_output
+from moodline.services.report.export import timeline_csv, timeline_json
+from moodline.services.report.outputs import write_output
 from moodline.services.report.palette import EMOTION_COLORS
 from moodline.services.report.plot import plot_timeline
-from moodline.services.report.table import timeline_table
+from moodline.services.report.table import palette_of, timeline_table
 
 __all__ = [
     "EMOTION_COLORS",
     "PointDocument",
     "SummaryDocument",
     "TimelineDocument",
+    "palette_of",
     "plot_timeline",
     "summary_document",
     "timeline_csv",

@@ -8,7 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from moodline.shared.emotions import EMOTIONS
-from moodline.shared.timeline.bucket import FACES, FORMAT_VERSION, SKIP_REASONS, SKIPS, TRACKS, Bucket, unpack
+from moodline.shared.timeline.bucket import (
+    FACES,
+    FORMAT_VERSION,
+    SKIP_REASONS,
+    SKIPS,
+    TRACKS,
+    UNREADABLE_VERSION,
+    Bucket,
+    unpack,
+)
 
 Numbers = npt.NDArray[np.int64]
 _LONGEST: Final = 9
@@ -28,6 +37,8 @@ class Columns:
         smoothed: Shape (n, 7).
         leading: Shape (n, 7).
         tracks_begun: Shape (n,).
+        unreadable: Shape (n,).
+        too_small: Shape (n,).
     """
 
     sampled: Numbers
@@ -38,6 +49,8 @@ class Columns:
     smoothed: Numbers
     leading: Numbers
     tracks_begun: Numbers
+    unreadable: Numbers
+    too_small: Numbers
 
     @property
     def classified(self) -> Numbers:
@@ -61,10 +74,11 @@ class Columns:
 
     def total(self, *, final: bool) -> Bucket:
         """Return what all hold together."""
-        sampled, skipped, with_faces, faces, raw, smoothed, leading, begun = (
+        sampled, skipped, with_faces, faces, raw, smoothed, leading, begun, unreadable, small = (
             values.sum(axis=0).tolist() for values in self._all()
         )
-        return Bucket(sampled, tuple(skipped), with_faces, faces, tuple(raw), tuple(smoothed), tuple(leading), begun, final)
+        sevens = tuple(raw), tuple(smoothed), tuple(leading)
+        return Bucket(sampled, tuple(skipped), with_faces, faces, *sevens, begun, final, unreadable, small)
 
     def _all(self) -> tuple[Numbers, ...]:
         return (
@@ -76,6 +90,8 @@ class Columns:
             self.smoothed,
             self.leading,
             self.tracks_begun,
+            self.unreadable,
+            self.too_small,
         )
 
 
@@ -103,6 +119,8 @@ def _of(buckets: Sequence[Bucket]) -> Columns:
         column("smoothed", len(EMOTIONS)),
         column("leading", len(EMOTIONS)),
         column("tracks_begun"),
+        column("unreadable"),
+        column("too_small"),
     )
 
 
@@ -142,8 +160,11 @@ def _unpack(values: Sequence[bytes]) -> Columns | None:
     reader = _Reader(np.concatenate([numbers, np.zeros(64, np.int64)]), starts.copy())
     everyone = np.arange(count)
     headers = reader.one(everyone)
-    flags = headers & 0xF
+    flags, versions = headers & 0xF, headers >> 4
     sampled = reader.one(everyone)
+    unreadable = np.zeros((count, 2), np.int64)
+    with_unreadable = np.flatnonzero(versions == UNREADABLE_VERSION)
+    unreadable[with_unreadable] = reader.many(with_unreadable, 2)
     skipped, raw, smoothed, leading = (np.zeros((count, width), np.int64) for width in (len(SKIP_REASONS), 7, 7, 7))
     pair, tracks_begun = np.zeros((count, 2), np.int64), np.zeros(count, np.int64)
     is_known = reader.sparse(np.flatnonzero(flags & SKIPS), skipped)
@@ -153,9 +174,10 @@ def _unpack(values: Sequence[bytes]) -> Columns | None:
     is_known &= reader.sparse(with_faces, leading)
     with_tracks = np.flatnonzero(flags & TRACKS)
     tracks_begun[with_tracks] = reader.one(with_tracks)
-    if not is_known or (headers >> 4 != FORMAT_VERSION).any() or (reader.at != stops).any():
+    if not is_known or ((versions < FORMAT_VERSION) | (versions > UNREADABLE_VERSION)).any() or (reader.at != stops).any():
         return None
-    return Columns(sampled, skipped, pair[:, 0], pair[:, 1], raw, smoothed, leading, tracks_begun)
+    seen = pair[:, 0], pair[:, 1], raw, smoothed, leading, tracks_begun
+    return Columns(sampled, skipped, *seen, unreadable[:, 0], unreadable[:, 1])
 
 
 def _decode(values: Sequence[bytes]) -> tuple[Numbers, Numbers, Numbers] | None:

@@ -26,6 +26,8 @@ _POINT_EXAMPLE: Final[dict[str, Any]] = {
     "frames_with_faces": 40,
     "faces": 41,
     "tracks_begun": 1,
+    "unreadable": 3,
+    "too_small": 2,
     "dominant": "happy",
     "shares": {**dict.fromkeys(EMOTIONS, 0.0), "happy": 0.9, "neutral": 0.1},
     "smoothed": _SEVEN,
@@ -47,15 +49,21 @@ class PointDocument(BaseModel):
     classified: int = Field(description="Frames that were looked at.")
     skipped: dict[str, int] = Field(description="Frames that were not, by reason.")
     coverage: float = Field(description="Share of the sampled frames that were looked at, 0 to 1.")
-    frames_with_faces: int = Field(description="Frames with at least one face.")
-    faces: int = Field(description="Faces over all frames.")
-    tracks_begun: int = Field(description="Faces seen for the first time.")
+    frames_with_faces: int = Field(description="Frames with at least one face that could be read.")
+    faces: int = Field(description="Faces over all frames that could be read; all emotions are theirs.")
+    tracks_begun: int = Field(description="Faces read for the first time.")
+    unreadable: int = Field(
+        description="Faces over all frames from which no expression can be read: too small, dark, blurred, covered or turned "
+        "away; none of them is in `faces`."
+    )
+    too_small: int = Field(description="Of these, faces below MOODLINE_DETECTOR_MIN_FACE_PX.")
     dominant: str | None = Field(description="The emotion that leads most faces; null where there is none.")
     shares: ByEmotion | None = Field(description="Of all faces, the share that each emotion leads.")
     smoothed: ByEmotion | None = Field(description="Mean probabilities, smoothed over time for each tracked face.")
     raw: ByEmotion | None = Field(description="Mean probabilities as the model gave them.")
     empty: EmptyReason | None = Field(
-        description="Why there are no emotions: `no_face` (looked, nobody there), `overloaded` (sampled, not looked at), "
+        description="Why there are no emotions: `no_face` (looked, nobody there), `unreadable` (faces, none of which could be "
+        "read), `overloaded` (sampled, not looked at), "
         "`not_sampled` (file: nothing sampled here), `offline` (live: nothing came); null where there are some."
     )
     models: list[str] = Field(
@@ -183,6 +191,8 @@ def point_document(point: TimelinePoint, origin_us: int | None) -> PointDocument
         frames_with_faces=point.frames_with_faces,
         faces=point.faces,
         tracks_begun=point.tracks_begun,
+        unreadable=point.unreadable,
+        too_small=point.too_small,
         dominant=reading.dominant if reading else None,
         shares=by_emotion(reading.shares) if reading else None,
         smoothed=by_emotion(reading.smoothed) if reading else None,

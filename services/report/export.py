@@ -2,19 +2,19 @@
 
 import csv
 import io
-from pathlib import Path
 from typing import Final
 
 from moodline.services.report.document import ByEmotion, PointDocument, TimelineDocument
 from moodline.services.report.moments import iso
 from moodline.shared.emotions import EMOTIONS
-from moodline.shared.errors import OutputError
 from moodline.shared.messages import SkipReason
 
 _COUNTS: Final = ("sampled", "classified")
 _FACES: Final = ("coverage", "frames_with_faces", "faces", "tracks_begun", "dominant", "empty")
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")
 _VECTORS: Final = ("shares", "smoothed", "raw")
+_LATER: Final = ("unreadable", "too_small")
+"""Behind all others, so that a column that was there before keeps its place."""
 
 CSV_FIELDS: Final = (
     "start",
@@ -25,6 +25,7 @@ CSV_FIELDS: Final = (
     "models",
     "final",
     *(f"{vector}_{emotion}" for vector in _VECTORS for emotion in EMOTIONS),
+    *_LATER,
 )
 """The columns of a timeline's CSV, in their order."""
 
@@ -39,11 +40,12 @@ def timeline_csv(document: TimelineDocument) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(CSV_FIELDS)
-    writer.writerows(_row(point) for point in document.points)
+    writer.writerows(point_row(point) for point in document.points)
     return text.getvalue()
 
 
-def _row(point: PointDocument) -> list[object]:
+def point_row(point: PointDocument) -> list[object]:
+    """Return the values of a point in the order of `CSV_FIELDS`; None where there is none."""
     row: list[object] = [iso(point.start), point.position_s]
     row += [getattr(point, name) for name in _COUNTS]
     row += [point.skipped.get(reason, 0) for reason in SkipReason]
@@ -52,6 +54,7 @@ def _row(point: PointDocument) -> list[object]:
     for vector in _VECTORS:
         values: ByEmotion = getattr(point, vector) or {}
         row += [values.get(emotion) for emotion in EMOTIONS]
+    row += [getattr(point, name) for name in _LATER]
     return row
 
 
@@ -61,16 +64,3 @@ def csv_text(text: str) -> str:
     Numbers are written as numbers, so a minus sign there stays what it is.
     """
     return f"'{text}" if text.startswith(_FORMULA) else text
-
-
-def write_output(path: Path, content: str | bytes) -> None:
-    """Write a file, replacing one that is there; CSV keeps its line ends.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    data = content.encode() if isinstance(content, str) else content
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None

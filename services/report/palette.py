@@ -15,8 +15,20 @@ EMOTION_COLORS: Final[dict[str, str]] = {
 }
 """The palette of Okabe and Ito (Color Universal Design, 2008), which stays distinct under every common colour blindness."""
 
+EMOTION_COLORS_16: Final[dict[str, str]] = {
+    "angry": "red",
+    "disgust": "green",
+    "fear": "magenta",
+    "happy": "bright_yellow",
+    "sad": "blue",
+    "surprise": "bright_cyan",
+    "neutral": "white",
+}
+"""The nearest colours of a terminal that has 16, no two of them alike."""
+
 GAP_HATCHES: Final[dict[EmptyReason, str]] = {
     EmptyReason.NO_FACE: "////",
+    EmptyReason.UNREADABLE: "++++",
     EmptyReason.OVERLOADED: "xxxx",
     EmptyReason.NOT_SAMPLED: "....",
     EmptyReason.OFFLINE: "\\\\\\\\",
@@ -24,6 +36,7 @@ GAP_HATCHES: Final[dict[EmptyReason, str]] = {
 
 GAP_NAMES: Final[dict[EmptyReason, str]] = {
     EmptyReason.NO_FACE: "no face",
+    EmptyReason.UNREADABLE: "no readable face",
     EmptyReason.OVERLOADED: "overloaded",
     EmptyReason.NOT_SAMPLED: "not sampled",
     EmptyReason.OFFLINE: "offline",

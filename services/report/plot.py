@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from moodline.services.report.document import PointDocument, TimelineDocument
-from moodline.services.report.export import write_output
 from moodline.services.report.moments import clock_text, length_text, to_datetime, to_us
+from moodline.services.report.outputs import write_output
 from moodline.services.report.palette import EMOTION_COLORS, GAP_HATCHES, GAP_NAMES, STACK
 from moodline.shared.emotions import EMOTIONS
 from moodline.shared.errors import OutputError
@@ -184,7 +184,9 @@ def _wall_text(tick_s: float, step_s: float, *, dated: bool) -> str:
 
 def _draw_title(axes: Axes, document: TimelineDocument) -> None:
     summary = document.summary
-    axes.set_title(document.stream, loc="left", fontsize=16, fontweight="bold", color=_INK, pad=28)
+    # As it is: a name may hold `$`, which would begin a formula.
+    title = axes.set_title(document.stream, loc="left", fontsize=16, fontweight="bold", color=_INK, pad=28)
+    title.set_parse_math(False)
     parts = [f"{length_text(document.resolution_s)} per point", f"{summary.sampled:,} frames", f"{summary.faces:,} faces"]
     if summary.dominant is not None and summary.shares is not None:
         parts.append(f"mostly {summary.dominant} ({summary.shares[summary.dominant]:.0%})")

@@ -47,6 +47,8 @@ class _Point(msgspec.Struct, gc=False):
     frames_with_faces: int
     faces: int
     tracks_begun: int
+    unreadable: int
+    too_small: int
     dominant: str | None
     shares: Any
     smoothed: Any
@@ -212,6 +214,8 @@ def _points(
         columns.frames_with_faces.tolist(),
         columns.faces.tolist(),
         columns.tracks_begun.tolist(),
+        columns.unreadable.tolist(),
+        columns.too_small.tolist(),
         *_readings(columns),
         _empty(columns, lane),
         models,
@@ -250,8 +254,10 @@ def _readings(columns: Columns) -> tuple[list[Any], list[Any], list[Any], list[A
 
 def _empty(columns: Columns, lane: StreamClass) -> list[str | None]:
     nothing = EmptyReason.OFFLINE if lane is StreamClass.LIVE else EmptyReason.NOT_SAMPLED
-    which = np.select([columns.faces > 0, columns.classified > 0, columns.sampled > 0], [0, 1, 2], 3)
-    words = (None, EmptyReason.NO_FACE.value, EmptyReason.OVERLOADED.value, nothing.value)
+    looked = columns.classified > 0
+    which = np.select([columns.faces > 0, looked & (columns.unreadable > 0), looked, columns.sampled > 0], [0, 1, 2, 3], 4)
+    reasons = (EmptyReason.UNREADABLE, EmptyReason.NO_FACE, EmptyReason.OVERLOADED, nothing)
+    words = (None, *(reason.value for reason in reasons))
     return [words[each] for each in which.tolist()]
 
 

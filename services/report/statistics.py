@@ -56,7 +56,7 @@ def window_statistics(
     reasons = list(empty)
     count = max(1, len(reasons))
     missing = {reason.value: round(reasons.count(reason) / count, _DIGITS) for reason in _MISSING}
-    looked = sum(reason is None or reason is EmptyReason.NO_FACE for reason in reasons)
+    looked = sum(reason not in _MISSING for reason in reasons)
     bits = None if shares is None else entropy_bits(shares)
     return WindowStatistics(
         step_s=step_s,

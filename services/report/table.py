@@ -1,6 +1,7 @@
 """A timeline as a table in the terminal."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Final
 
 from rich import box
@@ -8,42 +9,60 @@ from rich.table import Table
 from rich.text import Text
 
 from moodline.services.report.document import PointDocument, TimelineDocument
-from moodline.services.report.moments import clock_text, iso, length_text, to_datetime, to_us
-from moodline.services.report.palette import EMOTION_COLORS, GAP_NAMES
+from moodline.services.report.moments import clock_text, length_text
+from moodline.services.report.palette import EMOTION_COLORS, EMOTION_COLORS_16, GAP_NAMES
 from moodline.shared.emotions import EMOTIONS
 
 BAR_CELLS: Final = 28
+_ROOM_FOR_BAR: Final = 110
+_ROOM_FOR_THREE: Final = 100
 
 
-def timeline_table(document: TimelineDocument, *, color: bool = True) -> Table:
+def palette_of(color_system: str | None) -> Mapping[str, str] | None:
+    """Return the seven colours for a terminal, by rich's name of its colour system; None for one without colours."""
+    if color_system in ("256", "truecolor"):
+        return EMOTION_COLORS
+    return None if color_system is None else EMOTION_COLORS_16
+
+
+def timeline_table(document: TimelineDocument, *, palette: Mapping[str, str] | None = None, width: int = 80) -> Table:
     """Return a table with a row per point; neighbouring points that are empty for the same reason share one.
 
-    Times are media time for files, and UTC for live streams.
+    Numbers and words say all there is; colours and bars say it again. Times are media time for files, and UTC for live streams.
 
     Args:
         document: The timeline.
-        color: Show emotions as coloured bars; without, as words and numbers.
+        palette: Colour of each emotion; None: no colour.
+        width: Characters of a line. Narrow tables name two emotions in place of three, and have no bars.
     """
+    runs = list(_runs(document.points))
+    times = [_time(document, run) for run in runs]
+    has_bar = palette is not None and width >= _ROOM_FOR_BAR
     table = Table(
-        title=_title(document),
+        title=Text(_title(document)),
         title_justify="left",
         title_style="bold",
-        caption=_caption(document, color=color),
+        caption=_caption(document, palette if has_bar else None),
         caption_justify="left",
         caption_style="",
         box=box.SIMPLE_HEAD,
     )
-    table.add_column("time", justify="right", no_wrap=True)
-    table.add_column("mostly", no_wrap=True)
+    # What identifies a row is never cut.
+    table.add_column("time", justify="right", no_wrap=True, min_width=max(map(len, times), default=4))
+    table.add_column("mostly", no_wrap=True, min_width=8)
     table.add_column("emotions", no_wrap=True)
+    if has_bar:
+        table.add_column("", no_wrap=True, min_width=BAR_CELLS)
     table.add_column("faces", justify="right", no_wrap=True)
     table.add_column("frames", justify="right", no_wrap=True)
-    for run in _runs(document.points):
+    for time, run in zip(times, runs, strict=True):
         first = run[0]
+        style = palette[first.dominant] if palette and first.dominant else ""
         table.add_row(
-            _time(document, run),
-            Text(first.dominant, style=_style(first.dominant)) if first.dominant else Text("-", style="dim"),
-            _bar(first) if color else _words(first),
+            time,
+            Text(first.dominant, style=style) if first.dominant else Text("-", style="dim"),
+            _words(first, 3 if width >= _ROOM_FOR_THREE else 2),
+            *([_bar(first, palette)] if has_bar and palette is not None else []),
             str(sum(point.faces for point in run)),
             _frames(run),
         )
@@ -51,10 +70,15 @@ def timeline_table(document: TimelineDocument, *, color: bool = True) -> Table:
 
 
 def _title(document: TimelineDocument) -> str:
-    return f"{document.stream} · {length_text(document.resolution_s)} per row" if document.points else document.stream
+    if not document.points:
+        return document.stream
+    title = f"{document.stream} · {length_text(document.resolution_s)} per row"
+    if document.points[0].position_s is None:
+        title += f" · {document.start:%Y-%m-%d} UTC" if _is_one_day(document) else " · UTC"
+    return title
 
 
-def _caption(document: TimelineDocument, *, color: bool) -> Text:
+def _caption(document: TimelineDocument, palette: Mapping[str, str] | None) -> Text:
     if not document.points:
         return Text("nothing is in the timeline here yet")
     summary = document.summary
@@ -66,10 +90,10 @@ def _caption(document: TimelineDocument, *, color: bool) -> Text:
     elif summary.empty is not None:
         parts.append(GAP_NAMES[summary.empty])
     text = Text(" · ".join(parts))
-    if color:
+    if palette is not None:
         text.append("\n")
         for emotion in EMOTIONS:
-            text.append("█ ", style=_style(emotion)).append(f"{emotion}  ")
+            text.append("█ ", style=palette[emotion]).append(f"{emotion}  ")
     return text
 
 
@@ -85,51 +109,39 @@ def _runs(points: Sequence[PointDocument]) -> Iterator[list[PointDocument]]:
 
 
 def _time(document: TimelineDocument, run: Sequence[PointDocument]) -> str:
-    if len(run) == 1:
-        return _moment(run[0])
-    end_us = to_us(run[-1].start) + document.resolution_s * 1_000_000
-    last = run[-1].model_copy(
-        update={
-            "start": to_datetime(end_us),
-            "position_s": None if run[-1].position_s is None else run[-1].position_s + document.resolution_s,
-        }
-    )
-    return f"{_moment(run[0])} to {_moment(last)}"
+    first, last = run[0], run[-1]
+    if first.position_s is not None and last.position_s is not None:
+        begin, end = clock_text(first.position_s), clock_text(last.position_s + document.resolution_s)
+    else:
+        form = "%H:%M:%S" if _is_one_day(document) else "%m-%d %H:%M:%S"
+        begin, end = f"{first.start:{form}}", f"{last.start + timedelta(seconds=document.resolution_s):{form}}"
+    return begin if len(run) == 1 else f"{begin} to {end}"
 
 
-def _moment(point: PointDocument) -> str:
-    return iso(point.start) if point.position_s is None else clock_text(point.position_s)
+def _is_one_day(document: TimelineDocument) -> bool:
+    return document.start.date() == document.end.date()
 
 
-def _bar(point: PointDocument) -> Text:
-    """Return mean probabilities as a bar of coloured cells, or why there is none."""
-    if point.smoothed is None:
-        return _gap(point)
+def _bar(point: PointDocument, palette: Mapping[str, str]) -> Text:
+    """Return mean probabilities as a bar of coloured cells."""
     bar = Text()
     drawn, sum_so_far = 0, 0.0
     for emotion in EMOTIONS:
-        sum_so_far += point.smoothed[emotion]
+        sum_so_far += (point.smoothed or {}).get(emotion, 0.0)
         until = min(BAR_CELLS, round(sum_so_far * BAR_CELLS))
-        bar.append("█" * (until - drawn), style=_style(emotion))
+        bar.append("█" * (until - drawn), style=palette[emotion])
         drawn = max(drawn, until)
     return bar
 
 
-def _words(point: PointDocument) -> Text:
+def _words(point: PointDocument, count: int) -> Text:
+    """Return the strongest emotions with their mean probabilities, or why there are none."""
     if point.smoothed is None:
-        return _gap(point)
-    best = sorted(point.smoothed.items(), key=lambda item: -item[1])[:3]
+        return Text(GAP_NAMES[point.empty] if point.empty else "", style="dim italic")
+    best = sorted(point.smoothed.items(), key=lambda item: -item[1])[:count]
     return Text(", ".join(f"{emotion} {value:.0%}" for emotion, value in best))
-
-
-def _gap(point: PointDocument) -> Text:
-    return Text(GAP_NAMES[point.empty] if point.empty else "", style="dim italic")
 
 
 def _frames(run: Sequence[PointDocument]) -> str:
     sampled, classified = sum(point.sampled for point in run), sum(point.classified for point in run)
     return str(sampled) if sampled == classified else f"{classified} of {sampled}"
-
-
-def _style(emotion: str) -> str:
-    return EMOTION_COLORS[emotion]

@@ -238,6 +238,7 @@ def _ingest(resources: Resources) -> Runnable:
         resources.metrics,
         resources.clock,
         shards=resources.bus.partitions(STREAMS_TOPIC),
+        count_shards=lambda: resources.bus.partitions(STREAMS_TOPIC),
         cameras=Cameras(open_sealer(resources.settings)),
         pushed_silence_s=resources.settings.push.silence_s,
         uncommitted=resources.bus.uncommitted,

@@ -46,7 +46,7 @@ class StreamForm:
     def _build(self, given: dict[str, str]) -> None:
         stream = self._stream
         if stream is None:
-            self._text("id", "Name", given.get("id", ""), "lower-case letters, digits, . _ -").props("autofocus")
+            self._text("id", "Name", given.get("id", ""), "letters, digits, . _ -").props("autofocus")
         self._text("url", "Address", given.get("url", stream.url if stream else ""), _ADDRESS_HINT)
         with ui.expansion("More").props("dense").classes("full-width").style("width:100%"):
             if stream is None or stream.lane is StreamClass.LIVE:

@@ -77,13 +77,13 @@ class Visit:
 
     async def tracks(self, stream_id: str, parameters: TrackListParameters) -> list[TrackDocument]:
         """Return the faces that were seen in a window."""
-        page = await self._ask(timelines.list_tracks, stream_id, parameters)
+        page = await self._ask(timelines.read_tracks, stream_id, parameters)
         return page.tracks
 
     async def track_now(self, stream_id: str, track: TrackDocument, since_us: int) -> TrackDocument:
         """Return a face with what it shows of late, instead of over its whole life."""
         window = PointsWindow.model_validate({"from": iso(to_datetime(since_us)), "resolution": "1s"})
-        answer = await self._ask(timelines.get_track, stream_id, track.track, window)
+        answer = await self._ask(timelines.read_track, stream_id, track.track, window)
         newest = next((point for point in reversed(answer.points) if point.smoothed is not None), None)
         return track if newest is None else track.model_copy(update={"smoothed": newest.smoothed, "dominant": newest.dominant})
 

@@ -99,7 +99,7 @@ def sign_in_path(asked: str) -> str:
 
 def _sentence(item: Any) -> str:
     if item["type"] == "string_pattern_mismatch" and item["loc"] == ("id",):
-        return "1 to 63 lower-case letters, digits, '.', '_' or '-', beginning with a letter or digit"
+        return "1 to 63 letters, digits, '.', '_' or '-', beginning with a letter, a digit or '_'"
     if item["type"] in ("missing", "string_too_short"):
         return "this is required"
     return str(item["msg"]).removeprefix("Value error, ")

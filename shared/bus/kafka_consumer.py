@@ -1,8 +1,8 @@
 """The consuming side of `kafka://`.
 
-Kafka knows no priority among topics, so each topic is a lane: a librdkafka consumer of its own, in a group named after the
-consumer's group and the topic. Partitions of each topic are then assigned evenly for themselves, too. All lanes are served
-by the one thread that polls: it blocks on the first lane, in slices, and looks at the others in between.
+Kafka knows no priority among topics, so each topic has a consumer of its own: a librdkafka client, in a group named after the
+consumer's group and the topic. Partitions of each topic are then assigned evenly for themselves, too. All of them are
+served by the one thread that polls: it blocks on the first, in slices, and looks at the others in between.
 """
 
 import time
@@ -16,24 +16,24 @@ from moodline.shared.bus.kafka_topic_consumer import TopicConsumer
 from moodline.shared.errors import BusClosedError
 
 _SLICE_S: Final = 0.01
-"""How long a wait on the first lane leaves the others alone: bounds what that adds to their latency."""
+"""How long a wait on the first topic leaves the others alone: bounds what that adds to their latency."""
 
 _STARVED_S: Final = 5.0
-"""A later lane gives one record this often although earlier ones fill every batch: who never polls is removed from the group."""
+"""A later topic gives one record this often although earlier ones fill every batch: who never polls is removed from the group."""
 
 
 Value = TypeVar("Value", int, float)
 
 
 class KafkaConsumer:
-    """A consumer over one or more lanes."""
+    """A consumer over one or more topics."""
 
     def __init__(self, address: KafkaAddress, settings: ConsumerSettings, observer: Observer) -> None:
         self._settings = settings
         self._on_revoked = settings.on_revoked
         self._batch: list[Record] = []
         self._closed = False
-        self._lanes = [TopicConsumer(address, settings, topic, self._revoked, observer) for topic in settings.topics]
+        self._consumers = [TopicConsumer(address, settings, topic, self._revoked, observer) for topic in settings.topics]
 
     def poll(self, max_records: int, timeout_s: float, linger_s: float = 0.0) -> list[Record]:
         self._check_open()
@@ -53,32 +53,32 @@ class KafkaConsumer:
         for topic, partition, offset in positions:
             partitions = done.setdefault(topic, {})
             partitions[partition] = max(offset + 1, partitions.get(partition, 0))
-        for lane in self._lanes:
-            lane.commit(done.get(lane.topic, {}))
+        for consumer in self._consumers:
+            consumer.commit(done.get(consumer.topic, {}))
 
     def seek(self, position: Position) -> None:
         self._check_open()
-        for lane in self._lanes:
-            if lane.topic == position.topic:
-                lane.seek(position.partition, position.offset)
+        for consumer in self._consumers:
+            if consumer.topic == position.topic:
+                consumer.seek(position.partition, position.offset)
 
     def assignment(self) -> frozenset[tuple[str, int]]:
-        return frozenset((lane.topic, partition) for lane in self._lanes for partition in lane.owned)
+        return frozenset((consumer.topic, partition) for consumer in self._consumers for partition in consumer.owned)
 
     def ends(self) -> dict[tuple[str, int], int]:
-        return self._of_lanes(lambda lane: lane.ends())
+        return self._of_consumers(lambda consumer: consumer.ends())
 
     def committed(self) -> dict[tuple[str, int], int]:
-        return self._of_lanes(lambda lane: lane.committed())
+        return self._of_consumers(lambda consumer: consumer.committed())
 
     def standing(self) -> dict[tuple[str, int], float]:
-        return self._of_lanes(lambda lane: lane.standing())
+        return self._of_consumers(lambda consumer: consumer.standing())
 
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            for lane in self._lanes:
-                lane.close()
+            for consumer in self._consumers:
+                consumer.close()
 
     def _wait_for(self, wanted: int, limits: Mapping[str, int], timeout_s: float) -> None:
         deadline_s = time.monotonic() + timeout_s
@@ -86,21 +86,21 @@ class KafkaConsumer:
             remaining_s = deadline_s - time.monotonic()
             if remaining_s <= 0:
                 return
-            if len(self._lanes) > 1:
+            if len(self._consumers) > 1:
                 remaining_s = min(remaining_s, _SLICE_S)
-            self._batch.extend(self._lanes[0].wait(remaining_s))
+            self._batch.extend(self._consumers[0].wait(remaining_s))
             self._sweep(limits)
 
     def _sweep(self, limits: Mapping[str, int]) -> None:
         """Add what is there, in order of priority, without waiting."""
         starved_since_s = time.monotonic() - _STARVED_S
-        for lane in self._lanes[1:]:
-            if lane.served_s < starved_since_s:
-                self._batch.extend(lane.take(1))
-        for lane in self._lanes:
-            room = limits[lane.topic] - len(self._batch)
+        for consumer in self._consumers[1:]:
+            if consumer.served_s < starved_since_s:
+                self._batch.extend(consumer.take(1))
+        for consumer in self._consumers:
+            room = limits[consumer.topic] - len(self._batch)
             if room > 0:
-                self._batch.extend(lane.take(room))
+                self._batch.extend(consumer.take(room))
 
     def _revoked(self, topic: str, partitions: set[int]) -> None:
         """Drop what this poll has collected from partitions that just went away, and tell the worker."""
@@ -110,9 +110,9 @@ class KafkaConsumer:
         if self._on_revoked is not None:
             self._on_revoked(frozenset((topic, partition) for partition in partitions))
 
-    def _of_lanes(self, ask: Callable[[TopicConsumer], Mapping[int, Value]]) -> dict[tuple[str, int], Value]:
-        lanes = [] if self._closed else self._lanes
-        return {(lane.topic, partition): value for lane in lanes for partition, value in ask(lane).items()}
+    def _of_consumers(self, ask: Callable[[TopicConsumer], Mapping[int, Value]]) -> dict[tuple[str, int], Value]:
+        consumers = [] if self._closed else self._consumers
+        return {(consumer.topic, partition): value for consumer in consumers for partition, value in ask(consumer).items()}
 
     def _check_open(self) -> None:
         if self._closed:

@@ -18,9 +18,9 @@ from typing import Any, Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
+from moodline.shared.bus.background import BackgroundTask
 from moodline.shared.bus.base import OLDEST
 from moodline.shared.bus.commits import Commits
-from moodline.shared.bus.errand import Errand
 from moodline.shared.bus.kafka_errors import passes_by_itself
 from moodline.shared.bus.kafka_settings import KafkaAddress, log, open_client
 from moodline.shared.bus.kafka_start import StartOffsets
@@ -146,7 +146,7 @@ class Membership:
             if not self._leave(left).wait(_CLOSE_S):
                 log.warning("bus.close_unanswered", extra={"topic": self._topic, "partitions": sorted(left)})
 
-    def _leave(self, offsets: Offsets) -> Errand[None]:
+    def _leave(self, offsets: Offsets) -> BackgroundTask[None]:
         self._starts.close()
 
         def leave() -> None:
@@ -157,7 +157,7 @@ class Membership:
                     log.info("bus.commit_ignored", extra={"topic": self._topic, "code": error.args[0].name()})
             self._client.close()
 
-        return Errand(leave, "kafka-leave")
+        return BackgroundTask(leave, "kafka-leave")
 
     def _call(self, call: Callable[[], Any]) -> Any:
         try:

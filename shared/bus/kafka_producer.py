@@ -4,12 +4,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from moodline.shared.bus.base import Headers
+from moodline.shared.bus.kafka_errors import passes_by_itself
 from moodline.shared.bus.kafka_settings import MAX_RECORD_BYTES, KafkaAddress, log, open_client, producer_config
 from moodline.shared.errors import BusClosedError, BusError, BusFullError, DeliveryError, NotDeliveredYetError
 
@@ -50,7 +52,7 @@ class KafkaProducer:
         except BaseException:
             self._deliveries.not_queued(number, topic)
             raise
-        self._client.poll(0)
+        self._serve(0)
 
     def flush(self, timeout_s: float = 60.0) -> None:
         self._check_open()
@@ -58,7 +60,7 @@ class KafkaProducer:
         number = self._deliveries.end_round()
         # The client's flush ends when nothing at all is under way: while others go on sending, that may be never.
         while self._deliveries.under_way(number) and (remaining_s := deadline_s - time.monotonic()) > 0:
-            self._client.flush(min(remaining_s, _SERVE_S))
+            self._serve(min(remaining_s, _SERVE_S), all_of_it=True)
             if self._failed:
                 self._replace()
         self._deliveries.check(number, timeout_s)
@@ -66,7 +68,7 @@ class KafkaProducer:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._client.flush(_CLOSE_S)
+            self._serve(_CLOSE_S, all_of_it=True)
             _drop(self._client)
 
     def _open(self) -> Any:
@@ -100,13 +102,26 @@ class KafkaProducer:
             else:
                 return
 
+    def _serve(self, timeout_s: float, *, all_of_it: bool = False) -> None:
+        """Let the client report deliveries, for this time or until nothing is under way. One that has failed raises here, too."""
+        try:
+            if all_of_it:
+                self._client.flush(timeout_s)
+            else:
+                self._client.poll(timeout_s)
+        except KafkaException as error:
+            if error.args[0].fatal():
+                self._failed = error.args[0].name()
+            elif not passes_by_itself(error.args[0]):
+                raise BusError(f"Kafka's client does not go on: {error.args[0].name()}") from None
+
     def _wait(self, deadline_s: float | None, reason: str) -> float:
         """Wait a moment for room; return until when to wait at all. Raises `BusFullError` when that is over."""
         now_s = time.monotonic()
         deadline_s = deadline_s or now_s + self._send_timeout_s
         if now_s >= deadline_s:
             raise BusFullError(reason)
-        self._client.poll(_SERVE_S)
+        self._serve(_SERVE_S)
         self._check_open()
         return deadline_s
 
@@ -134,7 +149,8 @@ class KafkaProducer:
 def _drop(client: Any) -> None:
     """Give up what a client still holds: each record is reported as lost."""
     client.purge()
-    client.flush(_CLOSE_S)
+    with suppress(KafkaException):  # the failure for which it is dropped
+        client.flush(_CLOSE_S)
 
 
 class _Deliveries:

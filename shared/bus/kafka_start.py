@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from moodline.shared.bus.background import BackgroundTask
 from moodline.shared.bus.base import OLDEST
-from moodline.shared.bus.errand import Errand
 from moodline.shared.bus.kafka_errors import FORBIDDEN
 from moodline.shared.bus.kafka_settings import KafkaAddress, log, open_client
 
@@ -35,7 +35,7 @@ class StartOffsets:
         self._address = address
         self._config = dict(config)
         self._topic = topic
-        self._errand: Errand[dict[int, int]] | None = None
+        self._question: BackgroundTask[dict[int, int]] | None = None
         self._asked: frozenset[int] = frozenset()
         self._closed = Event()
 
@@ -49,13 +49,13 @@ class StartOffsets:
         Raises:
             KafkaException: the group may not be read; asking again would not help.
         """
-        if self._errand is not None and self._errand.done:
-            errand, self._errand = self._errand, None
-            found = errand.result()
+        if self._question is not None and self._question.done:
+            question, self._question = self._question, None
+            found = question.result()
             return {partition: found[partition] for partition in self._asked & found.keys() & set(partitions)}
-        if self._errand is None and partitions:
+        if self._question is None and partitions:
             wanted = self._asked = frozenset(partitions)
-            self._errand = Errand(lambda: self._ask(wanted), "kafka-offsets")
+            self._question = BackgroundTask(lambda: self._ask(wanted), "kafka-offsets")
         return {}
 
     def close(self) -> None:

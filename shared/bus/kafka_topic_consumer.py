@@ -20,8 +20,14 @@ from moodline.shared.errors import BusError
 
 _LOOK_S: Final = 0.5
 _STARTING_SLICE_S: Final = 0.01
-_JOIN_S: Final = 12.0
-"""A request to join may stay unanswered, by a broker that coordinates the group no more. The client would wait 5 min for it."""
+_JOIN_S: Final = (12.0, 12.0, 24.0)
+"""A request to join may stay unanswered, by a broker that coordinates the group no more. The client would wait 5 min for it.
+
+A group may also take its time: it waits for every member, and each change needs two rounds. So the third client waits longer.
+"""
+
+_REJOIN_S: Final = 25.0
+"""A member that has partitions goes on reading them while the group changes. It is replaced later than one that has none."""
 
 _COMMITS_FAIL_S: Final = 60.0
 _REOPEN_PAUSES_S: Final = (0.0, 0.5, 1.0, 2.0, 5.0)
@@ -186,7 +192,7 @@ class TopicConsumer:
         self._ends.refresh(member.owned or {0}, now_s)
         if member.joined:
             self._outside_since_s = now_s
-        elif now_s - self._outside_since_s > _JOIN_S and self._ends.fresh(now_s):
+        elif now_s - self._outside_since_s > self._join_limit_s(member) and self._ends.fresh(now_s):
             self._end("not let in")
             return
         positions = {part: self._place_of(member, part) for part in member.owned}
@@ -196,6 +202,11 @@ class TopicConsumer:
             self._end("standing still", sorted(stalled))
         elif member.commits.troubled_s(now_s) > _COMMITS_FAIL_S and self._ends.fresh(now_s):
             self._end("commits fail")
+
+    def _join_limit_s(self, member: Membership) -> float:
+        if member.owned:
+            return _REJOIN_S
+        return _JOIN_S[min(self._failures, len(_JOIN_S) - 1)]
 
     def _place_of(self, member: Membership, partition: int) -> int | None:
         if partition in member.starting:

@@ -10,11 +10,12 @@ Packed form, a sequence of varints (`moodline.shared.timeline.varint`); parts wh
 | --- | --- | --- |
 | header | | format version * 16 + flags |
 | frames | | sampled |
+| unreadable | | from version 2 on: unreadable faces, of these those that are too small |
 | skips | 2 | mask of reasons, then a count for each named one |
 | faces | 4 | frames with faces, faces, 7 raw sums, 7 smoothed sums, mask of leading emotions, then a count for each named one |
 | tracks | 8 | tracks begun |
 
-Flag 1 says that the bucket is final.
+Flag 1 says that the bucket is final. A bucket without unreadable faces is written in version 1.
 """
 
 from collections.abc import Iterable
@@ -45,6 +46,8 @@ NO_SEVEN: Final[Seven] = (0,) * len(EMOTIONS)
 NO_SKIPS: Final[Skips] = (0,) * len(SKIP_REASONS)
 
 FORMAT_VERSION: Final = 1
+UNREADABLE_VERSION: Final = 2
+"""Version 1, and two counts."""
 _FINAL, SKIPS, FACES, TRACKS = 1, 2, 4, 8
 
 
@@ -54,13 +57,15 @@ class Bucket(msgspec.Struct, frozen=True, array_like=True, gc=False):
     Attributes:
         sampled: Frames sampled, skipped ones included.
         skipped: Of these, frames that carry no result, by reason.
-        frames_with_faces: Of these, frames with at least one face.
-        faces: Faces over all frames.
+        frames_with_faces: Of these, frames with at least one face that could be read.
+        faces: Faces over all frames that could be read; all emotions are theirs.
         raw: Sums of the faces' probabilities as the model gave them, in 1/65535.
         smoothed: Sums of the faces' smoothed probabilities, in 1/65535.
         leading: Faces by their leading emotion, the largest smoothed probability (the first of equals).
-        tracks_begun: Faces seen for the first time.
+        tracks_begun: Faces read for the first time.
         final: Nothing will be added any more.
+        unreadable: Faces over all frames from which no expression can be read; none of them is in `faces`.
+        too_small: Of these, faces below the detector's least width.
     """
 
     sampled: int = 0
@@ -72,6 +77,8 @@ class Bucket(msgspec.Struct, frozen=True, array_like=True, gc=False):
     leading: Seven = NO_SEVEN
     tracks_begun: int = 0
     final: bool = False
+    unreadable: int = 0
+    too_small: int = 0
 
     @property
     def classified(self) -> int:
@@ -95,6 +102,8 @@ def merge(a: Bucket, b: Bucket) -> Bucket:
         tuple(map(add, a.leading, b.leading)),
         a.tracks_begun + b.tracks_begun,
         a.final and b.final,
+        a.unreadable + b.unreadable,
+        a.too_small + b.too_small,
     )
 
 
@@ -107,6 +116,10 @@ def pack(bucket: Bucket) -> bytes:
     """Return the stored form. A second of 5 frames with one face takes about 45 bytes."""
     flags = _FINAL if bucket.final else 0
     values = [0, bucket.sampled]
+    version = FORMAT_VERSION
+    if bucket.unreadable:
+        version = UNREADABLE_VERSION
+        values += (bucket.unreadable, bucket.too_small)
     if any(bucket.skipped):
         flags |= SKIPS
         values += sparse_varints(bucket.skipped)
@@ -117,7 +130,7 @@ def pack(bucket: Bucket) -> bytes:
     if bucket.tracks_begun:
         flags |= TRACKS
         values.append(bucket.tracks_begun)
-    values[0] = FORMAT_VERSION << 4 | flags
+    values[0] = version << 4 | flags
     return encode_varints(values)
 
 
@@ -128,8 +141,9 @@ def unpack(data: bytes) -> Bucket:
         StoreError: the bytes are damaged or of another format version.
     """
     numbers = Numbers(data)
-    flags = read_header(numbers)
+    version, flags = _read_version(numbers, UNREADABLE_VERSION)
     sampled = numbers.one()
+    unreadable, too_small = numbers.many(2) if version == UNREADABLE_VERSION else (0, 0)
     skipped = numbers.sparse(len(SKIP_REASONS)) if flags & SKIPS else NO_SKIPS
     frames_with_faces = faces = tracks_begun = 0
     raw = smoothed = leading = NO_SEVEN
@@ -140,7 +154,10 @@ def unpack(data: bytes) -> Bucket:
     if flags & TRACKS:
         tracks_begun = numbers.one()
     numbers.done()
-    return Bucket(sampled, skipped, frames_with_faces, faces, raw, smoothed, leading, tracks_begun, final=bool(flags & _FINAL))
+    is_final = bool(flags & _FINAL)
+    return Bucket(
+        sampled, skipped, frames_with_faces, faces, raw, smoothed, leading, tracks_begun, is_final, unreadable, too_small
+    )
 
 
 def read_header(numbers: Numbers) -> int:
@@ -149,10 +166,15 @@ def read_header(numbers: Numbers) -> int:
     Raises:
         StoreError: the value is of a format version that this process does not read.
     """
+    return _read_version(numbers, FORMAT_VERSION)[1]
+
+
+def _read_version(numbers: Numbers, newest: int) -> tuple[int, int]:
+    """Return the version, at most `newest`, and the flags of a packed value; raises as `read_header`."""
     header = numbers.one()
-    if header >> 4 != FORMAT_VERSION:
+    version = header >> 4
+    if not FORMAT_VERSION <= version <= newest:
         raise StoreError(
-            f"a stored timeline value has format version {header >> 4}, this process reads {FORMAT_VERSION}; "
-            "upgrade the older side"
+            f"a stored timeline value has format version {version}, this process reads up to {newest}; upgrade the older side"
         )
-    return header & 0xF
+    return version, header & 0xF

@@ -17,6 +17,8 @@ class EmptyReason(StrEnum):
 
     NO_FACE = "no_face"
     """Frames were looked at, and none showed a face."""
+    UNREADABLE = "unreadable"
+    """Frames were looked at; faces were there, and no expression could be read from any of them."""
     OVERLOADED = "overloaded"
     """Frames were sampled, and none could be looked at."""
     NOT_SAMPLED = "not_sampled"
@@ -49,14 +51,16 @@ class TimelinePoint(msgspec.Struct, frozen=True, kw_only=True):
         sampled: Frames sampled: classified ones and every counted skip.
         classified: Frames that were looked at.
         skipped: Frames that were not, by reason; every reason is there.
-        frames_with_faces: Frames with at least one face.
-        faces: Faces over all frames.
-        tracks_begun: Faces seen for the first time.
+        frames_with_faces: Frames with at least one face that could be read.
+        faces: Faces over all frames that could be read.
+        tracks_begun: Faces read for the first time.
         coverage: Share of the sampled frames that were looked at, 0 to 1; 0 where nothing was sampled.
         reading: What the faces showed; None exactly when `empty` is set.
         empty: Why there is no reading; None where there is one.
         final: The point will not change any more.
         models: Names of the models that looked at its frames, in order; empty where none was looked at.
+        unreadable: Faces over all frames from which no expression can be read; none of them is in `faces`.
+        too_small: Of these, faces below the detector's least width.
     """
 
     start_us: int
@@ -71,6 +75,8 @@ class TimelinePoint(msgspec.Struct, frozen=True, kw_only=True):
     empty: EmptyReason | None
     final: bool
     models: tuple[str, ...] = ()
+    unreadable: int = 0
+    too_small: int = 0
 
 
 class TimelineAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +117,8 @@ def make_point(bucket: Bucket, start_us: int, lane: StreamClass, models: tuple[s
         empty=None if bucket.faces else _empty_reason(bucket, lane),
         final=bucket.final,
         models=models if classified else (),
+        unreadable=bucket.unreadable,
+        too_small=bucket.too_small,
     )
 
 
@@ -141,7 +149,7 @@ def dominant(leading: Seven, smoothed: Seven) -> str:
 
 def _empty_reason(bucket: Bucket, lane: StreamClass) -> EmptyReason:
     if bucket.classified:
-        return EmptyReason.NO_FACE
+        return EmptyReason.UNREADABLE if bucket.unreadable else EmptyReason.NO_FACE
     if bucket.sampled:
         return EmptyReason.OVERLOADED
     return EmptyReason.OFFLINE if lane is StreamClass.LIVE else EmptyReason.NOT_SAMPLED

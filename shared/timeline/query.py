@@ -36,13 +36,16 @@ class TimelineQuery(msgspec.Struct, frozen=True, kw_only=True):
         from_us: Start, inclusive, microseconds since the Unix epoch; None: where the timeline begins.
         to_us: End, exclusive; None: where the timeline ends.
         resolution_s: Length of a point in s; None: the finest stored level that gives at most `max_points`.
-        max_points: Most points when no resolution is asked; None: the limit.
+        max_points: Most points when no resolution is asked; None: the limit. A partial first point is not counted.
+        span_us: Length that the resolution is chosen for, in microseconds, where an open end moves on while the question
+            stays the same; None: the length of the window.
     """
 
     from_us: int | None = None
     to_us: int | None = None
     resolution_s: int | None = None
     max_points: int | None = None
+    span_us: int | None = None
 
 
 class Plan(NamedTuple):
@@ -135,15 +138,23 @@ def check_points(query: TimelineQuery, limit: int) -> None:
         raise QueryError("max_points", f"max_points must be {LEAST_POINTS} to {limit}; the summary is the window in one point")
 
 
-def count_points(window: Extent, resolution_s: int) -> int:
-    """Return how many points of the grid touch a window."""
-    step_us = resolution_s * SECOND_US
-    return -(-window.end_us // step_us) - window.start_us // step_us
+def length_us(query: TimelineQuery, window: Extent) -> int:
+    """Return the length that counts when points are chosen, in microseconds: what the question says, wherever its end is now."""
+    return window.end_us - window.start_us if query.span_us is None else query.span_us
 
 
-def check_count(window: Extent, resolution_s: int, limit: int) -> None:
-    """Raise `QueryError` when a window has more than `limit` points."""
-    points = count_points(window, resolution_s)
+def count_in(length: int, resolution_s: int) -> int:
+    """Return how many points a length in microseconds has, whatever second it begins at.
+
+    A window that begins inside of a point touches one more. It does not count: else the same question would get another
+    resolution from one second to the next.
+    """
+    return -(-length // (resolution_s * SECOND_US))
+
+
+def check_count(length: int, resolution_s: int, limit: int) -> None:
+    """Raise `QueryError` when a length in microseconds has more than `limit` points."""
+    points = count_in(length, resolution_s)
     if points > limit:
         raise QueryError(
             "resolution", f"{points} points are more than {limit}: ask for a shorter window, a coarser resolution or max_points"
@@ -152,9 +163,10 @@ def check_count(window: Extent, resolution_s: int, limit: int) -> None:
 
 def _plan(query: TimelineQuery, window: Extent, levels: Levels, limit: int) -> Plan:
     if query.resolution_s is None:
-        resolution_s = _resolution_for(window, levels, max(LEAST_POINTS, query.max_points or limit))
+        most = max(LEAST_POINTS, query.max_points or limit)
+        resolution_s = _resolution_for(length_us(query, window), window.start_us, levels, most)
     else:
-        check_count(window, query.resolution_s, limit)
+        check_count(length_us(query, window), query.resolution_s, limit)
         resolution_s = query.resolution_s
     level_s = _level_for(resolution_s, window, levels)
     if level_s is None:
@@ -168,17 +180,17 @@ def _plan(query: TimelineQuery, window: Extent, levels: Levels, limit: int) -> P
     return plan
 
 
-def _resolution_for(window: Extent, levels: Levels, max_points: int) -> int:
+def _resolution_for(length: int, start_us: int, levels: Levels, max_points: int) -> int:
     for level_s in LEVELS_S:
-        if count_points(window, level_s) <= max_points and levels.answers(level_s, window.start_us):
+        if count_in(length, level_s) <= max_points and levels.answers(level_s, start_us):
             return level_s
+    return hours_for(length, max_points)
+
+
+def hours_for(length: int, max_points: int) -> int:
+    """Return whole hours, in s, of which a window of this length in microseconds never touches more than `max_points`."""
     coarsest = LEVELS_S[-1]
-    length_us = window.end_us - window.start_us
-    hours = max(1, -(-length_us // (coarsest * SECOND_US * max_points)))
-    if count_points(window, hours * coarsest) > max_points:
-        # A window may touch one point more than fits into it: with this length it cannot touch too many.
-        hours = -(-length_us // (coarsest * SECOND_US * (max_points - 1)))
-    return hours * coarsest
+    return max(1, -(-length // (coarsest * SECOND_US * (max_points - 1)))) * coarsest
 
 
 def _level_for(resolution_s: int, window: Extent, levels: Levels) -> int | None:

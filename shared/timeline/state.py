@@ -14,9 +14,10 @@ from moodline.shared.timeline.models import ModelDay
 from moodline.shared.timeline.points import Shares
 from moodline.shared.timeline.tracks import TrackBucket
 
-STATE_VERSION: Final = 2
-_READABLE: Final = (1, 2)
-"""Version 1 did not know of models; its arrays are shorter, and what is missing has a default."""
+STATE_VERSION: Final = 3
+_READABLE: Final = (1, 2, 3)
+"""Version 1 did not know of models, nor version 2 of faces that cannot be read; their arrays are shorter, and what is missing
+has a default."""
 
 BOX_SCALE: Final = 65_536
 """Boxes are in this many parts of the image's width and height."""
@@ -32,13 +33,20 @@ class ActiveTrack(msgspec.Struct, array_like=True):
         track_id: Counts from 1 in each stream.
         box: Where it was last seen.
         last_us: Event time when it was last seen.
-        smooth: State of its smoothing.
+        smooth: State of its smoothing; zeros as long as it could not be read.
+        read_us: Event time when it was last read; None before that, and in a state of version 2, where it is `last_us`.
     """
 
     track_id: int
     box: Box
     last_us: int
     smooth: tuple[int, ...]
+    read_us: int | None = None
+
+    @property
+    def last_read_us(self) -> int | None:
+        """Event time when it was last read, or None before that."""
+        return self.last_us if self.read_us is None and any(self.smooth) else self.read_us
 
 
 class TrackerState(msgspec.Struct, array_like=True):
@@ -95,13 +103,13 @@ class PresentFace(NamedTuple):
         track_id: Counts from 1 in each stream.
         box: Left, top, right and bottom, each 0 to 1, of the whole image.
         last_us: Event time when it was last seen, microseconds since the Unix epoch.
-        smoothed: Its smoothed probabilities.
+        smoothed: Its smoothed probabilities, or None where no expression could be read from it when it was last seen.
     """
 
     track_id: int
     box: tuple[float, float, float, float]
     last_us: int
-    smoothed: Shares
+    smoothed: Shares | None
 
 
 class Present(NamedTuple):
@@ -156,8 +164,9 @@ def present_of(state: bytes) -> Present:
 
 def _face(track: ActiveTrack) -> PresentFace:
     left, top, right, bottom = (edge / BOX_SCALE for edge in track.box)
-    total = sum(track.smooth) or 1
-    return PresentFace(track.track_id, (left, top, right, bottom), track.last_us, tuple(part / total for part in track.smooth))
+    total = sum(track.smooth)
+    smoothed = tuple(part / total for part in track.smooth) if total and track.last_read_us == track.last_us else None
+    return PresentFace(track.track_id, (left, top, right, bottom), track.last_us, smoothed)
 
 
 def _decode(decoder: "msgspec.msgpack.Decoder[_State]", state: bytes) -> _State:

@@ -19,7 +19,9 @@ from moodline.shared.timeline.query import (
     check_count,
     check_points,
     check_window,
-    count_points,
+    count_in,
+    hours_for,
+    length_us,
 )
 from moodline.shared.timeline.tracks import (
     TRACK_LEVEL_S,
@@ -164,15 +166,15 @@ def track_timeline(
 
 
 def _resolution(query: TimelineQuery, window: Extent, limit: int) -> int:
+    length = min(length_us(query, window), window.end_us - window.start_us)
     if query.resolution_s is not None:
-        check_count(window, query.resolution_s, limit)
+        check_count(length, query.resolution_s, limit)
         return query.resolution_s
     most = max(LEAST_POINTS, query.max_points or limit)
     for level_s in LEVELS_S:
-        if count_points(window, level_s) <= most:
+        if count_in(length, level_s) <= most:
             return level_s
-    coarsest = LEVELS_S[-1]
-    return -(-(window.end_us - window.start_us) // (coarsest * SECOND_US * (most - 1))) * coarsest
+    return hours_for(length, most)
 
 
 def _points(store: TimelineStore, stream_id: str, track_id: int, points: range, resolution_s: int) -> list[TrackPoint]:

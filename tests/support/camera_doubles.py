@@ -35,6 +35,7 @@ def make_job(target: str, **fields: object) -> Job:
         "max_pixels": 50_000_000,
         "open_timeout_s": 5.0,
         "read_timeout_s": 5.0,
+        "first_frame_timeout_s": 5.0,
         "clock_tolerance_s": 5.0,
         "schemes": "rtsp",
         "allow_loopback": True,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from moodline.services.classifier.model import Crops, Probabilities
 from moodline.services.classifier.stage import ClassifierStage
-from moodline.services.detector.base import BgrImage, Detections
+from moodline.services.detector.base import BgrImage, Detections, Found
 from moodline.services.detector.stage import DetectorStage
 from moodline.shared.bus.base import Position
 from moodline.shared.messages import Emotions, Frame, Message, PipelineStep, SkipReason, StreamClass, topic
@@ -207,6 +207,9 @@ class Machine:
 
         class SlowDetector:
             square_from = "width"
+
+            def search(self, image: BgrImage) -> Found:
+                return Found(self.detect(image), np.empty((0, 5), np.float32))
 
             def detect(self, _: BgrImage) -> Detections:
                 machine._own_s["detector"] += detect_s

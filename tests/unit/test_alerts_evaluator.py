@@ -284,7 +284,7 @@ def test_a_rule_that_cannot_be_met_never_fires(points: list[Second]) -> None:
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"rule_id": "Glad"}, "id"),
+        ({"rule_id": "-glad"}, "id"),
         ({"label": "site=berlin"}, "stream"),
         ({"stream": None}, "stream"),
         ({"stream": None, "label": "=x"}, "label"),

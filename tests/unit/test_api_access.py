@@ -26,6 +26,9 @@ VIEW, OPERATE, ADMIN = Role.VIEWER, Role.OPERATOR, Role.ADMIN
 RULES: Final[dict[str, Role | None]] = {
     "GET /openapi.json": None,
     "HEAD /openapi.json": None,
+    "GET /docs": None,
+    "GET /docs/start.js": None,
+    "GET /docs/{name}": None,
     "GET /healthz": None,
     "GET /readyz": None,
     "GET /metrics": VIEW,

@@ -57,8 +57,8 @@ def test_a_rule_is_made_read_changed_and_removed(world: ApiWorld) -> None:
     changed = world.http.patch("/api/v1/alerts/rules/glad", json={"threshold": 0.8}, headers=headers)
     assert (changed.json()["threshold"], changed.json()["note"]) == (0.8, "call the desk")
     stale = world.http.patch("/api/v1/alerts/rules/glad", json={"threshold": 0.9}, headers=headers)
-    assert problem(stale)[:2] == (409, "revision_conflict")
-    assert problem(world.http.delete("/api/v1/alerts/rules/glad", headers=headers))[:2] == (409, "revision_conflict")
+    assert problem(stale)[:2] == (412, "precondition_failed")
+    assert problem(world.http.delete("/api/v1/alerts/rules/glad", headers=headers))[:2] == (412, "precondition_failed")
     assert world.http.delete("/api/v1/alerts/rules/glad").status_code == 204
     assert problem(world.get("/alerts/rules/glad"))[:2] == (404, "rule_not_found")
     assert problem(world.http.delete("/api/v1/alerts/rules/glad"))[:2] == (404, "rule_not_found")
@@ -144,7 +144,9 @@ def test_what_fires_is_listed_logged_and_delivered(world: ApiWorld) -> None:
     [firing] = world.get("/alerts").json()["firing"]
     assert (firing["rule"], firing["stream"], firing["since"], firing["at"]) == ("glad", "hall", NOW, "2026-05-01T12:00:05Z")
     [event] = world.get("/alerts/log").json()["events"]
-    assert msgspec.json.decode(receiver.got[0][2]) == event
+    sent = msgspec.json.decode(receiver.got[0][2])
+    assert sent.pop("text").startswith("hall: happy leads 100% of 5 faces since 12:00:00 UTC, over")
+    assert sent == event
     assert receiver.got[0][0] == HOOK
     [delivery] = world.get("/alerts/deliveries").json()["deliveries"]
     assert (delivery["event"], delivery["outcome"], delivery["attempt"]) == (event["id"], "delivered", 1)

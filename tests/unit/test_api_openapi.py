@@ -1,6 +1,7 @@
 """The description of the API is true."""
 
 import importlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,17 @@ def test_every_error_is_described_with_its_shape(openapi: dict[str, Any]) -> Non
     assert named == set(PROBLEMS) - {"not_found", "method_not_allowed"}
 
 
-def test_no_page_loads_anything_from_elsewhere(tmp_path: Path) -> None:
+def test_the_page_to_try_it_out_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     with ApiWorld(tmp_path) as world:
-        assert [world.http.get(path).status_code for path in ("/docs", "/redoc")] == [404, 404]
+        page = world.http.get("/docs")
+        assert page.headers["content-type"].startswith("text/html")
+        assert "default-src 'self'" in page.headers["content-security-policy"]
+        loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+        assert len(loaded) == 4
+        for path in sorted(set(loaded) - {"data:,"}):
+            assert ":" not in path
+            answer = world.http.get(f"/{path}")
+            assert answer.status_code == 200, path
+            assert answer.headers["content-type"].startswith(("text/css", "text/javascript"))
+        assert "openapi.json" in world.http.get("/docs/start.js").text
+        assert [world.http.get(path).status_code for path in ("/redoc", "/docs/redoc.js", "/docs/..%2fapp.py")] == [404] * 3

@@ -63,14 +63,18 @@ ROUTES_WITHOUT_METHOD: Final = {
 }
 PARAMETERS_WITHOUT_ARGUMENT: Final = {
     ("get", "/api/v1/streams"): {"cursor"},  # of the next page
-    ("get", "/api/v1/streams/{stream_id}/tracks"): {"cursor"},
     ("get", "/api/v1/audit"): {"cursor"},
     ("get", "/api/v1/alerts/log"): {"cursor"},
     ("get", "/api/v1/alerts/deliveries"): {"cursor"},
     ("get", "/api/v1/events"): {"last_event_id"},  # goes as a header
     ("patch", "/api/v1/streams/{stream_id}"): {"if-match"},  # goes in the body
     ("patch", "/api/v1/alerts/rules/{rule_id}"): {"if-match"},
-    ("get", "/api/v1/compare"): {"format"},  # CSV of it: a frame's business
+    ("post", "/api/v1/streams/{stream_id}/pause"): {"if-match"},  # `change_stream` with a revision does the same
+    ("post", "/api/v1/streams/{stream_id}/resume"): {"if-match"},
+    ("delete", "/api/v1/streams/{stream_id}"): {"if-match"},
+    ("get", "/api/v1/compare"): {"format"},  # other formats: a frame's business
+    ("get", "/api/v1/streams/{stream_id}/tracks"): {"cursor", "format"},
+    ("get", "/api/v1/streams/{stream_id}/tracks/{track}"): {"format"},
 }
 
 NAMES: Final = {

@@ -45,9 +45,9 @@ def test_table(world: ApiWorld) -> None:
     world.play("lobby", [smiling(), nobody(), nobody(), smiling(share=0.3)])
     rows = [line.split() for line in ok("lobby").splitlines() if line.strip().startswith("0:0")]
     assert rows == [
-        ["0:00", "happy", "happy", "80%,", "neutral", "20%,", "angry", "0%", "5", "5"],
+        ["0:00", "happy", "happy", "80%,", "neutral", "20%", "5", "5"],
         ["0:01", "to", "0:03", "-", "no", "face", "0", "10"],
-        ["0:03", "neutral", "neutral", "70%,", "happy", "30%,", "angry", "0%", "5", "5"],
+        ["0:03", "neutral", "neutral", "70%,", "happy", "30%", "5", "5"],
     ]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from moodline.services.detector.factory import open_detector
 from moodline.services.detector.own import FORMAT, MANIFEST, Manifest, OwnDetector, faces_of, load_manifest
+from moodline.services.detector.tiles import TiledDetector
 from moodline.shared.errors import ImageError, ModelError
 from moodline.shared.openvino_runtime import bfloat16_agrees
 from moodline.shared.settings import DetectorSettings
@@ -159,7 +160,8 @@ def test_small_faces_are_left_out_on_request(folder: Path) -> None:
 def test_settings_open_a_folder_with_the_models_own_threshold_unless_they_say_one(folder: Path) -> None:
     image = picture(160, 160)
     own = open_detector(DetectorSettings(model=str(folder), min_face_px=4))
-    assert isinstance(own, OwnDetector)
+    assert isinstance(own, TiledDetector)
+    assert isinstance(own.detector, OwnDetector)
     assert own.square_from == "longer_side"
     assert own.detect(image).tobytes() == OwnDetector(folder, 0.5, 320, 4).detect(image).tobytes()
     told = open_detector(DetectorSettings(model=str(folder), min_face_px=4, threshold=0.9))

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from moodline.services.detector.base import BgrImage, Detections
+from moodline.services.detector.base import BgrImage, Detections, Found
 from moodline.services.detector.stage import DetectorStage
 from moodline.shared.bus.base import Position
 from moodline.shared.errors import ImageError, ModelError
@@ -26,6 +26,9 @@ class StubDetector:
         self.delay_s = delay_s
         self.threads: set[int] = set()
         self.busy = threading.Lock()
+
+    def search(self, image: BgrImage) -> Found:
+        return Found(self.detect(image), np.empty((0, 5), np.float32))
 
     def detect(self, image: BgrImage) -> Detections:
         assert self.busy.acquire(blocking=False), "one detector is used by two threads at once"

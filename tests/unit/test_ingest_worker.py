@@ -56,6 +56,7 @@ class Bench:
     def __init__(self, desk: Desk, turned: bool) -> None:
         self.desk = desk
         self.consumer = StubConsumer()
+        self.partitions = SHARDS
         self.stop = threading.Event()
         parts = desk.parts
         self.worker = IngestWorker(
@@ -66,6 +67,7 @@ class Bench:
             desk.metrics,
             parts.clock,
             shards=SHARDS,
+            count_shards=lambda: self.partitions,
             source_opener=parts.open_source,
         )
         if turned:
@@ -246,6 +248,17 @@ def test_gives_up_moved_shards_and_takes_new_ones(held: Bench) -> None:
     first, second = sorted({message.session for message in held.desk.producer.messages})
     assert [message.seq for message in held.desk.producer.messages if message.session == second] == [0, 1, 2, 3]
     assert first < second
+
+
+def test_partitions_that_are_added_while_it_runs_change_what_it_reads(bench: Bench) -> None:
+    """Else workers that were started before would share the streams out in another way than those that come later."""
+    moving = next(name for name in map("clip-{}".format, range(100)) if partition_for(name.encode(), 2 * SHARDS) >= SHARDS)
+    bench.consumer.shards = set(range(SHARDS, 2 * SHARDS))
+    add_stream(bench.desk, moving)
+    bench.turn(50)
+    assert bench.reading() == set()
+    bench.partitions = 2 * SHARDS
+    bench.turn_until(lambda: bench.state(moving) is StreamState.ENDED)
 
 
 def test_pausing_stops_at_once_and_resuming_goes_on_after_the_mark(benches: Callable[..., Bench]) -> None:

@@ -127,4 +127,4 @@ def test_a_job_becomes_an_address_a_policy_and_limits() -> None:
     assert egress.policy.schemes == {"rtsp", "http"}
     assert not egress.policy.allow_loopback
     assert [str(network) for network in egress.policy.deny] == ["10.0.0.0/8"]
-    assert limits == LiveLimits(job.open_timeout_s, job.read_timeout_s, job.max_pixels)
+    assert limits == LiveLimits(job.open_timeout_s, job.read_timeout_s, job.max_pixels, job.first_frame_timeout_s)

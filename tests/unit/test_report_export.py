@@ -45,7 +45,7 @@ def test_fields_keep_their_order() -> None:
     ]
     assert list(printed["points"][0]["smoothed"]) == list(EMOTIONS)
     assert CSV_FIELDS[:3] == ("start", "position_s", "sampled")
-    assert len(CSV_FIELDS) == len(set(CSV_FIELDS)) == 37
+    assert len(CSV_FIELDS) == len(set(CSV_FIELDS)) == 39
 
 
 def test_csv() -> None:

@@ -63,7 +63,7 @@ def push_all(depacketiser: Depacketiser, payloads: list[bytes], timestamp: int =
     units: list[AccessUnit] = []
     for at, payload in enumerate(payloads):
         units += depacketiser.push(payload, timestamp, at == len(payloads) - 1, lost and at == 0)
-    return units
+    return [*units, *depacketiser.idle()]
 
 
 slices = st.lists(st.binary(min_size=1, max_size=60), min_size=1, max_size=4)

@@ -1,9 +1,13 @@
 """Series of single streams are limited, and go with the stream."""
 
+from moodline.services.aggregator.stage import AggregatorStage
 from moodline.services.ingest.stream.gauges import StreamGauges
-from moodline.shared.messages import StreamClass
+from moodline.shared.bus import Position
+from moodline.shared.messages import Emotions, FaceEmotion, StreamClass
 from moodline.shared.metrics import Metrics
-from moodline.shared.store.base import Standing
+from moodline.shared.pipeline.stage import Received
+from moodline.shared.settings import AggregatorSettings
+from moodline.shared.store.base import Progress, Standing
 from moodline.shared.streams import StreamSpec, StreamState, StreamStatus
 from tests.support.clocks import SleeplessClock
 
@@ -77,3 +81,26 @@ def test_the_timeline_that_is_furthest_behind_shows() -> None:
     assert value("moodline_timeline_behind_seconds") == 30, "what was not looked at is as it was"
     gauges.show(mine, {"b": (known["b"], stands[0])})
     assert value("moodline_timeline_behind_seconds") == 1
+
+
+def test_emotions_are_counted_for_admitted_streams_alone_and_go_with_the_stream() -> None:
+    metrics = Metrics(stream_limit=1)
+    stage = AggregatorStage(lambda ids: [Progress() for _ in ids], AggregatorSettings(), metrics)
+    happy, sad = ((0, 0, 0, 60_000, 0, 0, 5_535), (0, 0, 0, 0, 60_000, 0, 5_535))
+    faces = tuple(
+        FaceEmotion((place, 0, place + 9_000, 9_000), 65_535, row) for place, row in ((0, happy), (20_000, happy), (40_000, sad))
+    )
+    for name in ("a", "b"):
+        frame = Emotions(
+            stream_id=name, session=1, seq=0, event_time_us=0, captured_at_us=0, lane=StreamClass.FILE, width=9, height=9,
+            faces=faces, model="m",
+        )  # fmt: skip
+        stage.process([Received(frame, Position("moodline.emotions.file.v1", 0, 0))], 0.0)
+    value = metrics.registry.get_sample_value
+    assert value("moodline_stream_emotions_total", {"stream": "a", "emotion": "happy"}) == 2
+    assert value("moodline_stream_emotions_total", {"stream": "a", "emotion": "sad"}) == 1
+    assert value("moodline_stream_emotions_total", {"stream": "a", "emotion": "fear"}) == 0, "a share needs the others too"
+    assert value("moodline_stream_emotions_total", {"stream": "b", "emotion": "happy"}) is None
+    assert value("moodline_emotions_total", {"lane": "file", "emotion": "happy"}) == 4, "the sums are of all"
+    metrics.of_streams.forget("a")
+    assert "moodline_stream_emotions_total{" not in metrics.exposition().decode()

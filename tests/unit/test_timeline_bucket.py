@@ -46,6 +46,8 @@ def buckets(draw: st.DrawFn) -> Bucket:
         leading=draw(seven),
         tracks_begun=draw(COUNT),
         final=draw(st.booleans()),
+        unreadable=(unreadable := draw(COUNT)),
+        too_small=draw(COUNT) if unreadable else 0,
     )
 
 
@@ -123,7 +125,7 @@ def test_seconds_without_faces_take_next_to_nothing() -> None:
         (b"\x10", "too short"),
         (b"\x80", "cut off"),
         (b"\x11\x05\x00", "too long"),
-        (b"\x21\x05", "version 2"),
+        (b"\x31\x05", "version 3"),
         (b"\x12\x05\x10\x01", "more parts"),
         (b"\xff" * 30, "no end"),
     ],

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -37,18 +38,21 @@ def buckets(draw: st.DrawFn) -> Bucket:
         skipped=skips,
         tracks_begun=draw(COUNTS),
         final=draw(st.booleans()),
+        unreadable=(unreadable := draw(COUNTS)),
+        too_small=draw(COUNTS) if unreadable else 0,
         **(seen if faces else {}),
     )
 
 
 def rows(columns: Columns) -> list[Bucket]:
-    names = ("sampled", "skipped", "frames_with_faces", "faces", "raw", "smoothed", "leading", "tracks_begun")
+    names = [name for name in Bucket.__struct_fields__ if name != "final"]
     parts = zip(*(getattr(columns, name).tolist() for name in names), strict=True)
-    return [Bucket(*(tuple(part) if isinstance(part, list) else part for part in row)) for row in parts]  # type: ignore[arg-type]
+    plain = ([tuple(part) if isinstance(part, list) else part for part in row] for row in parts)
+    return [Bucket(**dict(zip(names, row, strict=True))) for row in plain]
 
 
 def without_final(bucket: Bucket) -> Bucket:
-    return Bucket(*(getattr(bucket, name) for name in Bucket.__struct_fields__[:-1]))
+    return msgspec.structs.replace(bucket, final=False)
 
 
 @given(st.lists(buckets(), max_size=30))

@@ -31,6 +31,20 @@ NOON_US = 1_777_636_800_000_000  # 2026-05-01T12:00:00Z
         ("-2min", NOON_US - 120_000_000),
         ("-1d", NOON_US - 86_400_000_000),
         ("-0s", NOON_US),
+        ("1777636800", NOON_US),
+        ("1777636800000", NOON_US),
+        ("1777636800.25", NOON_US + 250_000),
+        ("1777636800000.5", NOON_US + 500),
+        ("0", 0),
+        ("20260501", NOON_US - 12 * 3_600_000_000),
+        ("now-5m", NOON_US - 300_000_000),
+        ("now-1h+30m", NOON_US - 1_800_000_000),
+        ("now/d", NOON_US - 12 * 3_600_000_000),
+        ("now-1d/d", NOON_US - 36 * 3_600_000_000),
+        ("now-1w", NOON_US - 7 * 86_400_000_000),
+        ("now-2M", NOON_US - 61 * 86_400_000_000),
+        ("now/w", NOON_US - 4 * 86_400_000_000 - 12 * 3_600_000_000),
+        ("now-1y/y", NOON_US - (365 + 120) * 86_400_000_000 - 12 * 3_600_000_000),
     ],
 )
 def test_times_that_people_write(text: str, expected_us: int) -> None:
@@ -50,7 +64,13 @@ def test_times_that_people_write(text: str, expected_us: int) -> None:
         "-1.5h",
         "12:00",
         "2026-13-01",
-        "1777636800",
+        "2026",
+        "12345678901234567",
+        "1777636800s",
+        "now-5",
+        "now5m",
+        "now-1w2",
+        "now/x",
         "1899-12-31",
         "2300-01-01",
         "9999-12-31T23:59:59Z",
@@ -64,6 +84,11 @@ def test_anything_else_is_refused_and_named(text: str) -> None:
     with pytest.raises(QueryError, match="to:") as caught:
         parse_time(text, NOON_US, field="to")
     assert caught.value.field == "to"
+
+
+def test_rounding_goes_to_the_end_where_a_window_ends() -> None:
+    assert parse_time("now/d", NOON_US, "to") == NOON_US + 12 * 3_600_000_000
+    assert parse_time("now-1M/M", 1_774_958_400_000_000, "from") == 1_769_904_000_000_000  # of 31 March: 1 February
 
 
 def test_a_zone_whose_plus_was_lost_in_a_url_gets_a_hint() -> None:

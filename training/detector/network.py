@@ -1,6 +1,6 @@
 """The network in training: PyTorch functions over a plain dictionary of weights."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -50,7 +50,9 @@ def is_learnt(name: str) -> bool:
     return not name.endswith((".mean", ".variance"))
 
 
-def answers(spec: Spec, state: Mapping[str, Any], images: Any, training: bool) -> list[Any]:
+def answers(
+    spec: Spec, state: Mapping[str, Any], images: Any, training: bool, observe: Callable[[str, Any], None] | None = None
+) -> list[Any]:
     """Return the raw answers at strides 8, 16 and 32, each (N, 5, h, w).
 
     Args:
@@ -58,6 +60,7 @@ def answers(spec: Spec, state: Mapping[str, Any], images: Any, training: bool) -
         state: Its weights; in training the running means and variances are changed in place.
         images: uint8 (N, 3, H, W), blue-green-red; H and W multiples of 32.
         training: Normalise by the batch.
+        observe: Told the name of each convolution that is normalised, and what it gave before that.
     """
     import torch
     from torch.nn import functional
@@ -70,6 +73,8 @@ def answers(spec: Spec, state: Mapping[str, Any], images: Any, training: bool) -
         )
         if not place.relu:
             return x
+        if observe is not None:
+            observe(name, x)
         x = functional.batch_norm(
             x, state[f"{name}.mean"], state[f"{name}.variance"], state[f"{name}.gamma"], state[f"{name}.beta"],
             training, _MOMENTUM, EPSILON,

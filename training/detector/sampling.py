@@ -4,6 +4,7 @@ The size of a face is drawn first, evenly on a logarithmic scale, and the photo 
 though most faces of photos are small.
 """
 
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import cv2
@@ -11,6 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from moodline.shared.errors import DataError
 from moodline.training.detector.labels import decode_photo
 from moodline.training.detector.photos import Photo, Rules
 
@@ -31,6 +33,10 @@ class SamplingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         rotation_deg: Standard deviation; a tenth are turned by up to 45 degrees.
         grey, blur, jpeg, dark, noise, coarse: Shares that lose colour, are blurred, compressed, darkened, get noise, or lose
             resolution.
+        covered: Share of the faces before which something is put: a mask, dark glasses, a hat's brim, a hand's breadth of
+            another part of the picture. They stay faces.
+        hard: A file of `moodline.training.detector.mine`, or nothing: photos with faces that were missed.
+        hard_weight: A photo in it is drawn as if it had so many more faces for each face that was missed.
     """
 
     side_px: int = 320
@@ -46,6 +52,9 @@ class SamplingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     dark: float = 0.12
     noise: float = 0.12
     coarse: float = 0.12
+    covered: float = 0.0
+    hard: str = ""
+    hard_weight: float = 3.0
 
 
 class Sample(NamedTuple):
@@ -83,7 +92,7 @@ class Sampler:
         self._taught = [rules.taught(photo.boxes) for photo in photos]
         counts = np.array([taught.sum() for taught in self._taught])
         self._with_faces = np.flatnonzero(counts)
-        weights = counts[self._with_faces] ** config.crowding
+        weights = counts[self._with_faces] ** config.crowding + config.hard_weight * self._missed(config)[self._with_faces]
         self._chances = weights / weights.sum() if len(weights) else weights
 
     def sample(self, epoch: int, number: int) -> Sample:
@@ -94,7 +103,14 @@ class Sampler:
             picture = self._mosaic(rng)
         else:
             picture = self._part(rng, side, side, self._config.most_face_px)
+        if self._config.covered:
+            picture = picture._replace(image=covered(picture.image, picture.faces, self._config.covered, rng))
         return picture._replace(image=worsened(picture.image, self._config, rng))
+
+    def _missed(self, config: SamplingConfig) -> npt.NDArray[np.float64]:
+        """Return for each photo how many of its faces were missed, 0 where nobody looked."""
+        told = load_hard(Path(config.hard)) if config.hard else {}
+        return np.array([told.get(photo.name, 0) for photo in self._photos], np.float64)
 
     def _mosaic(self, rng: np.random.Generator) -> Sample:
         side = self._config.side_px
@@ -181,6 +197,43 @@ def moved_boxes(
     area = np.prod(whole[:, 2:] - whole[:, :2], axis=1)
     left = np.prod(clipped[:, 2:] - clipped[:, :2], axis=1)
     return clipped.astype(np.float32), left / np.maximum(area, 1e-9)
+
+
+def load_hard(path: Path) -> dict[str, int]:
+    """Read a file of `moodline.training.detector.mine`. Raises `DataError` where it is missing or damaged."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, int])
+    except (OSError, msgspec.MsgspecError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+
+
+def covered(image: Image, faces: Rows, share: float, rng: np.random.Generator) -> Image:
+    """Return a picture in which a `share` of the faces, float (N, 4) in px, has something before it."""
+    image = image.copy()
+    side = image.shape[0]
+    for x1, y1, x2, y2 in faces[rng.random(len(faces)) < share]:
+        wide, high = float(x2 - x1), float(y2 - y1)
+        # Mask, glasses, brim, or one side: left, top, right and bottom as parts of the face.
+        part = ((0, 0.5, 1, 1.05), (0.05, 0.25, 0.95, 0.5), (-0.1, -0.1, 1.1, 0.3), (-0.1, 0, 0.45, 1))[rng.integers(4)]
+        jitter = rng.normal(0, 0.04, 4)
+        left, top, right, bottom = (
+            int(np.clip(edge, 0, side))
+            for edge in (
+                x1 + (part[0] + jitter[0]) * wide,
+                y1 + (part[1] + jitter[1]) * high,
+                x1 + (part[2] + jitter[2]) * wide,
+                y1 + (part[3] + jitter[3]) * high,
+            )
+        )
+        if right - left < 2 or bottom - top < 2:
+            continue
+        if rng.random() < 0.3:
+            from_x, from_y = rng.integers(0, side - (right - left) + 1), rng.integers(0, side - (bottom - top) + 1)
+            image[top:bottom, left:right] = image[from_y : from_y + bottom - top, from_x : from_x + right - left]
+        else:
+            colour = rng.integers(0, 256, 3) + rng.normal(0, rng.uniform(0, 12), (bottom - top, right - left, 3))
+            image[top:bottom, left:right] = np.clip(colour, 0, 255).astype(np.uint8)
+    return image
 
 
 def worsened(image: Image, config: SamplingConfig, rng: np.random.Generator) -> Image:

@@ -212,7 +212,8 @@ class Run:
     def _resume(self) -> None:
         path, told = self._out / CONFIG, msgspec.to_builtins(self._config)
         if path.is_file():
-            before = msgspec.json.decode(path.read_bytes())
+            # Read as a configuration, so that what did not exist when the run began counts as its default.
+            before = msgspec.to_builtins(msgspec.json.decode(path.read_bytes(), type=DetectorTraining))
             if {**before, "epochs": 0} != {**told, "epochs": 0}:
                 raise SettingsError(f"{self._out} was begun with another configuration ({path}): use that one, or another folder")
         write_json(path, told)

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from moodline.services.ingest.live.overload import Overload
 from moodline.services.ingest.live.publisher import LivePublisher, PublisherParts
 from moodline.services.ingest.live.records import Failed, Job, Opened, Record, Sample, Stats
 from moodline.services.ingest.live.status import CameraStatus
@@ -198,6 +199,10 @@ class _Connection:
         self._last_frame_us = 0
         self._opened_s: float | None = None
         self._frame_seen_s = 0.0
+        self._overload = Overload()
+        self._packets = 0
+        self._gets_packets = False
+        self._fps = 0.0
 
     @property
     def last_event_us(self) -> int:
@@ -229,6 +234,7 @@ class _Connection:
             max_pixels=settings.max_pixels,
             open_timeout_s=settings.open_timeout_s,
             read_timeout_s=settings.read_timeout_s,
+            first_frame_timeout_s=settings.first_frame_timeout_s,
             clock_tolerance_s=settings.clock_tolerance_s,
             schemes=settings.schemes,
             allow_loopback=settings.allow_loopback,
@@ -246,7 +252,7 @@ class _Connection:
     def read(self, link: Link) -> None:
         """Take what comes until the connection ends. Raises `SourceError`; `_GaveUp` when the stream is another's."""
         settings, clock = self._parts.settings, self._parts.clock
-        deadline_s = clock.monotonic_s() + settings.open_timeout_s + _MARGIN_S
+        deadline_s = clock.monotonic_s() + settings.open_timeout_s + settings.first_frame_timeout_s + _MARGIN_S
         while not self._stop.is_set():
             record = link.next(max(0.0, deadline_s - clock.monotonic_s()))
             if isinstance(record, Failed):
@@ -258,7 +264,7 @@ class _Connection:
             if not self._take(record):
                 raise _GaveUp(Outcome.FENCED)
             if self._opened_s is not None:
-                deadline_s = self._frame_seen_s + settings.read_timeout_s + _MARGIN_S
+                deadline_s = self._frame_seen_s + max(settings.read_timeout_s, settings.first_frame_timeout_s) + _MARGIN_S
 
     def _take(self, record: Record) -> bool:
         if isinstance(record, Sample):
@@ -274,6 +280,9 @@ class _Connection:
         raise SourceError(FailureReason.CORRUPT, "the camera's process sent something out of order")
 
     def _measure(self, stats: Stats) -> bool:
+        self._overload.measured(stats.overloaded, self._parts.clock.monotonic_s())
+        self._gets_packets, self._packets = stats.packets > self._packets, stats.packets
+        self._fps = stats.fps or self._fps
         if stats.last_frame_us > self._last_frame_us:
             self._last_frame_us, self._frame_seen_s = stats.last_frame_us, self._parts.clock.monotonic_s()
         return self._report_stall() and self._publisher.measure(stats)
@@ -283,12 +292,16 @@ class _Connection:
         if self._opened_s is None:
             return True
         still_s = self._parts.clock.monotonic_s() - self._frame_seen_s
-        is_silent = still_s > self._parts.settings.read_timeout_s / 2
-        why = "connected, but no frame comes" if is_silent else self._standstill()
+        # A camera that sends a frame in 10 s is not silent after 5.
+        is_silent = still_s > max(self._parts.settings.read_timeout_s / 2, 2 / self._fps if self._fps else 0.0)
+        silent = "packets come, but no keyframe to begin with" if self._gets_packets else "connected, but no frame comes"
+        why = silent if is_silent else self._standstill()
         if why and self._status.detail != why and self._status.state in (StreamState.LIVE, StreamState.STALLED):
             return self._status.set_state(StreamState.STALLED, detail=why)
-        if not why and self._status.state is StreamState.STALLED:
-            return self._status.set_state(StreamState.LIVE)
+        overloaded = self._overload.sentence(self._parts.clock.monotonic_s())
+        is_live = self._status.state in (StreamState.LIVE, StreamState.STALLED)
+        if not why and is_live and (self._status.state is StreamState.STALLED or self._status.detail != overloaded):
+            return self._status.set_state(StreamState.LIVE, detail=overloaded)
         return True
 
     def _publish(self, sample: Sample) -> bool:

@@ -41,8 +41,15 @@ def _open_synthetic(url: str, _settings: IngestSettings, _cancelled: Cancelled) 
     return open_scene(url)
 
 
+def _open_sequence(url: str, settings: IngestSettings, cancelled: Cancelled) -> Source:
+    from moodline.services.ingest.file.sequence import open_sequence
+
+    return open_sequence(url, lambda picture: _open_file(picture, settings, cancelled), cancelled)
+
+
 SCHEMES: Final[Mapping[str, SourceOpener]] = {
     "file": _open_file,
+    "sequence": _open_sequence,
     "synthetic": _open_synthetic,
 }
 """Scheme to adapter. Live sources (`rtsp`, `http`, …) take their places here."""

@@ -25,6 +25,7 @@ class LatestSlot(Generic[Item]):
         self._newest: Item | None = None
         self._replaced: deque[Item] = deque()
         self._limit = replaced_limit
+        self._after: deque[Item] = deque()
         self._closed = False
         self._changed = threading.Condition()
         self._forgotten = 0
@@ -34,13 +35,19 @@ class LatestSlot(Generic[Item]):
         with self._changed:
             former = self._newest
             if former is not None:
-                self._replaced.append(former)
-                if len(self._replaced) > self._limit:
-                    self._replaced.popleft()
-                    self._forgotten += 1
+                self._add_replaced(former)
+            self._settle_after()
             self._newest = item
             self._changed.notify()
             return former
+
+    def note(self, item: Item) -> None:
+        """Put in, in its turn, an item that counts as replaced already."""
+        with self._changed:
+            if self._newest is not None:
+                self._after.append(item)
+            else:
+                self._add_replaced(item)
 
     def take(self, timeout_s: float) -> Taken[Item]:
         """Take all there is; waits up to `timeout_s` for an item. Both parts are empty after the time-out, or when closed."""
@@ -50,6 +57,7 @@ class LatestSlot(Generic[Item]):
             self._replaced.clear()
             self._forgotten = 0
             self._newest = None
+            self._settle_after()
             return taken
 
     def close(self) -> None:
@@ -63,3 +71,13 @@ class LatestSlot(Generic[Item]):
         """Return whether it is closed and empty."""
         with self._changed:
             return self._closed and self._newest is None and not self._replaced
+
+    def _settle_after(self) -> None:
+        while self._after:
+            self._add_replaced(self._after.popleft())
+
+    def _add_replaced(self, item: Item) -> None:
+        self._replaced.append(item)
+        if len(self._replaced) > self._limit:
+            self._replaced.popleft()
+            self._forgotten += 1

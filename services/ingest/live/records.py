@@ -22,7 +22,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, tag="job"):
     Attributes:
         scheme, host, port, target, username, password, transport, tls_verify: As in `CameraAddress`.
         sample_fps, max_side_px: As in `StreamSpec`.
-        jpeg_quality, max_pixels, open_timeout_s, read_timeout_s, clock_tolerance_s: As in `IngestSettings`.
+        jpeg_quality, max_pixels: As in `IngestSettings`.
+        open_timeout_s, read_timeout_s, first_frame_timeout_s, clock_tolerance_s: As in `IngestSettings`.
         schemes, allow_loopback, allow_networks, deny_networks, tls_ca_file: The address policy, as in `IngestSettings`.
         memory_bytes: Most private memory of the process.
         not_before_us: Event time of the last frame that is in the stream's timeline; new ones come after it.
@@ -42,6 +43,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True, tag="job"):
     max_pixels: int
     open_timeout_s: float
     read_timeout_s: float
+    first_frame_timeout_s: float
     clock_tolerance_s: float
     schemes: str
     allow_loopback: bool
@@ -69,7 +71,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, tag="sample"):
 
     Attributes:
         event_time_us: Position on the timeline; never goes back within a process, nor before `Job.not_before_us`.
-        captured_at_us: Wall clock when the frame had arrived.
+        captured_at_us: Wall clock when the frame had arrived, or would have without the delay that its time stamp shows.
         segment: Rises by one when the camera's clock was set or began again: what follows is a new session.
         width, height: Of the JPEG; 0 when there is none.
         jpeg: Empty when skipped.
@@ -92,7 +94,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
     """Sent about once a second, also while no frame comes: totals since the process began.
 
     Attributes:
-        decoded, damaged, packets, lost_packets: As in `LiveCounts`.
+        decoded, damaged, packets, lost_packets, overloaded: As in `LiveCounts`.
         last_frame_us: Wall clock of the newest decoded frame; 0 before the first.
         fps: Frames that arrived per second, lately.
         width, height: Of the newest frame.
@@ -108,6 +110,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True, tag="stats"):
     width: int
     height: int
     clock_offset_ms: int | None
+    overloaded: int = 0
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):

@@ -22,17 +22,21 @@ Uncommitted = Callable[[str, str, int], int]
 
 
 class WaitingPlace:
-    """Asks the bus, about every 5 s for each lane and partition, which worker has most left to do. Thread-safe."""
+    """Asks the bus, about every 5 s for each lane and partition, which worker has most left to do. Thread-safe.
+
+    Attributes:
+        partitions: How many partitions the topics have.
+    """
 
     def __init__(self, uncommitted: Uncommitted | None, clock: Clock, partitions: int) -> None:
         self._uncommitted = uncommitted
         self._clock = clock
-        self._partitions = partitions
+        self.partitions = partitions
         self._known: dict[tuple[StreamClass, int], tuple[float, str]] = {}
 
     def sentence(self, stream_id: str, lane: StreamClass, still_s: float) -> str:
         """Return what to tell the user of a stream whose timeline has stood still for so long."""
-        worker = self._worker_of(lane, partition_for(stream_id.encode(), self._partitions))
+        worker = self._worker_of(lane, partition_for(stream_id.encode(), self.partitions))
         return standstill_sentence(still_s, worker)
 
     def _worker_of(self, lane: StreamClass, partition: int) -> str:

@@ -12,6 +12,7 @@ _HASHES: Final[dict[str, Callable[..., "hashlib._Hash"]]] = {"MD5": hashlib.md5,
 _STRENGTH: Final = ("BASIC", "MD5", "MD5-SESS", "SHA-256", "SHA-256-SESS")
 _PARAMETER = re.compile(r'([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))')
 _CHALLENGE = re.compile(r"(?:^|,)\s*(Basic|Digest)(?=\s|,|$)", re.IGNORECASE)
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _PLAIN: Final = re.compile(r"[ -~]*")
 _LIMIT_CHARACTERS: Final = 4096
 
@@ -87,7 +88,9 @@ class Login:
 
 
 def _challenges(header: str) -> list[Challenge]:
-    marks = list(_CHALLENGE.finditer(header))
+    # What stands in quotation marks names no scheme; it keeps its length.
+    unquoted = _QUOTED.sub(lambda match: "_" * len(match[0]), header)
+    marks = list(_CHALLENGE.finditer(unquoted))
     ends = [*(mark.start() for mark in marks[1:]), len(header)][: len(marks)]
     read = (_challenge(mark[1], header[mark.end() : end]) for mark, end in zip(marks, ends, strict=True))
     return [challenge for challenge in read if challenge is not None]

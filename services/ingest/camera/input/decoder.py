@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 import av
+from av.codec.context import Flags
 from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
 
@@ -19,6 +20,9 @@ from moodline.shared.streams import FailureReason
 
 WITHOUT_KEYFRAME_S: Final = 2.0
 """How long a keyframe is waited for before a plain intra frame will do; a few cameras never send a keyframe."""
+
+LAST_RESORT_S: Final = 20.0
+"""How long a picture is refreshed bit by bit before it is taken to be whole, where the camera says nothing of it."""
 
 _WAITING_LIMIT: Final = 64
 
@@ -35,7 +39,9 @@ class KeyframeDecoder:
     """Decodes one camera's video; used by one thread.
 
     A gate lets nothing through before the first keyframe, and after a loss nothing until the next. While it is shut, units are
-    not even decoded. A change of resolution goes on at its keyframe.
+    not even decoded. Where a camera refreshes its pictures bit by bit instead (gradual refresh), the gate opens when a picture
+    is whole: by the camera's own word (a recovery point), or after `LAST_RESORT_S` where no keyframe was ever seen. A change of
+    resolution goes on at its keyframe.
 
     Args:
         codec: FFmpeg's name.
@@ -63,6 +69,9 @@ class KeyframeDecoder:
         self._lost = False
         self._shut_since_s: float | None = None
         self._tried = False
+        self._until_whole: int | None = None
+        self._keyframe_seen = False
+        self._is_lenient = False
         self._number = 0
         self._times: dict[int, UnitTimes] = {}
 
@@ -77,13 +86,19 @@ class KeyframeDecoder:
         if self._open or self._tried:
             self._shut()
 
-    def decode(self, data: bytes, keyframe: bool, times: UnitTimes) -> list[LiveFrame]:
+    def decode(self, data: bytes, keyframe: bool, times: UnitTimes, recovery: int = 0) -> list[LiveFrame]:
         """Take one whole access unit and return the frames that come out, in order of presentation: mostly one, or none.
+
+        Args:
+            data: The unit.
+            keyframe: Whether decoding can begin here.
+            times: Of the unit; its frame gets them, however late it comes out.
+            recovery: As in `AccessUnit`.
 
         Raises:
             SourceError: `too_large`.
         """
-        if not self._open and not self._enter(keyframe):
+        if not self._open and not self._enter(keyframe, recovery):
             return []
         self._number += 1
         self._times[self._number] = times
@@ -100,22 +115,40 @@ class KeyframeDecoder:
             return []
         return self._passed(frames) if frames else []
 
-    def _enter(self, keyframe: bool) -> bool:
-        """Return whether to decode this unit although the gate is shut; a keyframe opens it."""
+    def _enter(self, keyframe: bool, recovery: int) -> bool:
+        """Return whether to decode this unit although the gate is shut; a keyframe opens it, and so does a whole picture."""
         now_s = self._monotonic_s()
         if self._shut_since_s is None:
             self._shut_since_s = now_s
+        waited_s = now_s - self._shut_since_s
         if keyframe:
             if self._tried:
                 self._flush()
-            self._open, self._tried, self._lost = True, False, False
-        elif now_s - self._shut_since_s >= WITHOUT_KEYFRAME_S:
+            self._is_lenient, self._keyframe_seen = False, True
+            self._enter_whole()
+        elif self._until_whole is not None:
+            self._until_whole -= 1
+            if self._until_whole <= 0:
+                self._enter_whole()
+        elif recovery:
+            self._tried, self._until_whole = True, recovery - 1
+            if recovery == 1:
+                self._enter_whole()
+        elif waited_s >= LAST_RESORT_S and not self._keyframe_seen:
+            # Frames of which the decoder itself is not sure are its only ones.
+            self._codec.flags |= Flags.output_corrupt
+            self._is_lenient = True
+            self._enter_whole()
+        elif waited_s >= WITHOUT_KEYFRAME_S:
             self._tried = True
         if (self._open or self._tried) and self._extradata:
             self._decode_headers()
         if not self._open:
             self._counts.damaged += self._lost
         return self._open or self._tried
+
+    def _enter_whole(self) -> None:
+        self._open, self._tried, self._lost, self._until_whole = True, False, False, None
 
     def _decode_headers(self) -> None:
         headers, self._extradata = self._extradata, b""
@@ -129,13 +162,13 @@ class KeyframeDecoder:
             if frame.width * frame.height > self._max_pixels:
                 raise self._too_large()
             times = self._times.pop(frame.pts, None)
-            if times is None or frame.is_corrupt:
+            if times is None or (frame.is_corrupt and not self._is_lenient):
                 self._damage()
                 return passed
             if not self._open:
-                if frame.pict_type != PictureType.I:
+                if frame.pict_type != PictureType.I or self._until_whole is not None:
                     continue
-                self._open, self._tried, self._lost = True, False, False
+                self._enter_whole()
             self._counts.decoded += 1
             passed.append(LiveFrame(*times, frame.width, frame.height, partial(self._to_bgr, frame)))
         return passed
@@ -148,7 +181,7 @@ class KeyframeDecoder:
 
     def _shut(self) -> None:
         self._open = self._tried = False
-        self._shut_since_s = None
+        self._shut_since_s = self._until_whole = None
         self._flush()
 
     def _flush(self) -> None:

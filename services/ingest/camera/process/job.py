@@ -23,7 +23,7 @@ from moodline.services.ingest.camera.input.frames import LiveFrame, LiveLimits, 
 from moodline.services.ingest.camera.process.channel import Channel, ChannelClosedError, ChannelError
 from moodline.services.ingest.camera.process.link import EXIT_MEMORY
 from moodline.services.ingest.camera.sources.open import LiveOpener, open_live
-from moodline.services.ingest.live.capture_clock import CaptureClock
+from moodline.services.ingest.live.capture_clock import CaptureClock, Placed
 from moodline.services.ingest.live.latest import LatestSlot
 from moodline.services.ingest.live.records import Failed, Job, Opened, Sample, Stats
 from moodline.services.ingest.media.encode import encode_jpeg, reduce_image
@@ -40,6 +40,9 @@ JobOpener = Callable[[Job], LiveSource]
 
 STATS_S: Final = 1.0
 SKIPS_LIMIT: Final = 1000
+_LATE_US: Final = 500_000
+"""Less than this is the jitter of a network."""
+
 _FPS_OVER: Final = 4
 """Statistics between which the frame rate is measured; about as many seconds."""
 
@@ -61,7 +64,8 @@ def open_job(job: Job, opener: LiveOpener = open_live) -> LiveSource:
         tls_verify=job.tls_verify,
     )
     egress = PolicyEgress(policy, ca_file=None if job.tls_ca_file is None else Path(job.tls_ca_file))
-    return opener(address, egress, LiveLimits(job.open_timeout_s, job.read_timeout_s, job.max_pixels))
+    limits = LiveLimits(job.open_timeout_s, job.read_timeout_s, job.max_pixels, job.first_frame_timeout_s)
+    return opener(address, egress, limits)
 
 
 def run_camera(connected: socket.socket, open_camera: JobOpener = open_job) -> NoReturn:
@@ -120,10 +124,12 @@ def _give_up(channel: Channel[Job], error: BaseException) -> NoReturn:
 class _Pending:
     """A sampled frame that waits to be sent."""
 
-    def __init__(self, frame: LiveFrame, event_time_us: int, segment: int) -> None:
-        self.event_time_us = event_time_us
-        self.captured_at_us = round(frame.arrived_s * 1e6)
-        self.segment = segment
+    def __init__(self, frame: LiveFrame, placed: Placed) -> None:
+        self.event_time_us = placed.event_time_us
+        # What the network or the camera held back is as old as it is, although it has only just arrived.
+        late_us = placed.late_us if placed.late_us >= _LATE_US else 0
+        self.captured_at_us = round(frame.arrived_s * 1e6) - late_us
+        self.segment = placed.segment
         self._to_bgr: Callable[[], BgrImage] | None = frame.to_bgr
         self._image: BgrImage | None = None
         self._lock = threading.Lock()
@@ -199,12 +205,16 @@ class CameraTask:
     def _take(self, frame: LiveFrame) -> _Pending | None:
         """Give a frame its place in time, and put it into the slot when it is sampled."""
         placed = self._clock.place(frame.media_s, frame.arrived_s, frame.camera_s)
-        self._frames += 1
-        self._last_frame_us = round(frame.arrived_s * 1e6)
-        self._size = (frame.width, frame.height)
+        if not frame.is_overloaded:
+            self._frames += 1
+            self._last_frame_us = round(frame.arrived_s * 1e6)
+            self._size = (frame.width, frame.height)
         if not self._sampler.take(Fraction(placed.event_time_us, 1_000_000)):
             return None
-        pending = _Pending(frame, placed.event_time_us, placed.segment)
+        pending = _Pending(frame, placed)
+        if frame.is_overloaded:
+            self._slot.note(pending)
+            return None
         replaced = self._slot.put(pending)
         if replaced is not None:
             replaced.release()
@@ -264,4 +274,5 @@ class CameraTask:
             width=width,
             height=height,
             clock_offset_ms=self._clock.offset_ms,
+            overloaded=counts.overloaded,
         )

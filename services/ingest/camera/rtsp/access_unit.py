@@ -6,6 +6,8 @@ from typing import Final, NamedTuple
 
 UNIT_LIMIT_BYTES: Final = 16 * 1024 * 1024
 _PARTS_LIMIT: Final = 65_536
+_TRUST_AFTER: Final = 2
+_NEVER: Final = -(2**62)
 
 
 class AccessUnit(NamedTuple):
@@ -17,6 +19,9 @@ class AccessUnit(NamedTuple):
         keyframe: Whether decoding can begin here.
         damaged: Whether a part of it is missing or makes no sense.
         after_loss: Whether packets were lost before it, so that frames that it builds on may be missing.
+        recovery: Frames, this one included, after which the picture is whole although decoding began here without a keyframe
+            (a recovery point of gradual refresh); 0 where none is said.
+        is_reference: Whether other frames may build on it.
     """
 
     data: bytes
@@ -24,6 +29,37 @@ class AccessUnit(NamedTuple):
     keyframe: bool
     damaged: bool
     after_loss: bool
+    recovery: int = 0
+    is_reference: bool = True
+
+
+class MarkerTrust:
+    """Whether the marker bit ends a unit, as it should. Some cameras set it on every slice, or on none."""
+
+    def __init__(self) -> None:
+        self._agreed = 0
+        self._marked = False
+
+    @property
+    def is_trusted(self) -> bool:
+        """Return whether a marker is taken for the end of a unit at once."""
+        return self._agreed >= _TRUST_AFTER
+
+    def packet(self, marker: bool) -> None:
+        """Note the marker of the newest packet."""
+        self._marked = marker
+
+    def begins(self) -> None:
+        """Note that a unit begins: the packet before should have had the marker, and no other."""
+        if self._marked:
+            self._agreed += 1
+        self._marked = False
+
+    def goes_on(self) -> None:
+        """Note that a unit goes on: the packet before should have had no marker."""
+        if self._marked:
+            self._agreed = _NEVER
+        self._marked = False
 
 
 class Depacketiser(ABC):
@@ -37,7 +73,7 @@ class Depacketiser(ABC):
         self._keyframe = False
         self._after_loss = False
 
-    def push(self, payload: bytes, timestamp: int, marker: bool, lost: bool) -> Sequence[AccessUnit]:
+    def push(self, payload: bytes, timestamp: int, marker: bool, lost: bool, extension: bytes = b"") -> Sequence[AccessUnit]:
         """Take the next packet and return the units that it completes, mostly none or one.
 
         Args:
@@ -45,6 +81,7 @@ class Depacketiser(ABC):
             timestamp: 32 bits.
             marker: Of the packet's header.
             lost: Whether packets before this one are missing.
+            extension: Of the packet's header: two bytes of profile, then the content; empty without one.
         """
         done: list[AccessUnit] | None = None
         if timestamp != self._timestamp:
@@ -57,15 +94,19 @@ class Depacketiser(ABC):
             # After a unit's marker, what is missing had the same time stamp or was a unit of its own: nobody knows.
             self._after_loss = True
             self._damaged |= bool(self._parts)
-        if not self._add(payload):
+        if not self._add(payload, extension):
             self._damaged = True
         if marker:
             last = self._finish()
             return done + last if done else last
         return done or ()
 
+    def idle(self) -> Sequence[AccessUnit]:
+        """Return the unit that was held back although its marker has come: nothing follows for a while."""
+        return ()
+
     @abstractmethod
-    def _add(self, payload: bytes) -> bool:
+    def _add(self, payload: bytes, extension: bytes) -> bool:
         """Take one payload; return whether it was whole and made sense."""
 
     def _joined(self) -> bytes:

@@ -3,8 +3,10 @@
 import socket
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
+from moodline.services.ingest.camera.input.arrival import ArrivalReader
 from moodline.services.ingest.camera.input.authentication import Login, best_challenge
 from moodline.services.ingest.camera.rtsp.wire import Interleaved, Response, Wire, format_request
 from moodline.shared.errors import SourceError
@@ -13,7 +15,7 @@ from moodline.shared.streams import FailureReason
 POLL_S: Final = 0.25
 """Longest wait of one read or write, so that time-outs are noticed whatever the camera does."""
 
-_READ_BYTES: Final = 256 * 1024
+_READ_BYTES: Final = 64 * 1024
 _EARLY_LIMIT_BYTES: Final = 4 * 1024 * 1024
 _LOGIN_TRIES: Final = 3
 _AGENT: Final = "Moodline"
@@ -25,15 +27,31 @@ class Connection:
     def __init__(self, connected: socket.socket, login: Login | None) -> None:
         self.socket = connected
         self._login = login
+        self._reader = ArrivalReader(connected)
         self._wire = Wire()
         self._sequence = 0
         self._early: deque[Interleaved] = deque()
         self._early_bytes = 0
         self._accepted = False
+        self._unanswered: set[str] = set()
         connected.settimeout(POLL_S)
 
-    def request(self, method: str, url: str, headers: dict[str, str], deadline_s: float) -> Response:
+    def request(
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        deadline_s: float,
+        will_do: Callable[[], bool] | None = None,
+    ) -> Response:
         """Send a request and wait for its answer; log in when asked to. The answer may be of any status, 401 included.
+
+        Args:
+            method: Of the request.
+            url: Of the request.
+            headers: Of the request, without those that every request has.
+            deadline_s: By the monotonic clock.
+            will_do: Says, while there is no answer, whether what was asked for has happened; then that is the answer.
 
         Raises:
             SourceError: `timeout`, `unreachable` or `corrupt`.
@@ -41,7 +59,7 @@ class Connection:
         sent_nonces: set[str] = set()
         for _ in range(_LOGIN_TRIES):
             self.send(method, url, headers)
-            response = self._answer(deadline_s)
+            response = self._answer(deadline_s, will_do)
             if response.status != 401:
                 self._accepted |= response.status < 300 and self._login is not None and self._login.challenge is not None
                 return response
@@ -76,7 +94,7 @@ class Connection:
     def receive(self) -> list[Interleaved | Response]:
         """Read once, for at most `POLL_S`, and return what is whole. Raises `SourceError` when the connection is over."""
         try:
-            data = self.socket.recv(_READ_BYTES)
+            data = self._reader.receive(_READ_BYTES)
         except TimeoutError:
             return []
         except OSError:
@@ -88,6 +106,11 @@ class Connection:
         while (item := self._wire.next_item()) is not None:
             items.append(item)
         return items
+
+    @property
+    def arrived_s(self) -> float:
+        """Wall clock in s of the arrival of what was read last."""
+        return self._reader.arrived_s
 
     def close(self) -> None:
         """Close the socket; safe to call twice."""
@@ -109,7 +132,8 @@ class Connection:
         self._login.accept(challenge)
         return True
 
-    def _answer(self, deadline_s: float) -> Response:
+    def _answer(self, deadline_s: float, will_do: Callable[[], bool] | None) -> Response:
+        number = str(self._sequence)
         while True:
             answer = None
             self.socket.settimeout(min(max(deadline_s - time.monotonic(), 0.01), POLL_S))
@@ -122,14 +146,29 @@ class Connection:
             if answer is not None:
                 self.socket.settimeout(POLL_S)
                 return answer
+            if will_do is not None and will_do():
+                self._unanswered.add(number)
+                self.socket.settimeout(POLL_S)
+                return Response(200, {}, b"")
             if time.monotonic() >= deadline_s:
+                self._unanswered.add(number)
+                self.socket.settimeout(POLL_S)
                 raise SourceError(FailureReason.TIMEOUT, "the camera does not answer")
 
+    @property
+    def has_early(self) -> bool:
+        """Return whether packets came before the answer to a request."""
+        return bool(self._early)
+
     def _is_answer(self, response: Response) -> bool:
+        """Return whether it answers the last request. There is one at a time, so a number that makes no sense is no matter."""
         if response.status < 200:
             return False
-        number = response.header("cseq")
-        return number is None or number == str(self._sequence)
+        number = (response.header("cseq") or "").strip()
+        if number in self._unanswered and number != str(self._sequence):
+            self._unanswered.discard(number)
+            return False
+        return True
 
     def _keep(self, packet: Interleaved) -> None:
         self._early.append(packet)

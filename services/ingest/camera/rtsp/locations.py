@@ -15,6 +15,7 @@ _SCHEMES: Final = {"rtsp": 554, "rtsps": 322}
 
 def clean_url(text: str | None) -> str | None:
     """Return an absolute URL of RTSP without user and password, or None when the text is none."""
+    text = None if text is None else text.strip()
     if text is None or not _URL.fullmatch(text):
         return None
     scheme, separator, rest = text.partition("://")
@@ -36,8 +37,11 @@ def control_url(base: str, control: str) -> str:
     absolute = clean_url(control)
     if absolute is not None:
         return absolute
+    control = control.replace(" ", "%20")
     if not _URL.fullmatch(control) or "://" in control:
         return base
+    if control.startswith("?"):
+        return base + control
     return base.rstrip("/") + "/" + control.lstrip("/")
 
 

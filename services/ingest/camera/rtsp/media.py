@@ -4,28 +4,32 @@ import contextlib
 import ipaddress
 import select
 import socket
+import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
+from moodline.services.ingest.camera.input.arrival import arrival_of, ask_for_arrival
 from moodline.services.ingest.camera.input.egress import Egress
 from moodline.services.ingest.camera.rtsp.connection import POLL_S, Connection
 from moodline.services.ingest.camera.rtsp.rtp import RtpPacket, receiver_report
 from moodline.services.ingest.camera.rtsp.session import Session, transport_ports
 from moodline.services.ingest.camera.rtsp.wire import Interleaved, Response
 from moodline.shared.errors import SourceError
+from moodline.shared.net_policy import Address, is_loopback
 from moodline.shared.streams import FailureReason
 
 _BUFFER_BYTES: Final = 2 * 1024 * 1024
 _DATAGRAM_BYTES: Final = 65_536
 _BATCH_PACKETS: Final = 256
 _PORT_TRIES: Final = 64
+_ANCILLARY_BYTES: Final = 64
 _PUNCH: Final = b"\x80\0\0\0\0\0\0\0\0\0\0\0"
 
 
 class Received(NamedTuple):
-    """The result of one read: media packets, RTCP packets, and answers to requests."""
+    """The result of one read: media packets with the wall clock in s of their arrival, RTCP packets, answers to requests."""
 
-    rtp: Sequence[bytes]
+    rtp: Sequence[tuple[bytes, float]]
     rtcp: Sequence[bytes]
     responses: Sequence[Response]
 
@@ -39,8 +43,16 @@ class Media(Protocol):
         """Return what has come. Raises `SourceError` when the connection is over."""
         ...
 
+    def has_come(self) -> bool:
+        """Return whether media waits to be received."""
+        ...
+
     def send_rtcp(self, data: bytes) -> None:
         """Send a report to the camera."""
+        ...
+
+    def trouble(self) -> str:
+        """Return why no media may come, where that is known; else ""."""
         ...
 
     def close(self) -> None:
@@ -62,6 +74,12 @@ class TcpMedia:
         early = self._connection.early()
         return self._sorted(early or self._connection.receive())
 
+    def has_come(self) -> bool:
+        return self._connection.has_early
+
+    def trouble(self) -> str:
+        return ""
+
     def send_rtcp(self, data: bytes) -> None:
         if self._rtcp < 256:
             self._connection.send_packet(self._rtcp, data)
@@ -71,18 +89,22 @@ class TcpMedia:
 
     def _sorted(self, items: Sequence[Interleaved | Response]) -> Received:
         rtp, rtcp, responses = [], [], []
+        arrived_s = self._connection.arrived_s
         for item in items:
             if isinstance(item, Response):
                 responses.append(item)
             elif item.channel == self._rtp:
-                rtp.append(item.data)
+                rtp.append((item.data, arrived_s))
             elif item.channel == self._rtcp:
                 rtcp.append(item.data)
         return Received(rtp, rtcp, responses)
 
 
 class UdpMedia:
-    """Media over UDP, taken from the camera's own address alone. Implements `Media`."""
+    """Media over UDP, taken from the camera's own address, and from the one that it announces (`source`), if that is allowed.
+
+    Implements `Media`.
+    """
 
     reorders = True
 
@@ -90,11 +112,14 @@ class UdpMedia:
         self._connection = session.connection
         self._peer = egress.peer_address(self._connection.socket)
         self._trusted: str | None = None
+        self._source: Address | None = None
+        self._strangers = 0
         self._rtp, self._rtcp = _bind_pair(self._connection.socket)
         try:
             port = self._rtp.getsockname()[1]
             answer = session.setup(f"RTP/AVP;unicast;client_port={port}-{port + 1}", deadline_s)
             self._remote = transport_ports(answer, "server_port")
+            self._source = _announced_source(answer, self._peer, egress)
             self._poll = select.poll()
             for one in (self._rtp, self._rtcp, self._connection.socket):
                 self._poll.register(one, select.POLLIN)
@@ -107,13 +132,21 @@ class UdpMedia:
         try:
             ready = {descriptor for descriptor, _ in self._poll.poll(POLL_S * 1000)}
             rtp = self._datagrams(self._rtp) if self._rtp.fileno() in ready else []
-            rtcp = self._datagrams(self._rtcp) if self._rtcp.fileno() in ready else []
+            rtcp = [data for data, _ in self._datagrams(self._rtcp)] if self._rtcp.fileno() in ready else []
         except OSError:
             raise SourceError(FailureReason.UNREACHABLE, "the connection to the camera broke") from None
         responses = []
         if self._connection.socket.fileno() in ready:
             responses = [item for item in self._connection.receive() if isinstance(item, Response)]
         return Received(rtp, rtcp, responses)
+
+    def has_come(self) -> bool:
+        return bool(select.select([self._rtp], [], [], 0)[0])
+
+    def trouble(self) -> str:
+        if not self._strangers:
+            return ""
+        return "the camera sends its media from another address than it announces, which is not taken: set `transport` to tcp"
 
     def send_rtcp(self, data: bytes) -> None:
         self._send(self._rtcp, data, 1)
@@ -132,26 +165,28 @@ class UdpMedia:
         if 0 < port < 65536:
             # A report that cannot be sent is no reason to stop watching.
             with contextlib.suppress(OSError):
-                sender.sendto(data, (str(self._peer), port))
+                sender.sendto(data, (str(self._source or self._peer), port))
 
-    def _datagrams(self, receiver: socket.socket) -> list[bytes]:
+    def _datagrams(self, receiver: socket.socket) -> list[tuple[bytes, float]]:
         found = []
         for _ in range(_BATCH_PACKETS):
             try:
-                data, sender = receiver.recvfrom(_DATAGRAM_BYTES)
+                data, ancillary, _, sender = receiver.recvmsg(_DATAGRAM_BYTES, _ANCILLARY_BYTES)
             except BlockingIOError:
                 break
             except ConnectionError:
                 # Our report met a closed port.
                 continue
             if sender[0] == self._trusted or self._is_peer(sender[0]):
-                found.append(data)
+                found.append((data, arrival_of(ancillary) or time.time()))
+            else:
+                self._strangers += 1
         return found
 
     def _is_peer(self, text: str) -> bool:
         address = ipaddress.ip_address(text.partition("%")[0])
         mapped = getattr(address, "ipv4_mapped", None)
-        if (mapped or address) != self._peer:
+        if (mapped or address) not in (self._peer, self._source):
             return False
         self._trusted = text
         return True
@@ -196,6 +231,25 @@ class Reorder:
         return found
 
 
+def _announced_source(transport: str, peer: Address, egress: Egress) -> Address | None:
+    """Return the address that an answer to SETUP names as the media's source, when it is another than the camera's.
+
+    Raises:
+        SourceError: `forbidden_url` when the policy does not allow that address.
+    """
+    fields = dict(part.strip().partition("=")[::2] for part in transport.split(";"))
+    try:
+        source = ipaddress.ip_address(fields.get("source", "").strip())
+    except ValueError:
+        return None
+    if source == peer or source.is_unspecified:
+        return None
+    refusal = egress.policy.refusal(source, redirected=not is_loopback(peer))
+    if refusal is not None:
+        raise SourceError(FailureReason.FORBIDDEN_URL, f"the camera sends its media from another address: {refusal}")
+    return source
+
+
 def _bind_pair(connected: socket.socket) -> tuple[socket.socket, socket.socket]:
     """Bind an even port and the next, on the address that we talk to the camera from."""
     host = connected.getsockname()[0]
@@ -219,6 +273,7 @@ def _bound(family: int, host: str, port: int) -> socket.socket:
     try:
         one.setblocking(False)
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
+        ask_for_arrival(one)
         one.bind((host, port))
     except BaseException:
         one.close()

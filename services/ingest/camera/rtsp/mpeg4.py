@@ -10,7 +10,7 @@ _PICTURE: Final = b"\0\0\1\xb6"
 class Mpeg4Depacketiser(Depacketiser):
     """MP4V-ES: the payloads of a time stamp, one after the other."""
 
-    def _add(self, payload: bytes) -> bool:
+    def _add(self, payload: bytes, extension: bytes) -> bool:  # noqa: ARG002  # no extension belongs to it
         begins = bool(self._parts) or not self._after_loss or payload.startswith(b"\0\0\1")
         return bool(payload) and self._keep(payload) and begins
 

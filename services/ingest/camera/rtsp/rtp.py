@@ -8,12 +8,17 @@ _HEAD = struct.Struct(">BBHII")
 _SENDER = struct.Struct(">IQI")
 _NTP_TO_UNIX_S: Final = 2_208_988_800
 _SENDER_REPORT, _BYE = 200, 203
+_JPEG_PROFILES: Final = (b"\xff\xd8", b"\xff\xff")
+"""Extensions that hold a part of the picture (ONVIF)."""
 _LATE_PACKETS: Final = 128
 _JUMP_PACKETS: Final = 3000
 
 
 class RtpPacket(NamedTuple):
-    """One packet of media; `payload` without header, extension and padding."""
+    """One packet of media; `payload` without header, extension and padding.
+
+    `extension` is that of ONVIF for JPEG alone, profile and content.
+    """
 
     payload_type: int
     marker: bool
@@ -21,6 +26,7 @@ class RtpPacket(NamedTuple):
     timestamp: int
     ssrc: int
     payload: bytes
+    extension: bytes = b""
 
 
 def parse_rtp(data: bytes) -> RtpPacket | None:
@@ -32,17 +38,21 @@ def parse_rtp(data: bytes) -> RtpPacket | None:
     if flags >> 6 != 2:
         return None
     start = 12
+    extension = b""
     if flags & 0x3F:
         start += 4 * (flags & 0x0F)
         if flags & 0x10:
             if end < start + 4:
                 return None
-            start += 4 + 4 * (data[start + 2] << 8 | data[start + 3])
+            begin, start = start, start + 4 + 4 * (data[start + 2] << 8 | data[start + 3])
+            if data[begin : begin + 2] in _JPEG_PROFILES:
+                extension = data[begin : begin + 2] + data[begin + 4 : start]
         if flags & 0x20:
-            end -= data[end - 1] or end
+            # A count of 0 is no padding: the bit was set by mistake.
+            end -= data[end - 1]
         if start > end:
             return None
-    return RtpPacket(kind & 0x7F, kind >= 0x80, sequence, timestamp, ssrc, data[start:end])
+    return RtpPacket(kind & 0x7F, kind >= 0x80, sequence, timestamp, ssrc, data[start:end], extension)
 
 
 class SenderReport(NamedTuple):

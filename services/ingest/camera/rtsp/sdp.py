@@ -3,7 +3,7 @@
 import base64
 import binascii
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Final
@@ -12,18 +12,66 @@ from moodline.services.ingest.camera.rtsp.access_unit import Depacketiser
 from moodline.services.ingest.camera.rtsp.jpeg import JpegDepacketiser
 from moodline.services.ingest.camera.rtsp.mpeg4 import Mpeg4Depacketiser
 from moodline.services.ingest.camera.rtsp.nal import START_CODE, H264Depacketiser, H265Depacketiser
+from moodline.services.ingest.camera.rtsp.payloads import (
+    Av1Depacketiser,
+    H263Depacketiser,
+    MpegVideoDepacketiser,
+    Vp8Depacketiser,
+    Vp9Depacketiser,
+)
 from moodline.shared.errors import SourceError
 from moodline.shared.streams import FailureReason
 
 SDP_LIMIT_BYTES: Final = 64 * 1024
 _PARAMETERS_LIMIT_BYTES: Final = 64 * 1024
-_CODECS: Final = {"H264": "h264", "H265": "hevc", "JPEG": "mjpeg", "MP4V-ES": "mpeg4"}
+_CODECS: Final = {
+    "H264": "h264",
+    "H265": "hevc",
+    "HEVC": "hevc",
+    "JPEG": "mjpeg",
+    "MP4V-ES": "mpeg4",
+    "MPV": "mpeg2video",
+    "H263-1998": "h263",
+    "H263-2000": "h263",
+    "VP8": "vp8",
+    "VP9": "vp9",
+    "AV1": "libdav1d",
+}
+_USUAL: Final = frozenset({"h264", "hevc", "mjpeg", "mpeg4"})
+_STATIC: Final = {"26": "JPEG", "31": "H261", "32": "MPV", "33": "MP2T", "34": "H263"}
+_PLAIN_PROFILES: Final = frozenset({"RTP/AVP", "RTP/AVPF", "RTP/AVP/UDP", "RTP/AVP/TCP", "RTP/AVPF/TCP", "RTP/AVPF/UDP"})
+_SECURE_PROFILES: Final = frozenset({"RTP/SAVP", "RTP/SAVPF", "UDP/TLS/RTP/SAVP", "UDP/TLS/RTP/SAVPF"})
 _DEPACKETISERS: Final[dict[str, Callable[[], Depacketiser]]] = {
     "h264": H264Depacketiser,
     "hevc": H265Depacketiser,
     "mpeg4": Mpeg4Depacketiser,
+    "mpeg2video": MpegVideoDepacketiser,
+    "h263": H263Depacketiser,
+    "vp8": Vp8Depacketiser,
+    "vp9": Vp9Depacketiser,
+    "libdav1d": Av1Depacketiser,
 }
 _SPROPS: Final = {"h264": ("sprop-parameter-sets",), "hevc": ("sprop-vps", "sprop-sps", "sprop-pps")}
+_NAMES: Final = {
+    "H264": "H.264",
+    "H265": "H.265",
+    "HEVC": "H.265",
+    "H264-SVC": "H.264 SVC",
+    "H266": "H.266",
+    "H261": "H.261",
+    "H263": "H.263 of 1996",
+    "MP2T": "MPEG transport stream",
+    "MP1S": "MPEG system stream",
+    "MP2P": "MPEG program stream",
+    "JPEG2000": "JPEG 2000",
+    "JXSV": "JPEG XS",
+    "RAW": "uncompressed video",
+    "SMPTE336M": "metadata",
+    "VND.ONVIF.METADATA": "metadata",
+    "THEORA": "Theora",
+    "DV": "DV",
+    "X-PN-TOKENS": "RealVideo",
+}
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 
 
@@ -39,6 +87,7 @@ class VideoTrack:
         extradata: Parameter sets for the decoder; empty when they come with the media.
         fps: As the camera claims, or None.
         size_px: As the camera claims, or None.
+        is_secure: Whether the camera announces encrypted media (RTP/SAVP).
     """
 
     codec: str
@@ -48,6 +97,7 @@ class VideoTrack:
     extradata: bytes
     fps: Fraction | None
     size_px: tuple[int, int] | None
+    is_secure: bool = False
 
     def depacketiser(self) -> Depacketiser:
         """Return a new depacketiser for its payloads."""
@@ -69,37 +119,69 @@ class _Section:
     line: str = ""
     attributes: list[tuple[str, str]] = field(default_factory=list)
 
+    @property
+    def is_video(self) -> bool:
+        return self.line.split(None, 1)[0].lower() == "video"
+
+    @property
+    def profile(self) -> str:
+        words = self.line.split()
+        return words[2].upper() if len(words) > 2 else ""
+
+    def encodings(self) -> list[str]:
+        """Return the names of its formats, in upper case."""
+        types = self.line.split()[3:]
+        return [self.of_payload("rtpmap", one).partition("/")[0].strip().upper() or _STATIC.get(one, "") for one in types]
+
     def value(self, name: str) -> str:
         return next((value for key, value in self.attributes if key == name), "")
 
     def of_payload(self, name: str, payload_type: str) -> str:
         """Return the value of an attribute that belongs to one payload type."""
         for key, value in self.attributes:
-            first, _, rest = value.partition(" ")
-            if key == name and first == payload_type:
-                return rest.strip()
+            words = value.split(None, 1)
+            if key == name and words and words[0] == payload_type:
+                return words[1].strip() if len(words) == 2 else ""
         return ""
 
 
-def parse_sdp(body: bytes) -> Description:
+def parse_sdp(body: bytes, *, over_tls: bool = False) -> Description:
     """Return the first video track that can be read.
+
+    Args:
+        body: As it came. Bytes of 0 around it, and line breaks of all kinds, are passed over.
+        over_tls: Whether the media comes over a connection that TLS protects. Then RTP/SAVP is taken for plain RTP: servers
+            announce it for `rtsps`, and do not encrypt twice.
 
     Raises:
         SourceError: `corrupt`, `no_video`, or `codec` when there is video, but none that is supported.
     """
     if len(body) > SDP_LIMIT_BYTES:
         raise SourceError(FailureReason.CORRUPT, "the camera's description of its media is too long")
-    sections = _sections(body.decode("utf-8", "replace").splitlines())
+    sections = _sections(body.replace(b"\0", b"").decode("utf-8", "replace").splitlines())
     if len(sections) == 1 and not sections[0].line:
         raise SourceError(FailureReason.CORRUPT, "the camera's description of its media makes no sense")
-    videos = [section for section in sections[1:] if section.line.lower().startswith("video ")]
+    videos = [section for section in sections[1:] if section.line.split(None, 1)[:1] and section.is_video]
     if not videos:
         raise SourceError(FailureReason.NO_VIDEO, "the camera offers no video")
-    for video in videos:
-        track = _track(video, sections[0])
-        if track is not None:
-            return Description(sections[0].value("control"), track)
-    raise SourceError(FailureReason.CODEC, "the camera's video codec is not supported: set it to H.264, H.265, MJPEG or MPEG-4")
+    tracks = [track for video in videos if (track := _track(video, sections[0], over_tls)) is not None]
+    # Those that cameras are made for first.
+    for track in sorted(tracks, key=lambda track: track.codec not in _USUAL):
+        return Description(sections[0].value("control"), track)
+    raise SourceError(FailureReason.CODEC, _unsupported(videos, over_tls))
+
+
+def _unsupported(videos: Sequence[_Section], over_tls: bool) -> str:
+    """Return what the camera sends instead, as far as it is one of the known names, and what to set."""
+    cure = "set the camera to H.264 or H.265"
+    if not over_tls and all(video.profile in _SECURE_PROFILES for video in videos):
+        return "the camera encrypts its media (SRTP), which is not supported: turn SRTP off, and use rtsps:// for encryption"
+    names = {name for video in videos for name in video.encodings() if name in _NAMES}
+    if not names:
+        return f"the camera's video codec is not supported: {cure}"
+    if names & _CODECS.keys():
+        return f"the camera sends {_NAMES[min(names & _CODECS.keys())]} interleaved (packetization-mode 2): set mode 1, or {cure}"
+    return f"the camera's video codec, {_NAMES[min(names)]}, is not supported: {cure}"
 
 
 def _sections(lines: Iterable[str]) -> list[_Section]:
@@ -108,6 +190,7 @@ def _sections(lines: Iterable[str]) -> list[_Section]:
         name, equals, value = line.strip().partition("=")
         if not equals:
             continue
+        name, value = name.strip().lower(), value.strip()
         if name == "m":
             sections.append(_Section(value))
         elif name == "a":
@@ -118,15 +201,16 @@ def _sections(lines: Iterable[str]) -> list[_Section]:
     return sections
 
 
-def _track(video: _Section, session: _Section) -> VideoTrack | None:
+def _track(video: _Section, session: _Section, over_tls: bool) -> VideoTrack | None:
     words = video.line.split()
-    if len(words) < 4 or words[2].upper() not in {"RTP/AVP", "RTP/AVPF", "RTP/AVP/UDP", "RTP/AVP/TCP"}:
+    is_secure = video.profile in _SECURE_PROFILES
+    if len(words) < 4 or not (video.profile in _PLAIN_PROFILES or (is_secure and over_tls)):
         return None
     for payload_type in words[3:]:
         if not (payload_type.isascii() and payload_type.isdigit() and len(payload_type) <= 3 and int(payload_type) < 128):
             continue
         name, _, rest = video.of_payload("rtpmap", payload_type).partition("/")
-        name = name.strip().upper() or ("JPEG" if payload_type == "26" else "")
+        name = name.strip().upper() or _STATIC.get(payload_type, "")
         codec = _CODECS.get(name)
         parameters = _parameters(video.of_payload("fmtp", payload_type))
         if codec is None or parameters.get("packetization-mode") == "2" or parameters.get("sprop-max-don-diff", "0") != "0":
@@ -135,7 +219,8 @@ def _track(video: _Section, session: _Section) -> VideoTrack | None:
         clock_rate = int(rate) if rate.isascii() and rate.isdigit() and 0 < len(rate) <= 9 and int(rate) else 90_000
         fps = _fps(video.value("framerate") or session.value("framerate"))
         control, size_px = video.value("control"), _size(video.value("x-dimensions"))
-        return VideoTrack(codec, int(payload_type), clock_rate, control, _extradata(codec, parameters), fps, size_px)
+        extradata = _extradata(codec, parameters)
+        return VideoTrack(codec, int(payload_type), clock_rate, control, extradata, fps, size_px, is_secure)
     return None
 
 

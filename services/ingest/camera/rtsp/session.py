@@ -3,6 +3,7 @@
 import re
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +20,10 @@ from moodline.shared.streams import FailureReason
 REDIRECTS_MAX: Final = 3
 _DEFAULT_TIMEOUT_S: Final = 60
 _TEARDOWN_S: Final = 0.2
+_OPTIONS_S: Final = 2.0
+"""Some cameras never answer OPTIONS; nothing depends on it."""
+_UNANSWERED_PLAY_S: Final = 1.0
+"""Some cameras never answer PLAY; media says that they play."""
 _SESSION = re.compile(r"[!-:<-~]{1,256}")
 _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)
 _REFUSED: Final = {
@@ -58,7 +63,8 @@ def describe(address: CameraAddress, egress: Egress, deadline_s: float) -> Descr
                 require_success(response)
                 base = clean_url(response.header("content-base")) or clean_url(response.header("content-location"))
                 base = base or address.plain_url
-                return Described(connection, parse_sdp(response.body), address.plain_url, base, keep_alive)
+                description = parse_sdp(response.body, over_tls=address.scheme == "rtsps")
+                return Described(connection, description, address.plain_url, base, keep_alive)
             moved = redirected(address, response.header("location"), egress.policy.schemes)
         except BaseException:
             connection.close()
@@ -81,7 +87,8 @@ class Session:
 
     def setup(self, transport: str, deadline_s: float) -> str:
         """Set the track up; return the answer's `Transport` header, "" without one."""
-        url = control_url(self.described.base, self.described.description.track.control)
+        control = self.described.description.track.control
+        url = self.aggregate_url if control in ("", "*") else control_url(self.described.base, control)
         response = self.connection.request("SETUP", url, {"Transport": transport}, deadline_s)
         require_success(response)
         name, _, rest = (response.header("session") or "").partition(";")
@@ -90,10 +97,15 @@ class Session:
         self._keep_alive_s = max(int(found[1]) if found else _DEFAULT_TIMEOUT_S, 2) / 2
         return response.header("transport") or ""
 
-    def play(self, deadline_s: float) -> None:
-        """Start the media."""
+    def play(self, deadline_s: float, media_comes: Callable[[], bool]) -> None:
+        """Start the media. Media that comes although PLAY is not answered is as good as an answer."""
         headers = self._headers() | {"Range": "npt=0.000-"}
-        require_success(self.connection.request("PLAY", self.aggregate_url, headers, deadline_s))
+        asked_s = time.monotonic()
+
+        def plays() -> bool:
+            return time.monotonic() - asked_s >= _UNANSWERED_PLAY_S and media_comes()
+
+        require_success(self.connection.request("PLAY", self.aggregate_url, headers, deadline_s, plays))
         self._next_keep_alive_s = time.monotonic() + self._keep_alive_s
 
     def keep_alive(self, now_s: float) -> None:
@@ -103,9 +115,7 @@ class Session:
             self.connection.send(self.described.keep_alive, self.aggregate_url, self._headers())
 
     def answered(self, response: Response) -> None:
-        """Take the answer to a keep-alive. Raises `SourceError` when the camera knows the session no more."""
-        if response.status == 454:
-            raise SourceError(FailureReason.UNREACHABLE, "the camera ended the session")
+        """Take the answer to a keep-alive. A refusal ends nothing: some cameras refuse it, and go on to send."""
         if response.status == 401 and self.connection.challenge(response):
             self.connection.send(self.described.keep_alive, self.aggregate_url, self._headers())
 
@@ -161,6 +171,11 @@ def _connect(address: CameraAddress, egress: Egress, deadline_s: float, origin: 
 
 def _keep_alive_method(connection: Connection, url: str, deadline_s: float) -> str:
     """Ask what the camera can do; any answer will do, for some know no OPTIONS."""
-    response = connection.request("OPTIONS", url, {}, deadline_s)
+    try:
+        response = connection.request("OPTIONS", url, {}, min(deadline_s, time.monotonic() + _OPTIONS_S))
+    except SourceError as error:
+        if error.reason != FailureReason.TIMEOUT or time.monotonic() >= deadline_s:
+            raise
+        return "OPTIONS"
     offered = ",".join(response.headers.get("public", [])).upper().replace(" ", "").split(",")
     return "GET_PARAMETER" if "GET_PARAMETER" in offered else "OPTIONS"

@@ -1,14 +1,20 @@
-"""Cameras over RTSP: signalling and packets are taken apart here, FFmpeg is the decoder alone."""
+"""Cameras over RTSP: signalling and packets are taken apart here, FFmpeg is the decoder alone.
+
+One thread reads the connection, so that nothing grows old in the kernel's buffers; the caller's thread decodes what is in the
+backlog between them.
+"""
 
 import secrets
+import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from fractions import Fraction
-from typing import Final
+from typing import Final, NoReturn
 
+from moodline.services.ingest.camera.input.backlog import Backlog, CodedFrame
 from moodline.services.ingest.camera.input.decoder import KeyframeDecoder, UnitTimes
 from moodline.services.ingest.camera.input.egress import Egress
-from moodline.services.ingest.camera.input.frames import LiveCounts, LiveFrame, LiveInfo, LiveLimits, LiveSource
+from moodline.services.ingest.camera.input.frames import FrameGap, LiveCounts, LiveFrame, LiveInfo, LiveLimits, LiveSource
 from moodline.services.ingest.camera.rtsp.access_unit import AccessUnit
 from moodline.services.ingest.camera.rtsp.media import Media, Reorder, TcpMedia, UdpMedia
 from moodline.services.ingest.camera.rtsp.rtp import (
@@ -24,17 +30,23 @@ from moodline.services.ingest.camera.rtsp.rtp import (
 from moodline.services.ingest.camera.rtsp.sdp import VideoTrack
 from moodline.services.ingest.camera.rtsp.session import Session, describe
 from moodline.shared.camera import CameraAddress
-from moodline.shared.errors import SourceError
+from moodline.shared.errors import ImageError, SourceError
 from moodline.shared.streams import FailureReason, Transport
 
 _REPORT_S: Final = 5.0
 _HOUSEKEEPING_S: Final = 0.5
 _REORDER_WAIT_S: Final = 0.1
 _ENDED_LIMIT: Final = 64
+_POLL_S: Final = 0.25
+_CLOSE_S: Final = 1.0
+_OTHER_PACKETS: Final = 20
+"""After so many packets of one other payload type, and none of the described one, the description is taken to be wrong."""
 
 
 def open_rtsp(address: CameraAddress, egress: Egress, limits: LiveLimits) -> LiveSource:
-    """Connect to a camera over `rtsp` or `rtsps` and decode its first frame, all within `limits.open_timeout_s`.
+    """Connect to a camera over `rtsp` or `rtsps` and decode its first frame.
+
+    Blocks for at most `limits.open_timeout_s`, and then for `limits.keyframe_timeout_s` until the first frame.
 
     Raises:
         SourceError: as `open_live`.
@@ -46,8 +58,8 @@ def open_rtsp(address: CameraAddress, egress: Egress, limits: LiveLimits) -> Liv
     try:
         udp = address.transport is Transport.UDP
         media = UdpMedia(session, egress, deadline_s) if udp else TcpMedia(session, deadline_s)
-        session.play(deadline_s)
-        return RtspSource(session, media, limits, deadline_s)
+        session.play(deadline_s, media.has_come)
+        return RtspSource(session, media, limits)
     except BaseException:
         _close(session, media)
         raise
@@ -56,18 +68,28 @@ def open_rtsp(address: CameraAddress, egress: Egress, limits: LiveLimits) -> Liv
 class RtspSource:
     """One camera that plays. Implements `LiveSource`."""
 
-    def __init__(self, session: Session, media: Media, limits: LiveLimits, open_deadline_s: float) -> None:
+    def __init__(self, session: Session, media: Media, limits: LiveLimits) -> None:
         track = session.described.description.track
         self.counts = LiveCounts()
         self._session = session
         self._media = media
-        self._receiver = Receiver(track, limits.max_pixels, self.counts)
-        self._read_timeout_s = limits.read_timeout_s
-        self._deadline_s = open_deadline_s
-        self._closed = False
+        self._limits = limits
+        self._backlog = Backlog()
+        self._receiver = Receiver(track, self.counts, self._backlog)
+        self._decoder = KeyframeDecoder(track.codec, track.extradata, limits.max_pixels, self.counts)
+        self._stop = threading.Event()
+        self._reading = threading.Thread(target=self._receive, name="rtsp", daemon=True)
+        self._frame_seen_s = time.monotonic()
+        self._has_frames = False
+        self._gap = FrameGap(limits)
         self._rest = self._read()
-        self._first: LiveFrame | None = next(self._rest)
-        self.info = LiveInfo(self._receiver.codec_name, self._first.width, self._first.height, track.fps)
+        self._reading.start()
+        try:
+            self._first: LiveFrame | None = self._first_decoded()
+        except BaseException:
+            self.close()
+            raise
+        self.info = LiveInfo(self._decoder.codec_name, self._first.width, self._first.height, track.fps)
 
     def frames(self) -> Iterator[LiveFrame]:
         first, self._first = self._first, None
@@ -76,30 +98,82 @@ class RtspSource:
         yield from self._rest
 
     def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            _close(self._session, self._media)
+        self._stop.set()
+        self._reading.join(_CLOSE_S)
+
+    def _first_decoded(self) -> LiveFrame:
+        return next(frame for frame in self._rest if not frame.is_overloaded)
 
     def _read(self) -> Generator[LiveFrame, None, None]:
+        """Decode what is in the backlog."""
+        decoder, backlog, width_height = self._decoder, self._backlog, (0, 0)
+        while True:
+            coded = backlog.take(_POLL_S)
+            self.counts.overloaded = backlog.overloaded
+            if coded is None:
+                self._check_time()
+                continue
+            if coded.is_overloaded:
+                yield LiveFrame(*coded.times, *width_height, _no_picture, is_overloaded=True)
+                continue
+            if coded.is_after_loss:
+                decoder.lose()
+            for frame in decoder.decode(coded.data, coded.keyframe, coded.times, coded.recovery):
+                width_height = frame.width, frame.height
+                self._has_frames, self._frame_seen_s = True, time.monotonic()
+                self._gap.frame(self._frame_seen_s)
+                yield frame
+                self._frame_seen_s = time.monotonic()
+            self._check_time()
+
+    def _check_time(self) -> None:
+        """Raise `SourceError` when the camera has been silent, or has sent nothing that can be shown, for too long."""
+        now_s, limits = time.monotonic(), self._limits
+        if self._has_frames and now_s - max(self._receiver.media_seen_s, self._frame_seen_s) >= self._gap.limit_s:
+            raise SourceError(FailureReason.TIMEOUT, "the camera sends no frame that can be shown")
+        if now_s - self._frame_seen_s >= max(limits.keyframe_timeout_s, self._gap.limit_s):
+            raise self._nothing_shown()
+
+    def _nothing_shown(self) -> SourceError:
+        if not self.counts.packets:
+            sentence = self._media.trouble() or "the camera agrees to play, but sends no media: try the other `transport`"
+        elif self._session.described.description.track.is_secure:
+            sentence = "what the camera sends cannot be decoded; it may be encrypted once more (SRTP): turn SRTP off"
+        else:
+            sentence = (
+                "the camera sends no frame that can be shown: no keyframe came in time; set its keyframe interval to 2 s, "
+                "or raise MOODLINE_INGEST_FIRST_FRAME_TIMEOUT_S"
+            )
+        return SourceError(FailureReason.TIMEOUT, sentence)
+
+    def _receive(self) -> None:
+        """Read the connection until it is over or closed; the thread that reads also says good-bye."""
+        try:
+            self._receive_all()
+        except SourceError as error:
+            self._backlog.fail(error)
+        except Exception as error:  # noqa: BLE001  # ends this thread: the other one must know
+            self._backlog.fail(SourceError(FailureReason.INTERNAL, f"reading crashed ({type(error).__name__})"))
+        finally:
+            _close(self._session, self._media)
+
+    def _receive_all(self) -> None:
         media, receiver = self._media, self._receiver
         chore_s = report_s = time.monotonic() + _HOUSEKEEPING_S
-        while True:
+        while not self._stop.is_set():
             received = media.receive()
-            arrived_s = time.time()
             for data in received.rtcp:
                 receiver.take_rtcp(data)
-            for data in received.rtp:
-                for frame in receiver.take_rtp(data, arrived_s, media.reorders):
-                    yield frame
-                    self._deadline_s = time.monotonic() + self._read_timeout_s
+            for data, arrived_s in received.rtp:
+                receiver.take_rtp(data, arrived_s, media.reorders)
             receiver.require_sender()
             for response in received.responses:
                 self._session.answered(response)
             now_s = time.monotonic()
             if media.reorders:
-                yield from self._overdue(now_s, arrived_s)
-            if now_s >= self._deadline_s:
-                raise SourceError(FailureReason.TIMEOUT, "the camera sends no frame that can be shown")
+                receiver.take_overdue(now_s)
+            if not received.rtp:
+                receiver.idle(now_s)
             if now_s >= chore_s:
                 chore_s = now_s + _HOUSEKEEPING_S
                 self._session.keep_alive(now_s)
@@ -107,19 +181,20 @@ class RtspSource:
                     report_s = now_s + _REPORT_S
                     media.send_rtcp(receiver.report())
 
-    def _overdue(self, now_s: float, arrived_s: float) -> Iterator[LiveFrame]:
-        for frame in self._receiver.take_overdue(now_s, arrived_s):
-            yield frame
-            self._deadline_s = time.monotonic() + self._read_timeout_s
-
 
 class Receiver:
-    """Packets of one track into frames: order, losses, clocks, access units, decoder."""
+    """Packets of one track into coded frames: order, losses, clocks, access units. Used by the thread that reads.
 
-    def __init__(self, track: VideoTrack, max_pixels: int, counts: LiveCounts) -> None:
+    Attributes:
+        media_seen_s: Monotonic time of the last packet of the track; may be read by any thread.
+    """
+
+    def __init__(self, track: VideoTrack, counts: LiveCounts, backlog: Backlog) -> None:
         self._track = track
         self._counts = counts
-        self._decoder = KeyframeDecoder(track.codec, track.extradata, max_pixels, counts)
+        self._backlog = backlog
+        self._payload_type = track.payload_type
+        self._others: dict[int, int] = {}
         self._own_ssrc = secrets.randbits(32)
         self._ssrc: int | None = None
         self._reorder = Reorder()
@@ -129,32 +204,38 @@ class Receiver:
         self._numbers = PacketNumbers()
         self._clock = MediaClock(track.clock_rate)
         self._depacketiser = track.depacketiser()
+        self._is_lost = False
+        self._arrived_s = 0.0
+        self.media_seen_s = time.monotonic()
 
-    @property
-    def codec_name(self) -> str:
-        """FFmpeg's name of the codec."""
-        return self._decoder.codec_name
-
-    def take_rtp(self, data: bytes, arrived_s: float, reorders: bool) -> Sequence[LiveFrame]:
-        """Take a packet and return the frames that it completes. What is no packet of the track is passed over."""
+    def take_rtp(self, data: bytes, arrived_s: float, reorders: bool) -> None:
+        """Take a packet. What is no packet of the track is passed over."""
         packet = parse_rtp(data)
-        if packet is None or packet.payload_type != self._track.payload_type:
-            return ()
+        if packet is None or not self._is_ours(packet.payload_type):
+            return
         self._counts.packets += 1
+        self.media_seen_s = time.monotonic()
         if packet.ssrc != self._ssrc:
             self._begin(packet.ssrc)
         if not reorders:
-            return self._take(packet, arrived_s)
+            self._take(packet, arrived_s)
+            return
         ready = self._reorder.push(packet)
         if ready:
-            self._progress_s = time.monotonic()
-        return [frame for one in ready for frame in self._take(one, arrived_s)]
+            self._progress_s = self.media_seen_s
+        for one in ready:
+            self._take(one, arrived_s)
 
-    def take_overdue(self, now_s: float, arrived_s: float) -> Sequence[LiveFrame]:
-        """Return the frames of packets that have waited too long for one before them."""
-        if now_s - self._progress_s < _REORDER_WAIT_S:
-            return ()
-        return [frame for one in self._reorder.expire() for frame in self._take(one, arrived_s)]
+    def take_overdue(self, now_s: float) -> None:
+        """Take packets that have waited too long for one before them."""
+        if now_s - self._progress_s >= _REORDER_WAIT_S:
+            for one in self._reorder.expire():
+                self._take(one, self._arrived_s or time.time())
+
+    def idle(self, now_s: float) -> None:
+        """Note that nothing has come for a while: what is whole by its marker need not wait for what follows."""
+        if now_s - self.media_seen_s >= _POLL_S / 2:
+            self._put(self._depacketiser.idle())
 
     def take_rtcp(self, data: bytes) -> None:
         """Take reports of the camera's clock, and what has ended."""
@@ -182,10 +263,21 @@ class Receiver:
         reception = Reception(self._ssrc, numbers.lost, max(numbers.highest, 0), middle, delay)
         return receiver_report(self._own_ssrc, reception)
 
+    def _is_ours(self, payload_type: int) -> bool:
+        """Return whether a packet is of the track. A few cameras send another payload type than they describe."""
+        if payload_type == self._payload_type:
+            return True
+        if self._counts.packets == 0 and not 64 <= payload_type < 96:
+            self._others[payload_type] = self._others.get(payload_type, 0) + 1
+            if len(self._others) == 1 and self._others[payload_type] >= _OTHER_PACKETS:
+                self._payload_type = payload_type
+                return True
+        return False
+
     def _begin(self, ssrc: int) -> None:
         """Begin with a new sender: its numbers and clock have nothing to do with those before."""
         if self._ssrc is not None:
-            self._decoder.lose()
+            self._is_lost = True
             self._reorder = Reorder()
             self._sender = None
             self._numbers = PacketNumbers()
@@ -193,29 +285,32 @@ class Receiver:
             self._depacketiser = self._track.depacketiser()
         self._ssrc = ssrc
 
-    def _take(self, packet: RtpPacket, arrived_s: float) -> Sequence[LiveFrame]:
+    def _take(self, packet: RtpPacket, arrived_s: float) -> None:
         missing = self._numbers.follow(packet.sequence)
         if missing < 0:
-            return ()
+            return
         if missing:
             self._counts.lost_packets += missing
-        units = self._depacketiser.push(packet.payload, packet.timestamp, packet.marker, missing > 0)
-        if not units:
-            return ()
-        frames: list[LiveFrame] = []
-        for unit in units:
-            frames += self._decoded(unit, arrived_s)
-        return frames
+        units = self._depacketiser.push(packet.payload, packet.timestamp, packet.marker, missing > 0, packet.extension)
+        # A unit that the first packet of the next one ends had arrived with the packet before.
+        self._put(units, self._arrived_s if units and units[-1].timestamp != packet.timestamp else arrived_s)
+        self._arrived_s = arrived_s
 
-    def _decoded(self, unit: AccessUnit, arrived_s: float) -> Sequence[LiveFrame]:
-        total = self._clock.unwrap(unit.timestamp)
-        if unit.damaged or unit.after_loss:
-            self._decoder.lose()
-        if unit.damaged:
-            self._counts.damaged += 1
-            return ()
-        times = UnitTimes(Fraction(total, self._track.clock_rate), arrived_s, self._clock.camera_s(total))
-        return self._decoder.decode(unit.data, unit.keyframe, times)
+    def _put(self, units: Sequence[AccessUnit], arrived_s: float | None = None) -> None:
+        arrived_s = self._arrived_s if arrived_s is None else arrived_s
+        for unit in units:
+            total = self._clock.unwrap(unit.timestamp)
+            self._is_lost |= unit.damaged or unit.after_loss
+            if unit.damaged:
+                self._counts.damaged += 1
+                continue
+            times = UnitTimes(Fraction(total, self._track.clock_rate), arrived_s, self._clock.camera_s(total))
+            is_lost, self._is_lost = self._is_lost, False
+            self._backlog.put(CodedFrame(unit.data, unit.keyframe, unit.recovery, unit.is_reference, is_lost, False, times))
+
+
+def _no_picture() -> NoReturn:
+    raise ImageError("the frame was left out")
 
 
 def _close(session: Session, media: Media | None) -> None:

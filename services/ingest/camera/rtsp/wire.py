@@ -1,5 +1,6 @@
 """Parser of an RTSP connection (RFC 2326): responses, and media packets between them. Bytes in, items out; no I/O."""
 
+import re
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -9,7 +10,9 @@ from moodline.shared.streams import FailureReason
 HEADER_LIMIT_BYTES: Final = 32 * 1024
 BODY_LIMIT_BYTES: Final = 256 * 1024
 _DOLLAR: Final = 0x24
-_EOL: Final = b"\r\n"
+_FILLING: Final = b"\r\n\0 \t"
+_END_OF_HEAD = re.compile(rb"\r?\n\r?\n|\r\r")
+_END_OF_LINE = re.compile(r"\r?\n|\r")
 
 
 class Interleaved(NamedTuple):
@@ -66,8 +69,8 @@ class Wire:
                     return None
                 self._at = end
                 return Interleaved(buffer[at + 1], bytes(buffer[at + 4 : end]))
-            if buffer[at] in _EOL:
-                # Some cameras end a body with a line break that they do not count.
+            if buffer[at] in _FILLING:
+                # Some cameras end a body with a line break, or with bytes of 0, that they do not count.
                 self._at += 1
                 continue
             if not chr(buffer[at]).isalpha() or not buffer[at] < 0x80:
@@ -79,14 +82,15 @@ class Wire:
                 return message
 
     def _message(self) -> Response | None:
-        end = self._buffer.find(b"\r\n\r\n", self._at, self._at + HEADER_LIMIT_BYTES)
-        if end < 0:
+        found = _END_OF_HEAD.search(self._buffer, self._at, self._at + HEADER_LIMIT_BYTES)
+        if found is None:
             if len(self._buffer) - self._at >= HEADER_LIMIT_BYTES:
                 raise _nonsense()
             return None
+        end, start = found.span()
+        del found  # it holds the buffer, which could not grow
         status, headers = parse_head(bytes(self._buffer[self._at : end]))
         length = _content_length(headers)
-        start = end + 4
         if len(self._buffer) < start + length:
             return None
         self._at = start + length
@@ -95,7 +99,7 @@ class Wire:
 
 def parse_head(head: bytes) -> tuple[int, dict[str, list[str]]]:
     """Return status (0 for a request) and headers of a message without its body. Raises `SourceError` `corrupt`."""
-    first, *lines = head.decode("utf-8", "replace").split("\r\n")
+    first, *lines = _END_OF_LINE.split(head.decode("utf-8", "replace"))
     words = first.split(None, 2)
     if len(words) < 2:
         raise _nonsense()
@@ -109,7 +113,11 @@ def parse_head(head: bytes) -> tuple[int, dict[str, list[str]]]:
     headers: dict[str, list[str]] = {}
     for line in lines:
         name, colon, value = line.partition(":")
-        if colon:
+        if line[:1] in (" ", "\t") and headers:
+            # A header goes on in the next line (RFC 2326, 4.2).
+            values = headers[next(reversed(headers))]
+            values[-1] = f"{values[-1]} {line.strip()}"
+        elif colon:
             headers.setdefault(name.strip().lower(), []).append(value.strip())
     return status, headers
 
@@ -122,7 +130,7 @@ def format_request(method: str, url: str, headers: dict[str, str]) -> bytes:
 
 
 def _content_length(headers: dict[str, list[str]]) -> int:
-    text = headers.get("content-length", ["0"])[0]
+    text = headers.get("content-length", [""])[0] or "0"
     if not (text.isascii() and text.isdigit() and len(text) <= 9) or int(text) > BODY_LIMIT_BYTES:
         raise _nonsense()
     return int(text)

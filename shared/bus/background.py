@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 Result = TypeVar("Result")
 
 
-class Errand(Generic[Result]):
+class BackgroundTask(Generic[Result]):
     """Runs `call` at once in a daemon thread; whatever it raises is kept and raised by `result`."""
 
     def __init__(self, call: Callable[[], Result], name: str) -> None:

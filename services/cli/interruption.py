@@ -1,0 +1,67 @@
+"""Being told to end: once is a request, to keep what there is; twice at the keyboard is an order."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Final
+
+_ASKS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+@dataclass(slots=True)
+class Interruption:
+    """Whether the command was told to end, and how."""
+
+    number: int = 0
+
+    def asked(self) -> bool:
+        """Return whether the command was told to end."""
+        return self.number != 0
+
+    @property
+    def exit_code(self) -> int:
+        """What shells expect of a command that a signal has ended."""
+        return 128 + self.number
+
+
+@contextmanager
+def interruptible() -> Iterator[Interruption]:
+    """Note Ctrl-C, SIGTERM and SIGHUP in place of ending at once; a second Ctrl-C raises `KeyboardInterrupt`."""
+    told = Interruption()
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        if told.number and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        told.number = told.number or number
+
+    with _handling(note):
+        yield told
+
+
+@contextmanager
+def cleaning_up() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the command as Ctrl-C does, so that temporary files are removed."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + number)
+
+    with _handling(end):
+        yield
+
+
+@contextmanager
+def _handling(handler: object) -> Iterator[None]:
+    before = {}
+    for number in _ASKS:
+        # What is ignored stays ignored: `nohup` means it.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, handler)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
