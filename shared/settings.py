@@ -6,6 +6,7 @@ Every setting is an environment variable: `MOODLINE_`, the group, the name, e.g.
 import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -37,6 +38,9 @@ class StoreSettings(_Group):
         SecretStr(""),
         description="`sqlite:///path`, `redis://host:port/0`, `redis+sentinel://host:port,host:port/service/0`, or "
         "`redis+cluster://host:port,host:port` (`rediss` for TLS); empty: `moodline.db` in the data directory.",
+    )
+    password_file: Path | None = Field(
+        None, description="File with the password of Redis, for a URL without one; read at each start."
     )
     retention_1s_s: int = Field(2 * 86_400, ge=60, description="How long 1 s points are kept, in s.")
     retention_10s_s: int = Field(14 * 86_400, ge=60, description="How long 10 s points are kept, in s.")
@@ -363,7 +367,8 @@ class Settings(BaseSettings):
 
     def store_url(self) -> str:
         """Return the store's URL with its secrets; the data directory's database where none is set."""
-        return self.store.url.get_secret_value() or f"sqlite:///{self.data_path() / 'moodline.db'}"
+        url = self.store.url.get_secret_value() or f"sqlite:///{self.data_path() / 'moodline.db'}"
+        return url if self.store.password_file is None else _with_password(url, self.store.password_file)
 
     def data_path(self) -> Path:
         """Return the data directory, absolute."""
@@ -372,6 +377,18 @@ class Settings(BaseSettings):
     def api_url(self) -> str:
         """Return where the command line finds the API."""
         return self.api.url or f"http://{self.api.host}:{self.api.port}"
+
+
+def _with_password(url: str, file: Path) -> str:
+    """Return a URL of Redis with the password in a file. One that names a user or password already stays as it is."""
+    scheme, mark, rest = url.partition("://")
+    if not mark or not scheme.startswith("redis") or "@" in rest:
+        return url
+    try:
+        password = file.expanduser().read_text().strip()
+    except (OSError, UnicodeError):
+        raise SettingsError("MOODLINE_STORE_PASSWORD_FILE: the file cannot be read") from None
+    return f"{scheme}://:{quote(password, safe='')}@{rest}"
 
 
 def load_settings(**overrides: object) -> Settings:

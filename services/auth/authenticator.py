@@ -108,8 +108,9 @@ class Authenticator:
         return caller
 
     def count_anonymous(self, connection: HTTPConnection) -> None:
-        """Count a request to what needs no key. Raises `RateLimitedError`."""
-        self._count(address_of(connection))
+        """Count a request to what needs no key, unless it can only be from this machine. Raises `RateLimitedError`."""
+        if not self._is_loopback or _is_forwarded(connection):
+            self._count(address_of(connection))
 
     async def _is_open_for(self, connection: HTTPConnection) -> bool:
         """Return whether no key is asked for."""
@@ -117,7 +118,7 @@ class Authenticator:
             return True
         if self._settings.access == "keys" or not self._is_loopback:
             return False
-        if any(name in connection.headers for name in _FORWARDING):
+        if _is_forwarded(connection):
             # A proxy on this machine brings others' requests here; that only this machine can reach the port says nothing then.
             return False
         now_s = self._clock.monotonic_s()
@@ -200,6 +201,11 @@ def _credential(connection: HTTPConnection) -> _Credential | None:
     if session and is_own_page(connection.headers):
         return _Credential(session, is_session=True)
     return None
+
+
+def _is_forwarded(connection: HTTPConnection) -> bool:
+    """Return whether a proxy has passed a request on."""
+    return any(name in connection.headers for name in _FORWARDING)
 
 
 def address_of(connection: HTTPConnection) -> str:
