@@ -86,8 +86,8 @@ def test_without_a_key_no_route_takes_a_mebibyte_nor_much_time(world: ApiWorld) 
         status, taken = asyncio.run(_send(world, method, filled(path), body, headers))
         spent_s = time.process_time() - started
         assert taken <= (0 if entrance.role else 131_072), entrance.name
-        assert spent_s < 0.15, (entrance.name, spent_s)
-        assert status in ((401,) if entrance.role else (200, 204, 401, 408, 413, 422, 429)), entrance.name
+        assert spent_s < 0.25, (entrance.name, spent_s)
+        assert status in ((401,) if entrance.role else (200, 204, 401, 404, 408, 413, 422, 429)), entrance.name
 
 
 def test_with_a_key_a_body_of_many_fields_is_refused_before_each_of_them_is_a_problem(world: ApiWorld) -> None:

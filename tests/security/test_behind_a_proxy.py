@@ -20,9 +20,10 @@ from tests.support.api import ApiWorld
 from tests.support.servers import die_with_parent, free_port
 
 NGINX = shutil.which("nginx") or "/usr/sbin/nginx"
-_CERTIFICATE = (
-    "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=moodline.example -addext subjectAltName=DNS:moodline.example"
-).split()
+_CERTIFICATE = [
+    *["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=moodline.example", "-addext"]
+]
+_CERTIFICATE += ["subjectAltName=DNS:moodline.example"]
 Serve = Callable[..., tuple[ApiWorld, ApiServer]]
 
 pytestmark = pytest.mark.skipif(not Path(NGINX).exists(), reason="nginx is not installed")
