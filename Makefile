@@ -16,6 +16,8 @@ WORKER = --extra kafka --extra redis --extra tracing
 TEST_WORKERS ?= 2
 PYTEST = MOODLINE_TEST_KAFKA_LIBS=$(CURDIR)/.local/kafka/libs $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder
 
+SERVER_TESTS = tests/integration tests/files tests/cameras_of_the_world tests/security tests/e2e tests/clusters tests/chaos
+
 # Installers of the past, which tests hold every lock against.
 OLD_PIPS := $(wildcard tests/old-pips/*.lock)
 
@@ -52,7 +54,7 @@ test: $(VENV)/.installed system kafka kubernetes-tools lint ## Install what test
 	@failed=0; \
 	$(PYTEST) -n $(TEST_WORKERS) -m 'not quiet' -p no:schemathesis --cov --cov-report= tests/unit tests/contract || failed=1; \
 	echo "Branch coverage of the product by tests/unit and tests/contract: $$($(BIN)/coverage report --format=total)%"; \
-	$(PYTEST) -n $(TEST_WORKERS) -m 'not quiet' tests/integration tests/e2e tests/clusters tests/chaos || failed=1; \
+	$(PYTEST) -n $(TEST_WORKERS) -m 'not quiet' $(SERVER_TESTS) || failed=1; \
 	$(PYTEST) -m quiet || failed=1; \
 	exit $$failed
 

@@ -35,7 +35,7 @@ class Load:
     decode_core: float = _given(0.026, "cores that reading one camera takes")
     camera_mib: float = _given(13.4, "memory of reading one camera, in MiB")
     detect_ms: float = _given(5.0, "CPU time of the detector for one frame, in ms: its JPEG, the search, the crops")
-    classify_per_s: float = _given(3500, "faces that one core classifies per second, messages included")
+    classify_per_s: float = _given(1700, "faces that one core classifies per second, messages included")
     aggregate_per_s: float = _given(5000, "frames that one core puts into timelines per second")
     redis_us: float = _given(78, "Redis' time for one update, in us")
     broker_mb_s: float = _given(150, "what one broker takes in, replicas included, in MB/s")

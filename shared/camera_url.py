@@ -68,6 +68,13 @@ _KEY = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,31}", re.ASCII)
 _TELLING_PATH = re.compile(
     r"(user|usr|login|account|pass|pwd|pw|token|key|auth|secret|sig)[a-z0-9%._-]{0,12}(=|%3d)", re.IGNORECASE
 )
+_AROUND: Final = " \t\r\n\"'`<>\u201c\u201d\u2018\u2019\u00ab\u00bb\ufeff\u200b"
+_SCHEMES_PATTERN: Final = r"rtsps?|https?"
+_TWICE = re.compile(rf"(?:(?:{_SCHEMES_PATTERN}):/*)+(?P<scheme>{_SCHEMES_PATTERN}):/+", re.IGNORECASE)
+_BROKEN_SCHEME = re.compile(
+    rf"(?P<scheme>{_SCHEMES_PATTERN})(?::/(?!/)|://{{2,}}(?=[^/])|;//|//|:\\+)(?=[^/]*[.:@])", re.IGNORECASE
+)
+_BARE = re.compile(r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?::[0-9]{1,5})?(?:/|$)", re.ASCII)
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.ASCII | re.DOTALL)
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_][a-z0-9_-]{0,62})*\.?", re.ASCII)
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
@@ -102,10 +109,14 @@ class CameraSecret(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class RegisteredUrl:
-    """A URL in its two parts: `url` is canonical and free of secrets; `secret` is None where nothing was secret."""
+    """A URL in its two parts: `url` is canonical and free of secrets; `secret` is None where nothing was secret.
+
+    `hint` says what was corrected in what was given; "" when nothing was.
+    """
 
     url: str
     secret: CameraSecret | None
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +142,28 @@ class _Parts:
         return self.path if self.query is None else f"{self.path}?{self.query}"
 
 
+def corrected_url(given: str) -> tuple[str, str]:
+    """Return a camera's URL as it was meant, and a sentence that says what was corrected; "" when nothing was.
+
+    People paste what makers print and what browsers copy: quotation marks and blanks around it, the scheme twice or with one
+    slash, `&amp;` for `&`, and a bare address without a scheme. What is left stands as it was given.
+    """
+    url = given.strip(_AROUND).replace("&amp;", "&")
+    said = ["blanks, quotation marks or &amp; were taken out of it"] if url != given else []
+    # The inner scheme is the camera's own: what stands before it was put there by a form or a browser.
+    match = _TWICE.match(url)
+    if match is not None:
+        url = f"{match['scheme'].lower()}://{url[match.end() :]}"
+        said.append("its scheme was there twice")
+    elif (broken := _BROKEN_SCHEME.match(url)) is not None:
+        url = f"{broken['scheme'].lower()}://{url[broken.end() :]}"
+        said.append("its scheme was written in another way than ://")
+    elif _BARE.match(url) and "://" not in url:
+        url = f"rtsp://{url}"
+        said.append("it had no scheme, and rtsp:// was put before it")
+    return url, f"the url was corrected: {', and '.join(said)}" if said else ""
+
+
 def register_url(given: str, *, username: str | None = None, password: str | None = None) -> RegisteredUrl:
     """Split what a user gave for a camera.
 
@@ -142,6 +175,7 @@ def register_url(given: str, *, username: str | None = None, password: str | Non
     Raises:
         InvalidStreamError: for field `url`, `username` or `password`; says what to do, and never repeats what was given.
     """
+    given, hint = corrected_url(given)
     parts = _parse(given)
     user, word = _userinfo(parts.userinfo)
     if username is not None or password is not None:
@@ -149,13 +183,13 @@ def register_url(given: str, *, username: str | None = None, password: str | Non
             _refuse("credentials are given twice: leave them out of the url, or out of username and password")
         user, word = checked_credentials(given, username, password)
     if parts.scheme == "device":
-        return RegisteredUrl(parts.url(""), None)
+        return RegisteredUrl(parts.url(""), None, hint)
     shown = _masked(parts)
     if MASK in parts.target:
         _refuse(f"url holds {MASK}, which stands for a masked value; give the true one")
     target = None if shown == parts.target else _wire(parts.target)
     secret = CameraSecret(username=user, password=word, target=target)
-    return RegisteredUrl(parts.url(shown), None if secret == CameraSecret() else secret)
+    return RegisteredUrl(parts.url(shown), None if secret == CameraSecret() else secret, hint)
 
 
 def camera_address(spec: StreamSpec, secret: CameraSecret | None) -> CameraAddress:

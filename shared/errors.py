@@ -371,3 +371,38 @@ class ParameterError(MoodlineError):
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
         self.field = field
+
+
+class InvalidImageError(MoodlineError):
+    """A picture that was sent to be classified cannot be used. `at` is its place among several, from 0."""
+
+    code = "invalid_image"
+
+    def __init__(self, at: int, reason: str, *, name: str = "the picture") -> None:
+        super().__init__(f"{name} cannot be used: {reason}")
+        self.at = at
+        self.reason = reason
+
+
+class PicturesTooLargeError(MoodlineError):
+    """The pictures of one request have more bytes than are taken."""
+
+    code = "pictures_too_large"
+
+
+class FacesNotKeptError(MoodlineError):
+    """Single faces are asked for where none are kept."""
+
+    code = "faces_not_kept"
+
+
+class PreviewOffError(MoodlineError):
+    """A picture is asked for of a stream that shows none."""
+
+    code = "preview_off"
+
+
+class NoPictureError(MoodlineError):
+    """No picture of a stream has been analysed in the last seconds."""
+
+    code = "no_picture"

@@ -43,6 +43,10 @@ class SkipReason(StrEnum):
     LOST = "lost"
 
 
+REPEATS_LIMIT: Final = 20_000
+"""Most repeats of one frame: an hour of a still picture at 5 frames per second has 18,000."""
+REPEATS_LIMIT_US: Final = 24 * 3600 * 1_000_000
+
 TOPIC_PREFIX: Final = "moodline"
 STREAMS_TOPIC: Final = f"{TOPIC_PREFIX}.streams.v1"
 """Carries nothing: its partitions are the shards of streams, dealt to ingest workers by the group protocol."""
@@ -101,12 +105,16 @@ class Frame(Header, frozen=True, kw_only=True, tag_field="kind", tag="frame"):
         height: Height of the image in px, as `width`.
         jpeg: The JPEG image, 8-bit colour; empty when the frame was skipped.
         skip: Why there is no image.
+        repeats: How often more it is counted: a picture that stays is looked at once, and counts for as long as it is shown.
+        repeats_us: Time from this frame to the last of its repeats, which are spread evenly, in microseconds.
     """
 
     width: int
     height: int
     jpeg: bytes = b""
     skip: SkipReason | None = None
+    repeats: int = 0
+    repeats_us: int = 0
 
 
 class Face(msgspec.Struct, frozen=True):
@@ -130,6 +138,7 @@ class Faces(Header, frozen=True, kw_only=True, tag_field="kind", tag="faces"):
 
     Attributes:
         too_small: Faces that are narrower than the detector's least width; they are counted, nothing else.
+        repeats, repeats_us: As in `Frame`.
     """
 
     width: int
@@ -137,6 +146,8 @@ class Faces(Header, frozen=True, kw_only=True, tag_field="kind", tag="faces"):
     faces: tuple[Face, ...] = ()
     skip: SkipReason | None = None
     too_small: int = 0
+    repeats: int = 0
+    repeats_us: int = 0
 
 
 class FaceEmotion(msgspec.Struct, frozen=True):
@@ -161,6 +172,7 @@ class Emotions(Header, frozen=True, kw_only=True, tag_field="kind", tag="emotion
     Attributes:
         model: Name of the classifier model that made the probabilities; empty when the frame was skipped.
         too_small: As in `Faces`.
+        repeats, repeats_us: As in `Frame`.
     """
 
     width: int
@@ -169,6 +181,8 @@ class Emotions(Header, frozen=True, kw_only=True, tag_field="kind", tag="emotion
     skip: SkipReason | None = None
     model: str = ""
     too_small: int = 0
+    repeats: int = 0
+    repeats_us: int = 0
 
 
 class End(Header, frozen=True, kw_only=True, tag_field="kind", tag="end"):
@@ -268,6 +282,8 @@ def _check_version(value: bytes) -> None:
 
 def _check_content(message: Message) -> None:
     _check_header(message)
+    if not isinstance(message, End):
+        _check_repeats(message.repeats, message.repeats_us)
     if isinstance(message, Frame):
         _check_size(message.width, message.height)
     elif isinstance(message, Faces):
@@ -293,6 +309,11 @@ def _check_header(message: Message) -> None:
         raise MessageError("invalid", "seq and session must be 0 to 2**53 - 1")
     if not (_EARLIEST_US <= message.event_time_us < _LATEST_US and _EARLIEST_US <= message.captured_at_us < _LATEST_US):
         raise MessageError("invalid", "a time lies outside the years 1 to 9999")
+
+
+def _check_repeats(repeats: int, repeats_us: int) -> None:
+    if not (0 <= repeats <= REPEATS_LIMIT and 0 <= repeats_us <= REPEATS_LIMIT_US):
+        raise MessageError("invalid", f"a frame cannot be counted {repeats} times more, over {repeats_us} us")
 
 
 def _check_size(width: int, height: int) -> None:

@@ -212,6 +212,12 @@ class Metrics:
         self.reader_restarts: Final = Counter(
             "moodline_reader_restarts_total", "Readers started again, by cause.", ["cause"], registry=r
         )
+        self.files_ended: Final = Counter(
+            "moodline_files_ended_total",
+            "Files that were read to their end: `whole`, `truncated` (cut, or still being written) or `corrupt` (damaged frames).",
+            ["ending"],
+            registry=r,
+        )
         self.reader_crashes: Final = Counter(
             "moodline_reader_crashes_total",
             "Readers that ended by a defect of Moodline or a library, of files (`file`) and cameras (`live`).",
@@ -260,6 +266,15 @@ class Metrics:
             "Attempts to deliver a webhook, by outcome: `delivered`, `retry` (failed, tried again later), `failed` (given up).",
             ["outcome"],
             registry=r,
+        )
+        self.mqtt_messages: Final = Counter(
+            "moodline_mqtt_messages_total",
+            "MQTT messages, by outcome: `published`, `dropped` (the broker was away; what is retained is published when it is back).",
+            ["outcome"],
+            registry=r,
+        )
+        self.mqtt_connected: Final = Gauge(
+            "moodline_mqtt_connected", "1 while this process is connected to the MQTT broker.", registry=r
         )
         self.alerts_judging: Final = Gauge("moodline_alerts_judging", "1 while this process judges alert rules.", registry=r)
         self.http_seconds: Final = Histogram(

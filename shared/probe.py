@@ -14,6 +14,7 @@ class Probed(msgspec.Struct, frozen=True, kw_only=True):
         width, height: In px, upright.
         source_fps: Nominal frame rate as a fraction in text, or "".
         duration_us: Nominal length, or None.
+        created_at_us: When it was recorded by its own metadata, microseconds since the Unix epoch; None where not said.
     """
 
     codec: str
@@ -21,6 +22,7 @@ class Probed(msgspec.Struct, frozen=True, kw_only=True):
     height: int
     source_fps: str
     duration_us: int | None
+    created_at_us: int | None = None
 
 
 Prober = Callable[[Path], Probed]

@@ -47,6 +47,9 @@ class StoreSettings(_Group):
     retention_1min_s: int = Field(60 * 86_400, ge=60, description="How long 1 min points are kept, in s.")
     retention_10min_s: int = Field(365 * 86_400, ge=60, description="How long 10 min points are kept, in s.")
     retention_1h_s: int = Field(1825 * 86_400, ge=60, description="How long 1 h points are kept, in s.")
+    retention_faces_s: int = Field(
+        0, ge=0, description="How long each face of each sampled frame is kept, in s; 0: they are not kept at all."
+    )
 
 
 class IngestSettings(_Group):
@@ -91,6 +94,9 @@ class IngestSettings(_Group):
     clock_tolerance_s: float = Field(
         5.0, gt=0, description="A camera's clock that differs by more is not trusted with the time of day, in s."
     )
+    file_memory_bytes: int = Field(
+        2048 * _MiB, ge=256 * _MiB, description="Most memory that the reading of one file may take, in bytes."
+    )
     camera_memory_bytes: int = Field(
         1024 * _MiB, ge=128 * _MiB, description="Most memory that the reading of one camera may take, in bytes."
     )
@@ -116,6 +122,26 @@ class UploadsSettings(_Group):
     idle_timeout_s: float = Field(30.0, gt=0, le=3600, description="Longest time without a byte of an upload, in s.")
     probe_timeout_s: float = Field(20.0, gt=0, le=600, description="Longest time to find out whether an upload is a video, in s.")
     keep_s: float = Field(86_400.0, ge=60, description="How long an upload that no stream names is kept, in s.")
+
+
+class ClassifySettings(_Group):
+    """Pictures that are classified at once, in the API's process."""
+
+    max_bytes: int = Field(16 * _MiB, ge=64 * 1024, description="Most bytes of all pictures in one request together.")
+    max_pictures: int = Field(16, ge=1, le=256, description="Most pictures in one request.")
+    max_waiting: int = Field(
+        8, ge=0, le=1000, description="Most requests under way in one API process, the one at work included; 0: none is taken."
+    )
+    body_timeout_s: float = Field(20.0, gt=0, le=300, description="Longest time in which a request must have arrived, in s.")
+
+
+class PreviewSettings(_Group):
+    """Pictures of streams whose preview is switched on: in memory only, and never in the store."""
+
+    fps: float = Field(5.0, gt=0, le=30, description="Most pictures per second of a stream, and to one who watches.")
+    max_side_px: int = Field(640, ge=64, le=8192, description="Pictures are reduced to at most this on the longer side, in px.")
+    role: Literal["viewer", "operator", "admin"] = Field("operator", description="Least role that may see pictures.")
+    max_viewers: int = Field(16, ge=1, le=1000, description="Most who look at pictures of one API process at a time.")
 
 
 class DetectorSettings(_Group):
@@ -185,7 +211,7 @@ class AggregatorSettings(_Group):
     smoothing_ms: int = Field(1000, ge=0, le=60_000, description="Time constant of the per-track smoothing, in ms.")
     iou_min: float = Field(0.3, gt=0, lt=1, description="Least overlap (intersection over union) of a face with a track.")
     min_quality: float = Field(
-        0.35,
+        0.4,
         ge=0,
         le=1,
         description="Least quality of a face from which an expression is read, 0 to 1 (docs/detector.md); other faces are counted as "
@@ -286,6 +312,22 @@ class AlertsSettings(_Group):
     webhook_backoff_max_s: float = Field(3600.0, gt=0, description="Longest pause before a webhook is tried again, in s.")
 
 
+class MqttSettings(_Group):
+    """States, points and alerts on an MQTT broker; needs the extra `mqtt`. Published wherever the API runs, by one process."""
+
+    url: SecretStr = Field(
+        SecretStr(""), description="Broker: `mqtt://user:password@host:1883`, or `mqtts://` for TLS; empty: nothing is published."
+    )
+    topic_prefix: str = Field("moodline", pattern=r"^[^+#\x00]+$", description="First part of all topics.")
+    discovery_prefix: str = Field(
+        "homeassistant",
+        pattern=r"^[^+#\x00]*$",
+        description="Where Home Assistant looks for entities; empty: it is told of none.",
+    )
+    client_id: str = Field("", max_length=65_535, description="Client id; empty: the broker gives one.")
+    tls_ca_file: Path | None = Field(None, description="Certificates (PEM) to trust for `mqtts://`; empty: those of the system.")
+
+
 class WorkerSettings(_Group):
     """Settings of all workers."""
 
@@ -350,12 +392,15 @@ class Settings(BaseSettings):
     ingest: IngestSettings = IngestSettings()
     push: PushSettings = PushSettings()
     uploads: UploadsSettings = UploadsSettings()
+    classify: ClassifySettings = ClassifySettings()
+    preview: PreviewSettings = PreviewSettings()
     detector: DetectorSettings = DetectorSettings()
     classifier: ClassifierSettings = ClassifierSettings()
     aggregator: AggregatorSettings = AggregatorSettings()
     api: ApiSettings = ApiSettings()
     quotas: QuotasSettings = QuotasSettings()
     alerts: AlertsSettings = AlertsSettings()
+    mqtt: MqttSettings = MqttSettings()
     worker: WorkerSettings = WorkerSettings()
     secrets: SecretsSettings = SecretsSettings()
     tracing: TracingSettings = TracingSettings()

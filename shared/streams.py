@@ -47,6 +47,8 @@ class FailureReason(StrEnum):
     NO_VIDEO = "no_video"
     TOO_LARGE = "too_large"
     FORBIDDEN_URL = "forbidden_url"
+    TRUNCATED = "truncated"
+    """The file ends before its declared length: it was cut, or is still being written. Of a stream that has `ended`."""
     INTERNAL = "internal"
     """A defect of Moodline or of a library; the log has it."""
 
@@ -94,6 +96,7 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
         recorded_at_us: Time on the timeline of the file's first instant, microseconds since the Unix epoch, UTC.
         labels: Free key-value pairs of the user.
         paused: Nothing is read while true.
+        preview: The newest analysed picture may be seen, by whom the settings let.
         attempt: Raised by the user to try a failed stream again.
         created_at_us: When it was registered.
         revision: Raised at every change; a change names the revision it was based on.
@@ -111,6 +114,7 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
     recorded_at_us: int = 0
     labels: dict[str, str] = {}
     paused: bool = False
+    preview: bool = False
     attempt: int = 0
     created_at_us: int = 0
     revision: int = 1
@@ -137,6 +141,9 @@ class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
         fps: Live: measured frames per second that arrive, 0 when unknown.
         clock_offset_ms: Live: how far the camera's clock is ahead of ours, in ms; None where it tells no time.
         lost_packets: Live: network packets that never came, under this session.
+        frames_decoded, frames_corrupt, frames_lost: Files, when they have ended: frames that came out of the decoder; damaged
+            ones; of these, such as did not come out of it at all.
+        played_us: Files, when they have ended: how long they play, in microseconds; None before.
         host_clock_ahead_ms: How far the clock of the host that reads the stream is ahead of the store's host, in ms.
     """
 
@@ -157,6 +164,10 @@ class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
     fps: float = 0.0
     clock_offset_ms: int | None = None
     lost_packets: int = 0
+    frames_decoded: int = 0
+    frames_corrupt: int = 0
+    frames_lost: int = 0
+    played_us: int | None = None
     host_clock_ahead_ms: int = 0
 
 

@@ -242,7 +242,8 @@ def teach(network: Any, packed: Packed, teachers: list[Any], plan: Plan, seed: i
                 group["lr"] = learning_rate(spent)
             images = changed(packed.images[at], generator)
             targets = packed.targets[at]
-            with torch.autocast(device.type, torch.bfloat16):
+            # Half precision only on an accelerator: processors without instructions for it take many times as long.
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 if teachers:
                     with torch.no_grad():
                         told = torch.stack([teacher(images).float().softmax(1) for teacher in teachers]).mean(0)

@@ -313,7 +313,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=16_000, help="most faces of FER-2013")
     parser.add_argument("--hidden", type=int, default=24)
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--threshold", type=float, default=0.35, help="for the figures")
+    parser.add_argument("--threshold", type=float, default=0.4, help="for the figures")
     parser.add_argument("--seed", type=int, default=7)
     told = parser.parse_args()
     cv2.setNumThreads(1)

@@ -77,6 +77,7 @@ class Stream(Answer, frozen=True, kw_only=True):
         recorded_at: Time of a file's first instant; None for live streams.
         labels: Free key-value pairs.
         paused: Nothing is read.
+        preview: Its newest analysed picture may be seen.
         attempt: Raised when a failed stream is tried again.
         created_at: When it was registered.
         revision: Raised at every change of the definition.
@@ -96,6 +97,7 @@ class Stream(Answer, frozen=True, kw_only=True):
     recorded_at: datetime | None = None
     labels: dict[str, str]
     paused: bool
+    preview: bool = False
     attempt: int
     created_at: datetime
     revision: int

@@ -51,15 +51,15 @@ class Face(Answer, frozen=True, kw_only=True):
         track: Number of its track.
         box: Left, top, right, bottom, 0 to 1 of the picture.
         last: When it was last seen.
-        dominant: Its leading emotion.
-        smoothed: Its probabilities, smoothed over time.
+        dominant: Its leading emotion; None where it could not be read when it was last seen.
+        smoothed: Its probabilities, smoothed over time; None as `dominant` is.
     """
 
     track: int
     box: tuple[float, float, float, float]
     last: datetime
-    dominant: str
-    smoothed: Shares
+    dominant: str | None = None
+    smoothed: Shares | None = None
 
 
 class FacesEvent(Answer, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ Values = Literal["shares", "smoothed", "raw"]
 _COUNTS: Final = ("sampled", "classified", "frames_with_faces", "faces", "tracks_begun", "unreadable", "too_small")
 
 
-def frame_of(timeline: Timeline, values: Values = "shares") -> "pd.DataFrame":
+def frame_of(timeline: Timeline, values: Values = "smoothed") -> "pd.DataFrame":
     """Return a timeline as a frame with one row for each point; see `Client.timeline_frame`.
 
     Raises:
@@ -31,6 +31,9 @@ def frame_of(timeline: Timeline, values: Values = "shares") -> "pd.DataFrame":
     index = pd.DatetimeIndex([point.start for point in points], tz="UTC", name="start")
     seven: list[dict[str, float]] = [getattr(point, values) or {} for point in points]
     columns: dict[str, Any] = {
+        "position_s": pd.array([point.position_s for point in points], dtype="Float64").to_numpy("float64", na_value=float("nan"))
+    }
+    columns |= {
         emotion: pd.array([each.get(emotion) for each in seven], dtype="Float64").to_numpy("float64", na_value=float("nan"))
         for emotion in EMOTIONS
     }

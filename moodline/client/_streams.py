@@ -31,6 +31,7 @@ class StreamChanges(TypedDict, total=False):
         recorded_at: When a file's recording began. Only before its first frame.
         labels: All labels; they replace the former ones.
         paused: Nothing is read while true.
+        preview: Let its newest analysed picture be seen.
     """
 
     url: str
@@ -43,6 +44,7 @@ class StreamChanges(TypedDict, total=False):
     recorded_at: datetime | str
     labels: dict[str, str]
     paused: bool
+    preview: bool
 
 
 class StreamOptions(TypedDict, total=False):
@@ -57,6 +59,7 @@ class StreamOptions(TypedDict, total=False):
     recorded_at: datetime | str
     labels: dict[str, str]
     paused: bool
+    preview: bool
 
 
 class StreamMethods:

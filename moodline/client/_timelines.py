@@ -58,12 +58,13 @@ class TimelineMethods:
         end: When | None = None,
         resolution: str | None = None,
         max_points: int | None = None,
-        values: Values = "shares",
+        values: Values = "smoothed",
     ) -> "pd.DataFrame":
         """Return a window of a stream's timeline as a pandas frame; needs the extra `pandas`.
 
-        One row for each point, indexed by `start` (UTC). One column for each emotion: of all faces, the share that it leads
-        (`shares`), or mean probabilities (`smoothed`, `raw`), 0 to 1; NaN where there are none. Then the counts `sampled`,
+        One row for each point, indexed by `start` (UTC). `position_s`: media time of a file. One column for each emotion: mean
+        probabilities (`smoothed`, as on the page and in plots; `raw`), or of all faces the share that it leads (`shares`), 0 to
+        1; NaN where there are none. Then the counts `sampled`,
         `classified`, `skipped`, `frames_with_faces`, `faces`, `tracks_begun`, `unreadable`, `too_small`, and `coverage`,
         `dominant`, `empty`, `final`.
 

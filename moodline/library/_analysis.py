@@ -1,7 +1,9 @@
 """A video from start to end, as `moodline analyze` does it."""
 
+import shutil
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import datetime
@@ -17,11 +19,19 @@ from moodline.library._images import Picture, as_bgr
 from moodline.library._rows import Row, Rows
 from moodline.library._settings import settings_of
 from moodline.services.analysis.analyze import STREAM_ID, AnalysisProgress, run_analysis
-from moodline.services.analysis.faces import track_frames
+from moodline.services.analysis.faces import rows_of
 from moodline.services.analysis.inputs import clips_of
-from moodline.services.report import TimelineDocument, plot_timeline, timeline_csv, timeline_json, write_output
+from moodline.services.report import (
+    TimelineDocument,
+    plot_timeline,
+    timeline_csv,
+    timeline_document,
+    timeline_json,
+    write_output,
+)
+from moodline.services.report.document import analysis_document
 from moodline.services.report.export import CSV_FIELDS, point_row
-from moodline.services.report.faces import FACE_FIELDS, FaceRow, face_rows, flat, require_faces_format, write_faces
+from moodline.services.report.faces import FACE_FIELDS, FaceRow, flat, require_faces_format, write_faces
 from moodline.services.report.moments import iso, to_us
 from moodline.services.report.outputs import Output, judge_outputs, replacing
 from moodline.services.report.tracks import TrackDocument, track_document
@@ -30,7 +40,7 @@ from moodline.shared.messages import Emotions
 from moodline.shared.settings import Settings
 from moodline.shared.store import Store
 from moodline.shared.streams import StreamSpec, StreamStatus, parse_sample_fps
-from moodline.shared.timeline import TimelineQuery, Track, parse_resolution, timeline, track_list
+from moodline.shared.timeline import TimelineAnswer, TimelineQuery, Track, parse_resolution, timeline, track_list
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -81,9 +91,9 @@ def analyze(  # noqa: PLR0913  # one for each option
     if not isinstance(source, str | Path):
         if fps is None:
             raise ClientError("pictures need fps: how many of them make a second, such as fps=25")
-        kept = tempfile.TemporaryDirectory(prefix="moodline-")
-        _write_pictures(source, Path(kept.name), color, settings)
-        source = kept.name
+        kept = PictureFolder()
+        _write_pictures(source, kept.path, color, settings)
+        source = kept.path
     clips = clips_of([str(source)], "" if fps is None else str(fps))
     if len(clips) != 1:
         raise ClientError(f"{source} names {len(clips)} videos; analyse them one by one")
@@ -102,7 +112,7 @@ def analyze(  # noqa: PLR0913  # one for each option
         analysis = stack.enter_context(run_analysis(settings, spec, on_progress=told))
         answer = timeline(analysis.store, STREAM_ID, spec.lane, TimelineQuery(resolution_s=asked))
         name = "pictures" if kept else clip.name
-        document = _document(answer, name, spec)
+        document = _document(answer, name, spec, analysis.status)
         tracks = [track_document(track, spec.recorded_at_us) for track in _all_tracks(analysis.store)]
         parts = _Parts(spec, settings, analysis.status, list(analysis.frames()), clip.files, kept)
     return Result(document, tracks, parts)
@@ -196,10 +206,15 @@ class Result:
 
     def _face_rows(self) -> Iterable[FaceRow]:
         parts = self._parts
-        size_px = (parts.status.width, parts.status.height)
-        for message, tracked in track_frames(parts.messages, parts.settings.aggregator):
-            pairs = [(face.track_id, face.smoothed) for face in tracked]
-            yield from face_rows(message, pairs, size_px, parts.spec.recorded_at_us)
+        return rows_of(parts.messages, parts.spec, parts.status, parts.settings.aggregator)
+
+
+class PictureFolder:
+    """A temporary folder that goes with the object."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="moodline-"))
+        self._end = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 class _Parts:
@@ -212,7 +227,7 @@ class _Parts:
         status: StreamStatus,
         messages: list[Emotions],
         files: tuple[Path, ...],
-        kept: "tempfile.TemporaryDirectory[str] | None",
+        kept: "PictureFolder | None",
     ) -> None:
         self.spec = spec
         self.settings = settings
@@ -222,10 +237,9 @@ class _Parts:
         self.kept = kept
 
 
-def _document(answer: Any, name: str, spec: StreamSpec) -> TimelineDocument:
-    from moodline.services.report import timeline_document
-
-    return timeline_document(answer, stream=name, lane=spec.lane, recorded_at_us=spec.recorded_at_us)
+def _document(answer: TimelineAnswer, name: str, spec: StreamSpec, status: StreamStatus) -> TimelineDocument:
+    document = timeline_document(answer, stream=name, lane=spec.lane, recorded_at_us=spec.recorded_at_us)
+    return analysis_document(document, status)
 
 
 def _all_tracks(store: Store) -> Iterator[Track]:

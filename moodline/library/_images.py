@@ -106,11 +106,14 @@ def _read(path: Path, settings: Settings) -> "BgrImage":
 
 
 def _faces(images: "Sequence[BgrImage]", settings: Settings) -> list[list[Face]]:
+    from moodline.services.aggregator.tracker import least_quality
+
     answers = _engine(settings).look(images)
     faces = []
+    least = least_quality(settings.aggregator)
     for image, answer in zip(images, answers, strict=True):
-        size_px, searched_px = (image.shape[1], image.shape[0]), (answer.width, answer.height)
-        faces.append([face_of(face, size_px, searched_px) for face in answer.faces])
+        size_px = (image.shape[1], image.shape[0])
+        faces.append([face_of(face, size_px, readable=face.quality >= least) for face in answer.faces])
     return faces
 
 

@@ -126,12 +126,11 @@ class Stream:
                 first_us = message.event_time_us if first_us is None else first_us
                 if self._seconds is not None and message.event_time_us - first_us >= self._seconds * 1e6:
                     return
-                searched_px = (message.width, message.height)
                 # The size is known once frames come, and may change with another connection.
                 size_px = run.size_px() if message.faces and (message.seq % _SIZE_EVERY == 0 or not all(size_px)) else size_px
-                shown_px = size_px if all(size_px) else searched_px
+                shown_px = size_px if all(size_px) else (message.width, message.height)
                 faces = tuple(
-                    face_of(face, shown_px, searched_px, (seen.track_id, seen.smoothed))
+                    face_of(face, shown_px, readable=seen.is_readable, tracked=(seen.track_id, seen.smoothed))
                     for face, seen in zip(message.faces, tracked, strict=True)
                 )
                 is_file = message.lane is StreamClass.FILE

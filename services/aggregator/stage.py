@@ -72,6 +72,7 @@ class AggregatorStage:
         settings: How to track and smooth.
         metrics: Where drops and faces are counted.
         cache_streams: How many streams are kept in memory; the least recently seen go first.
+        keeps_faces: Whether each face of each frame is written too.
     """
 
     def __init__(
@@ -80,12 +81,15 @@ class AggregatorStage:
         settings: AggregatorSettings,
         metrics: Metrics,
         cache_streams: int = 20_000,
+        *,
+        keeps_faces: bool = False,
     ) -> None:
         self._load = load
         self._settings = settings
         self._least_quality = least_quality(settings)
         self._metrics = metrics
         self._cache_streams = cache_streams
+        self._keeps_faces = keeps_faces
         self._streams: OrderedDict[str, _Stream] = OrderedDict()
         self._unknown: dict[str, tuple[int, float]] = {}
         self._gaps = Gaps()
@@ -177,7 +181,8 @@ class AggregatorStage:
     def _restore(self, stream_id: str, progress: Progress, session: int, place: tuple[str, int]) -> _Stream:
         if progress.mark is not None and not progress.final and not progress.state:
             raise StoreError(f"stream {stream_id} has a mark but no aggregator state: the store lost a part of it")
-        timeline = StreamTimeline(self._settings, b"" if progress.final else progress.state)
+        state = b"" if progress.final else progress.state
+        timeline = StreamTimeline(self._settings, state, keeps_faces=self._keeps_faces)
         return _Stream(progress.mark, progress.final, progress.fence, progress.position, timeline, session, place)
 
     def _handle(self, item: Received, now_s: float) -> None:
@@ -215,7 +220,7 @@ class AggregatorStage:
         if _begins_segment(stream, message):
             stream.timeline.begin_segment()
         if missing:
-            stream.timeline.add_lost(missing, message.event_time_us)
+            stream.timeline.add_lost(missing, message.event_time_us, message.seq - missing)
             self._metrics.frames_skipped.labels(WORKER, message.lane, SkipReason.LOST).inc(missing)
             self._count_in_stream(message.stream_id, SkipReason.LOST, missing)
         if isinstance(message, End):

@@ -38,6 +38,15 @@ from moodline.shared.timeline import (
     track_series,
 )
 from moodline.shared.timeline.bucket import NO_SKIPS, SKIP_REASONS, Seven, Skips
+from moodline.shared.timeline.faces import (
+    FACES_LEVEL_S,
+    FACES_SERIES,
+    MOST_LOST,
+    SeenFrame,
+    faces_index,
+    pack_frames,
+    seen_frame,
+)
 from moodline.shared.timeline.state import OpenTrack, SavedState, TrackerState, load_state, save_state
 
 _SPANS_US: Final = tuple(level_s * SECOND_US for level_s in LEVELS_S)
@@ -46,8 +55,8 @@ _SPANS_US: Final = tuple(level_s * SECOND_US for level_s in LEVELS_S)
 class StreamTimeline:
     """The growing timeline of one stream. Pure: cells depend only on the settings, the state and what was added."""
 
-    def __init__(self, settings: AggregatorSettings, state: bytes = b"") -> None:
-        """Continue from `save`'s bytes; empty bytes begin a new timeline.
+    def __init__(self, settings: AggregatorSettings, state: bytes = b"", *, keeps_faces: bool = False) -> None:
+        """Continue from `save`'s bytes; empty bytes begin a new timeline. `keeps_faces`: write each face of each frame too.
 
         Raises:
             StoreError: the state is damaged or of another version.
@@ -57,6 +66,7 @@ class StreamTimeline:
         self._changed: dict[tuple[str, int, int], bytes] = {}
         self._moved: set[int] = set()
         self._is_grown = False
+        self._keeps_faces = keeps_faces
 
     @property
     def event_time_us(self) -> int | None:
@@ -64,10 +74,21 @@ class StreamTimeline:
         return self._saved.tracker.now_us
 
     def add(self, message: Emotions) -> None:
-        """Add the next frame, classified or skipped. Event time that goes back counts as standing still."""
+        """Add the next frame, classified or skipped. Event time that goes back counts as standing still.
+
+        A picture that stayed (`repeats`) is counted again at each moment at which it was still shown.
+        """
+        self._add_once(message)
+        for number in range(1, message.repeats + 1):
+            at_us = message.event_time_us + message.repeats_us * number // message.repeats
+            self._add_once(msgspec.structs.replace(message, event_time_us=at_us))
+
+    def _add_once(self, message: Emotions) -> None:
         tracked = self._tracker.observe(message)
         self._end_lost_tracks()
         now_us = self._open_at()
+        if self._keeps_faces:
+            self._note(seen_frame(message, now_us, [(face.track_id, face.read) for face in tracked]))
         if message.skip is not None:
             self._grow(Bucket(1, _skips(message.skip, 1)))
             return
@@ -78,10 +99,13 @@ class StreamTimeline:
             if face.is_readable:
                 self._add_to_track(face, now_us)
 
-    def add_lost(self, frames: int, event_time_us: int) -> None:
-        """Count frames that never arrived, at the time of the one that came after them."""
+    def add_lost(self, frames: int, event_time_us: int, first: int = 0) -> None:
+        """Count frames that never arrived, from number `first` on, at the time of the one that came after them."""
         self._pass_time(event_time_us)
-        self._open_at()
+        now_us = self._open_at()
+        if self._keeps_faces:
+            for number in range(first, first + min(frames, MOST_LOST)):
+                self._note(SeenFrame(number, now_us, skipped=SkipReason.LOST))
         self._grow(Bucket(frames, _skips(SkipReason.LOST, frames)))
 
     def begin_segment(self) -> None:
@@ -116,6 +140,14 @@ class StreamTimeline:
     def save(self) -> bytes:
         """Return the state, from which another process continues exactly here."""
         return save_state(self._saved)
+
+    def _note(self, frame: SeenFrame) -> None:
+        """Add a frame to the cell of faces that it lies in; the former cell is complete, because event time never goes back."""
+        seen, index = self._saved.seen, faces_index(frame.time_us)
+        if seen and faces_index(seen[0].time_us) != index:
+            seen.clear()
+        seen.append(frame)
+        self._changed[FACES_SERIES, FACES_LEVEL_S, index] = pack_frames(seen)
 
     def _pass_time(self, event_time_us: int) -> None:
         self._tracker.advance_time(event_time_us)

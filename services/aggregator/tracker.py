@@ -37,6 +37,11 @@ class TrackedFace(NamedTuple):
     begun: bool
     is_readable: bool = True
 
+    @property
+    def read(self) -> tuple[int, ...]:
+        """What it shows: `smoothed`, or nothing where no expression can be read from this frame."""
+        return self.smoothed if self.is_readable else ()
+
 
 class StreamTracker:
     """Tracks the faces of one stream. Pure: what it returns depends only on the settings, the state and the messages."""

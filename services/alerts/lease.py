@@ -28,8 +28,9 @@ class LeaderLease:
     a compare-and-set, which fails.
     """
 
-    def __init__(self, store: Documents, clock: Clock, owner: str) -> None:
-        """Prepare; `owner` is another word for each process."""
+    def __init__(self, store: Documents, clock: Clock, owner: str, key: str = _KEY) -> None:
+        """Prepare; `owner` is another word for each process, `key` what is leased."""
+        self._key = key
         self._store = store
         self._clock = clock
         self._owner = owner
@@ -52,7 +53,7 @@ class LeaderLease:
             return False
         try:
             value = encode(_Held(self._owner))
-            self._revision = self._store.put_document(LEASES, _KEY, value, None if expected == _NONE else expected)
+            self._revision = self._store.put_document(LEASES, self._key, value, None if expected == _NONE else expected)
         except RevisionConflictError:
             self.forget()
             return False
@@ -67,12 +68,12 @@ class LeaderLease:
         """Give it back, so that another need not wait. Blocks on the store."""
         if self._revision is not None:
             with suppress(RevisionConflictError):
-                self._store.remove_document(LEASES, _KEY, self._revision)
+                self._store.remove_document(LEASES, self._key, self._revision)
             self.forget()
 
     def _free_revision(self, now_s: float) -> int:
         """Return the revision to replace, `_NONE` where there is no document, or `_TAKEN`."""
-        found = self._store.document(LEASES, _KEY)
+        found = self._store.document(LEASES, self._key)
         if found is None:
             return _NONE
         if decode(found.value, _Held).owner == self._owner:

@@ -21,7 +21,7 @@ from moodline.services.analysis.sound import Sound, open_sound
 from moodline.services.ingest.media.frames import BgrImage, Source
 from moodline.services.ingest.media.sampling import Sampler
 from moodline.shared.emotions import EMOTIONS, PROBABILITY_SCALE
-from moodline.shared.errors import OutputError
+from moodline.shared.errors import ImageError, OutputError
 from moodline.shared.messages import Emotions
 
 TIME_BASE: Final = Fraction(1, 360_000)
@@ -139,9 +139,13 @@ def _write(source: Source, sampler: Sampler, overlays: Iterator[list[Overlay]], 
             if not target.on_frame(frame.pts_s):
                 stopped_s = frame.pts_s
                 break
-            image = frame.to_bgr()
-            if sampler.take(frame.pts_s):
+            if sampler.choose(frame.pts_s, frame.until_s, source.info.fps) is not None:
                 shown = next(overlays, [])
+            try:
+                image = frame.to_bgr()
+            except ImageError:
+                # A damaged picture: the one before it stays.
+                continue
             draw(image, shown)
             if video is None:
                 video = _Video(container, target.kind, image, source.info.fps)
@@ -205,7 +209,8 @@ class _Video:
         return end * TIME_BASE
 
     def _picture(self, image: BgrImage) -> Any:
-        frame = av.VideoFrame.from_ndarray(_fitted(image, *self._size), format="bgr24")
+        # Without a copy: a picture of 8K has 100 MB.
+        frame = av.VideoFrame.from_numpy_buffer(_fitted(image, *self._size), format="bgr24")
         return self._reformatter.reformat(frame, format="yuv420p", dst_colorspace=1, dst_color_range=1)
 
     def _encode(self, waiting: tuple[Any, int], until: int) -> None:

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator
 
 from moodline.services.aggregator.tracker import StreamTracker, TrackedFace
-from moodline.services.analysis.analyze import Analysis
 from moodline.services.report.faces import FaceRow, face_rows
 from moodline.shared.messages import Emotions, StreamClass
 from moodline.shared.settings import AggregatorSettings
+from moodline.shared.streams import StreamSpec, StreamStatus
 
 
 def track_frames(frames: Iterable[Emotions], settings: AggregatorSettings) -> Iterator[tuple[Emotions, list[TrackedFace]]]:
@@ -19,9 +19,11 @@ def track_frames(frames: Iterable[Emotions], settings: AggregatorSettings) -> It
         yield message, tracker.observe(message)
 
 
-def analysis_rows(analysis: Analysis, settings: AggregatorSettings) -> Iterator[FaceRow]:
+def rows_of(
+    frames: Iterable[Emotions], spec: StreamSpec, status: StreamStatus, settings: AggregatorSettings
+) -> Iterator[FaceRow]:
     """Yield a row for each face of each sampled frame, and one for each frame without faces."""
-    spec, size_px = analysis.spec, (analysis.status.width, analysis.status.height)
+    size_px = (status.width, status.height)
     origin_us = spec.recorded_at_us if spec.lane is StreamClass.FILE else None
-    for message, tracked in track_frames(analysis.frames(), settings):
-        yield from face_rows(message, [(face.track_id, face.smoothed) for face in tracked], size_px, origin_us)
+    for message, tracked in track_frames(frames, settings):
+        yield from face_rows(message, [(face.track_id, face.smoothed, face.is_readable) for face in tracked], size_px, origin_us)

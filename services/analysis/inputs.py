@@ -12,8 +12,10 @@ from urllib.parse import unquote, urlsplit
 
 from moodline.services.ingest.file.sequence import sequence_url
 from moodline.services.report.outputs import shown
+from moodline.shared.camera_url import register_url
 from moodline.shared.errors import SourceError
-from moodline.shared.streams import LIVE_SCHEMES, FailureReason
+from moodline.shared.messages import StreamClass
+from moodline.shared.streams import LIVE_SCHEMES, FailureReason, is_pushed, lane_of_url
 
 PICTURE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 VIDEO_SUFFIXES: Final = frozenset(
@@ -42,12 +44,13 @@ class Clip:
     files: tuple[Path, ...] = ()
 
 
-def clips_of(given: Sequence[str], fps: str = "") -> list[Clip]:
+def clips_of(given: Sequence[str], fps: str = "", *, live: bool = False) -> list[Clip]:
     """Return what the words of a user name, in their order.
 
     Args:
         given: Paths, `file://` and `synthetic://` URLs, folders, and patterns such as `*.mp4` or `img%03d.png`.
         fps: Pictures are frames of a sequence, so many a second; empty: each picture is a file of its own.
+        live: Take the addresses of cameras, too.
 
     Raises:
         SourceError: one of them names nothing that can be analysed here; the message says what would do it.
@@ -57,6 +60,9 @@ def clips_of(given: Sequence[str], fps: str = "") -> list[Clip]:
     for word in given:
         if word.startswith("synthetic:"):
             clips.append(Clip(word, "scene", word))
+            continue
+        if live and lane_of_url(word) is StreamClass.LIVE and not is_pushed(word):
+            clips.append(Clip(register_url(word).url, "camera", word))
             continue
         for path in _paths(word, fps):
             if fps and path.suffix.lower() in PICTURE_SUFFIXES:

@@ -21,6 +21,7 @@ from moodline.shared.streams import FailureReason, StreamSpec, StreamState, lane
 
 STREAM_ID: Final = "stream"
 _POLL_S: Final = 0.05
+_SETTLE_S: Final = 5.0
 _LIVE: Final = StreamClass.LIVE
 
 
@@ -61,6 +62,16 @@ class LiveRun:
             SourceError: the source cannot be read, or no frame came in time.
         """
         return track_frames(self._messages(), self._settings.aggregator)
+
+    def settle(self, event_time_us: int) -> None:
+        """Wait, some seconds at most, until the timeline has what came until this time."""
+        clock = self._service.resources.clock
+        end_s = clock.monotonic_s() + _SETTLE_S
+        while clock.monotonic_s() < end_s:
+            progress = self.store.load([self._spec.stream_id])[0]
+            if progress is not None and (progress.last_event_time_us or 0) >= event_time_us:
+                return
+            self._service.stop.wait(_POLL_S)
 
     def close(self) -> None:
         """End the iteration."""

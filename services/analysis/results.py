@@ -1,24 +1,62 @@
 """The results of an analysis in the forms that are written: timeline, rows of faces, annotated video."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Protocol
 
-from moodline.services.analysis.analyze import Analysis
-from moodline.services.analysis.faces import analysis_rows, track_frames
+from moodline.services.analysis.faces import rows_of, track_frames
 from moodline.services.report import TimelineDocument, timeline_document
+from moodline.services.report.document import analysis_document
 from moodline.services.report.faces import write_faces
 from moodline.services.report.outputs import replacing
 from moodline.shared.messages import Emotions
 from moodline.shared.settings import Settings
-from moodline.shared.streams import StreamSpec
+from moodline.shared.store import Store
+from moodline.shared.streams import StreamSpec, StreamStatus
 from moodline.shared.timeline import TimelineQuery, timeline
 
 if TYPE_CHECKING:
     from moodline.services.analysis.annotate import Annotated
+
+
+class Analysed(Protocol):
+    """What results are made of: an analysis of a file, or what was seen of a camera."""
+
+    @property
+    def store(self) -> Store:
+        """Where the timeline is."""
+        ...
+
+    @property
+    def spec(self) -> StreamSpec:
+        """The stream."""
+        ...
+
+    @property
+    def status(self) -> StreamStatus:
+        """Its last status."""
+        ...
+
+    def frames(self) -> Iterator[Emotions]:
+        """Yield every sampled frame's result, in order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen of a camera."""
+
+    store: Store
+    spec: StreamSpec
+    status: StreamStatus
+    messages: Sequence[Emotions]
+
+    def frames(self) -> Iterator[Emotions]:
+        """Yield every sampled frame's result, in order."""
+        return iter(self.messages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +69,7 @@ class Results:
         settings: Those that it was made with.
     """
 
-    analysis: Analysis
+    analysis: Analysed
     name: str
     settings: Settings
 
@@ -39,11 +77,14 @@ class Results:
         """Return the timeline."""
         spec = self.analysis.spec
         answer = timeline(self.analysis.store, spec.stream_id, spec.lane, query)
-        return timeline_document(answer, stream=self.name, lane=spec.lane, recorded_at_us=spec.recorded_at_us)
+        document = timeline_document(answer, stream=self.name, lane=spec.lane, recorded_at_us=spec.recorded_at_us)
+        return analysis_document(document, self.analysis.status)
 
     def write_faces(self, file: IO[bytes], file_format: str) -> None:
         """Write a row for each face of each sampled frame; formats as in `moodline.services.report.faces`."""
-        write_faces(analysis_rows(self.analysis, self.settings.aggregator), file, file_format)
+        analysis = self.analysis
+        rows = rows_of(analysis.frames(), analysis.spec, analysis.status, self.settings.aggregator)
+        write_faces(rows, file, file_format)
 
     def write_annotated(self, path: Path, on_frame: Callable[[Fraction], bool] = lambda _: True) -> "Annotated":
         """Write the video with boxes, track numbers and leading emotions, and its sound.

@@ -9,11 +9,14 @@ from moodline.services.api import (
     alerts,
     audit,
     classifiers,
+    classify,
     compare,
     docs_page,
     events,
+    faces,
     health,
     keys,
+    previews,
     push,
     streams,
     timelines,
@@ -94,9 +97,12 @@ def create_app(
     app.state.before_stop = feed.close
     app.include_router(streams.router)
     app.include_router(timelines.router)
+    app.include_router(faces.router)
     app.include_router(events.router)
     app.include_router(push.router)
+    app.include_router(previews.router)
     app.include_router(uploads.router)
+    app.include_router(classify.router)
     app.include_router(compare.router)
     app.include_router(alerts.router)
     app.include_router(classifiers.router)

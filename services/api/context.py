@@ -12,9 +12,11 @@ from moodline.services.api.store_check import StoreCheck
 from moodline.services.auth.authenticator import Authenticator
 from moodline.services.live.feed import LiveFeed
 from moodline.services.report.quick_json import ChunkCache
+from moodline.shared.classify import PictureClassifier
 from moodline.shared.clock import Clock
 from moodline.shared.metrics import Metrics
 from moodline.shared.net_policy import NetPolicy
+from moodline.shared.previews import Previews
 from moodline.shared.probe import Prober
 from moodline.shared.push import Pushes
 from moodline.shared.seal import Sealer
@@ -25,10 +27,16 @@ from moodline.shared.store.model_choice import Catalogue
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """Entry points for frames and files of senders. `pushes` is None where there is no bus, `prober` where nothing decodes."""
+    """Entry points for frames, files and pictures.
+
+    `pushes` is None where there is no bus, `prober` where nothing decodes, `pictures` where there are no models, `previews`
+    where no detector's pictures come.
+    """
 
     pushes: Pushes | None = None
     prober: Prober | None = None
+    pictures: PictureClassifier | None = None
+    previews: Previews | None = None
 
 
 Readiness = Callable[[], dict[str, bool]]
@@ -52,6 +60,7 @@ class Context:
     catalogue: Catalogue | None = None
     intake: Intake = Intake()
     gate: ConcurrencyLimit = field(default_factory=ConcurrencyLimit)
+    looked_at: dict[tuple[str, str, str], float] = field(default_factory=dict)
     stretches: ChunkCache = field(default_factory=lambda: ChunkCache(0))
 
     def now_us(self) -> int:

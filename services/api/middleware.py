@@ -19,7 +19,7 @@ from moodline.shared.metrics import Metrics
 from moodline.shared.settings import ApiSettings
 
 BODY_LIMIT_BYTES: Final = 1024 * 1024
-_OWN_LIMITS: Final = re.compile(rf"{PREFIX}/(uploads|streams/[^/]+/frames)")
+_OWN_LIMITS: Final = re.compile(rf"{PREFIX}/(uploads|classify|streams/[^/]+/frames)")
 """Routes that read their bodies piece by piece, with limits of their own."""
 _READING_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _METHODS: Final = frozenset({*_READING_METHODS, "POST", "PUT", "PATCH", "DELETE"})

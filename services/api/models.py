@@ -121,6 +121,7 @@ class NewStream(_Body):
     recorded_at: GivenTime | None = Field(None, description=f"{_RECORDED_AT}; default: now, in whole seconds. Not for cameras.")
     labels: Labels = Field({}, description="Free key-value pairs.")
     paused: bool = Field(False, description="Register without reading anything yet.")
+    preview: bool = Field(False, description="Let its newest analysed picture be seen; see `snapshot.jpg`.")
 
 
 class StreamChange(_Body):
@@ -143,6 +144,7 @@ class StreamChange(_Body):
     recorded_at: GivenTime | None = Field(None, description=f"{_RECORDED_AT}. Only before the first frame; not for cameras.")
     labels: Labels | None = Field(None, description="All labels; they replace the former ones.")
     paused: bool | None = Field(None, description="Stop or go on reading.")
+    preview: bool | None = Field(None, description="Let its newest analysed picture be seen, or not any more.")
     revision: int | None = Field(None, ge=1, description="The revision that the change is based on; the same as `If-Match`.")
 
 

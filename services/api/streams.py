@@ -65,6 +65,7 @@ def add_stream(ctx: Ctx, caller: Operator, body: NewStream, response: Response) 
         max_side_px=settings.max_side_px if body.max_side_px is None else body.max_side_px,
         labels=body.labels,
         paused=body.paused,
+        preview=body.preview,
         created_at_us=now_us,
         added_by=caller.name,
         **address_fields(ctx, body),
@@ -235,7 +236,7 @@ def _update(ctx: Context, caller: Caller, stream_id: str, change: Callable[[_Fou
 
 
 def _changes(ctx: Context, spec: StreamSpec, body: StreamChange) -> dict[str, Any]:
-    plain = {"sample_fps", "max_side_px", "labels", "paused"}
+    plain = {"sample_fps", "max_side_px", "labels", "paused", "preview"}
     given: dict[str, Any] = body.model_dump(exclude_none=True, include=plain) | changed_address_fields(ctx, spec, body)
     if body.sample_fps is not None:
         _checked_rate(body.sample_fps)

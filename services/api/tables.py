@@ -78,6 +78,7 @@ POINT_COLUMNS: Final = (
     Column("models", Kind.TEXTS),
     Column("final", Kind.FLAG),
     *_vectors("shares", "smoothed", "raw"),
+    *_of(Kind.INTEGER, "unreadable", "too_small"),
 )
 TRACK_COLUMNS: Final = (
     Column("track", Kind.INTEGER),

@@ -272,10 +272,20 @@ def _edges(ctx: Context, spec: StreamSpec, window: Window) -> Edges:
     now_us = present_us(ctx, spec)
     start_us = None if window.start is None else parse_time(window.start, now_us, "from")
     end_us = None if window.end is None else parse_time(window.end, now_us, "to")
+    if start_us is not None and spec.lane is StreamClass.FILE and str(window.start).startswith("-"):
+        start_us = _within_file_us(ctx, spec, start_us, end_us)
     if end_us is not None or start_us is None:
         return Edges(start_us, end_us, None)
     span_us = now_us - start_us if now_us > start_us else None
     return Edges(start_us, _live_end_us(ctx, spec, start_us) if spec.lane is StreamClass.LIVE else None, span_us)
+
+
+def _within_file_us(ctx: Context, spec: StreamSpec, start_us: int, end_us: int | None) -> int:
+    """Return where a window begins that goes back further than the file does: at the file's beginning."""
+    covered = extent(ctx.store, spec.stream_id)
+    if covered is None or (end_us is not None and end_us <= covered.start_us):
+        return start_us
+    return max(start_us, covered.start_us)
 
 
 def _live_end_us(ctx: Context, spec: StreamSpec, start_us: int) -> int | None:

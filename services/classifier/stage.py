@@ -52,6 +52,7 @@ class ClassifierStage:
         metrics: Where faces, skips, fill and the time of the network are counted.
         successor: Asked between two batches for a model that replaces the present one; closed with the stage.
         timer: Returns seconds; what the network takes is measured with it.
+        on_classified: Called with each answer; must be quick and raise nothing.
     """
 
     def __init__(
@@ -61,7 +62,9 @@ class ClassifierStage:
         metrics: Metrics,
         timer: Callable[[], float] = time.perf_counter,
         successor: ModelReplacement | None = None,
+        on_classified: Callable[[Emotions], None] | None = None,
     ) -> None:
+        self._on_classified = on_classified
         self._model = model
         self._settings = settings
         self._metrics = metrics
@@ -160,7 +163,7 @@ class ClassifierStage:
     def _answer(self, message: Faces | End, probabilities: Iterator[_Integers]) -> Message:
         if isinstance(message, End):
             return message
-        return Emotions(
+        answer = Emotions(
             stream_id=message.stream_id,
             session=message.session,
             seq=message.seq,
@@ -173,7 +176,12 @@ class ClassifierStage:
             skip=message.skip,
             model=self._model.name if message.skip is None else "",
             too_small=message.too_small if message.skip is None else 0,
+            repeats=message.repeats,
+            repeats_us=message.repeats_us,
         )
+        if self._on_classified is not None:
+            self._on_classified(answer)
+        return answer
 
 
 def _checked(message: Message) -> Faces | End:

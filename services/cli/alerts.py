@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from itertools import islice
 from typing import Annotated, Any
 
@@ -74,6 +75,75 @@ def add(  # noqa: PLR0913  # one for each option
     typer.echo(f"{rule.id} watches {rule.stream or rule.label}")
     if rule.webhook_secret:
         typer.echo(f"webhooks to {rule.webhook} are signed with {rule.webhook_secret}, which is not shown again")
+
+
+@app.command()
+def show(rule_id: RuleId, *, as_json: AsJson = False) -> None:
+    """Show a rule in full, and where it fires now."""
+    with open_client() as client:
+        rule, firing = client.get_rule(rule_id), client.list_firing()
+    on = [each.stream for each in firing if each.rule == rule.id]
+    if as_json:
+        typer.echo(_json({"rule": _plain(rule), "firing": on}))
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in _plain(rule).items():
+        if value not in (None, "", []):
+            table.add_row(name.replace("_", " "), Text(iso(value) if isinstance(value, datetime) else str(value)))
+    table.add_row("fires on", Text(", ".join(on) or "nothing"))
+    Console(soft_wrap=True).print(table)
+
+
+@app.command()
+def change(  # noqa: PLR0913  # one for each option
+    rule_id: RuleId,
+    *,
+    emotion: Annotated[str | None, typer.Option(help="Of share and change.")] = None,
+    direction: Annotated[Direction | None, typer.Option(help="On which side of the threshold; either is for change.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="A share, 0 to 1; of change percentage points.")] = None,
+    clear_threshold: Annotated[float | None, typer.Option(help="Behind which the alert is over.")] = None,
+    for_s: Annotated[int | None, typer.Option("--for", help="How long the condition must hold, in s.")] = None,
+    clear_for_s: Annotated[int | None, typer.Option("--clear-for", help="How long it must be cleared, in s.")] = None,
+    window_s: Annotated[int | None, typer.Option("--window", help="The share is taken over so many seconds.")] = None,
+    min_faces: Annotated[int | None, typer.Option(help="Faces, counted in every frame, that a window needs.")] = None,
+    baseline_s: Annotated[int | None, typer.Option("--baseline", help="Of change: the usual time, in s.")] = None,
+    quiet_s: Annotated[int | None, typer.Option("--quiet", help="Nobody is told again within this time, in s.")] = None,
+    note: Annotated[str | None, typer.Option(help="For people.")] = None,
+    webhook: Annotated[
+        str | None, typer.Option(help="URL that alerts are sent to; - reads it from standard input, an empty one removes it.")
+    ] = None,
+) -> None:
+    """Change a rule; what is not named stays."""
+    given: dict[str, Any] = {"emotion": emotion, "direction": direction, "threshold": threshold, "for_s": for_s}
+    given |= {"clear_threshold": clear_threshold, "clear_for_s": clear_for_s, "window_s": window_s, "min_faces": min_faces}
+    given |= {"baseline_s": baseline_s, "quiet_s": quiet_s, "note": note}
+    given["webhook_url"] = typer.get_text_stream("stdin").readline().strip() if webhook == "-" else webhook
+    changes: Any = {name: value for name, value in given.items() if value is not None}
+    if not changes:
+        raise typer.BadParameter("name what is to change, such as --threshold 0.5")
+    with open_client() as client:
+        rule = client.change_rule(rule_id, **changes)
+    typer.echo(f"{rule.id} is changed: {', '.join(sorted(changes))}")
+
+
+@app.command()
+def enable(rule_id: RuleId) -> None:
+    """Let a rule be judged again."""
+    _switch(rule_id, enabled=True)
+
+
+@app.command()
+def disable(rule_id: RuleId) -> None:
+    """Let a rule rest; what it fires is over."""
+    _switch(rule_id, enabled=False)
+
+
+def _switch(rule_id: str, *, enabled: bool) -> None:
+    with open_client() as client:
+        rule = client.change_rule(rule_id, enabled=enabled)
+    typer.echo(f"{rule.id} is {'enabled' if rule.enabled else 'disabled'}")
 
 
 @app.command("rm")

@@ -33,8 +33,9 @@ from moodline.services.report.outputs import STDOUT, Output, judge_outputs, repl
 from moodline.services.report.plot import FORMATS
 from moodline.shared.errors import InvalidStreamError, MoodlineError, OutputError
 from moodline.shared.log import configure_logging, masked
+from moodline.shared.messages import Emotions, StreamClass
 from moodline.shared.settings import Settings, load_settings
-from moodline.shared.streams import StreamSpec, parse_sample_fps
+from moodline.shared.streams import StreamSpec, lane_of_url, parse_sample_fps
 from moodline.shared.timeline import TimelineQuery, parse_resolution
 
 if TYPE_CHECKING:
@@ -63,7 +64,13 @@ def analyze(  # noqa: PLR0913, PLR0917  # one for each option
     ],
     sample_fps: Annotated[str, typer.Option(help="Frames per second to analyse, or `all`.", show_default="5")] = "",
     resolution: Annotated[str, typer.Option(help="Length of a point, such as 1s or 10s.", show_default="what fits")] = "",
-    recorded_at: Annotated[str, typer.Option(help="When it was recorded, ISO 8601.", show_default="times count from zero")] = "",
+    recorded_at: Annotated[
+        str,
+        typer.Option(help="When it was recorded, ISO 8601, or `auto`: as the file says.", show_default="times count from zero"),
+    ] = "",
+    seconds: Annotated[
+        float | None, typer.Option(help="Look at a camera (rtsp://, http://, …) for so long.", min=1, max=86_400)
+    ] = None,
     fps: Annotated[str, typer.Option(help="Pictures are frames of one video, so many a second, such as 25.")] = "",
     json_path: Annotated[
         Path | None, typer.Option("--json", help="Write the timeline as JSON; - is standard output.", rich_help_panel=_OUTPUTS)
@@ -102,8 +109,8 @@ def analyze(  # noqa: PLR0913, PLR0917  # one for each option
     from moodline.services.analysis.inputs import clips_of
 
     wanted = {"--json": json_path, "--csv": csv_path, "--faces": faces_path, "--plot": plot_path, "--annotate": annotate_path}
-    options = Options(sample_fps, resolution, recorded_at, force or resume, resume, strict)
-    found = clips_of(clips, fps)
+    options = Options(sample_fps, resolution, recorded_at, force or resume, resume, strict, seconds or 0.0)
+    found = clips_of(clips, fps, live=seconds is not None)
     plans = [Plan(clip, _outputs(clip, wanted, several=len(found) > 1), options) for clip in found]
     _judge(plans, force=options.force)
     quiet = logs_only_if_wanted(is_verbose() or settings.log.level != "info")
@@ -123,6 +130,7 @@ class Options:
     force: bool = False
     resume: bool = False
     strict: bool = False
+    seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -164,7 +172,7 @@ def make_spec(clip: "Clip", options: Options, settings: Settings) -> tuple[Strea
         url=clip.url,
         sample_fps=rate,
         max_side_px=settings.ingest.max_side_px,
-        recorded_at_us=_parse_recorded_at(options.recorded_at),
+        recorded_at_us=_recorded_at(clip, options.recorded_at, settings),
     )
     return spec, settings
 
@@ -252,6 +260,9 @@ class _Work:
         from moodline.services.analysis.results import Results
         from moodline.services.analysis.work import open_work
 
+        if lane_of_url(self._spec.url) is StreamClass.LIVE:
+            self._look()
+            return
         plan = self._plan
         with ExitStack() as stack:
             bar = stack.enter_context(AnalysisBar(self._console, self._title, annotates="--annotate" in plan.outputs))
@@ -270,12 +281,41 @@ class _Work:
             if not analysis.complete:
                 work.keep = plan.frames > 0
             elif analysis.status.reason or analysis.status.detail:
-                plan.warning = analysis.status.detail or str(analysis.status.reason)
+                plan.warning = ": ".join(part for part in (analysis.status.reason, analysis.status.detail) if part)
             self._write(Results(analysis, plan.clip.name, self._settings), bar, work)
             bar.close()
             self._say_end(analysis, work)
 
-    def _write(self, results: "Results", bar: AnalysisBar, work: "WorkFolder") -> None:
+    def _look(self) -> None:
+        """Look at a camera for some seconds and write the outputs."""
+        from moodline.services.analysis.analyze import AnalysisProgress
+        from moodline.services.analysis.live import run_live
+        from moodline.services.analysis.results import Results, Seen
+
+        plan, seconds_us = self._plan, int(self._plan.options.seconds * 1e6)
+        if "--annotate" in plan.outputs:
+            raise OutputError("--annotate reads a file a second time, and a camera cannot be; leave it out")
+        with (
+            AnalysisBar(self._console, self._title, annotates=False) as bar,
+            run_live(self._settings, self._spec) as run,
+        ):
+            messages: list[Emotions] = []
+            for message, _ in run.frames():
+                seen_us = message.event_time_us - (messages[0].event_time_us if messages else message.event_time_us)
+                if seen_us >= seconds_us or self._told.asked():
+                    break
+                messages.append(message)
+                bar.analysed(AnalysisProgress(len(messages), seen_us, seconds_us))
+            run.close()
+            if messages:
+                run.settle(messages[-1].event_time_us)
+            plan.frames = len(messages)
+            status = run.store.statuses([run.spec.stream_id])[0]
+            self._write(Results(Seen(run.store, run.spec, status, messages), plan.clip.name, self._settings), bar, None)
+        for failure in plan.failures:
+            _say(self._console, f"moodline: {failure}")
+
+    def _write(self, results: "Results", bar: AnalysisBar, work: "WorkFolder | None") -> None:
         plan, resolution = self._plan, self._plan.options.resolution
         asked = parse_resolution(resolution) if resolution else None
         fine = results.document(TimelineQuery(resolution_s=asked))
@@ -293,6 +333,8 @@ class _Work:
             shown_document = fine if asked else results.document(TimelineQuery(max_points=_TABLE_POINTS))
             table = Console(stderr=plan.prints)
             table.print(timeline_table(shown_document, palette=palette_of(table.color_system), width=table.width))
+        if work is None:
+            return
         if "--annotate" in plan.outputs:
             self._try("--annotate", lambda path: self._annotate(path, results, bar, work))
         if plan.failures:
@@ -401,6 +443,21 @@ def _summary(plans: Sequence[Plan]) -> Table:
         result = "; ".join(plan.failures) or plan.warning or "complete"
         table.add_row(Text(plan.clip.name), str(plan.frames), str(plan.faces), Text(plan.summary), Text(result))
     return table
+
+
+def _recorded_at(clip: "Clip", text: str, settings: Settings) -> int:
+    """Return when a clip was recorded, microseconds since the Unix epoch; `auto`: as the file itself says."""
+    if text != "auto":
+        return _parse_recorded_at(text)
+    from moodline.services.ingest.file.probe import probe_file
+
+    found = probe_file(clip.files[0], settings.ingest, settings.uploads.probe_timeout_s) if len(clip.files) == 1 else None
+    if found is None or found.created_at_us is None:
+        raise InvalidStreamError(
+            "recorded_at",
+            f"{clip.name} does not say when it was recorded (creation_time); give --recorded-at a time, or leave it out",
+        )
+    return found.created_at_us
 
 
 def _parse_recorded_at(text: str) -> int:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from moodline.services.auth.audit import read_changes
+from moodline.services.cli.data_dir import DataDir
 from moodline.services.cli.keys import open_keys
 from moodline.services.cli.streams import AsJson
 from moodline.services.report.moments import iso, to_datetime
@@ -18,9 +19,10 @@ from moodline.shared.printable import printable
 def audit(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Most changes to show, the newest.")] = 50,
     as_json: AsJson = False,
+    data_dir: DataDir = None,
 ) -> None:
     """Show who changed streams, models, keys and alerts, newest first. Works on the store, as `moodline keys` does."""
-    with open_keys() as (store, _):
+    with open_keys(data_dir) as (store, _):
         found = read_changes(store, limit)
     if as_json:
         rows = [

@@ -1,4 +1,4 @@
-"""`moodline camera`: clips as cameras, for trying Moodline out without one."""
+"""`moodline camera`: real cameras tried step by step, makers' URLs, and clips as cameras for trying Moodline out without one."""
 
 import asyncio
 import contextlib
@@ -6,10 +6,12 @@ import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from moodline.services.cli.camera_probe import probe, urls
 from moodline.services.simulator.options import Codec, Options, Picture, Ports, parse_size
 from moodline.shared.errors import SettingsError
 
@@ -22,7 +24,22 @@ class Auth(StrEnum):
     DIGEST = "digest"
 
 
-def camera(  # noqa: PLR0913, PLR0917  # one parameter per option
+class _ServesByDefault(TyperGroup):
+    """Takes `moodline camera clip.mp4` for `moodline camera serve clip.mp4`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] != "--help"):
+            args = ["serve", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(cls=_ServesByDefault, help="Try cameras, and serve clips as cameras. Without a command: serve.")
+app.command()(probe)
+app.command()(urls)
+
+
+@app.command()
+def serve(  # noqa: PLR0913, PLR0917  # one parameter per option
     clips: Annotated[list[Path] | None, typer.Argument(help="Clips to serve; a built-in scene unless given.")] = None,
     port: Annotated[int, typer.Option(help="Port of RTSP; 0 takes a free one.")] = 8554,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -39,6 +56,7 @@ def camera(  # noqa: PLR0913, PLR0917  # one parameter per option
     seconds: Annotated[float, typer.Option(help="Serve so much of each clip's beginning, in a loop.")] = 20.0,
     paths: Annotated[int, typer.Option(help="How many identical cameras cam0, cam1, ... there are.")] = 1,
     fault: Annotated[list[str] | None, typer.Option(help="PATH=FAULT from the start on, such as cam3=silent.")] = None,
+    quirk: Annotated[list[str] | None, typer.Option(help="PATH=QUIRK for good, such as cam0=markers.")] = None,
     control_port: Annotated[int, typer.Option(help="Port where faults are asked for; 0 takes a free one.")] = 0,
     http_port: Annotated[int | None, typer.Option(help="Port of MJPEG over HTTP; the one after RTSP's unless given.")] = None,
 ) -> None:
@@ -60,6 +78,7 @@ def camera(  # noqa: PLR0913, PLR0917  # one parameter per option
         paths=paths,
         picture=picture,
         faults=dict(_fault(text) for text in fault or ()),
+        quirks=tuple(quirk or ()),
     )
     asyncio.run(_serve(options))
 

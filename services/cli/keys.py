@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -14,11 +15,11 @@ from rich.text import Text
 from moodline.services.auth.audit import Change, append_change
 from moodline.services.auth.callers import Role
 from moodline.services.auth.keyring import KeyInfo, KeyRecord, Keyring
+from moodline.services.cli.data_dir import DataDir, say_store, settings_with
 from moodline.services.cli.streams import AsJson
 from moodline.services.report.moments import iso, to_datetime, to_us
 from moodline.services.runtime.bootstrap import retention
 from moodline.shared.clock import SystemClock
-from moodline.shared.settings import load_settings
 from moodline.shared.store import Store, open_store
 
 app = typer.Typer(
@@ -39,11 +40,14 @@ def add(
     label: Annotated[
         list[str] | None, typer.Option(help="Limit it to streams with this label (KEY=VALUE, or KEY); several add up.")
     ] = None,
-    days: Annotated[int | None, typer.Option(min=1, max=36_500, help="Days until it expires; unless given, it does not.")] = None,
+    days: Annotated[
+        int | None, typer.Option(min=1, max=36_500, help="Days until it expires.", show_default="it does not")
+    ] = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Make a key and print it. It is shown this once; only its hash is kept."""
     expires_at_us = None if days is None else to_us(datetime.now(UTC) + timedelta(days=days))
-    with open_keys() as (store, keyring):
+    with open_keys(data_dir) as (store, keyring):
         record = KeyRecord(
             name=name,
             role=role,
@@ -58,9 +62,9 @@ def add(
 
 
 @app.command("ls")
-def list_keys(as_json: AsJson = False) -> None:
+def list_keys(as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """List the keys. What is secret of them is kept nowhere."""
-    with open_keys() as (_, keyring):
+    with open_keys(data_dir) as (_, keyring):
         found = keyring.list_keys()
     if as_json:
         rows = [{**_shown(info), "streams": info.record.streams, "labels": info.record.labels} for info in found]
@@ -78,18 +82,19 @@ def list_keys(as_json: AsJson = False) -> None:
 
 
 @app.command("rm")
-def remove(name: Name) -> None:
+def remove(name: Name, data_dir: DataDir = None) -> None:
     """Remove a key, and end the sessions that it opened. A running service refuses it within 2 s."""
-    with open_keys() as (store, keyring):
+    with open_keys(data_dir) as (store, keyring):
         keyring.remove(name)
         _note(store, "DELETE /keys/{name}", name)
     typer.echo(f"{name} is removed")
 
 
 @contextmanager
-def open_keys() -> Iterator[tuple[Store, Keyring]]:
-    """Yield the store of the settings and the keys in it."""
-    settings, clock = load_settings(), SystemClock()
+def open_keys(data_dir: Path | None = None) -> Iterator[tuple[Store, Keyring]]:
+    """Yield the store of the settings, or of a data directory, and the keys in it; says which store it is."""
+    settings, clock = settings_with(data_dir), SystemClock()
+    say_store(settings)
     store = open_store(settings.store_url(), retention(settings))
     try:
         yield store, Keyring(store, clock)

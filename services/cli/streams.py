@@ -12,11 +12,12 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from rich.table import Table
 from rich.text import Text
 
-from moodline import Client, Stream, StreamOptions
+from moodline import Client, Stream, StreamChanges, StreamOptions, Video
 from moodline.answers import StreamPage
 from moodline.services.cli.connection import open_client
 from moodline.services.report.moments import clock_text, iso
 from moodline.shared.clock import SystemClock
+from moodline.shared.errors import InvalidStreamError
 from moodline.shared.messages import StreamClass
 from moodline.shared.streams import StreamState, Transport, lane_of_url
 
@@ -25,7 +26,8 @@ app = typer.Typer(name="streams", help="Register streams and see what they do.",
 StreamId = Annotated[str, typer.Argument(metavar="ID", help="The stream's id.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
-_STATE_STYLES: Final[dict[str, str]] = {
+_ROOM_FOR_ALL: Final = 150
+STATE_STYLES: Final[dict[str, str]] = {
     StreamState.PLAYING: "green",
     StreamState.LIVE: "green",
     StreamState.ENDED: "bold",
@@ -89,7 +91,7 @@ def list_all(*, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(StreamPage(streams=streams).to_json())
     elif streams:
-        Console().print(_table(streams))
+        _print_list(Console(), streams)
     else:
         typer.echo("no streams are registered; add one with `moodline streams add ID PATH`")
 
@@ -106,9 +108,49 @@ def show(stream_id: StreamId, *, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def change(  # noqa: PLR0913  # one for each option
+    stream_id: StreamId,
+    url: Annotated[str | None, typer.Option(help="Another path or address.")] = None,
+    sample_fps: Annotated[str | None, typer.Option(help='Frames per second to analyse: "5", "30000/1001", or "all".')] = None,
+    max_side_px: Annotated[int | None, typer.Option(help="Longest side of a frame, in px.")] = None,
+    recorded_at: Annotated[str | None, typer.Option(help="When the recording began, e.g. 2026-05-01T12:00:00Z.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE; may be given several times; replaces all labels.")] = None,
+    *,
+    no_labels: Annotated[bool, typer.Option("--no-labels", help="Remove all labels.")] = False,
+    username: Annotated[str | None, typer.Option(help="Of a camera; empty removes the credentials.")] = None,
+    transport: Annotated[Transport | None, typer.Option(help="How an RTSP camera sends.")] = None,
+    password_stdin: Annotated[
+        bool, typer.Option("--password-stdin", help="Read the camera's password, one line, from standard input.")
+    ] = False,
+    tls_verify: Annotated[
+        bool | None, typer.Option("--tls-verify/--no-tls-verify", help="Whether a camera's certificate must be valid.")
+    ] = None,
+) -> None:
+    """Change a stream; what is not named stays. Of a file most of it only before its first frame."""
+    if label and no_labels:
+        raise typer.BadParameter("give --label or --no-labels, not both", param_hint="--no-labels")
+    given: dict[str, Any] = {"sample_fps": sample_fps, "max_side_px": max_side_px, "recorded_at": recorded_at}
+    given |= {"username": username, "transport": transport, "tls_verify": tls_verify, "url": url and _absolute(url)}
+    given |= {"labels": _labels(label) if label else {} if no_labels else None}
+    given |= {"password": _read_password() if password_stdin else None}
+    changes = cast(StreamChanges, {name: value for name, value in given.items() if value is not None})
+    if not changes:
+        raise typer.BadParameter("name what is to change, such as --label site=berlin")
+    if url:
+        _warn_of_password(url)
+    with open_client() as client:
+        stream = client.change_stream(stream_id, **changes)
+    typer.echo(f"{stream.id} is changed: {', '.join(sorted(name for name in changes))}")
+
+
+@app.command()
 def pause(stream_id: StreamId) -> None:
     """Stop reading a stream; its timeline stays."""
     with open_client() as client:
+        if client.get_stream(stream_id).status.state == StreamState.ENDED:
+            raise InvalidStreamError(
+                "paused", f"{stream_id} has ended: the whole file is in its timeline, there is nothing to pause"
+            )
         stream = client.pause_stream(stream_id)
     typer.echo(f"{stream.id} is {stream.status.state}")
 
@@ -190,21 +232,34 @@ def _labels(given: list[str]) -> dict[str, str]:
     return labels
 
 
-def _table(streams: list[Stream]) -> Table:
+def _table(streams: list[Stream], width: int) -> Table:
+    """Return the list of streams. In a narrow terminal the reason, labels and address take a line of their own below."""
+    wide = width >= _ROOM_FOR_ALL
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("id", "state", "progress", "frames", "labels", "url"):
-        is_short = name in ("id", "progress", "frames")
-        table.add_column(name, justify="right" if name == "frames" else "left", overflow="fold", no_wrap=is_short)
-    for stream in streams:
-        table.add_row(
-            Text(stream.id, style="bold"),
-            _state_text(stream),
-            Text(_position_text(stream)),
-            Text(f"{stream.progress.frames:,}"),
-            Text(_label_text(stream)),
-            Text(stream.url, style="dim"),
+    names = ("id", "state", "progress", "frames", *(("labels", "url") if wide else ()))
+    for name in names:
+        # What identifies a row, and words of fixed length, are never broken.
+        words = [stream.id for stream in streams] if name == "id" else [str(one.status.state) for one in streams]
+        is_fixed = name in ("id", "state")
+        least = max(map(len, words), default=0) if is_fixed and not (wide and name == "state") else None
+        is_whole = name in ("id", "progress", "frames")
+        table.add_column(
+            name, justify="right" if name == "frames" else "left", overflow="fold", no_wrap=is_whole, min_width=least
         )
+    for stream in streams:
+        state = _state_text(stream) if wide else Text(stream.status.state, style=STATE_STYLES.get(stream.status.state, ""))
+        cells = [Text(stream.id, style="bold"), state, Text(position_text(stream)), Text(f"{stream.progress.frames:,}")]
+        table.add_row(*cells, *((Text(_label_text(stream)), Text(stream.url, style="dim")) if wide else ()))
     return table
+
+
+def _print_list(console: Console, streams: list[Stream]) -> None:
+    console.print(_table(streams, console.width), soft_wrap=False)
+    if console.width >= _ROOM_FOR_ALL:
+        return
+    for stream in streams:
+        parts = [why(stream) if stream.status.reason or stream.status.detail else "", _label_text(stream), stream.url]
+        console.print(Text(f"{stream.id}: {'  '.join(part for part in parts if part)}", style="dim"), soft_wrap=True)
 
 
 def _card(stream: Stream) -> Table:
@@ -217,7 +272,7 @@ def _card(stream: Stream) -> Table:
         ("state", _state_text(stream)),
         ("progress", _progress_text(stream)),
         ("url", stream.url),
-        ("video", f"{video.width}x{video.height} px, {video.codec}, {video.source_fps} frames/s" if video else "not opened yet"),
+        ("video", _video_text(video) if video else "not opened yet"),
         *_live_rows(stream),
         ("analysed", f"{stream.sample_fps} frames/s, at most {stream.max_side_px} px"),
         ("recorded at", iso(stream.recorded_at) if stream.recorded_at else ""),
@@ -232,13 +287,14 @@ def _card(stream: Stream) -> Table:
 
 
 def _state_text(stream: Stream) -> Text:
-    text = Text(stream.status.state, style=_STATE_STYLES.get(stream.status.state, ""))
+    text = Text(stream.status.state, style=STATE_STYLES.get(stream.status.state, ""))
     if stream.status.state == StreamState.FAILED or stream.status.reason or stream.status.detail:
-        text.append(f" ({_why(stream)})", style="dim")
+        text.append(f" ({why(stream)})", style="dim")
     return text
 
 
-def _why(stream: Stream) -> str:
+def why(stream: Stream) -> str:
+    """Return why a stream is in its state, for people."""
     return ": ".join(part for part in (stream.status.reason, stream.status.detail) if part) or "no reason is known"
 
 
@@ -247,15 +303,31 @@ def _live_rows(stream: Stream) -> list[tuple[str, str | Text]]:
         return []
     status = stream.status
     offset_ms = status.clock_offset_ms
-    tls = "" if stream.tls_verify else ", any certificate"
+    way = [str(stream.transport).upper()] if stream.transport else []
+    if stream.tls_verify is False:
+        way.append("its certificate is not checked")
+    if stream.has_credentials:
+        way.append("with user name and password")
     return [
-        ("reached by", f"{stream.transport}{tls}{', with credentials' if stream.has_credentials else ''}"),
+        ("reached by", ", ".join(way)),
         ("last frame", _ago(status.last_frame)),
         ("attempts", str(status.attempts) if status.attempts else ""),
         ("next attempt", _ahead(status.next_attempt)),
-        ("camera's clock", "" if offset_ms is None else f"{offset_ms / 1000:+.1f} s"),
+        ("camera's clock", "" if offset_ms is None else _offset_text(offset_ms)),
         ("lost packets", f"{status.lost_packets:,}" if status.lost_packets else ""),
     ]
+
+
+def _video_text(video: Video) -> str:
+    rate = f"{video.source_fps} frames/s" if video.source_fps else ""
+    return ", ".join(part for part in (f"{video.width}x{video.height} px", video.codec, rate) if part)
+
+
+def _offset_text(offset_ms: int) -> str:
+    tenths = round(abs(offset_ms) / 100)
+    if not tenths:
+        return "as this one"
+    return f"{tenths / 10:.1f} s {'ahead of' if offset_ms > 0 else 'behind'} this one"
 
 
 def _ago(moment: datetime | None) -> str:
@@ -280,7 +352,8 @@ def _live_text(stream: Stream) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _position_text(stream: Stream) -> str:
+def position_text(stream: Stream) -> str:
+    """Return how far a file is, or how a camera does, for people."""
     progress = stream.progress
     if progress.position_s is None:
         return _live_text(stream)
@@ -291,7 +364,7 @@ def _position_text(stream: Stream) -> str:
 
 
 def _progress_text(stream: Stream) -> str:
-    return ", ".join(part for part in (_position_text(stream), f"{stream.progress.frames:,} frames") if part)
+    return ", ".join(part for part in (position_text(stream), f"{stream.progress.frames:,} frames") if part)
 
 
 def _label_text(stream: Stream) -> str:

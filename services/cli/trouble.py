@@ -11,6 +11,7 @@ from typing import Annotated, Final
 
 import typer
 
+from moodline.errors import ApiError
 from moodline.shared.errors import MoodlineError
 from moodline.shared.log import masked
 
@@ -48,6 +49,23 @@ _WHOLE: Final = {
     **dict.fromkeys(("train", "evaluate"), "train"),
 }
 """Commands that need many packages name the extra that has all of them."""
+
+_UNAUTHORIZED: Final = 401
+_FLAGS: Final = {
+    "emotion": "--emotion",
+    "direction": "--direction",
+    "threshold": "--threshold",
+    "clear_threshold": "--clear-threshold",
+    "for_s": "--for",
+    "clear_for_s": "--clear-for",
+    "window_s": "--window",
+    "min_faces": "--min-faces",
+    "baseline_s": "--baseline",
+    "quiet_s": "--quiet",
+    "stream": "--stream",
+    "label": "--label",
+}
+"""Options of `moodline alerts` by the API's names of their fields."""
 
 _verbose: ContextVar[bool] = ContextVar("verbose", default=False)
 
@@ -95,11 +113,24 @@ def sentence_of(error: Exception, command: str) -> str:
     if isinstance(cause, ModuleNotFoundError) and (missing := _missing(cause, command)):
         return missing
     if isinstance(error, MoodlineError):
-        return str(error)
+        return f"{error}{_way_out(error, command)}"
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     more = "" if is_verbose() else f"; `moodline --verbose {command} …` shows the trace"
     return f"unexpected {type(error).__name__}{place}; this is a defect, please report it{more}"
+
+
+def _way_out(error: MoodlineError, command: str) -> str:
+    """Return what to do about an error, as far as this command line has a way that the message itself does not name."""
+    if isinstance(error, ApiError):
+        if error.status == _UNAUTHORIZED and "MOODLINE_API_KEY" not in str(error):
+            return "; give a key in MOODLINE_API_KEY; `moodline keys add NAME` makes one"
+        flag = _FLAGS.get(error.field or "")
+        if command == "alerts" and flag and flag not in str(error):
+            return f" ({flag})"
+        if "loopback" in str(error) and error.field == "webhook_url":
+            return "; MOODLINE_ALERTS_WEBHOOK_ALLOW_LOOPBACK=true of the service allows it"
+    return ""
 
 
 def _missing(error: ModuleNotFoundError, command: str) -> str:

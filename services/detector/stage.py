@@ -34,6 +34,7 @@ class DetectorStage:
         settings: Threads, most faces per frame, and the age budget of live frames.
         metrics: Where faces, skips and the time of each search are counted.
         timer: Returns seconds; what the searches take is measured with it.
+        on_searched: Called with each searched frame and its faces, in any of the threads; must be quick and raise nothing.
 
     Raises:
         ModelError: a detector cannot be made.
@@ -45,7 +46,9 @@ class DetectorStage:
         settings: DetectorSettings,
         metrics: Metrics | None = None,
         timer: Callable[[], float] = time.perf_counter,
+        on_searched: Callable[[Frame, tuple[Face, ...]], None] | None = None,
     ) -> None:
+        self._on_searched = on_searched
         threads = settings.threads or os.cpu_count() or 1
         self._settings = settings
         self._metrics = metrics or Metrics()
@@ -112,6 +115,8 @@ class DetectorStage:
         except ImageError:
             return self._skipped(message, SkipReason.CORRUPT)
         self._metrics.faces.labels(_NAME).inc(len(faces))
+        if self._on_searched is not None:
+            self._on_searched(message, faces)
         return _faces(message, faces, too_small=too_small)
 
     def _search(self, frame: Frame) -> tuple[tuple[Face, ...], int]:
@@ -150,4 +155,6 @@ def _faces(frame: Frame, faces: tuple[Face, ...] = (), skip: SkipReason | None =
         faces=faces,
         skip=skip,
         too_small=too_small,
+        repeats=frame.repeats,
+        repeats_us=frame.repeats_us,
     )

@@ -57,6 +57,6 @@ class PartitionCount:
             return False
         if value == self.value:
             return False
-        log.warning("partitions.changed", extra={"before": self.value, "partitions": value})
+        log.warning("partitions.changed", extra={"former_count": self.value, "count": value})
         self.value = value
         return True

@@ -20,6 +20,7 @@ import msgspec
 from moodline.services.ingest.abandoned import settle_abandoned
 from moodline.services.ingest.camera.reader import CameraParts, CameraThread, Link
 from moodline.services.ingest.file.open import SourceOpener, open_source
+from moodline.services.ingest.file.process import FileProcesses
 from moodline.services.ingest.file.progress_watch import ProgressWatch
 from moodline.services.ingest.file.reader import ReaderParts
 from moodline.services.ingest.file.reader_thread import ReaderThread
@@ -85,6 +86,7 @@ class IngestWorker:
         pushed_silence_s: float = 60.0,
         uncommitted: Uncommitted | None = None,
         health: Health | None = None,
+        files: FileProcesses | None = None,
     ) -> None:
         """Build the worker; nothing runs yet.
 
@@ -101,6 +103,7 @@ class IngestWorker:
             cameras: Opens cameras; closed at the end of `run`. Without it live streams are left alone.
             pushed_silence_s: A pushed stream without a frame for longer, whose process has died, is made `pending`.
             uncommitted: Tells what a worker has left to do, to say where frames wait. Without it nobody knows.
+            files: Starts a process for each file; closed at the end of `run`. Without it files are read in this process.
             health: Told of every turn of the loop.
         """
         self._health = health or Health(metrics, clock)
@@ -114,9 +117,12 @@ class IngestWorker:
         self._watch = ProgressWatch(store, metrics, clock)
         self._place = WaitingPlace(uncommitted, clock, shards)
         self._parts = ReaderParts(
-            producer, store, settings, metrics, clock, self._watch, source_opener, waiting=self._place.sentence
+            producer, store, settings, metrics, clock, self._watch, source_opener, files, waiting=self._place.sentence
         )
         self._cameras = cameras
+        self._files = files
+        if files is not None:
+            files.prepare()
         self._pushed_silence_s = pushed_silence_s
         self._camera_parts: CameraParts | None = None
         if cameras is not None:
@@ -294,6 +300,8 @@ class IngestWorker:
         self._watch.close()
         if self._cameras is not None:
             self._cameras.close()
+        if self._files is not None:
+            self._files.close()
         try:
             self._producer.flush(_FLUSH_S)
         except BusError as error:

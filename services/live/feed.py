@@ -97,6 +97,12 @@ class Subscriber:
                 self._wants_sync = True
             return None if self._closed and not items else items
 
+    @property
+    def closed(self) -> bool:
+        """Return whether the feed has ended for this listener; another may be asked for."""
+        with self._lock:
+            return self._closed
+
     def rejoin(self) -> bool | None:
         """Return None, or that a scope is due: True when items were dropped before it, False for a new listener."""
         with self._lock:

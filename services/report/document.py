@@ -1,5 +1,6 @@
 """A timeline as a document: times in ISO 8601, values by name. What the API sends and what every report is made from."""
 
+from datetime import timedelta
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -8,6 +9,7 @@ from moodline.services.report.moments import Time, to_datetime
 from moodline.services.report.statistics import STATISTICS_EXAMPLE, WindowStatistics, window_statistics
 from moodline.shared.emotions import EMOTIONS
 from moodline.shared.messages import StreamClass
+from moodline.shared.streams import StreamStatus
 from moodline.shared.timeline.points import EmptyReason, Shares, TimelineAnswer, TimelinePoint
 
 DIGITS: Final = 6
@@ -110,6 +112,28 @@ class TimelineDocument(_Window):
     summary: PointDocument = Field(description="The whole window as one point.")
 
 
+class SourceDocument(BaseModel):
+    """The file that was analysed, and what became of its frames."""
+
+    length_s: float | None = Field(description="Length that the file declares, in s; null where it declares none.")
+    played_s: float | None = Field(description="Length that was played, in s; null before the end.")
+    fps: str = Field(description="Nominal frame rate as a fraction, or empty.")
+    width: int = Field(description="Of the shown picture, in px.")
+    height: int = Field(description="Of the shown picture, in px.")
+    codec: str = Field(description="FFmpeg's name of the codec.")
+    decoded: int = Field(description="Frames that came out of the decoder.")
+    corrupt: int = Field(description="Frames that are damaged.")
+    lost: int = Field(description="Of these, frames that did not come out of the decoder.")
+    reason: str | None = Field(description="`truncated` or `corrupt` where the file was not read whole; else null.")
+    detail: str = Field(description="One sentence about that, such as `6.0 of 10.0 s`.")
+
+
+class AnalysisDocument(TimelineDocument):
+    """The timeline of one file that was analysed; `end` is exact."""
+
+    source: SourceDocument
+
+
 class SummaryDocument(_Window):
     """A window of a stream's timeline as one point."""
 
@@ -155,6 +179,34 @@ def timeline_document(answer: TimelineAnswer, *, stream: str, lane: StreamClass,
         points=[point_document(point, origin_us) for point in answer.points],
         summary=point_document(answer.summary, origin_us),
     )
+
+
+def analysis_document(timeline: TimelineDocument, status: StreamStatus) -> AnalysisDocument:
+    """Return the timeline of a file with what is known of the file.
+
+    Args:
+        timeline: Its timeline.
+        status: Its stream's.
+    """
+    end = timeline.end
+    if status.played_us is not None and timeline.recorded_at is not None:
+        end = min(end, timeline.recorded_at + timedelta(microseconds=status.played_us))
+    source = SourceDocument(
+        length_s=None if status.duration_us is None else status.duration_us / 1e6,
+        played_s=None if status.played_us is None else status.played_us / 1e6,
+        fps=status.source_fps,
+        width=status.width,
+        height=status.height,
+        codec=status.codec,
+        decoded=status.frames_decoded,
+        corrupt=status.frames_corrupt,
+        lost=status.frames_lost,
+        reason=status.reason,
+        detail=status.detail,
+    )
+    # Checked when the timeline was made: nothing is copied or checked again.
+    fields = {name: getattr(timeline, name) for name in TimelineDocument.model_fields}
+    return AnalysisDocument.model_construct(**(fields | {"end": end, "source": source}))
 
 
 def summary_document(timeline: TimelineDocument) -> SummaryDocument:

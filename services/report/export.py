@@ -4,7 +4,7 @@ import csv
 import io
 from typing import Final
 
-from moodline.services.report.document import ByEmotion, PointDocument, TimelineDocument
+from moodline.services.report.document import AnalysisDocument, ByEmotion, PointDocument, TimelineDocument
 from moodline.services.report.moments import iso
 from moodline.shared.emotions import EMOTIONS
 from moodline.shared.messages import SkipReason
@@ -39,9 +39,17 @@ def timeline_csv(document: TimelineDocument) -> str:
     """Return the timeline as CSV with a header (RFC 4180): one row per point, nothing in cells that have no value."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(CSV_FIELDS)
-    writer.writerows(point_row(point) for point in document.points)
+    source = _source_values(document)
+    writer.writerow((*CSV_FIELDS, *source))
+    writer.writerows([*point_row(point), *source.values()] for point in document.points)
     return text.getvalue()
+
+
+def _source_values(document: TimelineDocument) -> dict[str, object]:
+    """Return the columns about the file that was analysed, the same in every row; none for other timelines."""
+    if not isinstance(document, AnalysisDocument):
+        return {}
+    return {f"source_{name}": value for name, value in document.source.model_dump().items()}
 
 
 def point_row(point: PointDocument) -> list[object]:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 FACE_SUFFIXES: Final = (".csv", ".ndjson", ".jsonl", ".parquet")
 _ROWS_AT_ONCE: Final = 10_000
-_CROP_SIDE_PX: Final = 48
 
 
 class FaceRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,9 +34,10 @@ class FaceRow(msgspec.Struct, frozen=True, kw_only=True):
         track: Number of the face, the same over time.
         x1, y1, x2, y2: Box in px of the source's picture, from its left upper corner.
         score: The detector's, 0 to 1.
-        quality: 0 to 1; see `face_quality`.
+        quality: How well an expression can be read, 0 to 1.
+        readable: Whether it is counted: its quality is at least MOODLINE_AGGREGATOR_MIN_QUALITY.
         raw: Seven probabilities in the order of `EMOTIONS`, as the model gave them.
-        smoothed: The same, smoothed over time for the track.
+        smoothed: The same, smoothed over time for the track; None as long as the track could not be read.
     """
 
     frame: int
@@ -52,6 +52,7 @@ class FaceRow(msgspec.Struct, frozen=True, kw_only=True):
     y2: float | None = None
     score: float | None = None
     quality: float | None = None
+    readable: bool | None = None
     raw: tuple[float, ...] | None = None
     smoothed: tuple[float, ...] | None = None
 
@@ -61,29 +62,14 @@ FACE_FIELDS: Final = (*_SINGLE, *(f"{kind}_{emotion}" for kind in ("raw", "smoot
 """The columns of all formats, in their order."""
 
 
-def face_quality(box: Sequence[int], score: int, size_px: tuple[int, int]) -> float:
-    """Return how good a picture of a face is to read, 0 to 1: the detector's score times how much of the crop is picture.
-
-    A face whose shorter side has 48 px or more fills the classifier's input; one of 12 px is a quarter picture, the rest is
-    interpolated.
-
-    Args:
-        box: x1, y1, x2, y2 in 1/65536 of width and height.
-        score: 0 to 65535.
-        size_px: Width and height of the picture that was searched.
-    """
-    side_px = min((box[2] - box[0]) * size_px[0], (box[3] - box[1]) * size_px[1]) / 65_536
-    return round(score / PROBABILITY_SCALE * min(1.0, side_px / _CROP_SIDE_PX), 4)
-
-
 def face_rows(
-    message: Emotions, tracked: Sequence[tuple[int, tuple[int, ...]]], size_px: tuple[int, int], origin_us: int | None
+    message: Emotions, tracked: Sequence[tuple[int, tuple[int, ...], bool]], size_px: tuple[int, int], origin_us: int | None
 ) -> Iterator[FaceRow]:
     """Yield the rows of one frame.
 
     Args:
         message: The frame's result.
-        tracked: Track and smoothed probabilities (integers of 65535) of each face, in the order of `message.faces`.
+        tracked: Track, smoothed probabilities (integers of 65535), and whether it is readable, of each face, in their order.
         size_px: Width and height of the source's picture; (0, 0): as large as the one that was searched.
         origin_us: Time of a file's first instant, microseconds since the Unix epoch; None for live streams.
     """
@@ -95,7 +81,7 @@ def face_rows(
         yield FaceRow(frame=frame, position_s=position_s, time=time, skipped=skipped, model=model)
         return
     width, height = size_px if all(size_px) else (message.width, message.height)
-    for face, (track, smoothed) in zip(message.faces, tracked, strict=True):
+    for face, (track, smoothed, readable) in zip(message.faces, tracked, strict=True):
         x1, x2 = (round(value * width / 65_536, 2) for value in face.box[::2])
         y1, y2 = (round(value * height / 65_536, 2) for value in face.box[1::2])
         yield FaceRow(
@@ -109,9 +95,10 @@ def face_rows(
             x2=x2,
             y2=y2,
             score=round(face.score / PROBABILITY_SCALE, 4),
-            quality=face_quality(face.box, face.score, (message.width, message.height)),
+            quality=round(face.quality / PROBABILITY_SCALE, 4),
+            readable=readable,
             raw=_shares(face.probabilities),
-            smoothed=_shares(smoothed),
+            smoothed=_shares(smoothed) if any(smoothed) else None,
         )
 
 
@@ -163,6 +150,7 @@ def arrow_schema() -> "pa.Schema":
     """
     pa = _arrow()
     kinds = {"frame": pa.int64(), "track": pa.int64(), "time": pa.string(), "skipped": pa.string(), "model": pa.string()}
+    kinds["readable"] = pa.bool_()
     return pa.schema([(name, kinds.get(name, pa.float64())) for name in FACE_FIELDS])
 
 

@@ -20,6 +20,7 @@ STREAM_EXAMPLE: Final[dict[str, Any]] = {
     "recorded_at": "2026-05-01T12:00:00Z",
     "labels": {"site": "berlin"},
     "paused": False,
+    "preview": False,
     "attempt": 0,
     "created_at": "2026-05-02T08:30:00Z",
     "revision": 1,
@@ -112,6 +113,7 @@ class StreamAnswer(BaseModel):
     recorded_at: Time | None = Field(None, description="Null for cameras.")
     labels: dict[str, str]
     paused: bool
+    preview: bool = Field(False, description="Its newest analysed picture may be seen.")
     attempt: int = Field(description="Raised by `resume` when a failed stream is tried again.")
     created_at: Time
     revision: int = Field(description="Raised at every change of the definition; also in the header `ETag`.")

@@ -26,6 +26,7 @@ def describe(spec: StreamSpec, status: StreamStatus, progress: Standing) -> Stre
         recorded_at=None if is_live else to_datetime(spec.recorded_at_us),
         labels=spec.labels,
         paused=spec.paused,
+        preview=spec.preview,
         attempt=spec.attempt,
         created_at=to_datetime(spec.created_at_us),
         revision=spec.revision,

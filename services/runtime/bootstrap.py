@@ -7,6 +7,7 @@ inside the functions, so that an ingest worker never loads a classifier's engine
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from types import TracebackType
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self
 
 from moodline.services.runtime.gpu import watch_gpus
 from moodline.shared.bus import Bus, ConsumerSettings, Producer, open_bus
+from moodline.shared.classify import PictureClassifier
 from moodline.shared.clock import Clock, SystemClock
 from moodline.shared.clock_offset import ClockWatch
 from moodline.shared.errors import BusUnavailableError, SettingsError, StoreUnavailableError
@@ -24,9 +26,11 @@ from moodline.shared.pipeline.failures import FailureNotes
 from moodline.shared.pipeline.health import Health
 from moodline.shared.pipeline.stage import Stage
 from moodline.shared.pipeline.worker import ProducerSink, Sink, Worker, WorkerOptions
+from moodline.shared.previews import Previews, open_previews
 from moodline.shared.probe import Prober
 from moodline.shared.settings import Settings
 from moodline.shared.store import Retention, Store, open_store
+from moodline.shared.timeline.faces import FACES_LEVEL_S
 from moodline.shared.tracing.bus import TracedBus
 from moodline.shared.tracing.spans import open_tracing
 
@@ -63,6 +67,7 @@ class Resources:
     health: Health
     stop: threading.Event = field(default_factory=threading.Event)
     clock_watch: ClockWatch | None = None
+    previews: Previews | None = None
     _producers: list[Producer] = field(default_factory=list)
 
     def open_producer(self) -> Producer:
@@ -70,6 +75,12 @@ class Resources:
         producer = self.bus.open_producer()
         self._producers.append(producer)
         return producer
+
+    def open_previews(self) -> Previews:
+        """Return what carries pictures of streams; one for all workers of the process, closed with the resources."""
+        if self.previews is None:
+            self.previews = open_previews(self.settings.store_url(), self.clock)
+        return self.previews
 
     def __enter__(self) -> Self:
         return self
@@ -79,6 +90,8 @@ class Resources:
             producer.close()
         if self.clock_watch is not None:
             self.clock_watch.close()
+        if self.previews is not None:
+            self.previews.close()
         self.bus.close()
         self.store.close()
 
@@ -93,6 +106,7 @@ def retention(settings: Settings) -> Retention:
             60: store.retention_1min_s,
             600: store.retention_10min_s,
             3600: store.retention_1h_s,
+            FACES_LEVEL_S: store.retention_faces_s,
         }
     )
 
@@ -224,6 +238,7 @@ def _worker(
 
 def _ingest(resources: Resources) -> Runnable:
     from moodline.services.ingest.camera.cameras import Cameras
+    from moodline.services.ingest.file.process import FileProcesses
     from moodline.services.ingest.worker import IngestWorker
     from moodline.shared.seal import open_sealer
 
@@ -243,6 +258,7 @@ def _ingest(resources: Resources) -> Runnable:
         pushed_silence_s=resources.settings.push.silence_s,
         uncommitted=resources.bus.uncommitted,
         health=resources.health,
+        files=FileProcesses(),
     )
 
 
@@ -253,6 +269,15 @@ def open_prober(settings: Settings) -> Prober | None:
     from moodline.services.ingest.file.probe import probe_file
 
     return lambda path: probe_file(path, settings.ingest, settings.uploads.probe_timeout_s)
+
+
+def open_picture_classifier(settings: Settings, store: Store) -> PictureClassifier | None:
+    """Return what classifies pictures in an API process; None where the packages that it needs are not installed."""
+    if find_spec("cv2") is None or find_spec("openvino") is None:
+        return None
+    from moodline.services.runtime.picture_classifier import LocalPictureClassifier
+
+    return LocalPictureClassifier(settings, store)
 
 
 def open_bus_on_demand(settings: Settings, metrics: Metrics, clock: Clock) -> "BusOnDemand | None":
@@ -266,16 +291,32 @@ def open_bus_on_demand(settings: Settings, metrics: Metrics, clock: Clock) -> "B
 
 def _detector(resources: Resources) -> Runnable:
     from moodline.services.detector.factory import open_detector
+    from moodline.services.detector.preview import PreviewPublisher
     from moodline.services.detector.stage import DetectorStage
 
     settings = resources.settings.detector
-    stage = DetectorStage(lambda: open_detector(settings), settings, resources.metrics)
+    publisher = PreviewPublisher(resources.store, resources.open_previews(), resources.settings.preview, resources.clock)
+    stage = DetectorStage(lambda: open_detector(settings), settings, resources.metrics, on_searched=publisher.offer)
     batch = _Batch(max(LIVE_BATCH, settings.batch_frames), settings.linger_ms, stage.batch_limit)
-    return _worker(resources, "detector", PipelineStep.FRAMES, batch, stage)
+    return _Beside(publisher.watch, _worker(resources, "detector", PipelineStep.FRAMES, batch, stage))
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """Something that runs while a worker does."""
+
+    helper: AbstractContextManager[object]
+    worker: Runnable
+
+    def run(self, stop: threading.Event) -> None:
+        with self.helper:
+            self.worker.run(stop)
 
 
 def _classifier(resources: Resources) -> Runnable:
+    from moodline.services.aggregator.tracker import least_quality
     from moodline.services.classifier.factory import open_model
+    from moodline.services.classifier.preview import ResultPublisher
     from moodline.services.classifier.stage import ClassifierStage
     from moodline.services.classifier.switch import ModelHotSwap
 
@@ -283,10 +324,12 @@ def _classifier(resources: Resources) -> Runnable:
     switch = ModelHotSwap(resources.store, lambda name: open_model(settings, name), resources.metrics, resources.clock)
     watch_gpus(resources.metrics)
     # The model is warm before the worker joins its group.
-    stage = ClassifierStage(switch.open_first(), settings, resources.metrics, successor=switch)
+    least = least_quality(resources.settings.aggregator)
+    results = ResultPublisher(resources.store, resources.open_previews(), resources.clock, least)
+    stage = ClassifierStage(switch.open_first(), settings, resources.metrics, successor=switch, on_classified=results.offer)
     switch.start()
     batch = _Batch(max(LIVE_BATCH, settings.batch_messages), settings.linger_ms, stage.batch_limit)
-    return _worker(resources, "classifier", PipelineStep.FACES, batch, stage)
+    return _Beside(results.watch, _worker(resources, "classifier", PipelineStep.FACES, batch, stage))
 
 
 def _aggregator(resources: Resources) -> Runnable:
@@ -294,7 +337,8 @@ def _aggregator(resources: Resources) -> Runnable:
     from moodline.services.aggregator.stage import AggregatorStage
 
     settings = resources.settings.aggregator
-    stage = AggregatorStage(resources.store.load, settings, resources.metrics)
+    keeps_faces = resources.settings.store.retention_faces_s > 0
+    stage = AggregatorStage(resources.store.load, settings, resources.metrics, keeps_faces=keeps_faces)
     sink = TimelineSink(resources.store, stage, resources.metrics, resources.clock, resources.bus.offset_at)
     return _worker(
         resources, "aggregator", PipelineStep.EMOTIONS, _Batch(settings.batch_messages, settings.linger_ms), stage, sink

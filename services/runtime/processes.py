@@ -8,13 +8,22 @@ from types import FrameType
 
 from moodline.services.alerts.service import AlertService
 from moodline.services.classifier.catalogue import ModelCatalogue
-from moodline.services.runtime.bootstrap import build, open_bus_on_demand, open_prober, require_shared_bus, wait_for_resources
+from moodline.services.mqtt.bridge import MqttBridge
+from moodline.services.runtime.bootstrap import (
+    build,
+    open_bus_on_demand,
+    open_picture_classifier,
+    open_prober,
+    require_shared_bus,
+    wait_for_resources,
+)
 from moodline.services.runtime.liveness import end_when_dead
 from moodline.services.runtime.worker_server import start_worker_server
 from moodline.shared.clock import Clock, SystemClock
 from moodline.shared.clock_offset import ClockWatch
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.health import Health
+from moodline.shared.previews import open_previews
 from moodline.shared.push import Pushes
 from moodline.shared.settings import Settings
 from moodline.shared.store import Store
@@ -67,17 +76,23 @@ def run_embedded(settings: Settings) -> None:
         resources = service.resources
         catalogue = ModelCatalogue(settings.classifier)
         alerts = AlertService(resources.store, settings, resources.metrics, resources.clock)
+        mqtt = MqttBridge(resources.store, settings, resources.metrics, resources.clock)
         app = create_app(
             resources.store,
             settings,
             resources.metrics,
             resources.clock,
-            readiness=lambda: service.alive() | alerts.alive(),
+            readiness=lambda: service.alive() | alerts.alive() | mqtt.alive(),
             catalogue=catalogue,
-            intake=Intake(service.pushes, open_prober(settings)),
+            intake=Intake(
+                service.pushes,
+                open_prober(settings),
+                open_picture_classifier(settings, resources.store),
+                resources.previews,
+            ),
         )
         mount_page(app)
-        with ApiServer(app, settings.api.host, settings.api.port) as server, alerts:
+        with ApiServer(app, settings.api.host, settings.api.port) as server, alerts, mqtt:
             log.info("service.ready", extra={"url": server.url})
             service.stop.wait()
         service.check()
@@ -101,12 +116,16 @@ def run_api(settings: Settings) -> None:
         watch = stack.enter_context(closing(ClockWatch(store.time_s, SystemClock(), metrics)))
         watch.start()
         clock = watch.clock
-        intake = Intake(_pushes(stack, store, settings, metrics, clock), open_prober(settings))
+        pushes = _pushes(stack, store, settings, metrics, clock)
+        previews = stack.enter_context(closing(open_previews(settings.store_url(), clock)))
+        intake = Intake(pushes, open_prober(settings), open_picture_classifier(settings, store), previews)
         alerts = AlertService(store, settings, metrics, clock)
+        mqtt = MqttBridge(store, settings, metrics, clock)
         catalogue = ModelCatalogue(settings.classifier)
-        app = create_app(store, settings, metrics, clock, readiness=alerts.alive, catalogue=catalogue, intake=intake)
+        alive = lambda: alerts.alive() | mqtt.alive()  # noqa: E731
+        app = create_app(store, settings, metrics, clock, readiness=alive, catalogue=catalogue, intake=intake)
         mount_page(app)
-        with ApiServer(app, settings.api.host, settings.api.port) as server, alerts:
+        with ApiServer(app, settings.api.host, settings.api.port) as server, alerts, mqtt:
             log.info("service.ready", extra={"url": server.url})
             stop.wait()
 

@@ -13,6 +13,7 @@ from moodline.services.simulator.absurd import with_absurd_sps
 from moodline.services.simulator.faults import NO_FAULT, Fault, Kind
 from moodline.services.simulator.film import CLOCK_HZ, Film, Track, Unit
 from moodline.services.simulator.options import Codec, Picture
+from moodline.services.simulator.quirks import Quirk, markers, with_quirks
 
 REPORT_S: Final = 1.0
 _NTP_EPOCH_S: Final = 2_208_988_800
@@ -64,6 +65,7 @@ class Camera:
         """Args: `phase`, 0 to 1, is the part of a frame's time that it is behind others, so that not all send at once."""
         self.name = name
         self.fault = NO_FAULT
+        self.quirks: frozenset[Quirk] = frozenset()
         self.fault_ends_s: float | None = None
         self.players: set[Player] = set()
         self.film, self._usual = film, picture
@@ -244,27 +246,35 @@ class Camera:
             return tuple(os.urandom(len(payload)) for payload in unit.payloads)
         if self.fault.kind is Kind.CRASHER:
             return with_absurd_sps(unit.payloads, self._track.codec)
-        return unit.payloads
+        return with_quirks(unit.payloads, self._track.codec, self.quirks)
 
     def _pack(self, payloads: tuple[bytes, ...]) -> list[bytes]:
-        stamp, kind, last = self._rtp_time(self._media_of_next_s), payload_type(self._track.codec), len(payloads) - 1
+        stamp, kind = self._rtp_time(self._media_of_next_s), payload_type(self._track.codec)
+        kind += Quirk.PAYLOAD_TYPE in self.quirks
+        marked = markers(payloads, self._track.codec, self.quirks)
         lost = self.fault.number / 100 if self.fault.kind is Kind.LOSS else 0.0
         packets = []
         for number, payload in enumerate(payloads):
             sequence, self._sequence = self._sequence, (self._sequence + 1) % _SEQUENCE
             if lost and self._random.random() < lost:
                 continue
-            packets.append(_RTP.pack(0x80, kind | 0x80 * (number == last), sequence, stamp, self._ssrc) + payload)
+            packets.append(_RTP.pack(0x80, kind | 0x80 * marked[number], sequence, stamp, self._ssrc) + payload)
             self._bytes += len(payload)
         self._packets += len(packets)
         return packets
 
     def _rtp_time(self, media_s: Fraction | float) -> int:
-        return (self._stamp + int(media_s * CLOCK_HZ)) & 0xFFFFFFFF
+        rate = CLOCK_HZ
+        if Quirk.STILL in self.quirks:
+            return 0
+        if Quirk.SLOW_STAMPS in self.quirks:
+            rate = CLOCK_HZ * 3 // 5
+        return (self._stamp + int(media_s * rate)) & 0xFFFFFFFF
 
     def _report(self) -> bytes:
         """Return a sender report and the sender's name (RFC 3550, 6.4.1 and 6.5)."""
-        ntp = int((time.time() + self._clock_ahead_s + _NTP_EPOCH_S) * 2**32) & 0xFFFFFFFFFFFFFFFF
+        off_s = self._random.uniform(-2, 2) if Quirk.REPORTS in self.quirks else 0.0
+        ntp = int((time.time() + off_s + self._clock_ahead_s + _NTP_EPOCH_S) * 2**32) & 0xFFFFFFFFFFFFFFFF
         stamp = self._rtp_time(self._media_s(self._loop.time()))
         report = _SENDER_REPORT.pack(0x80, 200, 6, self._ssrc, ntp, stamp, self._packets & 0xFFFFFFFF, self._bytes & 0xFFFFFFFF)
         return report + struct.pack(">BBHIBB", 0x81, 202, 4, self._ssrc, 1, 8) + b"moodline\x00\x00"

@@ -12,6 +12,7 @@ import msgspec
 from moodline.services.simulator.auth import Authenticator
 from moodline.services.simulator.faults import Fault, Kind, parse_fault
 from moodline.services.simulator.options import JPEG_SIDE_MAX_PX, Codec, Options, Picture
+from moodline.services.simulator.quirks import Quirk
 from moodline.shared.errors import MoodlineError, SettingsError
 
 if TYPE_CHECKING:
@@ -127,12 +128,27 @@ async def _play(camera: "Camera", track: "Track", writer: asyncio.StreamWriter) 
     loop = asyncio.get_running_loop()
     if camera.fault.kind is not Kind.HANG:
         kind = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
-        writer.write(f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n".encode())
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
+        if Quirk.HEADERS in camera.quirks:
+            sloppy = (
+                "ICY 200 OK",
+                "Content-Type : text/html",
+                "no colon here",
+                "Transfer-Encoding: identity",
+                "Content-Length: -1",
+            )
+            head = "\r\n".join([*sloppy, "", ""])
+        writer.write(head.encode())
     began_s, number = loop.time(), 0
     while not writer.is_closing() and camera.fault.kind not in (Kind.DROP, Kind.RESET, Kind.UNAUTHORIZED, Kind.MISSING):
         if camera.fault.kind not in (Kind.SILENT, Kind.HANG):
             jpeg = track.units[number % len(track.units)].whole
-            writer.write(f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode())
+            if Quirk.NO_END in camera.quirks:
+                jpeg = jpeg.removesuffix(b"\xff\xd9")
+            part = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            if Quirk.BOUNDARY in camera.quirks:
+                part = "--another\r\nContent-Type: image/jpeg\r\n\r\n"
+            writer.write(part.encode())
             writer.write(jpeg + b"\r\n")
             await writer.drain()
         # Never behind: frames whose time has passed while the client did not read are left out.

@@ -60,6 +60,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         paths: How many identical cameras `/cam0`, `/cam1`, … there are beside the clips' own paths.
         picture: How clips are encoded.
         faults: Faults from the start on, by path.
+        quirks: As `cam0=markers`; for good.
         session_timeout_s: A session that the client does not keep alive ends after this long.
     """
 
@@ -74,6 +75,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     paths: int = 1
     picture: Picture = Picture()
     faults: dict[str, str] = {}
+    quirks: tuple[str, ...] = ()
     session_timeout_s: float = 60.0
 
     def __repr__(self) -> str:

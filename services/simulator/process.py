@@ -49,6 +49,7 @@ class CameraSimulator:
         port: int = 0,
         http: bool = False,
         faults: Mapping[str, str] | None = None,
+        quirks: Sequence[str] = (),
         session_timeout_s: float = 60.0,
     ) -> None:
         """Describe the cameras; nothing is started yet.
@@ -68,6 +69,7 @@ class CameraSimulator:
             port: 0 takes a free one.
             http: Serve MJPEG over HTTP as well.
             faults: From the start on, by path.
+            quirks: As `cam0=markers`; for good.
             session_timeout_s: A client that says nothing for so long is left.
         """
         clips = [] if clip is None else [clip] if isinstance(clip, Path) else list(clip)
@@ -84,6 +86,7 @@ class CameraSimulator:
             paths=paths,
             picture=picture,
             faults=dict(faults or {}),
+            quirks=tuple(quirks),
             session_timeout_s=session_timeout_s,
         )
         self.port = port

@@ -14,6 +14,7 @@ from moodline.services.simulator.auth import Authenticator
 from moodline.services.simulator.camera import Camera
 from moodline.services.simulator.faults import NO_FAULT, Kind
 from moodline.services.simulator.players import TcpPlayer, UdpPlayer, reset_connection
+from moodline.services.simulator.quirks import Quirk, answered, described, is_mute
 from moodline.services.simulator.sdp import TRACK_NAME, describe
 
 _REQUEST_LIMIT_BYTES: Final = 64 * 1024
@@ -108,6 +109,10 @@ class RtspConnection(asyncio.Protocol):
         fault = camera.fault if camera else NO_FAULT
         if fault.kind is Kind.HANG:
             return
+        quirks = camera.quirks if camera else frozenset()
+        if Quirk.REFUSED_KEEP_ALIVE in quirks and self._session and request.method in ("OPTIONS", "GET_PARAMETER"):
+            self._reply(request, 454, quirks=quirks)
+            return
         if fault.kind is Kind.NOISE:
             self._transport.write(os.urandom(512))
         elif fault.kind is Kind.DROP:
@@ -124,10 +129,10 @@ class RtspConnection(asyncio.Protocol):
             return
         fault = camera.fault if camera else NO_FAULT
         if request.method == "OPTIONS":
-            self._reply(request, 200, {"Public": _PUBLIC})
+            self._reply(request, 200, {"Public": _PUBLIC}, quirks=camera.quirks if camera else frozenset())
         elif fault.kind is Kind.UNAUTHORIZED or not self._site.guard.admits(request.method, request.headers.get("authorization")):
             challenges = "\r\nWWW-Authenticate: ".join(self._site.guard.challenges())
-            self._reply(request, 401, {"WWW-Authenticate": challenges})
+            self._reply(request, 401, {"WWW-Authenticate": challenges}, quirks=camera.quirks if camera else frozenset())
         elif camera is None or fault.kind is Kind.MISSING:
             self._reply(request, 404)
         else:
@@ -145,7 +150,8 @@ class RtspConnection(asyncio.Protocol):
         big, absurd = fault.kind is Kind.BIG_SDP, fault.kind is Kind.CRASHER
         sdp = describe(camera.track, self._transport.get_extra_info("sockname")[0], big=big, absurd=absurd)
         base = request.url.rstrip("/") + "/"
-        self._reply(request, 200, {"Content-Base": base, "Content-Type": "application/sdp"}, sdp)
+        sdp = described(sdp, camera.quirks)
+        self._reply(request, 200, {"Content-Base": base, "Content-Type": "application/sdp"}, sdp, camera.quirks)
 
     def _setup(self, request: Request, camera: Camera) -> None:
         if not self._fits(request) and self._session:
@@ -157,7 +163,7 @@ class RtspConnection(asyncio.Protocol):
                 player, transport = made
                 self._end_session()
                 self._session, self._camera, self._player = secrets.token_hex(8), camera, player
-                self._reply(request, 200, {"Transport": transport})
+                self._reply(request, 200, {"Transport": transport}, quirks=camera.quirks)
                 return
         self._reply(request, 461)
 
@@ -183,7 +189,8 @@ class RtspConnection(asyncio.Protocol):
             return
         track = f"{request.url.rstrip('/').removesuffix('/' + TRACK_NAME)}/{TRACK_NAME}"
         sequence, stamp, report = camera.play(self._player)
-        self._reply(request, 200, {"Range": "npt=now-", "RTP-Info": f"url={track};seq={sequence};rtptime={stamp}"})
+        info = {"Range": "npt=now-", "RTP-Info": f"url={track};seq={sequence};rtptime={stamp}"}
+        self._reply(request, 200, info, quirks=camera.quirks)
         if report:
             self._player.report(report)
 
@@ -207,17 +214,29 @@ class RtspConnection(asyncio.Protocol):
     def _fits(self, request: Request) -> bool:
         return bool(self._session) and request.headers.get("session", "").partition(";")[0].strip() == self._session
 
-    def _reply(self, request: Request, status: int, headers: Mapping[str, str] | None = None, body: bytes = b"") -> None:
+    def _reply(
+        self,
+        request: Request,
+        status: int,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        quirks: frozenset[Quirk] = frozenset(),
+    ) -> None:
+        if is_mute(request.method, quirks):
+            return
         phrase = _PHRASES.get(status) or HTTPStatus(status).phrase
-        lines = [f"RTSP/1.0 {status} {phrase}", f"CSeq: {request.headers.get('cseq', '0')}", "Server: Moodline camera"]
+        named = answered({"CSeq": request.headers.get("cseq", "0"), **(headers or {})}, quirks)
+        lines = [f"RTSP/1.0 {status} {phrase}", "Server: Moodline camera"]
         if self._session and status == 200:
             lines.append(f"Session: {self._session};timeout={max(1, round(self._site.session_timeout_s))}")
-        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+        lines += [f"{name}: {value}" for name, value in named.items()]
         if body:
             lines.append(f"Content-Length: {len(body)}")
         if self._player is not None:
             self._player.finish_packet()
-        self._transport.write("\r\n".join([*lines, "", ""]).encode() + body)
+        end_of_line = "\n" if Quirk.LF in quirks else "\r\n"
+        head = end_of_line.join([*lines, "", ""]).replace("\r\n", end_of_line)
+        self._transport.write(head.encode() + body)
 
     def _end_session(self) -> None:
         if self._player is not None:

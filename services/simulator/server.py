@@ -9,6 +9,7 @@ from moodline.services.simulator.faults import Fault, parse_fault
 from moodline.services.simulator.film import Film
 from moodline.services.simulator.http import serve_control, serve_mjpeg
 from moodline.services.simulator.options import Options, Ports
+from moodline.services.simulator.quirks import parse_quirks
 from moodline.services.simulator.rtsp import RtspConnection, Site
 from moodline.shared.errors import SettingsError
 
@@ -34,6 +35,8 @@ class SimulatorServer:
         options = self._options
         faults = {path: parse_fault(text) for path, text in options.faults.items()}
         await self._make_cameras()
+        for path, quirks in parse_quirks(options.quirks).items():
+            self._camera(path).quirks = quirks
         for path, fault in faults.items():
             await self.set_fault(path, fault)
         site = Site(
@@ -70,10 +73,13 @@ class SimulatorServer:
 
     async def set_fault(self, path: str, fault: Fault, seconds: float | None = None) -> None:
         """Give a camera a fault; raises `SettingsError` where there is no such camera."""
+        await self._camera(path).set_fault(fault, seconds)
+
+    def _camera(self, path: str) -> Camera:
         camera = self.cameras.get(path.strip("/"))
         if camera is None:
             raise SettingsError(f"there is no camera at this path; there are {', '.join(self.cameras)}")
-        await camera.set_fault(fault, seconds)
+        return camera
 
     async def _make_cameras(self) -> None:
         options = self._options

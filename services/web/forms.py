@@ -53,7 +53,9 @@ class StreamForm:
                 self._text("username", "User name", "", "Of the camera; kept sealed, never shown").props("autocomplete=off")
                 self._text("password", "Password", "", "Of the camera; kept sealed, never shown", password=True)
                 transport = ui.select(
-                    {None: "as usual", **{each: each.upper() for each in Transport}}, label="RTSP over", value=None
+                    {None: "TCP (usual)" if stream is None else "unchanged", **{each: each.upper() for each in Transport}},
+                    label="RTSP over",
+                    value=None,
                 )
                 self._fields["transport"] = transport.props("outlined dense bottom-slots").style("width:100%")
             self._text("sample_fps", "Frames per second to look at", stream.sample_fps if stream else "", 'e.g. 5, 0.5, or "all"')

@@ -10,6 +10,7 @@ import msgspec
 
 from moodline.shared.errors import StoreError
 from moodline.shared.timeline.bucket import LEVELS_S, Bucket
+from moodline.shared.timeline.faces import SeenFrame
 from moodline.shared.timeline.models import ModelDay
 from moodline.shared.timeline.points import Shares
 from moodline.shared.timeline.tracks import TrackBucket
@@ -84,6 +85,8 @@ class SavedState(msgspec.Struct, array_like=True):
     indexes: list[int] = []
     parts: list[Bucket] = []
     models: ModelDay | None = None
+    seen: list[SeenFrame] = []
+    """The frames of the open cell of faces, where faces are kept."""
 
 
 class _Present(msgspec.Struct, array_like=True):

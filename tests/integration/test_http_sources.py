@@ -304,5 +304,5 @@ def test_segments_from_forbidden_places_are_refused(camera: Camera, uri: str, re
 
 
 def test_encrypted_hls_is_named(camera: Camera) -> None:
-    camera.answers["/x"] = lambda handler: handler.give(200, playlist(["0"], '#EXT-X-KEY:METHOD=AES-128,URI="canary"'))
+    camera.answers["/x"] = lambda handler: handler.give(200, playlist(["0"], '#EXT-X-KEY:METHOD=SAMPLE-AES,URI="canary"'))
     assert failure(camera, "/x").reason == "codec"

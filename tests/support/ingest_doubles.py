@@ -10,7 +10,7 @@ import numpy as np
 
 from moodline.services.ingest.file.progress_watch import ProgressWatch
 from moodline.services.ingest.file.reader import ReaderParts
-from moodline.services.ingest.media.frames import BgrImage, Cancelled, DecodedFrame, Source, SourceInfo, never
+from moodline.services.ingest.media.frames import BgrImage, Cancelled, DecodedFrame, Ending, Source, SourceInfo, never
 from moodline.shared.bus import Position
 from moodline.shared.errors import BusFullError, DeliveryError, ImageError
 from moodline.shared.messages import End, Frame, Message, decode
@@ -53,6 +53,7 @@ class StubSource:
     broken: frozenset[int] = frozenset()
     raises_at: dict[int, Exception] = field(default_factory=dict)
     damaged: int = 0
+    ending: Ending = field(default_factory=Ending)
     converted: list[int] = field(default_factory=list)
     cancelled: Cancelled = never
     given: int = 0

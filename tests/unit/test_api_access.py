@@ -52,10 +52,14 @@ RULES: Final[dict[str, Role | None]] = {
     "GET /api/v1/streams/{stream_id}/summary": VIEW,
     "GET /api/v1/streams/{stream_id}/tracks": VIEW,
     "GET /api/v1/streams/{stream_id}/tracks/{track}": VIEW,
+    "GET /api/v1/streams/{stream_id}/faces": VIEW,
+    "GET /api/v1/streams/{stream_id}/snapshot.jpg": VIEW,
+    "GET /api/v1/streams/{stream_id}/live.mjpg": VIEW,
     "GET /api/v1/events": VIEW,
     "POST /api/v1/streams/{stream_id}/frames": OPERATE,
     "WS /api/v1/streams/{stream_id}/frames": OPERATE,
     "POST /api/v1/uploads": OPERATE,
+    "POST /api/v1/classify": VIEW,
     "GET /api/v1/compare": VIEW,
     "GET /api/v1/alerts": VIEW,
     "GET /api/v1/alerts/rules": VIEW,
@@ -73,6 +77,7 @@ NOT_AUDITED: Final = {
     "POST /api/v1/session": "changes nothing but the caller's own browser",
     "DELETE /api/v1/session": "changes nothing but the caller's own browser",
     "POST /api/v1/alerts/dry-run": "only looks",
+    "POST /api/v1/classify": "only looks, and keeps nothing",
     "POST /api/v1/streams/{stream_id}/frames": "frames come many times a second; they are content, not changes",
 }
 

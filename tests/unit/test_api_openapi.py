@@ -18,6 +18,8 @@ MODULES = (
     "moodline.services.api.health",
     "moodline.services.api.keys",
     "moodline.services.api.audit",
+    "moodline.services.api.classify",
+    "moodline.services.api.faces",
     "moodline.services.api.alert_models",
     "moodline.services.api.compare",
     "moodline.services.api.push",

@@ -57,6 +57,7 @@ def test_register_with_defaults(world: ApiWorld) -> None:
         "recorded_at": NOW,
         "labels": {},
         "paused": False,
+        "preview": False,
         "attempt": 0,
         "created_at": NOW,
         "revision": 1,

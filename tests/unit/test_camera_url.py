@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moodline.shared.camera import CameraAddress
-from moodline.shared.camera_url import URL_LIMIT, CameraSecret, RegisteredUrl, camera_address, endpoint_of, register_url
+from moodline.shared.camera_url import (
+    URL_LIMIT,
+    CameraSecret,
+    RegisteredUrl,
+    camera_address,
+    corrected_url,
+    endpoint_of,
+    register_url,
+)
 from moodline.shared.errors import InvalidStreamError
 from moodline.shared.messages import StreamClass
 from moodline.shared.streams import StreamSpec, Transport
@@ -233,3 +241,29 @@ def test_anything_at_all_is_taken_or_refused(text: str) -> None:
         except InvalidStreamError:
             continue
         assert address_of(registered).scheme in ("rtsp", "http", "https", "rtsps", "device")
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("rtsp://rtsp://cam.example/live", "rtsp://cam.example/live"),
+        ("http://rtsp://cam.example/live", "rtsp://cam.example/live"),
+        ("RTSP://RTSP://cam.example/live", "rtsp://cam.example/live"),
+        ("rtsp:/cam.example/live", "rtsp://cam.example/live"),
+        ("rtsp:///cam.example/live", "rtsp://cam.example/live"),
+        ("rtsp;//cam.example/live", "rtsp://cam.example/live"),
+        (' "rtsp://cam.example/live?channel=1&amp;subtype=0"\n', "rtsp://cam.example/live?channel=1&subtype=0"),
+        ("<rtsp://cam.example/live>", "rtsp://cam.example/live"),
+        ("192.0.2.7:8554/live", "rtsp://192.0.2.7:8554/live"),
+        ("192.0.2.7", "rtsp://192.0.2.7/"),
+    ],
+)
+def test_what_people_paste_is_corrected_and_said(given: str, url: str) -> None:
+    registered = register_url(given)
+    assert registered.url == url
+    assert registered.hint.startswith("the url was corrected: ")
+
+
+@pytest.mark.parametrize("given", ["rtsp://cam.example/live", "rtsp://cam.example/proxy/rtsp://inner", "http://cam.example/?u=a"])
+def test_what_is_right_is_left_alone(given: str) -> None:
+    assert corrected_url(given) == (given, "")

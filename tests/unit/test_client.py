@@ -129,7 +129,7 @@ def test_streams_are_chosen(world: ApiWorld, client: Client) -> None:
     assert chosen(state="paused") == ["yard"]
 
 
-@pytest.mark.parametrize("stream_id", ["..", "a/b", "A", "", "a?b"])
+@pytest.mark.parametrize("stream_id", ["..", "a/b", "", "a?b"])
 def test_only_ids_that_there_can_be_are_asked_for(client: Client, stream_id: str) -> None:
     with pytest.raises(InvalidStreamError):
         client.delete_stream(stream_id)
@@ -213,7 +213,7 @@ def test_a_frame(world: ApiWorld, client: Client) -> None:
     pandas = pytest.importorskip("pandas")
     world.add("lobby")
     world.play("lobby", [smiling(share=0.8), nobody()])
-    frame = client.timeline_frame("lobby")
+    frame = client.timeline_frame("lobby", values="shares")
     assert frame.index.name == "start"
     assert str(frame.index.tz) == "UTC"
     assert list(frame.index) == list(pandas.to_datetime([NOW, "2026-05-01T12:00:01Z"]))

@@ -60,6 +60,10 @@ BUILT_ON_OTHERS: Final = {"close", "push_frames", "timeline_frame", "wait_until_
 ROUTES_WITHOUT_METHOD: Final = {
     ("post", "/api/v1/session"): "gives browsers a cookie; the client sends its key",
     ("delete", "/api/v1/session"): "takes that cookie away",
+    ("get", "/api/v1/streams/{stream_id}/faces"): "a table, which pandas and Arrow read by themselves",
+    ("get", "/api/v1/streams/{stream_id}/snapshot.jpg"): "a picture, which anything that speaks HTTP shows",
+    ("get", "/api/v1/streams/{stream_id}/live.mjpg"): "the same",
+    ("post", "/api/v1/classify"): "a library on this machine does the same without a service",
 }
 PARAMETERS_WITHOUT_ARGUMENT: Final = {
     ("get", "/api/v1/streams"): {"cursor"},  # of the next page
@@ -110,7 +114,7 @@ NAMES: Final = {
 OWN_STRUCTS: Final = {"Answer", "PushTotals"}
 OWN_FIELDS: Final = {"Ready": {"reason"}}
 """What the client makes of an error answer."""
-NO_ANSWERS: Final = {"ErrorAnswer", "ErrorDetail", "Health"}
+NO_ANSWERS: Final = {"ErrorAnswer", "ErrorDetail", "Health", "ClassifyAnswer", "FacesPage"}
 
 
 def answers_time() -> Any:

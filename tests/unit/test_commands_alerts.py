@@ -70,3 +70,15 @@ def test_a_dry_run_shows_what_would_have_been(world: ApiWorld) -> None:
     assert json.loads(ok("dry-run", "glad", "--json"))["fired"] == 1
     assert ok("log") == "no alert has fired\n"
     assert json.loads(ok("log", "--json", "--rule", "glad", "--stream", "hall", "--limit", "5")) == []
+
+
+def test_show_change_enable_and_disable(world: ApiWorld) -> None:
+    ok("add", "sad", "share", "--stream", "hall", "--emotion", "sad", "--direction", "over", "--threshold", "0.4")
+    assert ok("change", "sad", "--threshold", "0.6", "--note", "tell Ada") == "sad is changed: note, threshold\n"
+    shown = ok("show", "sad")
+    assert "0.6" in shown
+    assert "tell Ada" in shown
+    assert "fires on" in shown
+    assert ok("disable", "sad") == "sad is disabled\n"
+    assert ok("enable", "sad") == "sad is enabled\n"
+    assert run("change", "sad").exit_code == 2

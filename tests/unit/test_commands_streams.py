@@ -175,10 +175,69 @@ def test_ls_and_show_of_cameras(world: ApiWorld, monkeypatch: pytest.MonkeyPatch
     assert "(timeout)" in listed["gate"]
     assert "4 attempts, next in 5 s" in listed["gate"]
     shown = ok("show", "yard")
-    for text in ("rtsp://cam/yard", "tcp", "25.0 fps", "3 s ago", "-1.5 s", "lost packets"):
+    for text in ("rtsp://cam/yard", "TCP", "25.0 fps", "3 s ago", "1.5 s behind this one", "lost packets"):
         assert text in shown
     assert "recorded at" not in shown
     assert "in 5 s" in ok("show", "gate")
+
+
+@pytest.mark.parametrize("columns", ["60", "80", "120", "200"])
+def test_a_list_breaks_no_word_whatever_the_width(world: ApiWorld, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    ok("add", "front-door-camera-of-building-7", "rtsp://cam.example.org:8554/a/very/long/path", "--label", "site=berlin")
+    world.set_state(
+        "front-door-camera-of-building-7", state=StreamState.BACKING_OFF, reason=FailureReason.TIMEOUT, detail="no frame"
+    )
+    printed = ok("ls")
+    for word in ("front-door-camera-of-building-7", "backing_off", "timeout: no frame", "site=berlin"):
+        assert word in " ".join(printed.split()), printed
+    assert "front-door-camera-of-building-7" in printed
+    assert len(printed.splitlines()) <= 5
+
+
+def test_words_of_a_camera_and_of_a_file(world: ApiWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    ok("add", "yard", "rtsps://viewer:hunter2@cam/yard", "--no-tls-verify")
+    world.set_state("yard", state=StreamState.LIVE, width=640, height=360, codec="mjpeg", clock_offset_ms=-20)
+    shown = " ".join(ok("show", "yard").split())
+    assert "TCP, its certificate is not checked, with user name and password" in shown
+    assert "640x360 px, mjpeg " in shown
+    assert "camera's clock as this one" in shown
+    assert "-0.0" not in shown
+    assert "None" not in shown
+
+
+def test_change(world: ApiWorld) -> None:
+    ok("add", "lobby", "synthetic://astronaut", "--label", "site=berlin")
+    assert ok("change", "lobby", "--sample-fps", "2", "--label", "floor=2") == "lobby is changed: labels, sample_fps\n"
+    assert (world.store.get("lobby").sample_fps, world.store.get("lobby").labels) == ("2", {"floor": "2"})
+    ok("change", "lobby", "--no-labels")
+    assert world.store.get("lobby").labels == {}
+    assert run("change", "lobby").exit_code == 2
+    assert run("change", "lobby", "--label", "a=b", "--no-labels").exit_code == 2
+
+
+def test_what_has_ended_cannot_be_paused(world: ApiWorld) -> None:
+    ok("add", "lobby", "synthetic://astronaut")
+    world.play("lobby", [smiling()])
+    world.set_state("lobby", state=StreamState.ENDED)
+    assert "state          ended" in ok("show", "lobby")
+    result = run("pause", "lobby")
+    assert "there is nothing to pause" in str(result.exception)
+    assert not world.store.get("lobby").paused
+
+
+def test_top_puts_first_what_needs_somebody(world: ApiWorld) -> None:
+    for name in ("a-lobby", "b-yard"):
+        ok("add", name, "synthetic://astronaut")
+    world.set_state("b-yard", state=StreamState.FAILED, reason=FailureReason.CORRUPT, detail="cut off")
+    done = CliRunner().invoke(main_app, ["top", "--once"])
+    assert done.exit_code == 0, (done.output, done.exception)
+    lines = done.stdout.splitlines()
+    assert lines[0] == "2 streams: 1 failed, 1 pending"
+    assert lines[1].startswith("service: ")
+    assert lines[3].split()[:2] == ["b-yard", "failed"]
+    assert "corrupt: cut off" in lines[3]
+    assert lines[4].split()[:2] == ["a-lobby", "pending"]
 
 
 def test_a_new_key_is_printed() -> None:

@@ -114,3 +114,12 @@ def test_asking_needs_no_server_packages() -> None:
         check=False,
     )
     assert asked.returncode == 0, asked.stderr
+
+
+def test_a_window_that_is_longer_than_the_file_shows_the_file(world: ApiWorld) -> None:
+    world.play("lobby", [smiling()] * 15)
+    printed = ok("lobby", "--from", "-1h")
+    assert "1 s per row" in printed
+    rows = [line.split()[0] for line in printed.splitlines() if line.strip().startswith("0:")]
+    assert rows == [f"0:{second:02}" for second in range(15)]
+    assert ok("lobby", "--from", "-1h", "--format", "csv").count("\n") == 16

@@ -1,7 +1,6 @@
 """Pictures are turned upright, reduced, encoded the same way every time, and measured before they are unpacked."""
 
 import struct
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moodline.services.ingest.file.orientation import Orientation, orientation_from_matrix, orientation_of, turn_upright
+from moodline.services.ingest.file.orientation import Orientation, orientation_from_matrix, turn_upright
 from moodline.services.ingest.media.encode import encode_jpeg, reduce_image
 from moodline.services.ingest.media.image_size import image_size_px
 from moodline.shared.errors import ImageError
@@ -42,20 +41,6 @@ def test_every_display_matrix_is_applied_as_written(a: int, b: int, c: int, d: i
 def test_an_oblique_matrix_is_taken_for_the_nearest_quarter_turn() -> None:
     matrix = struct.pack("=9i", ONE // 4, ONE, 0, -ONE, ONE // 4, 0, 0, 0, 1 << 30)
     assert orientation_from_matrix(matrix) == Orientation(transposed=True, mirror_x=True)
-
-
-@pytest.mark.parametrize(
-    ("rotation", "turn"), [(0, None), (-90, cv2.ROTATE_90_CLOCKWISE), (180, cv2.ROTATE_180), (90, cv2.ROTATE_90_COUNTERCLOCKWISE)]
-)
-def test_the_angle_counts_where_the_matrix_cannot_be_read(rotation: int, turn: int | None) -> None:
-    class Photo(SimpleNamespace):
-        @property
-        def side_data(self) -> None:
-            raise ValueError("31 is not a valid Type")
-
-    image = np.arange(3 * 5 * 3, dtype=np.uint8).reshape(3, 5, 3)
-    expected = image if turn is None else cv2.rotate(image, turn)
-    assert np.array_equal(turn_upright(image, orientation_of(Photo(rotation=rotation))), expected)
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 2000))

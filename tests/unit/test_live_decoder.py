@@ -6,6 +6,7 @@ import pytest
 
 from moodline.services.ingest.camera.input.decoder import WITHOUT_KEYFRAME_S, KeyframeDecoder, UnitTimes
 from moodline.services.ingest.camera.input.frames import LiveCounts, LiveFrame
+from moodline.services.ingest.camera.input.nal import H264Depacketiser
 from moodline.shared.errors import SourceError
 
 GOP = 10
@@ -131,3 +132,34 @@ def test_a_camera_without_keyframes_is_let_in_at_an_intra_frame_after_a_while() 
 def test_pictures_outlive_the_next_frame() -> None:
     frames = _Rig().feed(_encoded("h264", 8))
     assert [round(float(frame.to_bgr().mean()) / 8) for frame in frames] == list(range(8))
+
+
+def _refreshed(frames: int) -> list[tuple[bytes, bool, int]]:
+    """H.264 with gradual refresh: one keyframe at the beginning, then columns of intra blocks that move on."""
+    encoder = av.CodecContext.create("libx264", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = 96, 64, "yuv420p"
+    encoder.time_base, encoder.framerate, encoder.gop_size = Fraction(1, 25), Fraction(25), GOP
+    encoder.options = {
+        "preset": "ultrafast",
+        "x264-params": "intra-refresh=1:bframes=0:scenecut=0:rc-lookahead=0:sync-lookahead=0",
+    }
+    packets = []
+    for number in range(frames):
+        gray = np.full((64, 96, 3), number * 8 % 256, np.uint8)
+        frame = av.VideoFrame.from_ndarray(gray, "bgr24").reformat(format="yuv420p")
+        frame.pts, frame.time_base = number, Fraction(1, 25)
+        packets += encoder.encode(frame)
+    return [(bytes(packet), False, packet.pts or 0) for packet in [*packets, *encoder.encode(None)]]
+
+
+def test_a_picture_that_is_refreshed_bit_by_bit_is_shown_when_it_is_whole() -> None:
+    rig = _Rig()
+    frames: list[LiveFrame] = []
+    depacketiser = H264Depacketiser()
+    for data, _, place in _refreshed(40)[3:]:
+        units = [*depacketiser.push(data, place, True, False), *depacketiser.idle()]
+        for unit in units:
+            frames += rig.decoder.decode(unit.data, unit.keyframe, UnitTimes(Fraction(place), 5.0, None), unit.recovery)
+    assert len(frames) >= 15
+    # Every picture is of one grey: none is shown of which a part is missing.
+    assert all(float(frame.to_bgr().std()) < 4 for frame in frames)

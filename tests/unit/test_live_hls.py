@@ -4,12 +4,14 @@ from fractions import Fraction
 from itertools import pairwise
 
 import pytest
+from cryptography.hazmat.primitives import padding
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given
 from hypothesis import strategies as st
 
 from moodline.services.ingest.camera.http.hls import MediaTime, Pace, Timetable
-from moodline.services.ingest.camera.http.hls_playlist import MediaPlaylist, parse_playlist
-from moodline.services.ingest.camera.http.hls_segment import decode_segment
+from moodline.services.ingest.camera.http.hls_playlist import MediaPlaylist, parse_playlist, renumbered
+from moodline.services.ingest.camera.http.hls_segment import SegmentDecoder, decrypted
 from moodline.services.ingest.camera.input.frames import LiveCounts
 from moodline.shared.errors import SourceError
 
@@ -59,14 +61,44 @@ def test_the_smallest_variant_that_is_enough_is_read(heights: list[int], expecte
     assert parse_playlist("\n".join(lines).encode()) == f"{expected}.m3u8"
 
 
-@pytest.mark.parametrize(
-    ("extra", "reason"),
-    [('#EXT-X-KEY:METHOD=AES-128,URI="k"', "codec"), ('#EXT-X-MAP:URI="i.mp4",BYTERANGE="9@0"', "codec")],
-)
-def test_encryption_and_parts_of_files_are_refused(extra: str, reason: str) -> None:
+def test_encryption_that_needs_a_licence_is_refused() -> None:
     with pytest.raises(SourceError) as caught:
-        media(0, 2, extra)
-    assert caught.value.reason == reason
+        media(0, 2, '#EXT-X-KEY:METHOD=SAMPLE-AES,URI="k"')
+    assert caught.value.reason == "codec"
+
+
+def test_keys_and_parts_of_files_are_read() -> None:
+    playlist = media(0, 2, '#EXT-X-KEY:METHOD=AES-128,URI="k"\n#EXT-X-MAP:URI="i.mp4",BYTERANGE="9@5"')
+    keys = [segment.key for segment in playlist.segments]
+    assert [(key.uri, key.vector[-1]) for key in keys if key is not None] == [("k", 0), ("k", 1)]
+    assert playlist.segments[0].header_part == (5, 9)
+
+
+def test_a_segment_is_decrypted() -> None:
+    key, vector, plain = bytes(range(16)), bytes(16), b"G" + bytes(187)
+    padder = padding.PKCS7(128).padder()
+    sealer = Cipher(algorithms.AES(key), modes.CBC(vector)).encryptor()
+    data = sealer.update(padder.update(plain) + padder.finalize()) + sealer.finalize()
+    assert decrypted(data, key, vector) == plain
+    with pytest.raises(SourceError):
+        decrypted(data[:-1], key, vector)
+
+
+def test_segments_without_numbers_are_numbered_on() -> None:
+    def of(names: str) -> MediaPlaylist:
+        parsed = parse_playlist(("#EXTM3U\n#EXT-X-TARGETDURATION:2\n" + "".join(f"#EXTINF:2,\n{n}.ts\n" for n in names)).encode())
+        assert not isinstance(parsed, str)
+        return parsed
+
+    first = of("abc")
+    second = renumbered(of("bcd"), first)
+    assert [segment.sequence for segment in second.segments] == [1, 2, 3]
+    assert [segment.sequence for segment in renumbered(of("xyz"), second).segments] == [4, 5, 6]
+
+
+def test_dates_that_are_none_do_not_hurt() -> None:
+    segments = media(0, 2, "#EXT-X-PROGRAM-DATE-TIME:yesterday").segments
+    assert [segment.camera_s for segment in segments] == [None, None]
 
 
 def test_the_time_of_day_is_read() -> None:
@@ -141,5 +173,5 @@ def test_media_time_only_rises_and_by_at_most_a_minute(times: list[Fraction]) ->
 @given(st.binary(max_size=600))
 def test_garbage_is_damage(data: bytes) -> None:
     counts = LiveCounts()
-    assert list(decode_segment(data, 10_000, counts)) == []
+    assert list(SegmentDecoder(10_000, counts).decode(data)) == []
     assert counts.damaged == 1

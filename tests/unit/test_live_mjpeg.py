@@ -68,9 +68,26 @@ def test_a_boundary_is_read_with_and_without_dashes(given_as: str) -> None:
     assert boundary_of(f"multipart/x-mixed-replace;boundary={given_as}; charset=x") == b"--xx"
 
 
-def test_no_boundary_is_corrupt() -> None:
-    with pytest.raises(SourceError, match="separated"):
-        boundary_of("multipart/x-mixed-replace")
+def test_no_boundary_is_none() -> None:
+    assert boundary_of("multipart/x-mixed-replace") == b""
+
+
+@pytest.mark.parametrize("step", [1, 7, 100_000])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"".join(BODIES) + b"\r\n",
+        b"".join(b"--other\r\nContent-Type image/jpeg\r\n\r\n" + body + b"\r\n" for body in BODIES),
+        b"".join(b"--xx\r\n--xx\r\nContent-Length : %d\r\n\r\n" % len(body) + body for body in BODIES),
+        b"".join(b"--xx\r\nContent-Length: -1\r\n\r\n" + body + b"\r\n" for body in BODIES),
+        b"".join(b"--xx\r\nContent-Length: %d\r\n\r\n" % len(body[:-2]) + body[:-2] + b"\r\n" for body in BODIES) + b"--xx",
+        b"".join(b"--xx\r\nContent-Type: image/jpeg\r\n\r\n" + body[:-2] + b"\r\n" for body in BODIES) + b"--xx\r\nContent-Type",
+        b"".join(b"--xx\r\nContent-Length: %d\r\n\r\n" % (len(body) + 31) + body + b"\r\n" for body in BODIES) + b"--xx" * 20,
+    ],
+    ids=["no boundary", "another boundary", "doubled", "length of -1", "no end mark", "no end mark, no length", "too long"],
+)
+def test_pictures_are_found_by_their_markers(data: bytes, step: int) -> None:
+    assert [whole_jpeg(body) for body in parsed(data, step)] == BODIES
 
 
 def source_of(bodies: list[bytes], limits: LiveLimits) -> JpegSource:

@@ -78,3 +78,9 @@ def test_no_challenge_and_no_name_break_a_line(text: str, username: str, passwor
             sent = login.header("OPTIONS", "rtsp://h") or ""
             assert "\r" not in sent
             assert "\n" not in sent
+
+
+def test_what_stands_in_a_realm_names_no_scheme() -> None:
+    found = best_challenge(['Digest realm="Yard, Digest of 1, Basic", nonce="n"', 'Basic realm="x, Digest y"'])
+    assert found is not None
+    assert (found.algorithm, found.realm, found.nonce) == ("MD5", "Yard, Digest of 1, Basic", "n")

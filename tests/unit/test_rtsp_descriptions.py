@@ -135,3 +135,41 @@ def test_a_redirect_to_a_scheme_that_is_not_allowed() -> None:
     with pytest.raises(SourceError) as caught:
         redirected(ADDRESS, "rtsp://cam/", frozenset({"rtsps"}))
     assert caught.value.reason == "forbidden_url"
+
+
+@pytest.mark.parametrize(
+    ("control", "url"),
+    [
+        ("?trackID=1", "rtsp://cam/live?trackID=1"),
+        ("track 1", "rtsp://cam/live/track%201"),
+        (" rtsp://cam/abs ", "rtsp://cam/abs"),
+    ],
+)
+def test_control_urls_as_cameras_write_them(control: str, url: str) -> None:
+    assert control_url("rtsp://cam/live", control) == url
+
+
+def test_tabs_zeros_and_lf_do_not_hurt() -> None:
+    body = b"v=0\nm=video 0 RTP/AVP 96\na=rtpmap:96\tH264/90000\na=fmtp:96\tpacketization-mode=1\na=control:x\n\0\0\0"
+    track = parse_sdp(body).track
+    assert (track.codec, track.control) == ("h264", "x")
+
+
+def test_secure_profiles_are_plain_within_tls_alone() -> None:
+    body = _sdp("m=video 0 RTP/SAVP 96\na=rtpmap:96 H264/90000\n")
+    assert parse_sdp(body, over_tls=True).track.is_secure
+    with pytest.raises(SourceError, match="SRTP"):
+        parse_sdp(body)
+
+
+@pytest.mark.parametrize(
+    ("format", "said"), [("33", "MPEG transport stream"), ("96\na=rtpmap:96 theora/90000", "Theora"), ("34", "H.263 of 1996")]
+)
+def test_codecs_that_are_not_supported_are_named(format: str, said: str) -> None:
+    with pytest.raises(SourceError, match=said):
+        parse_sdp(_sdp(f"m=video 0 RTP/AVP {format}\n"))
+
+
+@pytest.mark.parametrize(("name", "codec"), [("VP8", "vp8"), ("VP9", "vp9"), ("AV1", "libdav1d"), ("MPV", "mpeg2video")])
+def test_rarer_codecs_are_read(name: str, codec: str) -> None:
+    assert parse_sdp(_sdp(f"m=video 0 RTP/AVP 96\na=rtpmap:96 {name}/90000\n")).track.codec == codec

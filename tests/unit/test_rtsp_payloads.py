@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moodline.services.ingest.camera.rtsp.access_unit import UNIT_LIMIT_BYTES, AccessUnit, Depacketiser
+from moodline.services.ingest.camera.input.access_unit import UNIT_LIMIT_BYTES, AccessUnit, Depacketiser
+from moodline.services.ingest.camera.input.nal import START_CODE, H264Depacketiser, H265Depacketiser
 from moodline.services.ingest.camera.rtsp.jpeg import JpegDepacketiser
 from moodline.services.ingest.camera.rtsp.mpeg4 import Mpeg4Depacketiser
-from moodline.services.ingest.camera.rtsp.nal import START_CODE, H264Depacketiser, H265Depacketiser
 
 ALL: list[Callable[[], Depacketiser]] = [H264Depacketiser, H265Depacketiser, JpegDepacketiser, Mpeg4Depacketiser]
 
@@ -141,6 +141,59 @@ def test_a_frame_without_end_takes_no_memory_without_end() -> None:
     assert not unit.data
 
 
+KEY, MORE, NEXT = b"\x65\x80one", b"\x65\x20two", b"\x41\x80next"
+
+
+def collected(depacketiser: Depacketiser, packets: list[tuple[bytes, int, bool]]) -> list[tuple[bytes, bool, bool]]:
+    units = [unit for payload, stamp, marker in packets for unit in depacketiser.push(payload, stamp, marker, False)]
+    return [(unit.data, unit.keyframe, unit.damaged) for unit in [*units, *depacketiser.idle()]]
+
+
+def test_markers_on_every_slice_split_no_frame() -> None:
+    packets = [(nal, stamp, True) for stamp in range(1, 7) for nal in (KEY, MORE)]
+    assert collected(H264Depacketiser(), packets) == [(START_CODE + KEY + START_CODE + MORE, True, False)] * 6
+
+
+def test_one_time_stamp_for_all_leaves_the_markers() -> None:
+    packets = [(nal, 0, nal is MORE) for _ in range(6) for nal in (KEY, MORE)]
+    assert collected(H264Depacketiser(), packets) == [(START_CODE + KEY + START_CODE + MORE, True, False)] * 6
+
+
+def test_neither_markers_nor_time_stamps_leave_the_pictures() -> None:
+    units = collected(H264Depacketiser(by_bitstream=True), [(nal, 0, False) for _ in range(4) for nal in (b"\x67sps", KEY, MORE)])
+    assert units == [(START_CODE + b"\x67sps" + START_CODE + KEY + START_CODE + MORE, True, False)] * 3
+
+
+def test_parameter_sets_with_the_time_of_the_frame_before_belong_to_the_next() -> None:
+    """As Reolink sends them."""
+    packets = [(KEY, 1, True), (NEXT, 2, True), (NEXT, 3, True), (b"\x67sps", 3, True), (b"\x68pps", 3, False), (KEY, 4, True)]
+    units = collected(H264Depacketiser(), packets)
+    assert units[-1] == (START_CODE + b"\x67sps" + START_CODE + b"\x68pps" + START_CODE + KEY, True, False)
+    assert len(units) == 4
+
+
+@pytest.mark.parametrize("cut", [7, 30])
+def test_several_nal_units_sent_as_one_are_seen(cut: int) -> None:
+    """As V380 sends them, in fragments with the header of the first."""
+    joined = b"\x67sps" + START_CODE + b"\x68pps" + START_CODE + b"\x65\x80" + bytes(range(1, 60))
+    (unit,) = push_all(H264Depacketiser(), h264_payloads([joined], cut, False))
+    assert (unit.keyframe, unit.damaged) == (True, False)
+    assert unit.data == START_CODE + joined
+
+
+@pytest.mark.parametrize("strange", [b"\x00\x80", b"\x00\x00\x01\x00\x80", b"\x1e\x80", b"\x1f", b"\x14\x80abc", b"\x0e\x40"])
+def test_unknown_types_of_h264_are_passed_over(strange: bytes) -> None:
+    (unit,) = push_all(H264Depacketiser(), [strange, KEY, strange, MORE, strange])
+    assert (unit.data, unit.damaged) == (START_CODE + KEY + START_CODE + MORE, False)
+
+
+@pytest.mark.parametrize("strange", [b"\x2c\x01\x80abc", b"\x60\x01", b"\x7c\x01\x80ab", b"\x52\x01ab", b"\x02\x09\x80layer"])
+def test_unknown_types_and_layers_of_h265_are_passed_over(strange: bytes) -> None:
+    key = b"\x26\x01\x80one"
+    (unit,) = push_all(H265Depacketiser(), [strange, key, strange])
+    assert (unit.data, unit.keyframe, unit.damaged) == (START_CODE + key, True, False)
+
+
 def _jpeg(width: int, height: int, options: dict[str, str]) -> bytes:
     picture = np.zeros((height, width, 3), np.uint8)
     picture[:, : width // 2] = (0, 0, 250)
@@ -225,3 +278,25 @@ def test_mpeg4_frames_say_whether_decoding_can_begin() -> None:
     assert intra == [AccessUnit(b"\0\0\1\xb0\1\0\0\1\xb6\x10abcdef", 1, True, False, False)]
     assert not inter[0].keyframe
     assert push_all(depacketiser, [b"rest of a frame"], 3, lost=True)[0].damaged
+
+
+def test_a_jpeg_that_is_too_large_for_its_payload_has_its_size_in_the_extension() -> None:
+    data = _jpeg(96, 64, {})
+    tables, scan = _jpeg_parts(data)
+    frame = data[data.index(b"\xff\xc0") :][:19]
+    extension = b"\xff\xd8" + frame + b"\xff\xff"
+    depacketiser = JpegDepacketiser()
+    payloads = _jpeg_payloads(scan, tables, 255, (0, 0), 6)
+    units = [
+        unit
+        for at, payload in enumerate(payloads)
+        for unit in depacketiser.push(payload, 1, at == len(payloads) - 1, False, b"" if at else extension)
+    ]
+    assert np.array_equal(_decoded(units[0].data), _decoded(data))
+
+
+@pytest.mark.parametrize(("precision", "length"), [(0, 64), (0, 128), (0, 192), (1, 192), (3, 256)])
+def test_tables_of_any_kind_are_taken(precision: int, length: int) -> None:
+    head = struct.pack(">IBBBB", 0, 1, 255, 12, 8) + struct.pack(">BBH", 0, precision, length) + bytes([16]) * length
+    (unit,) = push_all(JpegDepacketiser(), [head + b"scan"])
+    assert not unit.damaged

@@ -16,7 +16,7 @@ from pathlib import Path
 import av
 import pytest
 
-from moodline.services.ingest.camera.input.frames import LiveFrame, LiveLimits
+from moodline.services.ingest.camera.input.frames import FrameGap, LiveFrame, LiveLimits
 from moodline.services.ingest.camera.rtsp.source import open_rtsp
 from moodline.shared.camera import CameraAddress
 from moodline.shared.errors import SourceError
@@ -378,3 +378,50 @@ def test_datagrams_are_taken_from_the_camera_alone(camera: Make, sender: str, ar
     source = open_rtsp(address, stub.egress, LIMITS)
     assert len(list(itertools.islice(source.frames(), 3))) == 3
     source.close()
+
+
+def test_datagrams_from_an_announced_source_are_taken(camera: Make) -> None:
+    ports: list[int] = []
+
+    def handler(method: str, url: str, headers: dict[str, str]) -> bytes:
+        if method == "SETUP":
+            ports.append(int(headers["Transport"].partition("client_port=")[2].partition("-")[0]))
+            return reply(headers, Session="abc", Transport=headers["Transport"] + ";source=127.0.0.2;server_port=9-10")
+        if method == "PLAY":
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+                datagrams.bind(("127.0.0.2", 0))
+                stream = media(3)
+                while stream:
+                    end = 4 + struct.unpack(">H", stream[2:4])[0]
+                    datagrams.sendto(stream[4:end], ("127.0.0.1", ports[0]))
+                    stream = stream[end:]
+        return answer(method, url, headers)
+
+    source = open_rtsp(replace(ADDRESS, transport=Transport.UDP), camera(handler).egress, LIMITS)
+    assert len(list(itertools.islice(source.frames(), 3))) == 3
+    source.close()
+
+
+@pytest.mark.parametrize("number", ["0", "7", ""])
+def test_numbers_of_answers_do_not_matter(camera: Make, number: str) -> None:
+    def handler(method: str, url: str, headers: dict[str, str]) -> bytes:
+        return answer(method, url, headers | {"CSeq": number})
+
+    open_rtsp(ADDRESS, camera(handler, media(2)).egress, LIMITS).close()
+
+
+@pytest.mark.parametrize("mute", ["OPTIONS", "PLAY"])
+def test_what_is_never_answered_is_not_waited_for(camera: Make, mute: str) -> None:
+    stub = camera(lambda method, url, headers: b"" if method == mute else answer(method, url, headers), media(2))
+    open_rtsp(ADDRESS, stub.egress, LiveLimits(6.0, 2.0)).close()
+
+
+def test_the_silence_that_is_borne_grows_with_the_distance_of_frames() -> None:
+    gap = FrameGap(LiveLimits(10.0, 5.0, first_frame_timeout_s=30.0))
+    gap.frame(100.0)
+    assert gap.limit_s == 30.0
+    gap.frame(110.0)
+    assert gap.limit_s == 25.0
+    for number in range(10):
+        gap.frame(110.04 + number / 25)
+    assert gap.limit_s == 5.0

@@ -19,6 +19,11 @@ class Credit:
         self._bytes = 0
 
     @property
+    def next_seq(self) -> int:
+        """The first frame that was not sent."""
+        return self._next_seq
+
+    @property
     def frames_out(self) -> int:
         """Frames on their way."""
         return self._next_seq - 1 - self._mark_seq

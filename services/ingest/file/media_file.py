@@ -57,8 +57,12 @@ def _path_of(url: str) -> str:
 def _require_regular(mode: int) -> None:
     if stat.S_ISDIR(mode):
         raise SourceError(FailureReason.NOT_FOUND, "the path is a directory, not a file")
+    if stat.S_ISFIFO(mode):
+        raise _refuse("the path is a pipe; write what comes out of it into a file, and give that")
+    if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        raise _refuse("the path is a device; a camera is registered as device://0")
     if not stat.S_ISREG(mode):
-        raise _refuse("the path is not a regular file")
+        raise _refuse("the path is no file: it is a socket, or of another special kind")
 
 
 def _refuse(message: str) -> SourceError:

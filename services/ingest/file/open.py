@@ -29,10 +29,10 @@ def open_source(url: str, settings: IngestSettings, cancelled: Cancelled = never
 
 
 def _open_file(url: str, settings: IngestSettings, cancelled: Cancelled) -> Source:
+    from moodline.services.ingest.file.content import open_content
     from moodline.services.ingest.file.media_file import open_media_file
-    from moodline.services.ingest.file.video import open_video
 
-    return open_video(open_media_file(url, settings.media_root), settings.max_pixels, cancelled)
+    return open_content(open_media_file(url, settings.media_root), settings.max_pixels, cancelled)
 
 
 def _open_synthetic(url: str, _settings: IngestSettings, _cancelled: Cancelled) -> Source:

@@ -1,9 +1,11 @@
 """Turning pictures upright: the display matrix that phones write instead of turning the picture themselves."""
 
 import struct
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
+import av
 import cv2
+from av.filter import Graph
 
 from moodline.services.ingest.media.frames import BgrImage
 
@@ -18,12 +20,10 @@ class Orientation(NamedTuple):
 
 UPRIGHT = Orientation()
 
-_BY_CLOCKWISE_TURNS = (
-    UPRIGHT,
-    Orientation(transposed=True, mirror_x=True),
-    Orientation(mirror_x=True, mirror_y=True),
-    Orientation(transposed=True, mirror_y=True),
-)
+_MATRIX: Final = struct.Struct("=9i")
+
+_OTHER_SIDE_DATA: Final = tuple(kind for kind in range(64) if kind != 6)
+"""FFmpeg's numbers of all kinds of side data (`AVFrameSideDataType`) but the display matrix; with room for new ones."""
 
 
 def orientation_from_matrix(matrix: bytes) -> Orientation:
@@ -32,25 +32,36 @@ def orientation_from_matrix(matrix: bytes) -> Orientation:
     A picture's point (p, q), to the right and down, is shown at (p*a + q*c, p*b + q*d), where the matrix is
     (a b u / c d v / x y w).
     """
-    a, b, _, c, d, *_ = struct.unpack("=9i", matrix)
+    a, b, _, c, d, *_ = _MATRIX.unpack(matrix)
     if abs(b) + abs(c) > abs(a) + abs(d):
         return Orientation(transposed=True, mirror_x=c < 0, mirror_y=b < 0)
     return Orientation(mirror_x=a < 0, mirror_y=d < 0)
 
 
 def orientation_of(frame: Any) -> Orientation:
-    """Return how a decoded `av.VideoFrame` is to be turned."""
+    """Return how a decoded `av.VideoFrame` is to be turned: by its display matrix, which decoders also make from EXIF data.
+
+    All other side data are taken off first, by FFmpeg's own filter, for PyAV 18.1 cannot list side data safely: `frame.side_data`
+    reads the metadata of each, and crashes the process where a picture has an ICC profile (every screenshot of macOS); kinds
+    that PyAV does not know (EXIF) make it raise. Takes some 5 ms, so once for a file, and where a frame's angle changes.
+    """
+    graph = Graph()
+    source = graph.add("buffer", f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}:time_base=1/1000")
+    last = source
+    for kind in _OTHER_SIDE_DATA:
+        take_off = graph.add("sidedata", f"mode=delete:type={kind}")
+        last.link_to(take_off)
+        last = take_off
+    sink = graph.add("buffersink")
+    last.link_to(sink)
     try:
-        side_data = frame.side_data
-    except ValueError:
-        # PyAV cannot list side data of a kind that it does not know (EXIF in photos), but still reads the angle.
-        return _BY_CLOCKWISE_TURNS[round(-frame.rotation / 90) % 4]
-    if not len(side_data):
+        graph.configure()
+        source.push(frame)
+        bare: Any = sink.pull()
+    except av.FFmpegError:
         return UPRIGHT
-    try:
-        return orientation_from_matrix(bytes(side_data["DISPLAYMATRIX"]))
-    except KeyError:
-        return UPRIGHT
+    matrices = [bytes(data) for data in bare.side_data]
+    return orientation_from_matrix(matrices[0]) if matrices and len(matrices[0]) == _MATRIX.size else UPRIGHT
 
 
 def turn_upright(image: BgrImage, orientation: Orientation) -> BgrImage:

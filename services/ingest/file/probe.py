@@ -1,5 +1,6 @@
 """Finding out whether a file is a video, in a process of its own: what strangers send may crash or hang a decoder."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from moodline.services.ingest.camera.process.host import host_environment
 from moodline.services.ingest.file.open import open_source
 from moodline.shared.errors import InvalidStreamError, SourceError
 from moodline.shared.probe import Probed
@@ -44,12 +46,19 @@ def probe_file(path: Path, settings: IngestSettings, timeout_s: float) -> Probed
         path.as_uri(),
         str(settings.media_root.expanduser()),
         settings.max_pixels,
-        settings.camera_memory_bytes,
+        settings.file_memory_bytes,
         int(timeout_s) + 1,
     )
-    command = (sys.executable, "-m", "moodline.services.ingest.file.probe")
+    command = (sys.executable, "-P", "-m", "moodline.services.ingest.file.probe")
     try:
-        done = subprocess.run(command, input=msgspec.json.encode(task), capture_output=True, timeout=timeout_s, check=False)  # noqa: S603  # our own module
+        done = subprocess.run(  # noqa: S603  # our own module
+            command,
+            input=msgspec.json.encode(task),
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+            env=host_environment(os.environ),
+        )
     except subprocess.TimeoutExpired:
         raise SourceError(FailureReason.TIMEOUT, f"the file's first frame could not be decoded within {timeout_s:g} s") from None
     try:
@@ -72,7 +81,16 @@ def _probed(task: _Task) -> _Found | _Refused:
     info = source.info
     source.close()
     fps = "" if info.fps is None else str(info.fps)
-    return _Found(Probed(codec=info.codec, width=info.width, height=info.height, source_fps=fps, duration_us=info.duration_us))
+    return _Found(
+        Probed(
+            codec=info.codec,
+            width=info.width,
+            height=info.height,
+            source_fps=fps,
+            duration_us=info.duration_us,
+            created_at_us=info.created_at_us,
+        )
+    )
 
 
 def _main() -> None:

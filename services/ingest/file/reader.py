@@ -9,17 +9,16 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
-from fractions import Fraction
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from moodline.services.ingest.file.credit import Credit
 from moodline.services.ingest.file.open import SourceOpener
+from moodline.services.ingest.file.process import FileProcessError, FileProcesses
 from moodline.services.ingest.file.progress_watch import Followed, ProgressWatch
-from moodline.services.ingest.media.encode import encode_jpeg, reduce_image
-from moodline.services.ingest.media.frames import DecodedFrame, Source
-from moodline.services.ingest.media.sampling import Sampler
+from moodline.services.ingest.file.samples import FileSample, LocalSamples, Samples, Wanted
+from moodline.services.ingest.media.frames import Ending
 from moodline.services.ingest.stream import WORKER
 from moodline.services.ingest.stream.outcome import Outcome
 from moodline.services.ingest.stream.standstill import STANDSTILL_S, WaitingPlace
@@ -29,7 +28,6 @@ from moodline.shared.clock import Clock, SystemClock
 from moodline.shared.errors import (
     BusFullError,
     DeliveryError,
-    ImageError,
     InvalidStreamError,
     MoodlineError,
     NotDeliveredYetError,
@@ -42,7 +40,7 @@ from moodline.shared.messages import End, Frame, PipelineStep, SkipReason, Strea
 from moodline.shared.metrics import Metrics
 from moodline.shared.settings import IngestSettings
 from moodline.shared.store import FrameFailure, HighWaterMark, ProgressStore
-from moodline.shared.streams import FailureReason, StreamSpec, StreamState
+from moodline.shared.streams import FailureReason, StreamSpec, StreamState, parse_sample_fps
 
 log = logging.getLogger("moodline.ingest.reader")
 
@@ -54,6 +52,9 @@ _TOPIC: Final = topic(PipelineStep.FRAMES, StreamClass.FILE)
 _LOOK_S: Final = 0.5
 _DOUBT_S: Final = 1.0
 """After this long without progress the bus is asked whether it has everything, and the store whether a worker failed."""
+_DEATHS: Final = 2
+"""A file whose process dies so often before the same frame, by its own doing, ends there: once may be chance."""
+_ENDS_FROM_OUTSIDE: Final = 4
 _FAILURES_LIMIT: Final = 8
 """If more frames on their way have failed, the stage is broken and not the frames: none is left out."""
 
@@ -88,6 +89,16 @@ class Patience:
     stall_s: float
     mark: HighWaterMark | None = None
     read_again: int = 0
+    died_at: int = -1
+    deaths: int = 0
+    end_us: int = 0
+    """How far the content was sent, in microseconds of media time."""
+
+    def die(self, next_seq: int) -> int:
+        """Count a death of the file's process before it gave this frame; return how many there were in a row."""
+        self.deaths = self.deaths + 1 if next_seq == self.died_at else 1
+        self.died_at = next_seq
+        return self.deaths
 
     def limit_s(self, mark: HighWaterMark | None) -> float:
         """Return how long the timeline may stand at this mark, in s."""
@@ -115,8 +126,19 @@ class ReaderParts:
     clock: Clock
     watch: ProgressWatch
     open_source: SourceOpener
+    files: FileProcesses | None = None
+    """Starts a process for each file; without it they are read in this one."""
     faults: BusFaults = field(default_factory=BusFaults)
     waiting: Callable[[str, StreamClass, float], str] = WaitingPlace(None, SystemClock(), 1).sentence
+
+
+class Finished(NamedTuple):
+    """A content that was read to its end: sampled frames, length in microseconds, decoded frames, and how it ended."""
+
+    seq: int
+    end_us: int
+    decoded: int
+    ending: Ending
 
 
 class _Halt(Exception):  # noqa: N818  # not an error: ends a reader from anywhere inside
@@ -155,8 +177,9 @@ class FileReader:
         """
         try:
             self._claim()
-            with closing(self._open()) as source, self._parts.watch.follow(self._spec.stream_id) as followed:
-                self._read(source, followed)
+            with self._parts.watch.follow(self._spec.stream_id) as followed:
+                self._followed = followed
+                self._read_whole()
         except _Halt as halt:
             if halt.outcome is Outcome.STOPPED and self.report is not None:
                 self.report.set_state(StreamState.PENDING)
@@ -184,40 +207,69 @@ class FileReader:
             self._left_out = {failure.seq: failure for failure in failures if failure.tries >= self._parts.settings.poison_tries}
         self._credit = Credit(claim.next_seq, self._parts.settings.credit_frames, self._parts.settings.credit_bytes)
 
-    def _open(self) -> Source:
-        source = self._parts.open_source(self._spec.url, self._parts.settings, self._stop.is_set)
+    def _open(self) -> Samples:
+        spec, parts = self._spec, self._parts
+        wanted = Wanted(spec.sample_fps, spec.max_side_px, parts.settings.jpeg_quality, self._next_seq, frozenset(self._left_out))
+        parse_sample_fps(spec.sample_fps)
+        samples: Samples
+        if parts.files is not None and spec.url.startswith(("file:", "sequence:")):
+            samples = parts.files.open(spec.url, parts.settings, wanted, self._stop)
+        else:
+            samples = LocalSamples(parts.open_source(spec.url, parts.settings, self._stop.is_set), wanted)
         assert self.report is not None
-        self.report.describe(source.info)
-        return source
+        self.report.describe(samples.info)
+        return samples
 
-    def _read(self, source: Source, followed: Followed) -> None:
-        self._followed = followed
-        sampler = Sampler(self._spec.sample_fps)
+    def _read_whole(self) -> None:
+        try:
+            with closing(self._open()) as samples:
+                self._read(samples)
+        except FileProcessError as death:
+            self._finish_dead(death)
+
+    def _finish_dead(self, death: FileProcessError) -> None:
+        """End the stream where its file's process dies again and again; what was sent before counts.
+
+        Raises:
+            FileProcessError: it is tried again.
+            SourceError: nothing of the file can be read.
+        """
+        self._look_up()
+        next_seq, is_its_doing = self._credit.next_seq, death.reason is not FailureReason.INTERNAL
+        deaths = self._patience.die(next_seq)
+        if deaths < (_DEATHS if is_its_doing else _ENDS_FROM_OUTSIDE):
+            raise death
+        if next_seq == 0 or not is_its_doing:
+            raise SourceError(death.reason, str(death))
+        end_us = self._patience.end_us
+        ending = Ending(death.reason, f"{death}, after {end_us / 1e6:.1f} s; what was read until there counts")
+        self._finish(Finished(next_seq, end_us, 0, ending))
+
+    def _read(self, samples: Samples) -> None:
         if self._patience.is_at(self._next_seq):
             self._set_state(StreamState.STALLED, detail="the timeline stood still; the file is read again from there")
         else:
             self._set_state(StreamState.PLAYING, detail=self._of_left_out())
         log.info("stream.playing", extra={"stream_id": self._spec.stream_id, "from_seq": self._next_seq})
-        decoded, damaged, seq = self._parts.metrics.frames_decoded, 0, 0
-        for frame in source.frames():
-            decoded.inc()
-            if source.damaged > damaged:
-                self._parts.metrics.decode_errors.inc(source.damaged - damaged)
-                damaged = source.damaged
+        metrics, decoded, damaged = self._parts.metrics, 0, 0
+        for sample in samples.frames():
+            metrics.frames_decoded.inc(samples.decoded - decoded)
+            metrics.decode_errors.inc(samples.damaged - damaged)
+            decoded, damaged = samples.decoded, samples.damaged
             self._look_up()
-            if sampler.take(frame.pts_s):
-                if seq >= self._next_seq:
-                    self._publish(seq, frame)
-                seq += 1
-        self._parts.metrics.decode_errors.inc(source.damaged - damaged)
+            if sample is not None:
+                self._publish(sample)
+        metrics.frames_decoded.inc(samples.decoded - decoded)
+        metrics.decode_errors.inc(samples.damaged - damaged)
         # A source that was told to stop ends early: that is not the content's end.
         self._look_up()
-        self._finish(max(seq, self._next_seq), source.end_s)
+        self._finish(Finished(max(samples.seq, self._next_seq), samples.end_us, samples.decoded, samples.ending))
 
-    def _publish(self, seq: int, frame: DecodedFrame) -> None:
+    def _publish(self, sample: FileSample) -> None:
         if not self._credit.has_room():
             self._await_credit()
-        message, picture = self._message(seq, frame)
+        message, picture = self._message(sample), sample.skip is None
+        seq = sample.seq
         try:
             size = self._send(message)
         except DeliveryError:
@@ -227,6 +279,7 @@ class FileReader:
             message = msgspec.structs.replace(message, jpeg=b"", skip=SkipReason.CORRUPT)
             size = self._send(message)
         self._credit.sent(seq, size)
+        self._patience.end_us = sample.at_us + sample.repeats_us
         metrics = self._parts.metrics
         metrics.frames.labels(WORKER, StreamClass.FILE).inc()
         if message.skip is not None:
@@ -235,51 +288,55 @@ class FileReader:
         if not self.report.count_frame():
             raise _Halt(Outcome.FENCED)
 
-    def _message(self, seq: int, frame: DecodedFrame) -> tuple[Frame, bool]:
-        jpeg, width, height, skip = b"", 0, 0, None
-        try:
-            if seq in self._left_out:
-                raise ImageError(self._left_out[seq].letter)
-            image = reduce_image(frame.to_bgr(), self._spec.max_side_px)
-            height, width = image.shape[:2]
-            jpeg = encode_jpeg(image, self._parts.settings.jpeg_quality)
-        except ImageError as error:
-            fields = {"stream_id": self._spec.stream_id, "seq": seq, "reason": str(error)}
-            if seq in self._left_out:
+    def _message(self, sample: FileSample) -> Frame:
+        if sample.skip is not None:
+            is_left_out = sample.seq in self._left_out
+            reason = self._left_out[sample.seq].letter if is_left_out else sample.why
+            fields = {"stream_id": self._spec.stream_id, "seq": sample.seq, "reason": reason}
+            if is_left_out:
                 log.warning("frame.left_out", extra=fields)
             else:
                 log.warning("frame.corrupt", extra=fields)
-            skip = SkipReason.CORRUPT
-        message = Frame(
+        return Frame(
             stream_id=self._spec.stream_id,
             session=self._session,
-            seq=seq,
-            event_time_us=self._event_time_us(frame.pts_s),
+            seq=sample.seq,
+            event_time_us=self._spec.recorded_at_us + sample.at_us,
             captured_at_us=self._now_us(),
             lane=StreamClass.FILE,
-            width=width,
-            height=height,
-            jpeg=jpeg,
-            skip=skip,
+            width=sample.width,
+            height=sample.height,
+            jpeg=sample.jpeg,
+            skip=sample.skip,
+            repeats=sample.repeats,
+            repeats_us=sample.repeats_us,
         )
-        return message, skip is None
 
-    def _finish(self, seq: int, end_s: Fraction) -> None:
+    def _finish(self, finished: "Finished") -> None:
         self.decoding = False
+        seq, ending = finished.seq, finished.ending
         self._send(
             End(
                 stream_id=self._spec.stream_id,
                 session=self._session,
                 seq=seq,
-                event_time_us=self._event_time_us(end_s),
+                event_time_us=self._spec.recorded_at_us + finished.end_us,
                 captured_at_us=self._now_us(),
                 lane=StreamClass.FILE,
             )
         )
         self._flush()
         self._wait_until(lambda: self._final)
-        self._set_state(StreamState.ENDED, detail=self._of_left_out())
-        log.info("stream.ended", extra={"stream_id": self._spec.stream_id, "frames": seq})
+        assert self.report is not None
+        self.report.ended(finished.decoded, ending.corrupt, ending.lost, finished.end_us)
+        detail = "; ".join(part for part in (ending.detail, self._of_left_out()) if part)
+        self._set_state(StreamState.ENDED, ending.reason, detail)
+        self._parts.metrics.files_ended.labels(ending.reason or "whole").inc()
+        fields = {"stream_id": self._spec.stream_id, "frames": seq, "reason": ending.reason, "detail": detail}
+        if ending.reason is None:
+            log.info("stream.ended", extra=fields)
+        else:
+            log.warning("stream.ended", extra=fields)
 
     def _send(self, message: Frame | End) -> int:
         """Send one message, waiting while the bus is full: that is back-pressure. Return its size in bytes."""
@@ -410,9 +467,6 @@ class FileReader:
         reason = FailureReason(error.reason) if isinstance(error, SourceError) else None
         log.warning("stream.failed", extra={"stream_id": self._spec.stream_id, "reason": reason, "detail": str(error)})
         return Outcome.FAILED if self.report.set_state(StreamState.FAILED, reason, str(error)) else Outcome.FENCED
-
-    def _event_time_us(self, at_s: Fraction) -> int:
-        return self._spec.recorded_at_us + at_s.numerator * 1_000_000 // at_s.denominator
 
     def _now_us(self) -> int:
         return int(self._parts.clock.now_s() * 1e6)

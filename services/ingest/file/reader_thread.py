@@ -3,6 +3,7 @@
 import logging
 from typing import Final
 
+from moodline.services.ingest.file.process import FileDefectError, FileProcessError
 from moodline.services.ingest.file.reader import BusFaultError, FileReader, Patience, ReaderParts, StalledError
 from moodline.services.ingest.stream.crashes import PAUSES_S, Crashes, place_of
 from moodline.services.ingest.stream.outcome import Outcome
@@ -55,7 +56,7 @@ class ReaderThread(StreamThread):
             if self._stop.wait(pause_s):
                 self.outcome = Outcome.STOPPED
 
-    def _read_once(self, reader: FileReader, furthest: int) -> str | None:
+    def _read_once(self, reader: FileReader, furthest: int) -> str | None:  # noqa: PLR0911  # one for each cause
         """Claim and read; return None when done, else the cause for which to do it again."""
         stream_id = self.spec.stream_id
         try:
@@ -73,12 +74,16 @@ class ReaderThread(StreamThread):
         except StoreError as error:
             log.warning("reader.store_failed", extra={"stream_id": stream_id, "reason": str(error)})
             return "store"
+        except FileProcessError as error:
+            log.warning("reader.process_died", extra={"stream_id": stream_id, "reason": str(error)})
+            return "process"
         except Exception as error:
             log.exception("reader.crashed", extra={"stream_id": stream_id})
             self._parts.metrics.reader_crashes.labels(StreamClass.FILE).inc()
             if reader.next_seq > furthest >= 0:
                 self._crashes.forget()
-            self._crash_pause_s = self._crashes.add(place_of(error))
+            place = str(error) if isinstance(error, FileDefectError) else place_of(error)
+            self._crash_pause_s = self._crashes.add(place)
             return "crash"
         return None
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
-from moodline.services.ingest.media.frames import BgrImage, Cancelled, DecodedFrame, Source, SourceInfo
+from moodline.services.ingest.media.frames import BgrImage, Cancelled, DecodedFrame, Ending, Source, SourceInfo
 from moodline.shared.errors import ImageError, InvalidStreamError, SourceError
 from moodline.shared.streams import FailureReason, parse_sample_fps
 
@@ -69,7 +69,15 @@ class PictureSequence:
             if self._cancelled():
                 return
             self.end_s = (number + 1) / self._rate
-            yield DecodedFrame(number / self._rate, partial(self._picture, url))
+            yield DecodedFrame(number / self._rate, partial(self._picture, url), self.end_s)
+
+    @property
+    def ending(self) -> Ending:
+        """Corrupt where sampled pictures could not be read."""
+        if not self.damaged:
+            return Ending()
+        some = "1 picture" if self.damaged == 1 else f"{self.damaged} pictures"
+        return Ending(FailureReason.CORRUPT, f"{some} could not be read", self.damaged, self.damaged)
 
     def close(self) -> None:
         """Nothing is held between two pictures."""

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from moodline.services.ingest.media.frames import BgrImage, DecodedFrame, SourceInfo
+from moodline.services.ingest.media.frames import BgrImage, DecodedFrame, Ending, SourceInfo
 from moodline.shared.errors import InvalidStreamError, SourceError
 from moodline.shared.streams import FailureReason, parse_sample_fps
 
@@ -54,6 +54,7 @@ class SyntheticScene:
     def __init__(self, fps: Fraction, seconds: int, faces: int, seed: int) -> None:
         self.info = SourceInfo(SCENE, WIDTH_PX, HEIGHT_PX, fps, seconds * 1_000_000)
         self.damaged = 0
+        self.ending = Ending()
         self._fps = fps
         self._frames = int(seconds * fps)
         self._given = 0
@@ -70,7 +71,7 @@ class SyntheticScene:
         for number in range(self._frames):
             self._given = number + 1
             at_s = number / self._fps
-            yield DecodedFrame(at_s, partial(self._draw, at_s))
+            yield DecodedFrame(at_s, partial(self._draw, at_s), self.end_s)
 
     def close(self) -> None:
         self._frames = 0

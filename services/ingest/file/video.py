@@ -14,21 +14,24 @@ script or session description; and the size of a picture is checked before it is
 
 import os
 from collections.abc import Generator, Iterator
+from datetime import datetime
 from fractions import Fraction
 from functools import partial
-from itertools import chain
-from typing import Any, Final
+from heapq import heappop, heappush
+from typing import Any, Final, NamedTuple
 
 import av
 from av.container import Flags
 from av.stream import Discard, Disposition
-from av.video.reformatter import VideoReformatter
+from av.video.frame import PictureType
 
-from moodline.services.ingest.file.frame_times import FrameTimes
-from moodline.services.ingest.file.orientation import Orientation, orientation_of, turn_upright
-from moodline.services.ingest.media.frames import BgrImage, Cancelled, DecodedFrame, SourceInfo
+from moodline.services.ingest.file.endings import Lengths, ending_of
+from moodline.services.ingest.file.frame_times import MAX_HOLD_DISCONTINUOUS_S, MAX_HOLD_S, FrameTimes, Shown, Stamp, shown
+from moodline.services.ingest.file.kinds import refused_kind
+from moodline.services.ingest.file.picture import Pictures
+from moodline.services.ingest.file.structure import Structure, structure_of
+from moodline.services.ingest.media.frames import BgrImage, Cancelled, DecodedFrame, Ending, SourceInfo
 from moodline.services.ingest.media.image_size import HEAD_BYTES, image_size_px
-from moodline.services.ingest.media.pixels import bgr_pixels
 from moodline.shared.errors import ImageError, SourceError
 from moodline.shared.streams import FailureReason
 
@@ -42,8 +45,13 @@ CONTAINERS: Final = (
 here so that an audio file is told to be one."""
 
 _BAD_READS_LIMIT: Final = 16
+_SPREAD_LIMIT: Final = 250
+"""Frames without a keyframe after damage for which the damage is taken to go on; encoders' usual longest distance."""
+_TS_DISCONT: Final = 0x0200
+"""FFmpeg's `AVFMT_TS_DISCONT`: the container's clock may begin again."""
 _NOT_VIDEO: Final = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent
 """Covers, previews, and tiles or layers that are no picture of their own (HEIC photos, stereo video)."""
+_INTRA: Final = (PictureType.I, PictureType.SI)
 
 
 def open_video(descriptor: int, max_pixels: int, cancelled: Cancelled) -> "VideoFile":
@@ -57,59 +65,146 @@ def open_video(descriptor: int, max_pixels: int, cancelled: Cancelled) -> "Video
     Raises:
         SourceError: `empty`, `no_video`, `codec`, `corrupt` or `too_large`.
     """
+    kept = -1
     try:
-        if os.fstat(descriptor).st_size == 0:
+        size = os.fstat(descriptor).st_size
+        if size == 0:
             raise SourceError(FailureReason.EMPTY, "the file is empty (0 bytes)")
-        _require_size(image_size_px(os.pread(descriptor, HEAD_BYTES, 0)), max_pixels)
-        container = _open_container(descriptor, max_pixels)
+        head = os.pread(descriptor, HEAD_BYTES, 0)
+        _require_size(image_size_px(head), max_pixels)
+        _require_read_kind(head, os.pread(descriptor, 64, max(0, size - 64)))
+        structure = structure_of(descriptor)
+        if structure.is_encrypted:
+            raise SourceError(
+                FailureReason.CODEC, "the video is encrypted (DRM), so its pictures cannot be read; use a copy that is not"
+            )
+        container = _open_container(descriptor, max_pixels, structure)
+        kept = os.dup(descriptor)
     finally:
         # FFmpeg has made a duplicate of its own.
         os.close(descriptor)
     try:
-        return VideoFile(container, max_pixels, cancelled)
+        return VideoFile(container, max_pixels, cancelled, structure, kept)
     except BaseException:
         container.close()
+        os.close(kept)
         raise
+
+
+class _Decoded(NamedTuple):
+    """One frame as it came out of the decoder; None where a packet gave none, because it is damaged."""
+
+    frame: Any
+    stamp: Stamp
+    is_damaged: bool
 
 
 class VideoFile:
     """The frames of one video file. Implements `Source`."""
 
-    def __init__(self, container: Any, max_pixels: int, cancelled: Cancelled) -> None:
+    def __init__(
+        self, container: Any, max_pixels: int, cancelled: Cancelled, structure: Structure | None = None, descriptor: int = -1
+    ) -> None:
         self.damaged = 0
+        self._corrupt = 0
+        self._lost = 0
         self._container = container
         self._cancelled = cancelled
+        self._structure = structure or Structure()
+        self._descriptor = descriptor
+        self._size_bytes = os.fstat(descriptor).st_size if descriptor >= 0 else 0
         self._packets = 0
+        self._broken_for = 0
+        self._undecoded: list[tuple[int, int, Stamp]] = []
+        self._sound_end_s: Fraction | None = None
         self._stream = _video_stream(container)
+        self._sound = container.streams.best("audio")
         _require_size((self._stream.codec_context.width, self._stream.codec_context.height), max_pixels)
         self._prepare(max_pixels)
         rate = self._stream.average_rate or self._stream.guessed_rate
-        self._times = FrameTimes(self._stream.time_base, _start_s(container, self._stream), rate)
-        self._reformatter = VideoReformatter()
+        is_discontinuous = bool(container.format.flags & _TS_DISCONT)
+        self._start_s = _start_s(container, self._stream)
+        max_hold_s = MAX_HOLD_DISCONTINUOUS_S if is_discontinuous else MAX_HOLD_S
+        self._max_hold_s = max_hold_s
+        self._times = FrameTimes(self._stream.time_base, self._start_s, rate, max_hold_s)
         self._rest = self._decode()
-        self._first = next(self._rest, None)
-        if self._first is None:
-            raise self._nothing(max_pixels)
-        _require_size((self._first.width, self._first.height), max_pixels)
-        width, height = self._first.width, self._first.height
-        self._turned = self._first.rotation, orientation_of(self._first)
-        if self._turned[1].transposed:
-            width, height = height, width
-        self.info = SourceInfo(self._stream.codec_context.name, width, height, rate, _duration_us(container, self._stream))
+        self._early: list[_Decoded] = []
+        first = self._first_frame(max_pixels)
+        _require_size((first.width, first.height), max_pixels)
+        aperture = self._structure.apertures.get(self._stream.id)
+        self._pictures = Pictures(first, self._stream.sample_aspect_ratio, aperture)
+        width, height = self._pictures.size_px(first)
+        _require_size((width, height), max_pixels)
+        self.info = SourceInfo(
+            self._stream.codec_context.name,
+            width,
+            height,
+            rate,
+            _duration_us(container, self._stream),
+            _created_at_us(container, self._stream),
+        )
 
     @property
     def end_s(self) -> Fraction:
         return self._times.end_s
 
+    @property
+    def ending(self) -> Ending:
+        lengths = Lengths.of(self._container, self._stream)
+        grown = os.fstat(self._descriptor).st_size - self._size_bytes if self._descriptor >= 0 else 0
+        end_s = self._times.end_s
+        sound_s = self._sound_end_s or Fraction(0)
+        missing = self._structure.missing_bytes
+        return ending_of(lengths, end_s, sound_s, self._size_bytes, missing, grown, self._corrupt, self._lost)
+
     def frames(self) -> Iterator[DecodedFrame]:
-        first, self._first = self._first, None
-        for frame in chain((first,), self._rest):
-            pts_s = self._times.place(frame.pts, frame.dts, frame.duration)
-            yield DecodedFrame(pts_s, partial(self._to_bgr, frame))
+        before: Any = None
+        waiting: Shown[_Decoded] | None = None
+        stamped = ((decoded, decoded.stamp) for decoded in self._all())
+        for following in shown(stamped, self._times):
+            if waiting is not None:
+                yield self._given(before, waiting, following.item.frame)
+                before = waiting.item.frame
+            waiting = following
+        if waiting is not None:
+            self._hold_for_the_sound()
+            yield self._given(before, waiting._replace(until_s=self._times.end_s), None)
 
     def close(self) -> None:
         self._rest.close()
         self._container.close()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _given(self, before: Any, one: Shown[_Decoded], after: Any) -> DecodedFrame:
+        if one.item.is_damaged:
+            self._corrupt += 1
+            self._lost += one.item.frame is None
+            return DecodedFrame(one.from_s, _refuse_damaged, one.until_s)
+        return DecodedFrame(one.from_s, partial(self._to_bgr, before, one.item.frame, after), one.until_s)
+
+    def _to_bgr(self, before: Any, frame: Any, after: Any) -> BgrImage:
+        return self._pictures.convert(before, frame, after)
+
+    def _hold_for_the_sound(self) -> None:
+        """The last picture stays until the sound has ended."""
+        if self._sound_end_s is not None and self._times.end_s < self._sound_end_s <= self._times.end_s + self._max_hold_s:
+            self._times.end_s = self._sound_end_s
+
+    def _first_frame(self, max_pixels: int) -> Any:
+        """Decode until there is a picture; what cannot be decoded before it is kept."""
+        for decoded in self._rest:
+            self._early.append(decoded)
+            if decoded.frame is not None:
+                return decoded.frame
+        raise self._nothing(max_pixels)
+
+    def _all(self) -> Iterator[_Decoded]:
+        early, self._early = self._early, []
+        yield from early
+        del early
+        yield from self._rest
 
     def _prepare(self, max_pixels: int) -> None:
         codec = self._stream.codec_context
@@ -120,60 +215,109 @@ class VideoFile:
         # PyAV lets FFmpeg make up missing time stamps; it reads far ahead for that, and gets B-frames in AVI wrong.
         self._container.flags &= ~Flags.gen_pts.value
         for stream in self._container.streams:
-            if stream is not self._stream:
+            if stream not in (self._stream, self._sound):
                 stream.discard = Discard.all
 
-    def _decode(self) -> Generator[Any, None, None]:
-        """Yield `av.VideoFrame`s; whatever is damaged is counted and left out."""
+    def _decode(self) -> Generator[_Decoded, None, None]:
+        """Yield what comes out of the decoder, in order of presentation; whatever is damaged is counted and marked."""
         bad_reads = 0
+        wanted = (self._stream,) if self._sound is None else (self._stream, self._sound)
         while bad_reads <= _BAD_READS_LIMIT:
             try:
-                for packet in self._container.demux(self._stream):
+                for packet in self._container.demux(*wanted):
                     if self._cancelled():
                         return
+                    if packet.stream is not self._stream:
+                        self._hear(packet)
+                        continue
                     self._packets += packet.size > 0
                     bad_reads = 0
                     yield from self._frames_of(packet)
+            except IndexError:
+                # A packet of a track that appeared in mid-file, which PyAV does not know; it has been read, and is left out.
+                continue
             except av.FFmpegError:
                 # Most demuxers find their way back after damage; where one does not, the file ends.
                 self.damaged += 1
                 bad_reads += 1
             else:
-                return
+                break
         yield from self._frames_of(None)
+        while self._undecoded:
+            yield self._next_undecoded()
 
-    def _frames_of(self, packet: Any) -> list[Any]:
+    def _frames_of(self, packet: Any) -> Iterator[_Decoded]:
         try:
             frames: list[Any] = self._stream.codec_context.decode(packet)
         except av.error.EOFError:
-            return []
-        except av.FFmpegError:
-            self.damaged += 1
-            return []
-        return frames
-
-    def _to_bgr(self, frame: Any) -> BgrImage:
-        try:
-            picture = self._reformatter.reformat(frame, format="bgr24", threads=1)
+            return
         except av.FFmpegError as error:
-            raise ImageError(f"the frame cannot be converted: {error.strerror}") from None
-        return turn_upright(bgr_pixels(picture), self._orientation(frame))
+            self._failed(packet, error)
+            return
+        for frame in frames:
+            stamp = Stamp(frame.pts, frame.dts, frame.duration)
+            while self._undecoded and stamp.pts is not None and self._undecoded[0][0] < stamp.pts:
+                yield self._next_undecoded()
+            yield _Decoded(frame, stamp, self._is_damaged(frame))
 
-    def _orientation(self, frame: Any) -> Orientation:
-        """Return how to turn a frame. Its angle tells whether that has changed; see `bgr_pixels` for why not to ask for more."""
-        if frame.rotation != self._turned[0]:
-            self._turned = frame.rotation, orientation_of(frame)
-        return self._turned[1]
+    def _failed(self, packet: Any, error: av.FFmpegError) -> None:
+        """Note a packet that the decoder refused: a frame is missing where it would have been shown."""
+        self.damaged += 1
+        self._broken_for = 1
+        if isinstance(error, MemoryError):
+            raise SourceError(FailureReason.TOO_LARGE, "the file needs more memory than its reading may take") from None
+        if packet is None or packet.size == 0 or packet.is_discard:
+            return
+        if packet.pts is not None:
+            heappush(self._undecoded, (packet.pts, self._packets, Stamp(packet.pts, packet.dts, packet.duration or 0)))
+
+    def _next_undecoded(self) -> _Decoded:
+        return _Decoded(None, heappop(self._undecoded)[2], True)
+
+    def _is_damaged(self, frame: Any) -> bool:
+        """Return whether a frame is flagged, or builds on one that is: until the next picture that builds on none."""
+        if frame.is_corrupt or self._structure.is_cut_picture:
+            self._broken_for = 1
+            return True
+        if self._broken_for and (frame.key_frame or frame.pict_type in _INTRA or self._broken_for > _SPREAD_LIMIT):
+            self._broken_for = 0
+        if self._broken_for:
+            self._broken_for += 1
+        return self._broken_for > 0
+
+    def _hear(self, packet: Any) -> None:
+        """Note until when there is sound; it is not decoded."""
+        if packet.pts is None:
+            return
+        end_s = (packet.pts + (packet.duration or 0)) * packet.time_base - (self._start_s or 0)
+        if end_s > 0 and (self._sound_end_s is None or end_s > self._sound_end_s):
+            self._sound_end_s = Fraction(end_s)
 
     def _nothing(self, max_pixels: int) -> SourceError:
+        codec = self._stream.codec_context
+        if codec.width * codec.height > max_pixels:
+            return _too_large(codec.width, codec.height, max_pixels)
         if self._packets == 0 and self.damaged == 0 and self._stream.frames == 0:
             return SourceError(FailureReason.EMPTY, "the file has a video track, but no frame in it")
-        return SourceError(
-            FailureReason.CORRUPT, f"no frame can be decoded: the file is damaged, or its picture has more than {max_pixels} px"
-        )
+        if self._structure.missing_bytes:
+            return SourceError(
+                FailureReason.CORRUPT,
+                f"no frame can be decoded: the file is cut, {self._structure.missing_bytes} bytes are missing at its end",
+            )
+        return SourceError(FailureReason.CORRUPT, f"no frame can be decoded: the file is damaged ({codec.name})")
 
 
-def _open_container(descriptor: int, max_pixels: int) -> Any:
+def _refuse_damaged() -> BgrImage:
+    raise ImageError("the frame is damaged")
+
+
+def _require_read_kind(head: bytes, tail: bytes) -> None:
+    sentence = refused_kind(head, tail)
+    if sentence is not None:
+        raise SourceError(FailureReason.CODEC, sentence)
+
+
+def _open_container(descriptor: int, max_pixels: int, structure: Structure) -> Any:
     options = {
         "fd": str(descriptor),
         "protocol_whitelist": "fd",
@@ -190,6 +334,11 @@ def _open_container(descriptor: int, max_pixels: int) -> Any:
     except av.error.MemoryError:
         raise SourceError(FailureReason.TOO_LARGE, "the file needs more memory than there is") from None
     except av.FFmpegError as error:
+        if structure.is_iso and not structure.has_index:
+            raise SourceError(
+                FailureReason.CORRUPT,
+                "the file has no index (moov): it was cut, its recording was interrupted, or it is still being written",
+            ) from None
         raise SourceError(FailureReason.CORRUPT, f"the file is no video, or damaged: {error.strerror}") from None
 
 
@@ -212,10 +361,14 @@ def _decoder_limit(max_pixels: int) -> str:
 def _require_size(size_px: tuple[int, int] | None, max_pixels: int) -> None:
     if size_px is not None and size_px[0] * size_px[1] > max_pixels:
         width, height = size_px
-        raise SourceError(
-            FailureReason.TOO_LARGE,
-            f"a picture of {width} x {height} px is over the limit of {max_pixels} px (MOODLINE_INGEST_MAX_PIXELS)",
-        )
+        raise _too_large(width, height, max_pixels)
+
+
+def _too_large(width: int, height: int, max_pixels: int) -> SourceError:
+    return SourceError(
+        FailureReason.TOO_LARGE,
+        f"a picture of {width} x {height} px is over the limit of {max_pixels} px (MOODLINE_INGEST_MAX_PIXELS)",
+    )
 
 
 def _start_s(container: Any, video: Any) -> Fraction | None:
@@ -235,3 +388,14 @@ def _duration_us(container: Any, video: Any) -> int | None:
     if container.duration is not None:
         return int(container.duration)
     return None if video.duration is None else int(video.duration * video.time_base * 1_000_000)
+
+
+def _created_at_us(container: Any, video: Any) -> int | None:
+    """Return `creation_time`, as phones and cameras write it; the year 1904 and before stand for a clock that was not set."""
+    text = video.metadata.get("creation_time") or container.metadata.get("creation_time")
+    try:
+        moment = datetime.fromisoformat(text) if text else None
+        at_us = None if moment is None else round(moment.timestamp() * 1_000_000)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return at_us if at_us is not None and at_us > 0 else None

@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from moodline.shared.streams import FailureReason
+
 BgrImage = npt.NDArray[np.uint8]
 """uint8 (H, W, 3), blue-green-red, row-major."""
 
@@ -22,12 +24,14 @@ class DecodedFrame:
 
     Attributes:
         pts_s: Exact time of presentation in s, from the content's first instant; never below that of the frame before.
-        to_bgr: Converts the picture to `BgrImage`, turned upright; costs time, so only called for frames that are sampled.
-            Valid until the next frame is asked for. Raises `ImageError`.
+        to_bgr: Converts the picture to `BgrImage`, as a player shows it; costs time, so only called for frames that are sampled.
+            Valid until the next frame is asked for. Raises `ImageError`, also for a frame that is damaged.
+        until_s: When the next frame takes its place, or the content ends; None where that is not known.
     """
 
     pts_s: Fraction
     to_bgr: Callable[[], BgrImage]
+    until_s: Fraction | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ class SourceInfo:
         width, height: In px, upright.
         fps: Nominal frame rate, exact, or None.
         duration_us: Nominal length, or None.
+        created_at_us: When it was recorded by its own metadata, microseconds since the Unix epoch, UTC; None where not said.
     """
 
     codec: str
@@ -46,6 +51,24 @@ class SourceInfo:
     height: int
     fps: Fraction | None
     duration_us: int | None
+    created_at_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a content ended.
+
+    Attributes:
+        reason: `truncated`: before its declared length, cut, or still being written; `corrupt`: damaged frames; None: well.
+        detail: One sentence for people; empty when all is well.
+        corrupt: Frames that are damaged: flagged by the decoder, or built on such, or not decoded at all.
+        lost: Of these, frames that did not come out of the decoder.
+    """
+
+    reason: FailureReason | None = None
+    detail: str = ""
+    corrupt: int = 0
+    lost: int = 0
 
 
 class Source(Protocol):
@@ -61,6 +84,11 @@ class Source(Protocol):
     @property
     def damaged(self) -> int:
         """Return the number of damaged packets that were dropped so far."""
+        ...
+
+    @property
+    def ending(self) -> Ending:
+        """Return how the content ended, as far as it was read."""
         ...
 
     def frames(self) -> Iterator[DecodedFrame]:

@@ -12,7 +12,7 @@ _JPEG_NOT_A_FRAME: Final = frozenset({0xC4, 0xC8, 0xCC})
 
 
 def image_size_px(head: bytes) -> tuple[int, int] | None:
-    """Return width and height in px of a PNG, GIF, BMP, WebP or JPEG; None for anything else or when they are not in `head`."""
+    """Return width and height in px of a PNG, GIF, BMP, WebP, TIFF or JPEG; None for anything else or when not in `head`."""
     try:
         for magic, read in _READERS.items():
             if head.startswith(magic):
@@ -67,7 +67,22 @@ def _jpeg(head: bytes) -> tuple[int, int] | None:
     return None
 
 
+def _tiff(head: bytes) -> tuple[int, int] | None:
+    order = "<" if head.startswith(b"II") else ">"
+    (at,) = struct.unpack_from(order + "I", head, 4)
+    (count,) = struct.unpack_from(order + "H", head, at)
+    found: dict[int, int] = {}
+    for number in range(count):
+        tag, kind, _, value = struct.unpack_from(order + "HHI4s", head, at + 2 + 12 * number)
+        if tag in (256, 257):
+            # Kinds 3 and 4 are numbers of 16 and 32 bits.
+            (found[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), value)
+    return (found[256], found[257]) if len(found) == 2 else None
+
+
 _READERS: Final = {
+    b"II*\0": _tiff,
+    b"MM\0*": _tiff,
     b"\x89PNG\r\n\x1a\n": _png,
     b"GIF8": _gif,
     b"BM": _bmp,

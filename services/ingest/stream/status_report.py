@@ -40,6 +40,12 @@ class StatusReport:
             source_fps="" if info.fps is None else str(info.fps),
         )
 
+    def ended(self, decoded: int, corrupt: int, lost: int, played_us: int) -> None:
+        """Take over what came of the whole content; written with the next state."""
+        self._status = msgspec.structs.replace(
+            self._status, frames_decoded=decoded, frames_corrupt=corrupt, frames_lost=lost, played_us=played_us
+        )
+
     def set_state(self, state: StreamState, reason: FailureReason | None = None, detail: str = "") -> bool:
         """Write a state. Raises `StoreUnavailableError`."""
         self._status = msgspec.structs.replace(

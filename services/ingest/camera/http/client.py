@@ -8,7 +8,11 @@ from typing import Final
 
 import h11
 
+from moodline.services.ingest.camera.http.cookies import Cookies
+from moodline.services.ingest.camera.http.head import HeadCleaner
+from moodline.services.ingest.camera.http.inflate import Inflate
 from moodline.services.ingest.camera.http.location import Location, location_of
+from moodline.services.ingest.camera.input.arrival import ArrivalReader
 from moodline.services.ingest.camera.input.authentication import Login, best_challenge
 from moodline.services.ingest.camera.input.egress import Egress, close_quietly
 from moodline.shared.camera import CameraAddress
@@ -18,6 +22,7 @@ from moodline.shared.streams import FailureReason
 _REDIRECTS_LIMIT: Final = 5
 _HEADERS_LIMIT_BYTES: Final = 64 * 1024
 _RECEIVE_BYTES: Final = 64 * 1024
+_COMPRESSED: Final = frozenset({"gzip", "x-gzip", "deflate"})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _FAILURES: Final = {
     401: (FailureReason.AUTH, "the camera does not accept the user name and password, or wants some"),
@@ -34,6 +39,8 @@ class HttpConnection:
         self.origin = origin
         self.used = False
         self._connected = connected
+        self._reader = ArrivalReader(connected)
+        self._head = HeadCleaner(_HEADERS_LIMIT_BYTES)
         self._protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEADERS_LIMIT_BYTES)
         self._closed = False
 
@@ -52,6 +59,7 @@ class HttpConnection:
             data = (self._protocol.send(request) or b"") + (self._protocol.send(h11.EndOfMessage()) or b"")
         except h11.LocalProtocolError:
             raise SourceError(FailureReason.CORRUPT, "the camera's path or user name cannot be sent over HTTP") from None
+        self._head.begin()
         self._send(data, deadline_s)
         while True:
             event = self.receive(deadline_s)
@@ -67,11 +75,19 @@ class HttpConnection:
                 event = self._protocol.next_event()
                 if event is not h11.NEED_DATA:
                     return event
-                self._protocol.receive_data(self._receive(deadline_s))
+                data = self._receive(deadline_s)
+                cleaned = self._head.feed(data)
+                if cleaned or not data:
+                    self._protocol.receive_data(cleaned)
             except h11.RemoteProtocolError:
                 if self._protocol.trailing_data[1]:
                     raise _gone() from None
                 raise SourceError(FailureReason.CORRUPT, "the camera's answer is no HTTP") from None
+
+    @property
+    def arrived_s(self) -> float:
+        """Wall clock in s of the arrival of what was read last."""
+        return self._reader.arrived_s
 
     def close(self) -> None:
         """Close it. Safe to call twice, and from another thread: that one's reading ends with an error."""
@@ -90,7 +106,7 @@ class HttpConnection:
     def _receive(self, deadline_s: float) -> bytes:
         try:
             self._connected.settimeout(_remaining_s(deadline_s))
-            return self._connected.recv(_RECEIVE_BYTES)
+            return self._reader.receive(_RECEIVE_BYTES)
         except TimeoutError:
             raise _silent() from None
         except ssl.SSLEOFError:
@@ -100,27 +116,43 @@ class HttpConnection:
 
 
 class HttpResponse:
-    """An answer with status 200 whose body is still to be read.
+    """An answer with status 200, or 206 where a part was asked for, whose body is still to be read.
 
     Attributes:
+        status: 200 or 206.
+        has_length: Whether the server says where the body ends.
         location: Where it came from, after redirects.
         content_type: As the server wrote it; "" where it did not.
     """
 
-    def __init__(self, connection: HttpConnection, location: Location, content_type: str) -> None:
+    def __init__(self, connection: HttpConnection, location: Location, status: int, headers: dict[str, str]) -> None:
         self.location = location
-        self.content_type = content_type
+        self.status = status
+        self.content_type = headers.get("content-type", "")
+        self.has_length = "content-length" in headers or "transfer-encoding" in headers
         self._connection = connection
+        self._inflate = Inflate() if headers.get("content-encoding", "").strip().lower() in _COMPRESSED else None
+
+    @property
+    def arrived_s(self) -> float:
+        """Wall clock in s of the arrival of what was read last."""
+        return self._connection.arrived_s
 
     def read(self, deadline_s: float) -> bytes:
         """Return the next piece of the body, b"" at its end. Raises `SourceError` `timeout`, `unreachable` or `corrupt`."""
         while True:
+            if self._inflate is not None and (more := self._inflate.more()):
+                return more
             event = self._connection.receive(deadline_s)
-            if isinstance(event, h11.Data):
-                if event.data:
-                    return bytes(event.data)
-            else:
+            if not isinstance(event, h11.Data):
+                if self._inflate is not None:
+                    self._inflate.require_end()
                 return b""
+            data = bytes(event.data)
+            if self._inflate is not None:
+                data = self._inflate.feed(data)
+            if data:
+                return data
 
     def read_all(self, limit_bytes: int, deadline_s: float, begun: bytes = b"") -> bytes:
         """Return the whole body, `begun` included. Raises also `SourceError` `too_large`."""
@@ -147,6 +179,8 @@ class HttpClient:
         given = address.username is not None or address.password is not None
         self._login = Login(address.username or "", address.password or "") if given else None
         self._connection: HttpConnection | None = None
+        self._cookies = Cookies()
+        self._part: tuple[int, int] | None = None
         self._closed = False
 
     @property
@@ -154,13 +188,16 @@ class HttpClient:
         """Schemes that the policy allows."""
         return self._egress.policy.schemes
 
-    def get(self, location: Location, deadline_s: float, via: str | None = None) -> HttpResponse:
+    def get(
+        self, location: Location, deadline_s: float, via: str | None = None, part: tuple[int, int] | None = None
+    ) -> HttpResponse:
         """Fetch, following redirects.
 
         Args:
             location: Where.
             deadline_s: By the monotonic clock, for everything until the head of the answer.
             via: The host that named this location, or that answered from there before; None for a camera's first request.
+            part: Offset and length in bytes of the part that is wanted; a server may send the whole all the same.
 
         Raises:
             SourceError: typed as `open_live` says; never any text from the server.
@@ -168,8 +205,10 @@ class HttpClient:
         for _ in range(_REDIRECTS_LIMIT + 1):
             if not self._egress.policy.allows_scheme(location.scheme):
                 raise SourceError(FailureReason.FORBIDDEN_URL, "this scheme is not allowed (MOODLINE_INGEST_SCHEMES)")
+            self._part = part
             response, connection = self._authorised(location, deadline_s, via)
             headers = _headers(response)
+            self._cookies.take(location.host, response.headers)
             if response.status_code in _REDIRECTS and "location" in headers:
                 connection.close()
                 via, location = location.host, location.join(headers["location"], self.schemes)
@@ -179,7 +218,7 @@ class HttpClient:
             except SourceError:
                 connection.close()
                 raise
-            return HttpResponse(connection, location, headers.get("content-type", ""))
+            return HttpResponse(connection, location, response.status_code, headers)
         raise SourceError(FailureReason.CORRUPT, "the camera redirects more than five times")
 
     def close(self) -> None:
@@ -241,6 +280,11 @@ class HttpClient:
             ("Accept", "*/*"),
             ("Accept-Encoding", "identity"),
         ]
+        if self._part is not None:
+            headers.append(("Range", f"bytes={self._part[0]}-{self._part[0] + self._part[1] - 1}"))
+        cookie = self._cookies.header(location.host)
+        if cookie:
+            headers.append(("Cookie", cookie))
         if self._login is not None and location.origin == self._home.origin:
             header = self._login.header("GET", location.target)
             if header is not None:
@@ -257,10 +301,10 @@ def _check(status: int, headers: dict[str, str]) -> None:
         raise SourceError(*_FAILURES[status])
     if status >= 500:
         raise SourceError(FailureReason.UNREACHABLE, "the camera answers that it cannot serve at the moment")
-    if status != 200:
+    if status not in (200, 206):
         raise SourceError(FailureReason.CORRUPT, "the camera answers with a status that makes no sense here")
-    if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
-        raise SourceError(FailureReason.CORRUPT, "the camera compresses its answer, which was not asked for")
+    if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity", *_COMPRESSED):
+        raise SourceError(FailureReason.CORRUPT, "the camera compresses its answer in a way that was not asked for")
 
 
 def _remaining_s(deadline_s: float) -> float:

@@ -10,16 +10,20 @@ from functools import partial
 from typing import Final
 
 from moodline.services.ingest.camera.http.client import HttpClient
-from moodline.services.ingest.camera.http.hls_playlist import MediaPlaylist, Segment, parse_playlist
-from moodline.services.ingest.camera.http.hls_segment import Picture, decode_segment, to_bgr
+from moodline.services.ingest.camera.http.hls_playlist import MediaPlaylist, Segment, parse_playlist, renumbered
+from moodline.services.ingest.camera.http.hls_segment import Picture, SegmentDecoder, decrypted, to_bgr
+from moodline.services.ingest.camera.http.inflate import inflated
 from moodline.services.ingest.camera.http.location import Location
-from moodline.services.ingest.camera.input.frames import LiveCounts, LiveFrame, LiveInfo, LiveLimits
+from moodline.services.ingest.camera.input.frames import FrameGap, LiveCounts, LiveFrame, LiveInfo, LiveLimits
 from moodline.shared.errors import SourceError
 from moodline.shared.streams import FailureReason
 
 PLAYLIST_LIMIT_BYTES: Final = 1024 * 1024
 SEGMENT_LIMIT_BYTES: Final = 64 * 1024 * 1024
 _HEADER_LIMIT_BYTES: Final = 1024 * 1024
+_KEY_LIMIT_BYTES: Final = 1024
+_GZIP: Final = b"\x1f\x8b"
+_HICCUPS: Final = frozenset({FailureReason.UNREACHABLE, FailureReason.NOT_FOUND, FailureReason.CORRUPT, FailureReason.TIMEOUT})
 _BEHIND_SEGMENTS: Final = 2
 _BURST_S: Final = 0.2
 _AHEAD_LIMIT_S: Final = 30.0
@@ -127,7 +131,9 @@ class Downloader:
         self._reload_s = self._loaded_s + playlist.target_s
         self._timeout_s = limits.read_timeout_s
         self._timetable = Timetable()
-        self._header: tuple[str, bytes] | None = None
+        self._header: tuple[tuple[str, tuple[int, int] | None], bytes] | None = None
+        self._key: tuple[str, bytes] | None = None
+        self._failing_since_s: float | None = None
         self._closed = threading.Event()
         self._fetched: queue.Queue[Fetched | SourceError] = queue.Queue(1)
         self.lost = 0
@@ -154,6 +160,8 @@ class Downloader:
                 self._step()
         except SourceError as error:
             self._put(error)
+        except Exception as error:  # noqa: BLE001  # ends this thread: whoever waits must know
+            self._put(SourceError(FailureReason.INTERNAL, f"reading crashed ({type(error).__name__})"))
         finally:
             self._client.close()
 
@@ -177,30 +185,58 @@ class Downloader:
 
     def _reload(self) -> None:
         before = self._playlist
-        loaded = load_media(self._client, self._location, time.monotonic() + self._timeout_s, self._location.host)
-        self._playlist, self._location = loaded
+        try:
+            deadline_s = time.monotonic() + self._timeout_s
+            playlist, self._location = load_media(self._client, self._location, deadline_s, self._location.host)
+        except SourceError as error:
+            self._bear(error)
+            self._reload_s = time.monotonic() + min(1.0, before.target_s / 2)
+            return
+        self._failing_since_s = None
+        self._playlist = renumbered(playlist, before)
         self._loaded_s = time.monotonic()
         is_new = before.segments[-1:] != self._playlist.segments[-1:]
         self._reload_s = self._loaded_s + self._playlist.target_s / (1 if is_new else 2)
+
+    def _bear(self, error: SourceError) -> None:
+        """Bear a failure that may pass by itself, for a while. Raises it when it is another, or has lasted too long."""
+        now_s = time.monotonic()
+        if self._failing_since_s is None:
+            self._failing_since_s = now_s
+        if error.reason not in _HICCUPS or now_s - self._failing_since_s >= max(self._timeout_s, 3 * self._playlist.target_s):
+            raise error
 
     def _fetch(self, segment: Segment) -> bytes | None:
         """Return a segment with its header in front; None when it is gone already."""
         deadline_s = time.monotonic() + max(self._timeout_s, self._playlist.target_s)
         try:
-            data = self._get(segment.uri, SEGMENT_LIMIT_BYTES, deadline_s)
+            return self._whole(segment, deadline_s)
         except SourceError as error:
-            if error.reason == FailureReason.NOT_FOUND:
-                return None
-            raise
+            if error.reason != FailureReason.NOT_FOUND:
+                self._bear(error)
+            return None
+
+    def _whole(self, segment: Segment, deadline_s: float) -> bytes:
+        data = self._get(segment.uri, SEGMENT_LIMIT_BYTES, deadline_s, segment.part)
+        if segment.key is not None:
+            if self._key is None or self._key[0] != segment.key.uri:
+                self._key = segment.key.uri, self._get(segment.key.uri, _KEY_LIMIT_BYTES, deadline_s, None)
+            data = decrypted(data, self._key[1], segment.key.vector)
         if segment.header_uri is None:
             return data
-        if self._header is None or self._header[0] != segment.header_uri:
-            self._header = segment.header_uri, self._get(segment.header_uri, _HEADER_LIMIT_BYTES, deadline_s)
+        name = segment.header_uri, segment.header_part
+        if self._header is None or self._header[0] != name:
+            self._header = name, self._get(segment.header_uri, _HEADER_LIMIT_BYTES, deadline_s, segment.header_part)
         return self._header[1] + data
 
-    def _get(self, uri: str, limit_bytes: int, deadline_s: float) -> bytes:
+    def _get(self, uri: str, limit_bytes: int, deadline_s: float, part: tuple[int, int] | None) -> bytes:
         location = self._location.join(uri, self._client.schemes)
-        return self._client.get(location, deadline_s, self._location.host).read_all(limit_bytes, deadline_s)
+        response = self._client.get(location, deadline_s, self._location.host, part)
+        data = response.read_all(limit_bytes, deadline_s)
+        if part is not None and response.status == 200:
+            # A server that knows no parts sends the whole.
+            data = data[part[0] : part[0] + part[1]]
+        return inflated(data, limit_bytes) if data[:2] == _GZIP else data
 
     def _put(self, item: Fetched | SourceError) -> None:
         while not self._closed.is_set():
@@ -224,6 +260,8 @@ class HlsSource:
         self._deadline_s = deadline_s
         self._pace = pace
         self._time = MediaTime()
+        self._decoder = SegmentDecoder(limits.max_pixels, self.counts)
+        self._gap = FrameGap(limits)
         self._codec = ""
         self._rest = self._read()
         self._first: LiveFrame | None = next(self._rest)
@@ -240,18 +278,26 @@ class HlsSource:
 
     def _read(self) -> Iterator[LiveFrame]:
         while True:
-            fetched = self._downloader.take(self._deadline_s)
+            try:
+                fetched = self._downloader.take(self._deadline_s)
+            except SourceError:
+                for picture in self._decoder.drain():
+                    yield self._frame(picture, None)
+                raise
             self.counts.packets += 1
             self.counts.lost_packets = self._downloader.lost
             if fetched.jumped:
                 self._pace.restart()
-            begin_s: Fraction | None = None
-            for picture in decode_segment(fetched.data, self._limits.max_pixels, self.counts):
-                begin_s = picture.at_s if begin_s is None else begin_s
-                since_s = float(picture.at_s - begin_s)
+            if fetched.jumped or fetched.segment.begins_anew:
+                self._decoder.begin_anew()
+            for picture in self._decoder.decode(fetched.data):
+                since_s = float(picture.at_s - self._decoder.begin_s)
                 camera_s = None if fetched.segment.camera_s is None else fetched.segment.camera_s + since_s
+                self._gap.frame(time.monotonic())
                 yield self._frame(picture, camera_s)
-                self._deadline_s = time.monotonic() + self._limits.read_timeout_s
+                # A whole segment comes at once, and then nothing for as long as it lasts.
+                patience_s = max(self._gap.limit_s, self._limits.read_timeout_s + 2 * fetched.segment.duration_s)
+                self._deadline_s = time.monotonic() + patience_s
             if time.monotonic() >= self._deadline_s:
                 raise SourceError(FailureReason.TIMEOUT, "the camera sends no frame that can be shown")
 
@@ -266,7 +312,8 @@ class HlsSource:
 def load_media(client: HttpClient, location: Location, deadline_s: float, via: str) -> tuple[MediaPlaylist, Location]:
     """Load a media playlist that the host `via` named, and say where it came from."""
     response = client.get(location, deadline_s, via)
-    parsed = parse_playlist(response.read_all(PLAYLIST_LIMIT_BYTES, deadline_s))
+    text = response.read_all(PLAYLIST_LIMIT_BYTES, deadline_s)
+    parsed = parse_playlist(inflated(text, PLAYLIST_LIMIT_BYTES) if text[:2] == _GZIP else text)
     if isinstance(parsed, str):
         raise SourceError(FailureReason.CORRUPT, "the camera's playlist leads to another list of playlists")
     return parsed, response.location

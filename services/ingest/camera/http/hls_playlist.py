@@ -1,7 +1,7 @@
 """HLS playlists: text in, segments out. Nothing is fetched here."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -13,6 +13,8 @@ from moodline.shared.streams import FailureReason
 _HEIGHT_ENOUGH_PX: Final = 360
 _BANDWIDTH_ENOUGH: Final = 1_000_000
 _LINES_LIMIT: Final = 50_000
+_NUMBERED: Final = "#EXT-X-MEDIA-SEQUENCE:"
+_PART_LIMIT_BYTES: Final = 64 * 1024 * 1024
 _DURATION_LIMIT_S: Final = 600.0
 _BAD_TEXT: Final = (ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError)
 
@@ -27,6 +29,10 @@ class Segment:
         duration_s: As the playlist says.
         header_uri: What is to be put in front (EXT-X-MAP), or None.
         camera_s: When its first frame was taken, seconds since the Unix epoch, or None.
+        part: Offset and length in bytes where it is a part of a file, or None.
+        header_part: Likewise, of the header.
+        key: Of encryption, or None.
+        begins_anew: Its clock and codec have nothing to do with those before.
     """
 
     sequence: int
@@ -34,15 +40,28 @@ class Segment:
     duration_s: float
     header_uri: str | None
     camera_s: float | None
+    part: tuple[int, int] | None = None
+    header_part: tuple[int, int] | None = None
+    key: "Key | None" = None
+    begins_anew: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """How a segment is encrypted (AES-128 in CBC mode): where the key is, and the vector of 16 bytes."""
+
+    uri: str
+    vector: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class MediaPlaylist:
-    """Segments in order; `ended`: there will be no more."""
+    """Segments in order; `ended`: there will be no more; `is_numbered`: the playlist says which it begins with."""
 
     segments: tuple[Segment, ...]
     target_s: float
     ended: bool
+    is_numbered: bool = True
 
 
 def parse_playlist(data: bytes) -> MediaPlaylist | str:
@@ -52,14 +71,15 @@ def parse_playlist(data: bytes) -> MediaPlaylist | str:
     smaller, the largest. Where heights are not given, the least bandwidth of at least 1 Mbit/s, or else the greatest.
 
     Raises:
-        SourceError: `corrupt`, `codec` (encrypted, or pieces of one file), `no_video`.
+        SourceError: `corrupt`, `codec` (encrypted in a way that needs a licence), `no_video`.
     """
     text = data.decode("utf-8", "replace").removeprefix("\ufeff")
     if not text.lstrip().startswith("#EXTM3U") or text.count("\n") > _LINES_LIMIT:
         raise _corrupt()
+    text = _readable(text)
     try:
         playlist = m3u8.loads(text)
-        return _variant(playlist.playlists) if playlist.is_variant else _media(playlist)
+        return _variant(playlist.playlists) if playlist.is_variant else _media(playlist, _NUMBERED in text)
     except _BAD_TEXT:
         # What the parser says of text that breaks the rules.
         raise _corrupt() from None
@@ -84,30 +104,98 @@ def _has_video(variant: Any) -> bool:
     return not codecs or not all(codec.startswith(("mp4a", "ac-3", "ec-3", "opus", "flac", "mp3")) for codec in codecs)
 
 
-def _media(playlist: Any) -> MediaPlaylist:
-    segments = []
+def _media(playlist: Any, is_numbered: bool) -> MediaPlaylist:
+    segments: list[Segment] = []
+    ends: dict[str, int] = {}
     for index, item in enumerate(playlist.segments):
-        if item.key is not None and item.key.method not in (None, "NONE"):
-            raise SourceError(FailureReason.CODEC, "the camera's stream is encrypted")
+        if not item.uri:
+            continue
+        uri = str(item.uri)
+        sequence = int(playlist.media_sequence or 0) + index
         header = item.init_section
-        if item.byterange or (header is not None and header.byterange):
-            raise SourceError(FailureReason.CODEC, "the camera's segments are parts of one file, which is not supported")
-        if item.gap_tag or not item.uri:
+        part = _part(item.byterange, ends.get(uri, 0))
+        if part is not None:
+            ends[uri] = part[0] + part[1]
+        if item.gap_tag:
             continue
         duration_s = float(item.duration or 0)
         if not 0 <= duration_s <= _DURATION_LIMIT_S:
             raise _corrupt()
-        header_uri = None if header is None else str(header.uri)
-        camera_s = _seconds(item.current_program_date_time)
-        sequence = int(playlist.media_sequence or 0) + index
-        segments.append(Segment(sequence, str(item.uri), duration_s, header_uri, camera_s))
+        segments.append(
+            Segment(
+                sequence,
+                uri,
+                duration_s,
+                None if header is None else str(header.uri),
+                _seconds(item.current_program_date_time),
+                part,
+                None if header is None else _part(header.byterange, 0),
+                _key(item.key, sequence),
+                bool(item.discontinuity),
+            )
+        )
     longest_s = max((segment.duration_s for segment in segments), default=2.0)
     target_s = float(playlist.target_duration or longest_s)
-    return MediaPlaylist(tuple(segments), min(max(target_s, 0.5), 30.0), bool(playlist.is_endlist))
+    return MediaPlaylist(tuple(segments), min(max(target_s, 0.5), 30.0), bool(playlist.is_endlist), is_numbered)
+
+
+def renumbered(playlist: MediaPlaylist, before: MediaPlaylist) -> MediaPlaylist:
+    """Return a playlist that does not number its segments, with numbers that go on from those of the one before."""
+    if playlist.is_numbered or not before.segments or not playlist.segments:
+        return playlist
+    known = {(segment.uri, segment.part): segment.sequence for segment in before.segments}
+    first = next(
+        (
+            known[segment.uri, segment.part] - place
+            for place, segment in enumerate(playlist.segments)
+            if (segment.uri, segment.part) in known
+        ),
+        before.segments[-1].sequence + 1,
+    )
+    segments = tuple(replace(segment, sequence=first + place) for place, segment in enumerate(playlist.segments))
+    return replace(playlist, segments=segments)
+
+
+def _part(text: str | None, follows: int) -> tuple[int, int] | None:
+    """Read `length@offset`; without an offset it follows on the part before."""
+    if not text:
+        return None
+    length, at, offset = str(text).strip().strip('"').partition("@")
+    part = (int(offset) if at else follows), int(length)
+    if not (part[0] >= 0 < part[1] <= _PART_LIMIT_BYTES):
+        raise _corrupt()
+    return part
+
+
+def _key(item: Any, sequence: int) -> Key | None:
+    if item is None or item.method in (None, "NONE"):
+        return None
+    if item.method != "AES-128" or not item.uri or (item.keyformat or "identity") != "identity":
+        raise SourceError(FailureReason.CODEC, "the camera's stream is encrypted in a way that needs a licence")
+    text = str(item.iv or f"0x{sequence:032x}")
+    vector = bytes.fromhex(text[2:].zfill(32)) if text[:2].lower() == "0x" else b""
+    if len(vector) != 16:
+        raise _corrupt()
+    return Key(str(item.uri), vector)
+
+
+def _readable(text: str) -> str:
+    """Return a playlist without what makes no sense and is not needed: dates that are none."""
+    return "\n".join(line for line in text.splitlines() if not _is_bad_date(line))
+
+
+def _is_bad_date(line: str) -> bool:
+    if not line.startswith("#EXT-X-PROGRAM-DATE-TIME:"):
+        return False
+    try:
+        moment = m3u8.parser.cast_date_time(line.partition(":")[2].strip())
+    except _BAD_TEXT:
+        return True
+    return bool(_seconds(moment) is None)
 
 
 def _seconds(moment: datetime | None) -> float | None:
-    if moment is None:
+    if moment is None or not 1971 <= moment.year <= 9000:
         return None
     return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
 

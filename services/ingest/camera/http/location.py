@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from moodline.shared.camera import CameraAddress
 from moodline.shared.errors import SourceError
@@ -11,6 +11,7 @@ from moodline.shared.streams import FailureReason
 
 _PORTS: Final = {"http": 80, "https": 443}
 _LIMIT_CHARACTERS: Final = 4096
+_KEPT: Final = "!#$%&'()*+,/:;=?@[]\\~"
 _REFERENCE = re.compile(r"[!-~]+")
 
 
@@ -44,7 +45,10 @@ class Location:
         Raises:
             SourceError: `forbidden_url` for other schemes and for user names in it; `corrupt` for what is no reference.
         """
-        reference = reference.strip()
+        # People write blanks and letters of all alphabets into names of files.
+        if not reference.strip().isprintable():
+            raise _senseless()
+        reference = quote(reference.strip().strip('"'), safe=_KEPT)
         if len(reference) > _LIMIT_CHARACTERS or "\\" in reference or not _REFERENCE.fullmatch(reference):
             raise _senseless()
         # A colon in the first part names a scheme, whatever characters are before it ("subfile,,start,0:").

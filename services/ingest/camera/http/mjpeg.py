@@ -12,7 +12,7 @@ import numpy as np
 from moodline.services.ingest.camera.http.client import HttpClient, HttpResponse
 from moodline.services.ingest.camera.http.location import Location
 from moodline.services.ingest.camera.http.multipart import PART_LIMIT_BYTES, MultipartParser, boundary_of
-from moodline.services.ingest.camera.input.frames import LiveCounts, LiveFrame, LiveInfo, LiveLimits
+from moodline.services.ingest.camera.input.frames import FrameGap, LiveCounts, LiveFrame, LiveInfo, LiveLimits
 from moodline.services.ingest.media.frames import BgrImage
 from moodline.services.ingest.media.image_size import HEAD_BYTES, image_size_px
 from moodline.shared.errors import ImageError, SourceError
@@ -21,6 +21,8 @@ from moodline.shared.streams import FailureReason
 SNAPSHOT_S: Final = 0.2
 """Least time between two requests of a camera that gives single pictures."""
 
+_HICCUPS: Final = frozenset({FailureReason.UNREACHABLE, FailureReason.NOT_FOUND, FailureReason.CORRUPT})
+_HICCUP_S: Final = 0.5
 _BEGIN: Final = b"\xff\xd8\xff"
 _END: Final = b"\xff\xd9"
 
@@ -51,15 +53,23 @@ class JpegSource:
         close: Releases the connection.
         limits: Of time and size.
         deadline_s: For the first picture, by the monotonic clock.
+        arrived_s: Tells the wall clock in s of the arrival of the last body.
     """
 
     def __init__(
-        self, bodies: Callable[[float], list[bytes]], close: Callable[[], None], limits: LiveLimits, deadline_s: float
+        self,
+        bodies: Callable[[float], list[bytes]],
+        close: Callable[[], None],
+        limits: LiveLimits,
+        deadline_s: float,
+        arrived_s: Callable[[], float] = time.time,
     ) -> None:
         self.counts = LiveCounts()
         self._bodies = bodies
         self._close = close
         self._limits = limits
+        self._arrived_s = arrived_s
+        self._gap = FrameGap(limits)
         self._deadline_s = deadline_s
         self._media_ns = 0
         self._rest = self._read()
@@ -97,9 +107,9 @@ class JpegSource:
                     self.counts.damaged += 1
                     continue
                 self.counts.decoded += 1
-                self._deadline_s = time.monotonic() + self._limits.read_timeout_s
+                self._gap.frame(time.monotonic())
                 yield frame
-                self._deadline_s = time.monotonic() + self._limits.read_timeout_s
+                self._deadline_s = time.monotonic() + self._gap.limit_s
             if time.monotonic() >= self._deadline_s:
                 raise SourceError(FailureReason.TIMEOUT, "the camera sends no frame that can be shown")
 
@@ -113,31 +123,59 @@ class JpegSource:
             raise SourceError(FailureReason.TOO_LARGE, "the camera's picture is over the limit (MOODLINE_INGEST_MAX_PIXELS)")
         self._media_ns = max(self._media_ns + 1, time.monotonic_ns())
         media_s = Fraction(self._media_ns, 1_000_000_000)
-        return LiveFrame(media_s, time.time(), None, width, height, partial(decode_jpeg, jpeg, width, height))
+        to_bgr = partial(decode_jpeg, jpeg, width, height)
+        return LiveFrame(media_s, self._arrived_s(), None, width, height, to_bgr, outlives_next=True)
 
 
-def open_mjpeg(client: HttpClient, response: HttpResponse, limits: LiveLimits, deadline_s: float) -> JpegSource:
-    """Read a multipart stream whose head has come. A part without a length is whole only when the next one begins."""
-    parser = MultipartParser(boundary_of(response.content_type))
+def open_mjpeg(client: HttpClient, response: HttpResponse, begun: bytes, limits: LiveLimits, deadline_s: float) -> JpegSource:
+    """Read a stream of pictures whose beginning has come; what separates them matters little.
 
-    def bodies(until_s: float) -> list[bytes]:
-        data = response.read(until_s)
-        if not data:
+    A stream that ends after one picture was a single one: then the next is asked for, as of any camera that gives single ones.
+    """
+    stream = _Stream(client, response, begun)
+    return JpegSource(stream.bodies, client.close, limits, deadline_s, lambda: response.arrived_s)
+
+
+class _Stream:
+    """Takes pictures out of one long answer."""
+
+    def __init__(self, client: HttpClient, response: HttpResponse, begun: bytes) -> None:
+        self._parser = MultipartParser(boundary_of(response.content_type))
+        self._client = client
+        self._response = response
+        self._begun = begun
+        self._count = 0
+        self._singles: _Snapshots | None = None
+
+    def bodies(self, until_s: float) -> list[bytes]:
+        """Return the pictures that come next."""
+        if self._singles is not None:
+            return self._singles.bodies(until_s)
+        data, self._begun = self._begun or self._response.read(until_s), b""
+        if data:
+            found = self._parser.feed(data)
+            self._count += len(found)
+            return found
+        if self._count != 1:
             raise SourceError(FailureReason.UNREACHABLE, "the camera ends its stream")
-        return parser.feed(data)
-
-    return JpegSource(bodies, client.close, limits, deadline_s)
+        self._singles = _Snapshots(self._client, self._response.location, None, time.sleep)
+        return self._singles.bodies(until_s)
 
 
 class _Snapshots:
-    """Fetches single pictures, one after the other."""
+    """Fetches single pictures, one after the other. One that cannot be had is asked for again, until the time is up."""
 
-    def __init__(self, client: HttpClient, location: Location, begun: bytes, sleep: Callable[[float], Any]) -> None:
+    def __init__(self, client: HttpClient, location: Location, begun: bytes | None, sleep: Callable[[float], Any]) -> None:
         self._client = client
         self._location = location
         self._begun: bytes | None = begun
         self._sleep = sleep
         self._asked_s = time.monotonic()
+        self._arrived_s = time.time()
+
+    def arrived_s(self) -> float:
+        """Return the wall clock in s of the arrival of the last picture."""
+        return self._arrived_s
 
     def bodies(self, until_s: float) -> list[bytes]:
         """Return the next picture; asks at most once in `SNAPSHOT_S`."""
@@ -146,12 +184,25 @@ class _Snapshots:
             return [body]
         self._sleep(max(0.0, self._asked_s + SNAPSHOT_S - time.monotonic()))
         self._asked_s = time.monotonic()
-        response = self._client.get(self._location, until_s, self._location.host)
-        return [response.read_all(PART_LIMIT_BYTES, until_s)]
+        try:
+            response = self._client.get(self._location, until_s, self._location.host)
+            body = response.read_all(PART_LIMIT_BYTES, until_s)
+        except SourceError as error:
+            if error.reason not in _HICCUPS or time.monotonic() + _HICCUP_S >= until_s:
+                raise
+            self._sleep(_HICCUP_S)
+            return []
+        self._arrived_s = response.arrived_s
+        return [_with_end(body) if response.has_length else body]
+
+
+def _with_end(body: bytes) -> bytes:
+    """Return a picture that came whole, by its length, with the end mark that some cameras leave out."""
+    return body + _END if _BEGIN in body[:1024] and _END not in body[-1024:] else body
 
 
 def open_snapshots(client: HttpClient, response: HttpResponse, begun: bytes, limits: LiveLimits, deadline_s: float) -> JpegSource:
     """Poll a camera that gives one picture for each request. `begun` is the part of the first one that was read already."""
     body = response.read_all(PART_LIMIT_BYTES, deadline_s, begun)
-    snapshots = _Snapshots(client, response.location, body, time.sleep)
-    return JpegSource(snapshots.bodies, client.close, limits, deadline_s)
+    snapshots = _Snapshots(client, response.location, _with_end(body) if response.has_length else body, time.sleep)
+    return JpegSource(snapshots.bodies, client.close, limits, deadline_s, snapshots.arrived_s)

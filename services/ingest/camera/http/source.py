@@ -7,6 +7,7 @@ from moodline.services.ingest.camera.http.client import HttpClient
 from moodline.services.ingest.camera.http.hls import open_hls
 from moodline.services.ingest.camera.http.location import location_of
 from moodline.services.ingest.camera.http.mjpeg import open_mjpeg, open_snapshots
+from moodline.services.ingest.camera.http.raw_video import RawVideoSource, is_raw_video
 from moodline.services.ingest.camera.input.egress import Egress
 from moodline.services.ingest.camera.input.frames import LiveLimits, LiveSource
 from moodline.shared.camera import CameraAddress
@@ -15,6 +16,8 @@ from moodline.shared.streams import FailureReason
 
 _PLAYLIST_TYPES: Final = frozenset({"application/vnd.apple.mpegurl", "application/x-mpegurl", "audio/mpegurl", "audio/x-mpegurl"})
 _PLAYLIST_LIMIT_BYTES: Final = 1024 * 1024
+_TELLING_BYTES: Final = 1024
+_JPEG: Final = b"\xff\xd8"
 
 
 def open_http(address: CameraAddress, egress: Egress, limits: LiveLimits) -> LiveSource:
@@ -33,15 +36,25 @@ def open_http(address: CameraAddress, egress: Egress, limits: LiveLimits) -> Liv
 
 
 def _open(client: HttpClient, address: CameraAddress, limits: LiveLimits, deadline_s: float) -> LiveSource:
+    """Tell by what comes what it is; what the camera calls it is often wrong."""
     response = client.get(location_of(address), deadline_s)
     kind = response.content_type.partition(";")[0].strip().lower()
-    if kind in ("multipart/x-mixed-replace", "multipart/mixed"):
-        return open_mjpeg(client, response, limits, deadline_s)
-    begun = response.read(deadline_s)
-    if kind == "image/jpeg":
-        return open_snapshots(client, response, begun, limits, deadline_s)
+    begun = b""
+    while len(begun) < _TELLING_BYTES and (piece := response.read(deadline_s)):
+        begun += piece
+        if len(begun) > 2 and not begun.isspace():
+            break
     path = response.location.target.partition("?")[0]
-    if kind in _PLAYLIST_TYPES or begun.removeprefix(b"\xef\xbb\xbf").startswith(b"#EXTM3U") or path.endswith(".m3u8"):
+    if kind in _PLAYLIST_TYPES or begun.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"#EXTM3U") or path.endswith(".m3u8"):
         text = response.read_all(_PLAYLIST_LIMIT_BYTES, deadline_s, begun)
         return open_hls(client, response.location, text, limits, deadline_s)
+    if kind.startswith("multipart/") or begun.lstrip().startswith(b"--"):
+        return open_mjpeg(client, response, begun, limits, deadline_s)
+    if begun.startswith(_JPEG) or kind in ("image/jpeg", "image/jpg", "image/pjpeg"):
+        opener = open_snapshots if response.has_length else open_mjpeg
+        return opener(client, response, begun, limits, deadline_s)
+    if is_raw_video(begun):
+        return RawVideoSource(client, response, begun, limits, deadline_s)
+    if begun.lstrip()[:1] == b"<":
+        raise SourceError(FailureReason.CODEC, "the camera sends a web page: its stream is at another path than this one")
     raise SourceError(FailureReason.CODEC, "what the camera sends is neither MJPEG nor HLS")

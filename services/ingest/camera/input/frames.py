@@ -26,6 +26,7 @@ class LiveFrame:
         to_bgr: Converts the picture; costs time, so only called for frames that are analysed. Valid until the next frame but
             one is asked for; may be called from another thread. Raises `ImageError`.
         is_overloaded: It was not decoded, because decoding is slower than the camera sends: it has times, but no picture.
+        outlives_next: `to_bgr` stays valid however many frames are asked for after it.
     """
 
     media_s: Fraction
@@ -35,6 +36,7 @@ class LiveFrame:
     height: int
     to_bgr: Callable[[], BgrImage]
     is_overloaded: bool = False
+    outlives_next: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class LiveCounts:
         decoded: Frames that came out of the decoder.
         damaged: Frames, or pieces of them, that were left out because they or what they build on is damaged.
         overloaded: Frames that were left out because decoding is slower than the camera sends.
+        keyframes: Keyframes that came, decoded or not.
+        keyframe_gap_s: Media time between the last two of them, in s; None before.
     """
 
     packets: int = 0
@@ -64,6 +68,8 @@ class LiveCounts:
     decoded: int = 0
     damaged: int = 0
     overloaded: int = 0
+    keyframes: int = 0
+    keyframe_gap_s: float | None = None
 
 
 class LiveSource(Protocol):

@@ -11,7 +11,7 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
-from moodline.services.ingest.live.records import RECORD_LIMIT_BYTES, Job, Record
+from moodline.services.ingest.live.records import RECORD_LIMIT_BYTES
 from moodline.shared.errors import MoodlineError
 
 _LENGTH: Final = struct.Struct("!I")
@@ -33,7 +33,7 @@ class ChannelClosedError(MoodlineError):
     code = "channel_closed"
 
 
-def encode_record(record: Job | Record, limit_bytes: int = RECORD_LIMIT_BYTES) -> tuple[bytes, bytes]:
+def encode_record(record: msgspec.Struct, limit_bytes: int = RECORD_LIMIT_BYTES) -> tuple[bytes, bytes]:
     """Return the length and the body of a record as they go over the socket. Raises `ChannelError` when it is too long."""
     body = _ENCODER.encode(record)
     if len(body) > limit_bytes:
@@ -96,7 +96,7 @@ class Channel(Generic[In]):
         self._socket.setblocking(True)
         self._parser: RecordParser[In] = RecordParser(kind)
 
-    def send(self, record: Job | Record) -> None:
+    def send(self, record: msgspec.Struct) -> None:
         """Send one record; blocks until the socket took it whole.
 
         Raises:

@@ -15,6 +15,8 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from moodline.services.ingest.camera.process.link import CameraGoneError, CameraLink, Fate
@@ -32,6 +34,7 @@ REQUEST: Final = struct.Struct("!BQ")
 REPORT: Final = struct.Struct("!BQq")
 """Kind (`STARTED`, `ENDED`), number of the camera, process id or wait status."""
 
+FILE_RUNNER: Final = "moodline.services.ingest.file.process:run_file"
 DEFAULT_OPENER: Final = "moodline.services.ingest.camera.process.job:open_job"
 
 _START_S: Final = 30.0
@@ -40,12 +43,30 @@ _END_S: Final = 2.0
 _SEND_BUFFER_BYTES: Final = 64 * 1024
 """Of the camera's end: what waits here for the worker grows old, so it is kept to a frame or two."""
 
+_KEPT: Final = frozenset(
+    {
+        "PATH",
+        "HOME",
+        "LANG",
+        "TZ",
+        "TMPDIR",
+        "LD_LIBRARY_PATH",
+        "DYLD_LIBRARY_PATH",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "SYSTEMROOT",
+    }
+)
+
 _ONE_THREAD: Final = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
 
 
 def host_environment(environment: "os._Environ[str] | dict[str, str]") -> dict[str, str]:
-    """Return the camera host's environment: without Moodline's settings, which hold secrets, and with one thread per library."""
-    kept = {name: value for name, value in environment.items() if not name.upper().startswith("MOODLINE_")}
+    """Return the host's environment: what programs need to run, and nothing else, for any variable may hold a secret.
+
+    One thread per library.
+    """
+    kept = {name: value for name, value in environment.items() if name in _KEPT or name.startswith("LC_")}
     # The host finds the very modules that the worker uses, from wherever that was started.
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109  # text, as the rest of the path
     return kept | _ONE_THREAD | {"PYTHONPATH": path, "MALLOC_ARENA_MAX": "2"}
@@ -163,13 +184,16 @@ class _HostProcess:
 class CameraHost:
     """Starts one process per camera. Thread-safe. Starts nothing before the first camera; a host that died is replaced."""
 
-    def __init__(self, opener: str = DEFAULT_OPENER) -> None:
+    def __init__(self, opener: str = DEFAULT_OPENER, send_buffer_bytes: int = _SEND_BUFFER_BYTES) -> None:
         """Prepare; nothing is started yet.
 
         Args:
-            opener: What opens a camera, a `JobOpener` as `module:function`; imported by the host.
+            opener: What opens a camera, a `JobOpener` as `module:function`, or what reads a file (`FILE_RUNNER`); imported by
+                the host.
+            send_buffer_bytes: How much may wait in the socket for the worker.
         """
         self._opener = opener
+        self._send_buffer_bytes = send_buffer_bytes
         self._lock = threading.Lock()
         self._host: _HostProcess | None = None
         self._closed = False
@@ -186,15 +210,8 @@ class CameraHost:
         Raises:
             CameraGoneError: it cannot be started, or the host was closed.
         """
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with theirs:
-            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-            try:
-                host, number, fate = self._ask(theirs)
-            except CameraGoneError:
-                ours.close()
-                raise
-        link = CameraLink(ours, fate, lambda: host.end(number))
+        link = CameraLink(*self.start())
+        fate = link.fate
         try:
             link.send(job)
             if not fate.wait_started(_START_S):
@@ -203,6 +220,27 @@ class CameraHost:
             link.close()
             raise
         return link
+
+    def start(self) -> tuple[socket.socket, Fate, Callable[[], None]]:
+        """Ask for a process; return the worker's end of its socket, its fate, and what sees to it that it ends.
+
+        Raises:
+            CameraGoneError: it cannot be started, or the host was closed.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with theirs:
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer_bytes)
+            try:
+                host, number, fate = self._ask(theirs)
+            except CameraGoneError:
+                ours.close()
+                raise
+        return ours, fate, lambda: host.end(number)
+
+    def prepare(self) -> None:
+        """Start the host, so that the first process need not wait for it; does not wait for it either."""
+        with suppress(CameraGoneError):
+            self._running()
 
     def close(self) -> None:
         """End the host and all camera processes; returns when they are gone. Safe to call twice."""

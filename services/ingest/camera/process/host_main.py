@@ -15,15 +15,16 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import av  # noqa: F401  # loaded once, here, for all cameras
 import cv2
 import numpy as np  # noqa: F401
 
-from moodline.services.ingest.camera.process.host import END, ENDED, OPEN, REPORT, REQUEST, STARTED
-from moodline.services.ingest.camera.process.job import JobOpener, run_camera
+from moodline.services.ingest.camera.process.host import END, ENDED, FILE_RUNNER, OPEN, REPORT, REQUEST, STARTED
+from moodline.services.ingest.camera.process.job import run_camera
 
 _PRELOAD: Final = (
     "moodline.services.ingest.camera.input.egress",
@@ -31,6 +32,11 @@ _PRELOAD: Final = (
     "moodline.services.ingest.camera.http.source",
     "moodline.services.ingest.camera.sources.device",
 )
+_FILE_PRELOAD: Final = ("moodline.services.ingest.file.content", "moodline.services.ingest.file.media_file")
+
+Work = Callable[[socket.socket], None]
+"""What a process does with its end of the socket pair; it never returns."""
+
 _GRACE_S: Final = 1.0
 """After this a camera that was told to end is killed: it hangs."""
 
@@ -42,9 +48,10 @@ _OOM_SCORE: Final = "500"
 class _Host:
     """The loop."""
 
-    def __init__(self, control: socket.socket, opener: JobOpener) -> None:
+    def __init__(self, control: socket.socket, work: Work, name: bytes) -> None:
         self._control = control
-        self._opener = opener
+        self._work = work
+        self._name = name
         self._numbers: dict[int, int] = {}  # by process id
         self._pids: dict[int, int] = {}  # by number
         self._kill_at_s: dict[int, float] = {}  # by process id
@@ -124,28 +131,28 @@ class _Host:
             self._control.sendall(REPORT.pack(ENDED, number, signal.SIGKILL))
             return
         if pid == 0:
-            _become_camera(descriptor, self._opener)
+            _become_reader(descriptor, self._work, self._name)
         os.close(descriptor)
         self._numbers[pid] = number
         self._pids[number] = pid
         self._control.sendall(REPORT.pack(STARTED, number, pid))
 
 
-def _become_camera(descriptor: int, opener: JobOpener) -> None:
-    """Turn a fresh fork into a camera's process; never returns."""
+def _become_reader(descriptor: int, work: Work, name: bytes) -> None:
+    """Turn a fresh fork into the process of a camera or a file; never returns."""
     try:
         host = os.getppid()
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != host:
             os._exit(0)
-        _prctl(_PR_SET_NAME, b"moodline-camera")
+        _prctl(_PR_SET_NAME, name)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         _keep_only(descriptor)
         _offer_to_the_oom_killer()
         cv2.setNumThreads(1)
-        run_camera(socket.socket(fileno=descriptor), opener)
+        work(socket.socket(fileno=descriptor))
     finally:
         os._exit(1)
 
@@ -172,10 +179,13 @@ def _prctl(option: int, value: int | bytes) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
-def _load_opener(name: str) -> JobOpener:
+def _load(name: str) -> Any:
     module, _, function = name.partition(":")
-    opener: JobOpener = getattr(importlib.import_module(module), function)
-    return opener
+    return getattr(importlib.import_module(module), function)
+
+
+def _camera_work(opener: Any) -> Work:
+    return lambda connected: run_camera(connected, opener)
 
 
 def main(arguments: list[str]) -> None:
@@ -188,15 +198,19 @@ def main(arguments: list[str]) -> None:
     _prctl(_PR_SET_NAME, b"moodline-camhost")
     # A core file of a camera would hold its password.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    opener = _load_opener(arguments[1])
-    for module in _PRELOAD:
+    is_of_files = arguments[1] == FILE_RUNNER
+    target = _load(arguments[1])
+    for module in _FILE_PRELOAD if is_of_files else _PRELOAD:
         # What is not installed is missed by the cameras that need it, not by all.
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
     # What is loaded stays shared with the forks: collections do not touch it.
     gc.collect()
     gc.freeze()
-    _Host(control, opener).run()
+    if is_of_files:
+        _Host(control, target, b"moodline-file").run()
+    else:
+        _Host(control, _camera_work(target), b"moodline-camera").run()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import msgspec
 
@@ -76,19 +76,20 @@ def run_camera(connected: socket.socket, open_camera: JobOpener = open_job) -> N
     except (ChannelClosedError, ChannelError):
         os._exit(0)
     assert job is not None  # without a time-out there is no None
-    _limit_memory(job.memory_bytes)
-    threading.Thread(target=_end_with, args=(channel,), name="control", daemon=True).start()
+    limit_memory(job.memory_bytes)
+    threading.Thread(target=end_with, args=(channel,), name="control", daemon=True).start()
     _supervised(channel, lambda: CameraTask(job, channel).run(open_camera))
     # The worker takes what was said, and closes. Not waiting for that could cost it the last record.
     os._exit(0)
 
 
-def _end_with(channel: Channel[Job]) -> None:
+def end_with(channel: Channel[Any]) -> None:
+    """End the process as soon as the worker closes its end, whatever the other threads do."""
     channel.wait_closed()
     os._exit(0)
 
 
-def _limit_memory(memory_bytes: int) -> None:
+def limit_memory(memory_bytes: int) -> None:
     """Limit what the process may allocate of its own; what it shares with the host it was forked from does not count.
 
     Linux alone: elsewhere mapped memory is outside of the limit, so there is none.
@@ -130,6 +131,7 @@ class _Pending:
         late_us = placed.late_us if placed.late_us >= _LATE_US else 0
         self.captured_at_us = round(frame.arrived_s * 1e6) - late_us
         self.segment = placed.segment
+        self.outlives_next = frame.outlives_next
         self._to_bgr: Callable[[], BgrImage] | None = frame.to_bgr
         self._image: BgrImage | None = None
         self._lock = threading.Lock()
@@ -195,7 +197,7 @@ class CameraTask:
             for frame in source.frames():
                 pending = self._take(frame)
                 # Asking for the next frame makes the picture of the one before this one invalid.
-                if before is not None:
+                if before is not None and not before.outlives_next:
                     before.image()
                 before = pending
         except SourceError as error:

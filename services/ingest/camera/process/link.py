@@ -100,6 +100,11 @@ class CameraLink:
         self._closed = False
 
     @property
+    def fate(self) -> Fate:
+        """What the host reports of the process."""
+        return self._fate
+
+    @property
     def pid(self) -> int | None:
         """The process's id; None when it never ran."""
         return self._fate.pid

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
 
-from moodline.services.ingest.camera.rtsp.access_unit import Depacketiser
+from moodline.services.ingest.camera.input.access_unit import Depacketiser
 
 # Tables K.1 and K.2 of ITU-T T.81 in zigzag order, as appendix A of RFC 2435 scales them.
 _LUMA: Final = bytes.fromhex(

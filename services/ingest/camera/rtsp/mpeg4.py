@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from moodline.services.ingest.camera.rtsp.access_unit import AccessUnit, Depacketiser
+from moodline.services.ingest.camera.input.access_unit import AccessUnit, Depacketiser
 
 _PICTURE: Final = b"\0\0\1\xb6"
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from moodline.services.ingest.camera.rtsp.access_unit import Depacketiser
+from moodline.services.ingest.camera.input.access_unit import Depacketiser
 
 _SEQUENCE_HEADER: Final = b"\0\0\1\xb3"
 _OBU_SEQUENCE_HEADER, _OBU_TEMPORAL_DELIMITER, _OBU_TILE_LIST = 1, 2, 8

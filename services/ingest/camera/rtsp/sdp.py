@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Final
 
-from moodline.services.ingest.camera.rtsp.access_unit import Depacketiser
+from moodline.services.ingest.camera.input.access_unit import Depacketiser
+from moodline.services.ingest.camera.input.nal import START_CODE, H264Depacketiser, H265Depacketiser
 from moodline.services.ingest.camera.rtsp.jpeg import JpegDepacketiser
 from moodline.services.ingest.camera.rtsp.mpeg4 import Mpeg4Depacketiser
-from moodline.services.ingest.camera.rtsp.nal import START_CODE, H264Depacketiser, H265Depacketiser
 from moodline.services.ingest.camera.rtsp.payloads import (
     Av1Depacketiser,
     H263Depacketiser,

@@ -22,7 +22,7 @@ _DEFAULT_TIMEOUT_S: Final = 60
 _TEARDOWN_S: Final = 0.2
 _OPTIONS_S: Final = 2.0
 """Some cameras never answer OPTIONS; nothing depends on it."""
-_UNANSWERED_PLAY_S: Final = 1.0
+_UNANSWERED_PLAY_S: Final = 0.5
 """Some cameras never answer PLAY; media says that they play."""
 _SESSION = re.compile(r"[!-:<-~]{1,256}")
 _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)

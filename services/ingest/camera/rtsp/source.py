@@ -11,11 +11,11 @@ from collections.abc import Generator, Iterator, Sequence
 from fractions import Fraction
 from typing import Final, NoReturn
 
+from moodline.services.ingest.camera.input.access_unit import AccessUnit
 from moodline.services.ingest.camera.input.backlog import Backlog, CodedFrame
 from moodline.services.ingest.camera.input.decoder import KeyframeDecoder, UnitTimes
 from moodline.services.ingest.camera.input.egress import Egress
 from moodline.services.ingest.camera.input.frames import FrameGap, LiveCounts, LiveFrame, LiveInfo, LiveLimits, LiveSource
-from moodline.services.ingest.camera.rtsp.access_unit import AccessUnit
 from moodline.services.ingest.camera.rtsp.media import Media, Reorder, TcpMedia, UdpMedia
 from moodline.services.ingest.camera.rtsp.rtp import (
     MediaClock,
@@ -205,6 +205,7 @@ class Receiver:
         self._clock = MediaClock(track.clock_rate)
         self._depacketiser = track.depacketiser()
         self._is_lost = False
+        self._keyframe_total: int | None = None
         self._arrived_s = 0.0
         self.media_seen_s = time.monotonic()
 
@@ -296,6 +297,12 @@ class Receiver:
         self._put(units, self._arrived_s if units and units[-1].timestamp != packet.timestamp else arrived_s)
         self._arrived_s = arrived_s
 
+    def _note_keyframe(self, total: int) -> None:
+        if self._keyframe_total is not None:
+            self._counts.keyframe_gap_s = (total - self._keyframe_total) / self._track.clock_rate
+        self._counts.keyframes += 1
+        self._keyframe_total = total
+
     def _put(self, units: Sequence[AccessUnit], arrived_s: float | None = None) -> None:
         arrived_s = self._arrived_s if arrived_s is None else arrived_s
         for unit in units:
@@ -304,6 +311,8 @@ class Receiver:
             if unit.damaged:
                 self._counts.damaged += 1
                 continue
+            if unit.keyframe:
+                self._note_keyframe(total)
             times = UnitTimes(Fraction(total, self._track.clock_rate), arrived_s, self._clock.camera_s(total))
             is_lost, self._is_lost = self._is_lost, False
             self._backlog.put(CodedFrame(unit.data, unit.keyframe, unit.recovery, unit.is_reference, is_lost, False, times))

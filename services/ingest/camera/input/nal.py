@@ -9,11 +9,13 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from moodline.services.ingest.camera.rtsp.access_unit import AccessUnit, Depacketiser, MarkerTrust
+from moodline.services.ingest.camera.input.access_unit import AccessUnit, Depacketiser, MarkerTrust
 
 START_CODE: Final = b"\0\0\0\1"
 _SHORT_START: Final = b"\0\0\1"
 _RECOVERY_POINT: Final = 6
+_TAIL_BYTES: Final = 5
+"""Of a fragment, that may be the beginning of a start code and a header which the next one ends."""
 _REPEATS: Final = 8
 """So many pictures seem to begin at one and the same time stamp before that is not believed."""
 
@@ -25,17 +27,19 @@ class _NalDepacketiser(Depacketiser):
 
     header_bytes: int
 
-    def __init__(self) -> None:
+    def __init__(self, *, by_bitstream: bool = False) -> None:
+        """Start with nothing; with `by_bitstream` neither time stamps nor markers are there to go by."""
         super().__init__()
         self._trust = MarkerTrust()
         self._fragment: int | None = None
+        self._tail = b""
         self._sliced = False
         self._recovery = 0
         self._is_reference = False
         self._marked = False
         self._is_open_run = False
         self._has_times = False
-        self._repeats = 0
+        self._repeats = _REPEATS if by_bitstream else 0
         self._done: list[AccessUnit] = []
 
     def push(self, payload: bytes, timestamp: int, marker: bool, lost: bool, extension: bytes = b"") -> Sequence[AccessUnit]:
@@ -183,17 +187,20 @@ class _NalDepacketiser(Depacketiser):
         if flags & 0x80:
             self._fragment = None if flags & 0x40 else kind
             piece = _without_start_code(piece)
+            self._tail = piece[-_TAIL_BYTES:]
             return bool(piece) and self._whole(header + piece)
-        if self._fragment is None:
+        fragment = self._fragment
+        if fragment is None:
             # Its start is missing: the rest would be taken for data of the NAL unit before.
             return False
         if flags & 0x40:
             self._fragment = None
         self._continues()
-        if _SHORT_START in piece:
-            # Several NAL units were sent as one, in fragments.
-            return self._keep(piece) and all(self._inner(one) for one in piece.split(_SHORT_START)[1:])
-        return self._keep(piece)
+        if self._is_slice(fragment):
+            return self._keep(piece)
+        # Several NAL units may be sent as one, in fragments, beginning with parameter sets.
+        joined, self._tail = self._tail + piece, piece[-_TAIL_BYTES:]
+        return self._keep(piece) and all(self._inner(one) for one in joined.split(_SHORT_START)[1:])
 
     def _aggregate(self, payload: bytes, at: int) -> bool:
         """Take several NAL units, each after its length in 2 bytes."""

@@ -1,0 +1,1 @@
+"""States, points and alerts of streams on an MQTT broker, with Home Assistant's discovery. Needs the extra `mqtt`."""

@@ -1,0 +1,131 @@
+"""Each face of each frame: from the aggregator's messages to the answer, whatever restarts in between."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moodline.services.aggregator.stage import AggregatorStage
+from moodline.services.api.faces import COLUMNS
+from moodline.shared.bus import Position
+from moodline.shared.messages import Emotions, End, FaceEmotion, SkipReason, StreamClass
+from moodline.shared.metrics import Metrics
+from moodline.shared.pipeline.stage import Apply, Received
+from moodline.shared.settings import AggregatorSettings, StoreSettings
+from tests.support.api import NOW_US, ApiWorld
+
+HAPPY, SAD = (0, 0, 0, 65_535, 0, 0, 0), (0, 0, 0, 0, 65_535, 0, 0)
+KEPT = {"store": StoreSettings(retention_faces_s=3600)}
+
+
+def frame(number: int, session: int, *faces: FaceEmotion, skip: SkipReason | None = None) -> Emotions:
+    return Emotions(
+        stream_id="lobby", session=session, seq=number, event_time_us=NOW_US + number * 200_000, captured_at_us=NOW_US,
+        lane=StreamClass.FILE, width=640, height=360, faces=faces, skip=skip, model="" if skip else "fer-seed",
+    )  # fmt: skip
+
+
+def face(left: int = 0, row: tuple[int, ...] = HAPPY) -> FaceEmotion:
+    return FaceEmotion((left, 0, left + 16_384, 32_768), 65_535, row)  # type: ignore[arg-type]
+
+
+def run(world: ApiWorld, *, restart_every: int = 100, keeps: bool = True, frames: int = 30) -> None:
+    """Let an aggregator read a film: two people, one of whom leaves; a frame in five without anybody, one skipped, an end."""
+    world.add("lobby")
+    session = world.store.claim("lobby", world.clock.now).session
+    messages: list[Emotions | End] = []
+    for number in range(frames):
+        if number == 7:
+            messages.append(frame(number, session, skip=SkipReason.CORRUPT))
+        elif number % 5 == 4:
+            messages.append(frame(number, session))
+        else:
+            messages.append(frame(number, session, face(), *([face(30_000, SAD)] if number < 15 else [])))
+    end_us = NOW_US + frames * 200_000
+    lane = StreamClass.FILE
+    messages.append(End(stream_id="lobby", session=session, seq=frames, event_time_us=end_us, captured_at_us=0, lane=lane))
+    for start in range(0, len(messages), restart_every):
+        stage = AggregatorStage(world.store.load, AggregatorSettings(), Metrics(), keeps_faces=keeps)
+        batch = [
+            Received(message, Position("moodline.emotions.file.v1", 0, start + n))
+            for n, message in enumerate(messages[start : start + restart_every])
+        ]
+        updates = [output.update for output in stage.process(batch, 0.0) if isinstance(output, Apply)]
+        assert [result.value for result in world.store.apply(updates)] == ["applied"]
+
+
+def rows(world: ApiWorld, **asked: Any) -> list[dict[str, Any]]:
+    answer = world.get("/streams/lobby/faces", **asked)
+    assert answer.status_code == 200, answer.text
+    found: list[dict[str, Any]] = answer.json()["faces"]
+    return found
+
+
+@pytest.mark.parametrize("restart_every", [100, 1, 3, 7])
+def test_every_sampled_frame_has_its_rows_whatever_restarts(tmp_path: Path, restart_every: int) -> None:
+    with ApiWorld(tmp_path, overrides=KEPT) as world:
+        run(world, restart_every=restart_every)
+        found = rows(world)
+        assert [row["frame"] for row in found] == sorted(row["frame"] for row in found)
+        assert {row["frame"] for row in found} == set(range(30)), "no frame is missing in silence"
+        empty = [row for row in found if row["track"] is None]
+        assert [row["frame"] for row in empty] == [4, 7, 9, 14, 19, 24, 29]
+        assert [row["skipped"] for row in empty if row["skipped"]] == ["corrupt"]
+        assert all(row["box"] is row["raw"] is row["smoothed"] is row["score"] is None for row in empty)
+        first, second = found[:2]
+        assert (first["track"], second["track"]) == (1, 2)
+        assert first["box"] == [0.0, 0.0, 160.0, 180.0]
+        assert (first["raw"]["happy"], second["smoothed"]["sad"], first["score"], first["quality"]) == (1.0, 1.0, 1.0, 1.0)
+        assert (found[2]["frame"], found[2]["position_s"], found[2]["time"]) == (1, 0.2, "2026-05-01T12:00:00.200000Z")
+        assert {row["model"] for row in found if not row["skipped"]} == {"fer-seed"}
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5, 1000])
+def test_pages_give_every_row_once(tmp_path: Path, limit: int) -> None:
+    with ApiWorld(tmp_path, overrides=KEPT) as world:
+        run(world)
+        whole, found, cursor = rows(world), [], None
+        while True:
+            page = world.get("/streams/lobby/faces", limit=limit, **({"cursor": cursor} if cursor else {})).json()
+            found += page["faces"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                break
+        assert found == whole
+
+
+def test_a_window_and_the_formats(tmp_path: Path) -> None:
+    with ApiWorld(tmp_path, overrides=KEPT) as world:
+        run(world)
+        window = {"from": "2026-05-01T12:00:01Z", "to": "2026-05-01T12:00:02Z"}
+        assert {row["frame"] for row in rows(world, **window)} == {5, 6, 7, 8, 9}
+        text = world.get("/streams/lobby/faces", format="csv", **window).text.splitlines()
+        assert text[0] == ",".join(column.name for column in COLUMNS)
+        assert len(text) - 1 == len(rows(world, **window))
+        parquet = pytest.importorskip("pyarrow.parquet")
+        table = parquet.read_table(io.BytesIO(world.get("/streams/lobby/faces", format="parquet").content)).to_pylist()
+        assert [row["frame"] for row in table] == [row["frame"] for row in rows(world)]
+        assert table[0]["raw_happy"] == 1.0
+        assert table[0]["x2"] == 160.0
+        for cursor in ("x", "AAAA"):
+            assert world.get("/streams/lobby/faces", cursor=cursor).status_code == 422
+        other = world.get("/streams", limit=1)
+        assert other.status_code == 200
+
+
+def test_without_a_retention_nothing_is_kept_and_the_answer_says_so(tmp_path: Path) -> None:
+    with ApiWorld(tmp_path) as world:
+        run(world, keeps=False)
+        answer = world.get("/streams/lobby/faces")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "faces_not_kept")
+        assert "MOODLINE_STORE_RETENTION_FACES_S" in answer.json()["error"]["message"]
+        assert world.store.read("lobby", "faces", 2, 0, 2**53) == []
+
+
+def test_deleting_a_stream_deletes_its_faces(tmp_path: Path) -> None:
+    with ApiWorld(tmp_path, overrides=KEPT) as world:
+        run(world)
+        assert world.store.read("lobby", "faces", 2, 0, 2**53)
+        world.http.delete("/api/v1/streams/lobby")
+        assert world.store.read("lobby", "faces", 2, 0, 2**53) == []
