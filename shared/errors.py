@@ -167,10 +167,22 @@ class StreamTakenError(MoodlineError):
     code = "stream_taken"
 
 
+class BodyTooLargeError(MoodlineError):
+    """A request's body is larger, or has more in it, than the route takes."""
+
+    code = "body_too_large"
+
+
 class TooBusyError(MoodlineError):
     """More is asked for at the same time than is allowed; nothing was taken."""
 
     code = "too_busy"
+
+
+class QuotaError(MoodlineError):
+    """A key has as many of something as one key may have."""
+
+    code = "quota_exceeded"
 
 
 class TooSlowError(MoodlineError):

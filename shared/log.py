@@ -7,18 +7,29 @@ given a secret.
 
 import json
 import logging
+import math
 import re
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final, Literal
 
 from moodline.shared.log_events import EVENTS, FOREIGN
+from moodline.shared.printable import printable
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _OWN: Final = "moodline"
 _MASK: Final = "***"
+_OFTEN: Final = frozenset({"connection.refused", "loop.failed"})
+_NUMBERS: Final = re.compile(r"[0-9]+|0x[0-9a-f]+")
+_CAUSE_LENGTH: Final = 120
+_CAUSES: Final = 500
+_LINES_PER_S: Final = 20
+_TRACE_EVERY_S: Final = 60.0
 _SECRETS: Final = (
     # user:password@ of an address, and what is given by a name that says that it is secret.
     (re.compile(r"(?<=://)[^/\s@]+(?=@)"), _MASK),
@@ -53,9 +64,9 @@ def bind(**fields: object) -> None:
 
 class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        fields = " ".join(f"{key}={value}" for key, value in _fields(record).items())
+        fields = " ".join(f"{key}={printable(str(value))}" for key, value in _fields(record).items())
         head = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname.lower():7} {record.name}"
-        line = f"{head}: {record.getMessage()} {fields}".rstrip()
+        line = f"{head}: {printable(record.getMessage().strip())} {fields}".rstrip()
         return masked(f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line)
 
 
@@ -80,6 +91,52 @@ def masked(text: str) -> str:
     return text
 
 
+class OncePerSecond(logging.Filter):
+    """Lets one line a second through for each cause, of those lines that somebody outside can cause as often as he likes.
+
+    These are what libraries say, and refused connections. The next line of the same cause tells how many were left out. A
+    cause is a logger, a message without its numbers and the type of an error. A trace is written once a minute.
+    """
+
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._now_s = now_s
+        self._lock = threading.Lock()
+        self._causes: OrderedDict[tuple[str, str, str], tuple[float, float, int]] = OrderedDict()
+        self._second, self._lines = 0, 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING or (record.name.partition(".")[0] == _OWN and record.msg not in _OFTEN):
+            return True
+        kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else ""
+        cause = (record.name, _NUMBERS.sub("0", str(record.msg))[:_CAUSE_LENGTH], f"{kind} {vars(record).get('reason', '')}")
+        with self._lock:
+            now_s = self._now_s()
+            said_s, traced_s, left_out = self._causes.get(cause, (-math.inf, -math.inf, 0))
+            if int(now_s) != self._second:
+                self._second, self._lines = int(now_s), 0
+            # Whoever can choose the words of a message makes as many causes as he likes.
+            if now_s - said_s < 1.0 or self._lines >= _LINES_PER_S:
+                self._causes[cause] = (said_s, traced_s, left_out + 1)
+                self._bound()
+                return False
+            self._lines += 1
+            with_trace = now_s - traced_s >= _TRACE_EVERY_S
+            self._causes[cause] = (now_s, now_s if with_trace else traced_s, 0)
+            self._causes.move_to_end(cause)
+            self._bound()
+        if left_out:
+            record.suppressed = left_out
+        if record.exc_info and not with_trace:
+            record.msg, record.args = f"{record.getMessage().strip()} ({kind}: {record.exc_info[1]})", None
+            record.exc_info = None
+        return True
+
+    def _bound(self) -> None:
+        if len(self._causes) > _CAUSES:
+            self._causes.popitem(last=False)
+
+
 def _fields(record: logging.LogRecord) -> dict[str, object]:
     own = {key: value for key, value in vars(record).items() if key not in _STANDARD}
     return {**(_bound.get() or {}), **own}
@@ -88,6 +145,7 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
 def configure_logging(level: str, log_format: Literal["text", "json"]) -> None:
     """Send the process's logs to standard error; called once by the composition root."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(OncePerSecond())
     handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -230,6 +230,11 @@ class Metrics:
             ["result"],
             registry=r,
         )
+        self.frames_ahead: Final = Counter(
+            "moodline_frames_ahead_of_clock_total",
+            "Live frames whose time on the timeline is more than 30 s ahead of this host's clock: it was set back, and timelines go on.",
+            registry=r,
+        )
         self.camera_packets: Final = Counter(
             "moodline_camera_packets_total", "Network packets, parts or segments that came from cameras.", registry=r
         )
@@ -278,6 +283,15 @@ class Metrics:
             ["route", "method", "status"],
             buckets=_LATENCY_BUCKETS_S,
             registry=r,
+        )
+        self.connections_refused: Final = Counter(
+            "moodline_connections_refused_total",
+            "Connections to the API that were closed by its limits: `full`, `address` (too many of one), `crowded_out` (waited longest for its request while there was no room), `head` (no whole request in time), `rest` (an answered request went on), `reader` (took nothing of its answer), `fragments`.",
+            ["reason"],
+            registry=r,
+        )
+        self.keys_refused: Final = Counter(
+            "moodline_keys_refused_total", "Requests with a key or session that is not known, removed or over.", registry=r
         )
 
         self.of_streams: Final = StreamMetrics(r, stream_limit)

@@ -1,4 +1,4 @@
-"""The policy of addresses that cameras may have. Pure; ingest resolves names and connects.
+"""The policy of addresses that cameras and webhooks may have. Pure; whoever resolves a name connects to what was judged.
 
 What counts is the address that a name or an oddly written number resolves to, never how it is written.
 """
@@ -14,7 +14,19 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _COMPATIBLE: Final = ipaddress.IPv6Network("::/96")
-_METADATA: Final = ipaddress.IPv6Address("fd00:ec2::254")
+_METADATA: Final = frozenset(
+    map(
+        ipaddress.ip_address,
+        (
+            "fd00:ec2::254",  # Amazon, over IPv6
+            "fd20:ce::254",  # Google, over IPv6
+            "168.63.129.16",  # Azure: its agent, and a DNS server
+            "100.100.100.200",  # Alibaba
+            "192.0.0.192",  # Oracle, where it is not link-local
+        ),
+    )
+)
+"""Where clouds give a machine its credentials, apart from link-local addresses, at which most of them do."""
 _THIS_NETWORK: Final = ipaddress.IPv4Network("0.0.0.0/8")
 _BROADCAST: Final = ipaddress.IPv4Address("255.255.255.255")
 
@@ -27,6 +39,7 @@ class NetPolicy:
     allow_loopback: bool = True
     allow: tuple[Network, ...] = ()
     deny: tuple[Network, ...] = ()
+    allow_private: bool = True
 
     def allows_scheme(self, scheme: str) -> bool:
         """Say whether URLs of a scheme, in lower case, may be read."""
@@ -46,15 +59,30 @@ class NetPolicy:
             return "the camera sends us to a loopback address"
         if inner.is_loopback and not self.allow_loopback:
             return "loopback addresses are not allowed (MOODLINE_INGEST_ALLOW_LOOPBACK)"
+        return self._outside(inner, address)
+
+    def _outside(self, inner: Address, address: Address) -> str | None:
+        """Return in which network an address is or is not that keeps it from being reached, or None."""
         if _is_in(inner, self.deny) or _is_in(address, self.deny):
             return "the address is in a denied network (MOODLINE_INGEST_DENY_NETWORKS)"
-        if self.allow and not (_is_in(inner, self.allow) or _is_in(address, self.allow)):
-            return "the address is outside of the allowed networks (MOODLINE_INGEST_ALLOW_NETWORKS)"
-        return None
+        if self._is_allowed(inner, address):
+            return None
+        if not (self.allow_private or inner.is_global or inner.is_loopback):
+            return "the address is in a private network, and none is allowed"
+        return "the address is outside of the allowed networks (MOODLINE_INGEST_ALLOW_NETWORKS)" if self.allow else None
+
+    def _is_allowed(self, inner: Address, address: Address) -> bool:
+        return _is_in(inner, self.allow) or _is_in(address, self.allow)
 
 
 def net_policy_of(
-    schemes: str, allow_loopback: bool, allow_networks: str, deny_networks: str, *, variable: str = "MOODLINE_INGEST"
+    schemes: str,
+    allow_loopback: bool,
+    allow_networks: str,
+    deny_networks: str,
+    *,
+    allow_private: bool = True,
+    variable: str = "MOODLINE_INGEST",
 ) -> NetPolicy:
     """Build the policy from the settings of the same names in `IngestSettings`; `variable` is how theirs begin.
 
@@ -66,6 +94,7 @@ def net_policy_of(
         allow_loopback,
         _networks(allow_networks, f"{variable}_ALLOW_NETWORKS"),
         _networks(deny_networks, f"{variable}_DENY_NETWORKS"),
+        allow_private,
     )
 
 
@@ -86,8 +115,10 @@ def _networks(text: str, variable: str) -> tuple[Network, ...]:
 
 def _never(inner: Address) -> str | None:
     """Return why nobody's camera can be at an address, or None."""
-    if inner.is_link_local or inner == _METADATA:
+    if inner.is_link_local:
         return "the address is link-local; no camera is read there"
+    if inner in _METADATA:
+        return "the address is one of a cloud's metadata services; no camera is read there"
     if inner.is_multicast or inner.is_unspecified or inner == _BROADCAST or _is_in(inner, (_THIS_NETWORK,)):
         return "the address is no single host's"
     if inner.is_reserved and not inner.is_loopback:

@@ -3,10 +3,12 @@
 Every setting is an environment variable: `MOODLINE_`, the group, the name, e.g. `MOODLINE_BUS_URL`.
 """
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from moodline.shared.errors import SettingsError
@@ -36,6 +38,9 @@ class StoreSettings(_Group):
         SecretStr(""),
         description="`sqlite:///path`, `redis://host:port/0`, `redis+sentinel://host:port,host:port/service/0`, or "
         "`redis+cluster://host:port,host:port` (`rediss` for TLS); empty: `moodline.db` in the data directory.",
+    )
+    password_file: Path | None = Field(
+        None, description="File with the password of Redis, for a URL without one; read at each start."
     )
     retention_1s_s: int = Field(2 * 86_400, ge=60, description="How long 1 s points are kept, in s.")
     retention_10s_s: int = Field(14 * 86_400, ge=60, description="How long 10 s points are kept, in s.")
@@ -241,6 +246,47 @@ class ApiSettings(_Group):
     cors_origins: str = Field(
         "", description="Origins (`https://host`, with commas) whose pages may use the API with a key of their own; empty: none."
     )
+    hosts: str = Field(
+        "",
+        description="Host names (with commas) under which an API that asks for no key answers, besides `localhost`, addresses and "
+        "the host of the API's URL.",
+    )
+    trusted_proxies: str = Field(
+        "127.0.0.1,::1",
+        description="Addresses and networks (CIDR, with commas) of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are "
+        "believed; empty: nobody's.",
+    )
+    max_connections: int = Field(1000, ge=10, le=100_000, description="Most connections that are open at a time.")
+    max_connections_per_address: int = Field(
+        250, ge=1, le=100_000, description="Most connections of one address; trusted proxies have no such limit."
+    )
+    head_timeout_s: float = Field(
+        10.0, gt=0, le=300, description="Longest time in which a request's head must have arrived, in s."
+    )
+    audit_keep_s: int = Field(
+        365 * 86_400, ge=86_400, description="How long entries of the audit log are kept, in s; never more than 100,000 of them."
+    )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        for part in filter(None, map(str.strip, text.split(","))):
+            try:
+                ipaddress.ip_network(part)
+            except ValueError:
+                raise ValueError("must be addresses and networks such as 10.0.0.2 or 10.0.0.0/24, with commas") from None
+        return text
+
+
+class QuotasSettings(_Group):
+    """What one key may use at a time; where no key is asked for, one address."""
+
+    streams_per_key: int = Field(2000, ge=1, description="Most streams that one key may have registered.")
+    uploads_per_key: int = Field(2, ge=1, description="Most uploads of one key that one API process takes at the same time.")
+    sessions_per_key: int = Field(32, ge=1, le=1000, description="Most browsers that are signed in with one key.")
+    requests_per_key: int = Field(
+        256, ge=1, description="Most requests, event streams and web sockets of one key that one API process answers at a time."
+    )
 
 
 class AlertsSettings(_Group):
@@ -251,6 +297,9 @@ class AlertsSettings(_Group):
     )
     interval_s: float = Field(1.0, gt=0, le=60, description="How often rules are judged and webhooks sent, in s.")
     webhook_allow_loopback: bool = Field(False, description="Whether webhooks may go to a loopback address.")
+    webhook_allow_private: bool = Field(
+        False, description="Whether webhooks may go to private networks, besides those that are allowed by name."
+    )
     webhook_allow_networks: str = Field(
         "", description="Networks (CIDR, with commas) outside of which no webhook goes; empty: no such limit."
     )
@@ -349,6 +398,7 @@ class Settings(BaseSettings):
     classifier: ClassifierSettings = ClassifierSettings()
     aggregator: AggregatorSettings = AggregatorSettings()
     api: ApiSettings = ApiSettings()
+    quotas: QuotasSettings = QuotasSettings()
     alerts: AlertsSettings = AlertsSettings()
     mqtt: MqttSettings = MqttSettings()
     worker: WorkerSettings = WorkerSettings()
@@ -362,7 +412,8 @@ class Settings(BaseSettings):
 
     def store_url(self) -> str:
         """Return the store's URL with its secrets; the data directory's database where none is set."""
-        return self.store.url.get_secret_value() or f"sqlite:///{self.data_path() / 'moodline.db'}"
+        url = self.store.url.get_secret_value() or f"sqlite:///{self.data_path() / 'moodline.db'}"
+        return url if self.store.password_file is None else _with_password(url, self.store.password_file)
 
     def data_path(self) -> Path:
         """Return the data directory, absolute."""
@@ -371,6 +422,18 @@ class Settings(BaseSettings):
     def api_url(self) -> str:
         """Return where the command line finds the API."""
         return self.api.url or f"http://{self.api.host}:{self.api.port}"
+
+
+def _with_password(url: str, file: Path) -> str:
+    """Return a URL of Redis with the password in a file. One that names a user or password already stays as it is."""
+    scheme, mark, rest = url.partition("://")
+    if not mark or not scheme.startswith("redis") or "@" in rest:
+        return url
+    try:
+        password = file.expanduser().read_text().strip()
+    except (OSError, UnicodeError):
+        raise SettingsError("MOODLINE_STORE_PASSWORD_FILE: the file cannot be read") from None
+    return f"{scheme}://:{quote(password, safe='')}@{rest}"
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -100,6 +100,7 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
         attempt: Raised by the user to try a failed stream again.
         created_at_us: When it was registered.
         revision: Raised at every change; a change names the revision it was based on.
+        added_by: Name of the key that registered it, whose quota it counts in; empty where an earlier version did.
     """
 
     stream_id: str
@@ -117,6 +118,7 @@ class StreamSpec(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 0
     created_at_us: int = 0
     revision: int = 1
+    added_by: str = ""
 
 
 class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -109,7 +109,7 @@ class Change(Answer, frozen=True, kw_only=True):
         number: Grows by one with every change.
         at: When.
         who: Name of the key.
-        role: Of the key.
+        role: Of the key; None where none was good.
         what: The route.
         ids: What was changed.
     """
@@ -117,7 +117,7 @@ class Change(Answer, frozen=True, kw_only=True):
     number: int
     at: datetime
     who: str
-    role: str
+    role: str | None
     what: str
     ids: dict[str, str]
 

@@ -18,6 +18,7 @@ import msgspec
 from moodline.services.alerts.evaluator import AlertEvent, AlertState, Reason, evaluate, first_state, withdraw
 from moodline.services.alerts.feed import closed_to_s, seconds
 from moodline.services.alerts.outbox import Outbox
+from moodline.services.alerts.purge import purge_stream
 from moodline.services.alerts.records import ALERTS_LOG, KEEP, STATES, RuleBook, Saved, decode, encode, event_json, state_key
 from moodline.services.alerts.rules import Rule
 from moodline.shared.clock import Clock
@@ -219,6 +220,11 @@ class RuleEvaluator:
     def _withdraw(self, key: str) -> None:
         assert self._kept is not None
         kept = self._kept[key]
+        if kept.state.stream not in self._registry.specs and self._is_gone(kept.state.stream):
+            # Deleted with everything that is kept of it: nothing is told of it any more.
+            purge_stream(self._store, kept.state.stream)
+            del self._kept[key]
+            return
         rule = self._rule(kept.stored.rule)
         if kept.stored.pending:
             kept = self._publish(key, kept, rule)
@@ -227,6 +233,9 @@ class RuleEvaluator:
             kept = self._put(key, kept, msgspec.structs.replace(kept.state, firing=None), tuple(events), rule)
         self._store.remove_document(STATES, key, kept.revision)
         del self._kept[key]
+
+    def _is_gone(self, stream_id: str) -> bool:
+        return self._store.get_many([stream_id])[0] is None
 
     def _rule(self, rule_id: str) -> Rule | None:
         return next((stored.rule for stored in self._rules.rules() if stored.rule.rule_id == rule_id), None)

@@ -113,6 +113,7 @@ def webhook_policy(settings: AlertsSettings) -> NetPolicy:
         settings.webhook_allow_loopback,
         settings.webhook_allow_networks,
         settings.webhook_deny_networks,
+        allow_private=settings.webhook_allow_private,
         variable="MOODLINE_ALERTS_WEBHOOK",
     )
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI
 from starlette.requests import HTTPConnection
 
+from moodline.services.api.admission import CALLER_KEY
 from moodline.services.api.context import Context, context_of
 from moodline.services.auth.authenticator import SESSION_COOKIE
 from moodline.services.auth.callers import Caller, Role, matches
@@ -43,7 +44,8 @@ async def identify(connection: HTTPConnection) -> Caller:
 
 
 async def _admit(connection: HTTPConnection) -> Caller:
-    return await context_of(connection).guard.identify(connection)
+    known: Caller | None = connection.scope.get(CALLER_KEY)
+    return known or await context_of(connection).guard.identify(connection)
 
 
 def _at_least(role: Role) -> Callable[[Caller], Awaitable[Caller]]:

@@ -29,7 +29,7 @@ from moodline.services.api.alert_models import (
     RuleChange,
     RulePage,
 )
-from moodline.services.api.audit import audited
+from moodline.services.api.audit import audited, nothing_changed
 from moodline.services.api.context import Context, Ctx
 from moodline.services.api.errors import problem_responses
 from moodline.services.api.preconditions import IfMatch, lost_races_of, require_match
@@ -118,6 +118,8 @@ def change_rule(
         )
     rule = checked_rule(msgspec.structs.replace(stored.rule, **_terms(body)))
     rule, secret = _changed_webhook(ctx, rule, body)
+    if rule == stored.rule:
+        nothing_changed()
     with lost_races_of(if_match):
         changed = stored if rule == stored.rule else RuleBook(ctx.store).replace(rule, stored.revision)
     return _answer(changed, response, secret)

@@ -3,6 +3,7 @@
 from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from moodline.services.api import (
     alerts,
@@ -22,11 +23,13 @@ from moodline.services.api import (
     uploads,
 )
 from moodline.services.api.access import describe_access
+from moodline.services.api.admission import Admit
 from moodline.services.api.context import Context, Intake, Readiness
 from moodline.services.api.errors import install_error_handlers, problem_responses
-from moodline.services.api.middleware import Cors, LimitBody, Measure, SameSite
+from moodline.services.api.middleware import Cors, LimitBody, Measure, SameSite, SecurityHeaders
 from moodline.services.api.requests import check_request
 from moodline.services.api.semantics import Conditional, Head
+from moodline.services.api.store_check import StoreCheck
 from moodline.services.auth.authenticator import Authenticator
 from moodline.services.auth.origins import origins_of
 from moodline.services.live.feed import LiveFeed
@@ -85,9 +88,10 @@ def create_app(
     )
     policy = _policy(settings.ingest)
     feed = LiveFeed(store, clock)
-    guard = Authenticator(store, settings.api, clock)
+    guard = Authenticator(store, settings.api, clock, metrics.keys_refused.inc)
     app.state.context = Context(
-        store, settings, metrics, clock, open_sealer(settings), policy, feed, guard, readiness, catalogue, intake or Intake(),
+        store, settings, metrics, clock, open_sealer(settings), policy, feed, guard, StoreCheck(store, clock),
+        readiness, catalogue, intake or Intake(),
         stretches=ChunkCache(settings.api.timeline_cache_mb * 1_000_000),
     )  # fmt: skip
     app.state.before_stop = feed.close
@@ -109,13 +113,16 @@ def create_app(
     install_error_handlers(app)
     describe_access(app)
     # The last one added is the outermost.
+    app.add_middleware(Admit, owner=app)
     app.add_middleware(Conditional)
     app.add_middleware(Head)
     app.add_middleware(LimitBody)
     app.add_middleware(SameSite, settings=settings.api)
     if origins := origins_of(settings.api.cors_origins):
         app.add_middleware(Cors, origins=origins)
+    app.add_middleware(SecurityHeaders)
     app.add_middleware(Measure, metrics=metrics, clock=clock)
+    app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=settings.api.trusted_proxies)
     return app
 
 

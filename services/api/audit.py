@@ -2,7 +2,10 @@
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import wraps
 from typing import Annotated, Any, Final, ParamSpec, TypeVar, cast
 
@@ -14,7 +17,7 @@ from moodline.services.api import PREFIX
 from moodline.services.api.access import Admin
 from moodline.services.api.context import Context, Ctx
 from moodline.services.api.errors import problem_responses
-from moodline.services.auth.audit import Change, append_change, read_changes
+from moodline.services.auth.audit import Change, read_changes
 from moodline.services.auth.callers import Caller, Role
 from moodline.services.report.moments import Time, to_datetime
 
@@ -41,8 +44,11 @@ class ChangeAnswer(BaseModel):
 
     number: int = Field(description="Grows by one with every change.")
     at: Time
-    who: str = Field(description="Name of the key; `local` where no key is asked for, `command line` for the command itself.")
-    role: Role
+    who: str = Field(
+        description="Name of the key; `local` where no key is asked for, `anonymous` where none was good, `command line` for the "
+        "command itself."
+    )
+    role: Role | None = Field(description="Null where no key was good.")
     what: str = Field(description="The route.")
     ids: dict[str, str] = Field(description="What was changed.")
 
@@ -63,7 +69,7 @@ def read_audit(
     limit: Annotated[int, Query(ge=1, le=500, description="Most changes in the answer.")] = 100,
     cursor: Annotated[int | None, Query(ge=1, le=2**53, description="`next_cursor` of the page before.")] = None,
 ) -> ChangePage:
-    """Return who changed what, and when; the newest 10,000 changes are kept."""
+    """Return who changed what, signed in, or came with an unknown key; 100,000 entries are kept, for a year."""
     found = read_changes(ctx.store, limit + 1, cursor)
     return ChangePage(
         changes=[_answer(number, change) for number, change in found[:limit]],
@@ -78,7 +84,8 @@ def audited(route: str, *more: str) -> Callable[[Callable[_P, _R]], Callable[_P,
         route: Method and path below the API's prefix, e.g. `POST /streams/{stream_id}/pause`; ids in the path are recorded.
         more: Further parameters to record, also fields of a body (`body.id`). Never one that may be secret.
 
-    The handler has parameters `ctx` and `caller`. One that raises has changed nothing.
+    The handler has parameters `ctx` and `caller`. One that raises has changed nothing; one may also say so by
+    `nothing_changed`.
     """
 
     def decorate(handler: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -94,14 +101,18 @@ def audited(route: str, *more: str) -> Callable[[Callable[_P, _R]], Callable[_P,
 
         @wraps(handler)
         def plain(*arguments: _P.args, **named: _P.kwargs) -> _R:
-            answer = handler(*arguments, **named)
-            note(arguments, named)
+            with _watched() as watched:
+                answer = handler(*arguments, **named)
+            if watched.changed:
+                note(arguments, named)
             return answer
 
         @wraps(handler)
         async def awaited(*arguments: _P.args, **named: _P.kwargs) -> Any:
-            answer = await cast(Any, handler(*arguments, **named))
-            await run_in_threadpool(note, arguments, named)
+            with _watched() as watched:
+                answer = await cast(Any, handler(*arguments, **named))
+            if watched.changed:
+                await run_in_threadpool(note, arguments, named)
             return answer
 
         chosen = cast(Callable[_P, _R], awaited if inspect.iscoroutinefunction(handler) else plain)
@@ -111,9 +122,36 @@ def audited(route: str, *more: str) -> Callable[[Callable[_P, _R]], Callable[_P,
     return decorate
 
 
+@dataclass(slots=True)
+class _Watched:
+    """The handler that runs; `changed` is what it says of itself."""
+
+    changed: bool = True
+
+
+_running: ContextVar[_Watched | None] = ContextVar("moodline_audited_handler", default=None)
+
+
+@contextmanager
+def _watched() -> Iterator[_Watched]:
+    watched = _Watched()
+    token = _running.set(watched)
+    try:
+        yield watched
+    finally:
+        _running.reset(token)
+
+
+def nothing_changed() -> None:
+    """Say, within an audited handler, that everything was as asked for already, so that there is nothing to record."""
+    watched = _running.get()
+    if watched is not None:
+        watched.changed = False
+
+
 def record_change(ctx: Context, caller: Caller, what: str, ids: dict[str, str]) -> None:
     """Write a change to the audit log. Raises `StoreUnavailableError`: a change that cannot be recorded is told as failed."""
-    append_change(ctx.store, Change(ctx.now_us(), caller.name, caller.role, what, ids))
+    ctx.guard.audit.change(caller, what, ids)
 
 
 def _value(given: Any, name: str) -> Any:

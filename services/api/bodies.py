@@ -9,13 +9,14 @@ from starlette.requests import ClientDisconnect
 from moodline.shared.errors import MoodlineError, TooSlowError
 
 
-async def chunks_of(request: Request, timeout_s: float) -> AsyncIterator[bytes]:
+async def chunks_of(request: Request, timeout_s: float, least_bytes: int = 0) -> AsyncIterator[bytes]:
     """Yield a body as it comes.
 
     Raises:
-        TooSlowError: nothing came for `timeout_s`, or the sender went away.
+        TooSlowError: nothing came for `timeout_s`, or less than `least_bytes` in two such times, or the sender went away.
     """
-    stream = aiter(request.stream())
+    stream, loop = aiter(request.stream()), asyncio.get_running_loop()
+    since_s, came = loop.time(), 0
     while True:
         try:
             async with asyncio.timeout(timeout_s):
@@ -26,6 +27,11 @@ async def chunks_of(request: Request, timeout_s: float) -> AsyncIterator[bytes]:
             raise TooSlowError(f"nothing of the body came for {timeout_s:g} s") from None
         except ClientDisconnect:
             raise TooSlowError("the sender went away before the body's end") from None
+        came += len(chunk)
+        if loop.time() - since_s > 2 * timeout_s:
+            if came < least_bytes:
+                raise TooSlowError(f"the body comes too slowly: {came} bytes in {2 * timeout_s:g} s")
+            since_s, came = loop.time(), 0
         if chunk:
             yield chunk
 

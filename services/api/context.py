@@ -8,6 +8,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection
 
 from moodline.services.api.gate import ConcurrencyLimit
+from moodline.services.api.store_check import StoreCheck
 from moodline.services.auth.authenticator import Authenticator
 from moodline.services.live.feed import LiveFeed
 from moodline.services.report.quick_json import ChunkCache
@@ -54,6 +55,7 @@ class Context:
     policy: NetPolicy
     feed: LiveFeed
     guard: Authenticator
+    store_check: StoreCheck
     readiness: Readiness | None = None
     catalogue: Catalogue | None = None
     intake: Intake = Intake()

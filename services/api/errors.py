@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.routing import Match
+from starlette.types import Receive, Send
 from starlette.websockets import WebSocket, WebSocketState
 
 from moodline.services.api.problems import PROBLEMS, ErrorAnswer, ErrorDetail
@@ -95,6 +96,13 @@ async def _moodline_error(connection: HTTPConnection, error: Exception) -> JSONR
     if isinstance(connection, WebSocket):
         await _refuse(connection, answer, error.code)
     return answer
+
+
+async def refuse(connection: HTTPConnection, error: MoodlineError, receive: Receive, send: Send) -> None:
+    """Answer a request or the opening of a web socket with an error, from outside of the application's own handlers."""
+    answer = await _moodline_error(connection, error)
+    if not isinstance(connection, WebSocket):
+        await answer(connection.scope, receive, send)
 
 
 async def _refuse(socket: WebSocket, answer: JSONResponse, code: str) -> None:

@@ -7,7 +7,6 @@ from pydantic import BaseModel, ConfigDict
 from moodline.services.api.access import Viewer, require_all_streams
 from moodline.services.api.context import Ctx
 from moodline.services.api.errors import error_response, problem_responses
-from moodline.shared.errors import StoreUnavailableError
 
 router = APIRouter(tags=["operation"])
 
@@ -37,13 +36,11 @@ def healthz() -> Health:
 
 @router.get("/readyz", summary="Can the service work?", response_model=Ready, responses=problem_responses("not_ready"))
 def readyz(ctx: Ctx) -> Ready | Response:
-    """Ask the store and, where they run in this process, the workers."""
-    checks, reasons = {"store": True}, []
-    try:
-        ctx.store.ping()
-    except StoreUnavailableError as error:
-        checks["store"] = False
-        reasons.append(f"the store does not answer ({error})")
+    """Ask the store whether it takes writes and, where they run in this process, the workers."""
+    problem = ctx.store_check.problem()
+    checks, reasons = {"store": problem is None}, []
+    if problem is not None:
+        reasons.append(f"the store does not take writes ({problem})")
     if ctx.readiness is not None:
         parts = ctx.readiness()
         checks |= parts

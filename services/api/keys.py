@@ -148,7 +148,9 @@ async def open_session(ctx: Ctx, request: Request, response: Response, body: New
     """Exchange a key for a cookie, which pages, event streams and web sockets of a browser then bring along by themselves."""
     record = await ctx.guard.sign_in(body.key.get_secret_value(), address_of(request))
     lifetime_s = ctx.settings.api.session_s
-    session = await run_in_threadpool(ctx.guard.keyring.open_session, record, lifetime_s)
+    limit = ctx.settings.quotas.sessions_per_key
+    session = await run_in_threadpool(ctx.guard.keyring.open_session, record, lifetime_s, limit)
+    await run_in_threadpool(ctx.guard.audit.signed, record.caller(), "POST /session", address_of(request))
     response.set_cookie(
         SESSION_COOKIE,
         session,
@@ -162,12 +164,14 @@ async def open_session(ctx: Ctx, request: Request, response: Response, body: New
 
 
 @router.delete("/session", status_code=204, response_class=Response, summary="Sign out")
-def close_session(ctx: Ctx, request: Request) -> Response:
+async def close_session(ctx: Ctx, request: Request) -> Response:
     """End the session of the cookie, if there is one, and take the cookie away."""
     session = request.cookies.get(SESSION_COOKIE)
-    if session:
-        ctx.guard.keyring.close_session(session)
+    # A cookie that was never given out ends nothing: else anybody could make every caller be looked up again.
+    record = await run_in_threadpool(ctx.guard.keyring.close_session, session) if session else None
+    if record is not None:
         ctx.guard.forget()
+        await run_in_threadpool(ctx.guard.audit.signed, record.caller(), "DELETE /session", address_of(request))
     answer = Response(status_code=204)
     answer.delete_cookie(SESSION_COOKIE, path="/", httponly=True, samesite="strict", secure=request.url.scheme == "https")
     return answer

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moodline.services.api import PREFIX
 from moodline.services.api.errors import error_response
-from moodline.services.auth.origins import host_name, is_address, is_loopback, is_own_page, origins_of
+from moodline.services.auth.origins import host_name, is_address, is_loopback, is_own_page, names_of, origins_of
 from moodline.shared.clock import Clock
 from moodline.shared.metrics import Metrics
 from moodline.shared.settings import ApiSettings
@@ -62,15 +62,15 @@ def _route_template(scope: Scope) -> str:
 class SameSite:
     """Keeps web pages of other sites from using a visitor's browser to reach the API, which may ask for no key.
 
-    A change that a page of another origin sends is refused, unless that origin is allowed by a setting. While the API listens
-    on loopback only, so is a request under a host name that is not this machine's, which is how DNS rebinding looks. Address
-    literals cannot be rebound.
+    A change that a page of another origin sends is refused, unless that origin is allowed by a setting. Where no key may be asked
+    for, so is a request under a host name that nobody has set, which is how DNS rebinding looks. Address literals cannot be
+    rebound.
     """
 
     def __init__(self, app: ASGIApp, settings: ApiSettings) -> None:
         self._app = app
-        self._loopback_only = is_loopback(settings.host)
-        self._names = {"localhost", urlsplit(settings.url).hostname}
+        self._may_be_open = settings.access == "open" or (settings.access == "auto" and is_loopback(settings.host))
+        self._names = {"localhost", urlsplit(settings.url).hostname, *names_of(settings.hosts)}
         self._origins = origins_of(settings.cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,8 +85,11 @@ class SameSite:
 
     def _problem(self, scope: Scope) -> str | None:
         headers = Headers(scope=scope)
-        if self._loopback_only and not self._is_ours(host_name(headers.get("host", ""))):
-            return "the API listens on this machine only and does not answer under this host name; see MOODLINE_API_URL"
+        if self._may_be_open and not self._is_ours(host_name(headers.get("host", ""))):
+            return (
+                "the API may be used without a key here, so it does not answer under this host name: add it to "
+                "MOODLINE_API_HOSTS, or ask for keys"
+            )
         # Browsers let a page of any site open a web socket and read it, so for these every origin counts.
         reads = scope["type"] == "http" and scope["method"] in _READING_METHODS
         if not reads and not is_own_page(headers) and not self._is_allowed(headers["origin"]):
@@ -98,6 +101,40 @@ class SameSite:
 
     def _is_ours(self, name: str) -> bool:
         return not name or name in self._names or is_address(name)
+
+
+class SecurityHeaders:
+    """Tells browsers what an answer may do: nothing but be read, unless it says so itself as the page does.
+
+    It is not shown in a frame, not taken for another type, and no address of ours goes to other sites.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def guarded_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, guarded_send)
+
+
+_SECURITY_HEADERS: Final = {
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
 
 
 class Cors(CORSMiddleware):

@@ -1,23 +1,27 @@
 """Serving the API: in a thread beside other work, or in the foreground."""
 
+import asyncio
+import logging
 import socket
 import threading
 from importlib.util import find_spec
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Any, Final, Self
 
 import uvicorn
 from fastapi import FastAPI
 
+from moodline.services.api.connections import MESSAGE_BYTES, Connections, limited_http, limited_web_socket
+from moodline.services.api.context import Context
 from moodline.services.api.semantics import Compress
 from moodline.shared.errors import SettingsError
+
+log = logging.getLogger("moodline.api")
 
 _START_TIMEOUT_S: Final = 30.0
 _STOP_TIMEOUT_S: Final = 15.0
 _GRACE_S: Final = 5
 _BACKLOG: Final = 512
-_WS_MESSAGE_BYTES: Final = 16 * 1024 * 1024
-"""What one web socket message may hold before a route sees it; routes set narrower limits."""
 
 
 class ApiServer:
@@ -52,20 +56,24 @@ class ApiServer:
             SettingsError: the address cannot be listened on, or the application refused to start.
         """
         self._socket = self._listen()
+        context: Context = self._app.state.context
+        limits = Connections(context.settings.api, context.metrics)
         config = uvicorn.Config(
             Compress(self._app),
             lifespan="on",
             loop="asyncio",
-            http="h11",
-            ws=_web_sockets(),
-            ws_max_size=_WS_MESSAGE_BYTES,
+            http=limited_http(limits),
+            ws=limited_web_socket(limits, context.settings.push.max_bytes) if find_spec("websockets") else "none",
+            ws_max_size=MESSAGE_BYTES,
+            ws_per_message_deflate=False,
+            proxy_headers=False,  # the application's own middleware knows which proxies to believe
             log_config=None,
             log_level="warning",
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=_GRACE_S,
         )
-        self._server = uvicorn.Server(config)
+        self._server = _Server(config)
         # uvicorn touches signal handlers only in the main thread, so it always gets a thread of its own.
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, name="api", daemon=True)
         self._thread.start()
@@ -118,6 +126,18 @@ class ApiServer:
         return listening
 
 
-def _web_sockets() -> Literal["websockets-sansio", "none"]:
-    """Return what answers web sockets: the page and pushed frames need them; without the package the rest works."""
-    return "websockets-sansio" if find_spec("websockets") else "none"
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(_log_failure)
+        await super().startup(sockets)
+
+
+def _log_failure(_loop: asyncio.AbstractEventLoop, failure: dict[str, Any]) -> None:
+    """Say in one line what the event loop cannot do, such as taking a connection when no file descriptor is left.
+
+    asyncio's own handler writes a trace for each of hundreds of attempts.
+    """
+    error = failure.get("exception")
+    is_system = isinstance(error, OSError)
+    reason = failure.get("message", "").partition("\n")[0] + (f": {error}" if is_system else "")
+    log.error("loop.failed", extra={"reason": reason}, exc_info=None if is_system else error)

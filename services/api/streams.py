@@ -6,9 +6,10 @@ from typing import Annotated, Any, Final
 import msgspec
 from fastapi import APIRouter, Query, Response
 
+from moodline.services.alerts.purge import purge_stream
 from moodline.services.api import PREFIX
 from moodline.services.api.access import Caller, Operator, Viewer, require_scope, visible, visible_streams
-from moodline.services.api.audit import audited
+from moodline.services.api.audit import audited, nothing_changed
 from moodline.services.api.cameras import address_fields, changed_address_fields
 from moodline.services.api.context import Context, Ctx
 from moodline.services.api.errors import problem_responses
@@ -19,7 +20,7 @@ from moodline.services.api.upload_folder import UploadFolder
 from moodline.services.report.moments import to_us
 from moodline.services.report.stream_document import StreamAnswer
 from moodline.services.report.streams import describe, state_of
-from moodline.shared.errors import RevisionConflictError, StreamNotFoundError, StreamStartedError
+from moodline.shared.errors import QuotaError, RevisionConflictError, StreamNotFoundError, StreamStartedError
 from moodline.shared.messages import StreamClass
 from moodline.shared.store import Standing
 from moodline.shared.streams import StreamSpec, StreamState, StreamStatus, check_stream_id, parse_sample_fps
@@ -51,7 +52,7 @@ _CHANGE = problem_responses(
     summary="Register a stream",
     responses={
         201: {"headers": {"Location": {"schema": {"type": "string"}}}},
-        **problem_responses("stream_exists", "body_too_large", "invalid_stream", "invalid_request", "seal"),
+        **problem_responses("stream_exists", "quota_exceeded", "body_too_large", "invalid_stream", "invalid_request", "seal"),
     },
 )
 @audited("POST /streams", "body.id")
@@ -66,12 +67,14 @@ def add_stream(ctx: Ctx, caller: Operator, body: NewStream, response: Response) 
         paused=body.paused,
         preview=body.preview,
         created_at_us=now_us,
+        added_by=caller.name,
         **address_fields(ctx, body),
     )
     if spec.lane is StreamClass.FILE:
         recorded_at_us = _whole_second(now_us) if body.recorded_at is None else to_us(body.recorded_at)
         spec = msgspec.structs.replace(spec, recorded_at_us=recorded_at_us)
     require_scope(caller, spec)
+    _require_quota(ctx, caller)
     ctx.store.add(spec)
     response.headers["location"] = f"{PREFIX}/streams/{spec.stream_id}"
     return _answer(ctx, caller, spec.stream_id, response)
@@ -169,10 +172,14 @@ def resume_stream(ctx: Ctx, caller: Operator, stream_id: str, response: Response
 )
 @audited("DELETE /streams/{stream_id}")
 def delete_stream(ctx: Ctx, caller: Operator, stream_id: str, if_match: IfMatch = None) -> None:
-    """Remove the stream, its timeline and tracks, and its file if that was uploaded. This cannot be undone."""
+    """Remove the stream, its timeline, tracks and alerts, rules that name it, and its uploaded file. This cannot be undone."""
     spec = visible(ctx, caller, stream_id)
     require_match(if_match, spec.revision, f"stream {stream_id!r}")
+    # Before: should it fail, the stream is still there to be deleted. After: an alert may have begun meanwhile.
+    purge_stream(ctx.store, stream_id)
     ctx.store.remove(stream_id)
+    purge_stream(ctx.store, stream_id)
+    ctx.store.scrub()
     folder = UploadFolder(ctx.settings)
     if folder.is_upload(spec.url):
         folder.remove(spec.url, {other.url for other in ctx.store.list_streams()})
@@ -185,6 +192,14 @@ def find(ctx: Context, caller: Caller, stream_id: str) -> _Found:
     if progress is None:
         raise StreamNotFoundError(f"no stream {stream_id!r} is registered")
     return spec, ctx.store.statuses([stream_id])[0], progress
+
+
+def _require_quota(ctx: Context, caller: Caller) -> None:
+    limit = ctx.settings.quotas.streams_per_key
+    if sum(spec.added_by == caller.name for spec in ctx.store.list_streams()) >= limit:
+        raise QuotaError(
+            f"the key {caller.name!r} has {limit} streams, as many as one may have (MOODLINE_QUOTAS_STREAMS_PER_KEY)"
+        )
 
 
 def _found(ctx: Context, caller: Caller, after: str, labels: list[str]) -> Iterator[_Found]:
@@ -208,6 +223,7 @@ def _update(ctx: Context, caller: Caller, stream_id: str, change: Callable[[_Fou
         found = find(ctx, caller, stream_id)
         changed = change(found)
         if changed == found[0]:
+            nothing_changed()
             return
         try:
             ctx.store.replace(changed)

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from moodline.services.api.negotiation import MEDIA_TYPES, Format
 from moodline.services.report.document import PointDocument
+from moodline.services.report.export import csv_text
 from moodline.services.report.moments import iso
 from moodline.services.report.tracks import TrackDocument, TrackPointDocument
 from moodline.shared.emotions import EMOTIONS
@@ -180,7 +181,8 @@ def _cell(value: Any) -> Any:
         return "true" if value else "false"
     if isinstance(value, datetime):
         return iso(value)
-    return " ".join(value) if isinstance(value, list) else value
+    text = " ".join(value) if isinstance(value, list) else value
+    return csv_text(text) if isinstance(text, str) else text
 
 
 def _table(columns: tuple[Column, ...], documents: Iterable[BaseModel]) -> Table:

@@ -48,8 +48,14 @@ class UploadFolder:
         """Create an empty file to write an upload into, and return its path. Raises `DiskFullError`."""
         part = self._folder / f".{secrets.token_hex(16)}.part"
         try:
-            self._folder.mkdir(mode=0o750, exist_ok=True)
-            os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o640))
+            if not self._folder.is_dir():
+                self._folder.mkdir(mode=0o750)
+                self._folder.chmod(0o750)  # ingest may run as another user of the same group, whatever the process's umask is
+            handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            try:
+                os.fchmod(handle, 0o640)
+            finally:
+                os.close(handle)
         except OSError as error:
             raise _unusable(error) from None
         return part

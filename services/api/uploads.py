@@ -21,6 +21,7 @@ from moodline.services.api.errors import problem_responses
 from moodline.services.api.models import LABELS_LIMIT, GivenTime, NewStream, Rate
 from moodline.services.api.streams import add_stream
 from moodline.services.api.upload_folder import UploadFolder
+from moodline.services.auth.callers import LOCAL
 from moodline.services.report.moments import iso
 from moodline.services.report.stream_document import StreamAnswer, Video
 from moodline.shared.errors import (
@@ -38,6 +39,8 @@ from moodline.shared.streams import STREAM_ID_PATTERN, StreamSpec, parse_sample_
 
 router = APIRouter(prefix=PREFIX, tags=["uploads"])
 
+_LEAST_BYTES: Final = 64 * 1024
+"""What must come of an upload in twice its idle time-out: whoever sends less keeps a place that others need."""
 _WRITE_BYTES: Final = 1024 * 1024
 _LOOK_BYTES: Final = 64 * 1024 * 1024
 """How much is written between two looks at the free disk."""
@@ -99,7 +102,9 @@ class UploadParameters(BaseModel):
 async def upload(ctx: Ctx, caller: Operator, request: Request, asked: Annotated[UploadParameters, Query()]) -> UploadAnswer:
     """Take the body as a file: under a name of the service's own choice below the media root, and only if it is a video."""
     try:
-        with ctx.gate.hold("uploads", ctx.settings.uploads.max_at_once):
+        at_once = ctx.settings.uploads.max_at_once
+        of_one = at_once if caller is LOCAL else min(at_once, ctx.settings.quotas.uploads_per_key)
+        with ctx.gate.hold(f"uploads of {caller.name!r}", of_one), ctx.gate.hold("uploads", at_once):
             answer = await _upload(ctx, caller, request, asked)
     except MoodlineError as error:
         ctx.metrics.uploads.labels(error.code).inc()
@@ -171,7 +176,7 @@ async def _receive(ctx: Context, folder: UploadFolder, request: Request, part: P
     """Write the body into the file; return its size in bytes."""
     written = looked_at = 0
     with part.open("wb", buffering=0) as file:
-        async for piece in _pieces(chunks_of(request, ctx.settings.uploads.idle_timeout_s)):
+        async for piece in _pieces(chunks_of(request, ctx.settings.uploads.idle_timeout_s, _LEAST_BYTES)):
             _require_size(ctx, written + len(piece))
             if written - looked_at >= _LOOK_BYTES:
                 await run_in_threadpool(folder.require_room, len(piece))

@@ -1,14 +1,18 @@
 """Finds out who opened a connection, and how often they may: by key, by session cookie, or because nobody is asked."""
 
 import hashlib
+import ipaddress
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from anyio import CapacityLimiter, to_thread
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
 
+from moodline.services.auth.audit import AuditWriter
 from moodline.services.auth.callers import LOCAL, Caller
 from moodline.services.auth.keyring import KeyRecord, Keyring
 from moodline.services.auth.limits import Buckets
@@ -22,6 +26,11 @@ SESSION_COOKIE: Final = "moodline_session"
 _TRUSTED_S: Final = 2.0
 """A key that was found good is not looked up again for so long; a removed one ends within this time on other machines."""
 _KNOWN_LIMIT: Final = 4096
+_LOOKUPS_AT_ONCE: Final = 4
+"""Threads that look keys up, apart from those of all other work: unknown keys must not make other requests wait."""
+_FORWARDING: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via")
+"""Headers by which proxies say that they pass on what somebody else asked."""
+_HOST_LIMIT: Final = 64
 _T = TypeVar("_T")
 _FAILURES: Final = 10
 _FAILURES_PER_S: Final = 1 / 6
@@ -40,7 +49,11 @@ class _Credential:
 class Authenticator:
     """Decides for one application. Coroutines belong to the event loop; `forget` may be called from any thread."""
 
-    def __init__(self, store: Documents, settings: ApiSettings, clock: Clock) -> None:
+    def __init__(
+        self, store: Documents, settings: ApiSettings, clock: Clock, on_refused: Callable[[], None] = lambda: None
+    ) -> None:
+        """Prepare; `on_refused` is called for every key that is not good."""
+        self._on_refused = on_refused
         self.keyring: Final = Keyring(store, clock)
         self._settings = settings
         self._clock = clock
@@ -50,6 +63,8 @@ class Authenticator:
         self._open: tuple[bool, float] | None = None
         self._requests = Buckets(settings.rate_per_s, settings.rate_burst, clock)
         self._failures = Buckets(_FAILURES_PER_S, _FAILURES, clock)
+        self._lookups = CapacityLimiter(_LOOKUPS_AT_ONCE)
+        self.audit: Final = AuditWriter(store, clock, settings.audit_keep_s)
 
     async def identify(self, connection: HTTPConnection) -> Caller:
         """Return who opened a connection, and count it as one request.
@@ -76,7 +91,7 @@ class Authenticator:
 
         Raises as `identify` does, except that no number of requests is too many.
         """
-        if await self.is_open():
+        if await self._is_open_for(connection):
             return LOCAL
         credential = _credential(connection)
         if credential is None:
@@ -92,15 +107,23 @@ class Authenticator:
         _remember(remembered, digest, (caller, self._clock.monotonic_s()))
         return caller
 
-    async def is_open(self) -> bool:
+    def count_anonymous(self, connection: HTTPConnection) -> None:
+        """Count a request to what needs no key, unless it can only be from this machine. Raises `RateLimitedError`."""
+        if not self._is_loopback or _is_forwarded(connection):
+            self._count(address_of(connection))
+
+    async def _is_open_for(self, connection: HTTPConnection) -> bool:
         """Return whether no key is asked for."""
         if self._settings.access == "open":
             return True
         if self._settings.access == "keys" or not self._is_loopback:
             return False
+        if _is_forwarded(connection):
+            # A proxy on this machine brings others' requests here; that only this machine can reach the port says nothing then.
+            return False
         now_s = self._clock.monotonic_s()
         if self._open is None or now_s - self._open[1] >= _TRUSTED_S:
-            self._open = (not await run_in_threadpool(self.keyring.exist), now_s)
+            self._open = (not await run_in_threadpool(self.keyring.were_made), now_s)
         return self._open[0]
 
     async def sign_in(self, key: str, address: str) -> KeyRecord:
@@ -124,18 +147,21 @@ class Authenticator:
         )
         if digest in self._refused:
             # Somebody who repeats what was good once is not guessing, and must not use up the tries of others at this address.
+            self._on_refused()
             raise refusal
-        wait_s = self._failures.wait_s(address)
+        find = self.keyring.session_holder if credential.is_session else self.keyring.holder
+        # First of all the key is looked up: how many unknown ones came from an address says nothing about a good one.
+        record = await to_thread.run_sync(find, credential.secret, limiter=self._lookups)
+        if record is not None:
+            return record
+        # What is not good now never will be: keys are drawn at random, and neither they nor sessions come back.
+        _remember(self._refused, digest, None)
+        self._on_refused()
+        await run_in_threadpool(self.audit.refused, address)
+        wait_s = self._failures.take(address)
         if wait_s:
             raise RateLimitedError("too many unknown keys came from this address", math.ceil(wait_s))
-        find = self.keyring.session_holder if credential.is_session else self.keyring.holder
-        record = await run_in_threadpool(find, credential.secret)
-        if record is None:
-            self._failures.take(address)
-            # What is not good now never will be: keys are drawn at random, and neither they nor sessions come back.
-            _remember(self._refused, digest, None)
-            raise refusal
-        return record
+        raise refusal
 
     def _count(self, name: str) -> None:
         wait_s = self._requests.take(name)
@@ -177,6 +203,18 @@ def _credential(connection: HTTPConnection) -> _Credential | None:
     return None
 
 
+def _is_forwarded(connection: HTTPConnection) -> bool:
+    """Return whether a proxy has passed a request on."""
+    return any(name in connection.headers for name in _FORWARDING)
+
+
 def address_of(connection: HTTPConnection) -> str:
-    """Return what the limits of callers without a key go by."""
-    return f"address {connection.client.host if connection.client else '-'}"
+    """Return what the limits of callers without a key go by: the address, or the network of 2**64 that one IPv6 host has."""
+    host = connection.client.host if connection.client else "-"
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return f"address {host[:_HOST_LIMIT]}"
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+        return f"address {ipaddress.IPv6Network((int(address) >> 64 << 64, 64))}"
+    return f"address {address}"

@@ -9,6 +9,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import msgspec
@@ -29,12 +30,16 @@ from moodline.shared.streams import check_stream_id
 _KEYS: Final = "keys"
 _USES: Final = "key-uses"
 _SESSIONS: Final = "sessions"
+_HISTORY: Final = "access"
+_WERE_MADE: Final = "keys-were-made"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}", re.ASCII)
 _KEY = re.compile(r"mdl_(?P<id>[0-9a-f]{12})_[A-Za-z0-9_-]{43}", re.ASCII)
 _SESSION = re.compile(r"mds_[A-Za-z0-9_-]{43}", re.ASCII)
 _SECRET_BYTES: Final = 32
 _USE_NOTED_US: Final = 60_000_000
 """The time of last use is written at most this often per key."""
+_RESERVED: Final = frozenset({"local", "anonymous", "system"})
+"""Names that the audit log and answers give to those who have no key."""
 _SCOPE_LIMIT: Final = 200
 _LABEL_LIMIT: Final = 320
 
@@ -109,6 +114,7 @@ class Keyring:
         _check(record, self._now_us())
         key = f"{record.prefix}_{secrets.token_urlsafe(_SECRET_BYTES)}"
         kept = msgspec.structs.replace(record, digest=_digest(key), created_at_us=self._now_us())
+        self._remember_keys()
         try:
             self._store.put_document(_KEYS, kept.key_id, msgspec.json.encode(kept), None)
         except RevisionConflictError:
@@ -125,9 +131,15 @@ class Keyring:
         """Return whether there is any key, expired ones included."""
         return bool(self._store.documents(_KEYS))
 
+    def were_made(self) -> bool:
+        """Return whether there ever was a key: whoever removes the last one does not mean to let everybody in."""
+        return self.exist() or self._store.document(_HISTORY, _WERE_MADE) is not None
+
     def remove(self, name: str) -> None:
         """Remove a key, and with it the sessions that it opened. Raises `KeyNotFoundError`."""
         key_id = _id_of(name)
+        if self._store.document(_KEYS, key_id) is not None:
+            self._remember_keys()
         if not self._store.remove_document(_KEYS, key_id):
             raise KeyNotFoundError(f"there is no key {name!r}")
         self._store.remove_document(_USES, key_id)
@@ -151,17 +163,21 @@ class Keyring:
         # A later key of the same name is another key.
         return record if record is not None and hmac.compare_digest(record.digest, opened.key_digest) else None
 
-    def open_session(self, record: KeyRecord, lifetime_s: float) -> str:
-        """Open a session for the holder of a key, and return its secret."""
+    def open_session(self, record: KeyRecord, lifetime_s: float, limit: int) -> str:
+        """Open a session for the holder of a key, and return its secret. Of more than `limit`, the first to end are closed."""
         self._drop_sessions(None)
+        self._make_room(record.key_id, limit)
         session = f"mds_{secrets.token_urlsafe(_SECRET_BYTES)}"
         opened = _Session(record.key_id, record.digest, self._now_us() + int(lifetime_s * 1e6))
         self._store.put_document(_SESSIONS, _digest(session), msgspec.json.encode(opened), None)
         return session
 
-    def close_session(self, session: str) -> None:
-        """End a session. One that is over is no error."""
-        self._store.remove_document(_SESSIONS, _digest(session))
+    def close_session(self, session: str) -> KeyRecord | None:
+        """End a session; return the record of its key, or None where there was no such session."""
+        record = self.session_holder(session)
+        if record is not None:
+            self._store.remove_document(_SESSIONS, _digest(session))
+        return record
 
     def record_use(self, record: KeyRecord) -> None:
         """Remember that a key was used now; writes at most once a minute."""
@@ -173,6 +189,11 @@ class Keyring:
             self._store.put_document(_USES, record.key_id, b"%d" % now_us, None if stored is None else stored.revision)
         except RevisionConflictError:
             return  # another process noted the same at this moment
+
+    def _remember_keys(self) -> None:
+        if self._store.document(_HISTORY, _WERE_MADE) is None:
+            with suppress(RevisionConflictError):
+                self._store.put_document(_HISTORY, _WERE_MADE, b"1", None)
 
     def _record(self, key_id: str) -> KeyRecord | None:
         stored = self._store.document(_KEYS, key_id)
@@ -187,6 +208,12 @@ class Keyring:
             opened = _sessions.decode(document.value)
             if opened.key_id == key_id or opened.expires_at_us <= self._now_us():
                 self._store.remove_document(_SESSIONS, document.key)
+
+    def _make_room(self, key_id: str, limit: int) -> None:
+        opened = [(_sessions.decode(document.value), document.key) for document in self._store.documents(_SESSIONS)]
+        mine = sorted((session.expires_at_us, key) for session, key in opened if session.key_id == key_id)
+        for _, key in mine[: max(0, len(mine) - limit + 1)]:
+            self._store.remove_document(_SESSIONS, key)
 
     def _now_us(self) -> int:
         return int(self._clock.now_s() * 1_000_000)
@@ -208,6 +235,8 @@ def _decode(value: bytes) -> KeyRecord:
 
 
 def _check(record: KeyRecord, now_us: int) -> None:
+    if record.name.lower() in _RESERVED:
+        raise InvalidKeyError("name", f"the audit log uses the name {record.name.lower()!r} for others; choose another")
     if not _NAME.fullmatch(record.name):
         raise InvalidKeyError(
             "name", "a key's name has 1 to 63 letters, digits, '.', '_', '@' or '-', and starts with a letter or digit"

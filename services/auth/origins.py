@@ -40,3 +40,8 @@ def is_own_page(headers: Headers) -> bool:
 def origins_of(text: str) -> tuple[str, ...]:
     """Return the origins in a setting that lists them with commas."""
     return tuple(origin.strip().rstrip("/") for origin in text.split(",") if origin.strip())
+
+
+def names_of(text: str) -> tuple[str, ...]:
+    """Return the host names in a setting that lists them with commas, in lower case and without ports."""
+    return tuple(host_name(name.strip()).lower() for name in text.split(",") if name.strip())

@@ -1,5 +1,6 @@
 """The command `moodline`."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -70,6 +71,8 @@ def moodline(
 def _start(**overrides: object) -> Settings:
     settings = load_settings(**overrides)
     configure_logging(settings.log.level, settings.log.format)
+    # What a service writes is nobody else's to read; files that others need get their mode by themselves.
+    os.umask(0o077)
     return settings
 
 

@@ -13,6 +13,7 @@ from moodline.services.cli.data_dir import DataDir
 from moodline.services.cli.keys import open_keys
 from moodline.services.cli.streams import AsJson
 from moodline.services.report.moments import iso, to_datetime
+from moodline.shared.printable import printable
 
 
 def audit(
@@ -43,5 +44,5 @@ def audit(
     for _, one in found:
         ids = " ".join(f"{name}={value}" for name, value in one.ids.items())
         # As text: names may look like markup.
-        table.add_row(*(Text(cell) for cell in (iso(to_datetime(one.at_us)), one.who, one.role, one.what, ids)))
+        table.add_row(*(Text(printable(cell)) for cell in (iso(to_datetime(one.at_us)), one.who, one.role or "-", one.what, ids)))
     Console().print(table)

@@ -11,6 +11,7 @@ from moodline.shared.messages import SkipReason
 
 _COUNTS: Final = ("sampled", "classified")
 _FACES: Final = ("coverage", "frames_with_faces", "faces", "tracks_begun", "dominant", "empty")
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")
 _VECTORS: Final = ("shares", "smoothed", "raw")
 _LATER: Final = ("unreadable", "too_small")
 """Behind all others, so that a column that was there before keeps its place."""
@@ -57,9 +58,17 @@ def point_row(point: PointDocument) -> list[object]:
     row += [getattr(point, name) for name in _COUNTS]
     row += [point.skipped.get(reason, 0) for reason in SkipReason]
     row += [getattr(point, name) for name in _FACES]
-    row += [" ".join(point.models), "true" if point.final else "false"]
+    row += [csv_text(" ".join(point.models)), "true" if point.final else "false"]
     for vector in _VECTORS:
         values: ByEmotion = getattr(point, vector) or {}
         row += [values.get(emotion) for emotion in EMOTIONS]
     row += [getattr(point, name) for name in _LATER]
     return row
+
+
+def csv_text(text: str) -> str:
+    """Return a text for a cell of CSV, so that no spreadsheet takes it for a formula: it then begins with an apostrophe.
+
+    Numbers are written as numbers, so a minus sign there stays what it is.
+    """
+    return f"'{text}" if text.startswith(_FORMULA) else text

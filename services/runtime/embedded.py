@@ -37,7 +37,10 @@ def own_data_dir(path: Path) -> Iterator[None]:
         SettingsError: another process holds it, or it cannot be written.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.stat().st_mode & 0o077:
+            # What an earlier version made so that everybody could look into it.
+            path.chmod(0o700)
         handle = (path / "moodline.lock").open("w")
     except OSError as error:
         raise SettingsError(f"data directory {path} cannot be used: {error.strerror}; set MOODLINE_DATA_DIR") from None

@@ -74,11 +74,3 @@ class CameraSender(Element, component="static/camera_sender.js"):
     def __init__(self, stream_id: str, *, fps: float, side_px: int) -> None:
         super().__init__()
         self._props |= {"path": f"{PREFIX}/streams/{stream_id}/frames", "fps": fps, "side": side_px}
-
-
-class SignIn(Element, component="static/sign_in.js"):
-    """Asks for a key and goes on to a page of our own."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        self._props |= {"target": f"{PREFIX}/session", "next": path}

@@ -10,9 +10,10 @@ from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Scope
 
 from moodline.services.api.context import CONTEXT_KEY, Context
+from moodline.services.web.gate import PageGate
 
 _EXACT: Final = frozenset({"/", "/sign-in", "/favicon.ico"})
-_BELOW: Final = ("/streams/", "/_nicegui")
+_BELOW: Final = ("/streams/", "/_nicegui", "/sign-in/")
 _HOW_TO_GET_IT: Final = "This is the Moodline API. For the web page: pip install 'moodline[ui]', then restart.\n"
 
 
@@ -20,7 +21,7 @@ class _PageRoutes(Mount):
     """The page's paths alone: every other path stays the API's, with its errors in the API's one shape."""
 
     def __init__(self, page: ASGIApp, context: Context) -> None:
-        super().__init__("/", app=page)
+        super().__init__("/", app=PageGate(page))
         self._context = context
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -39,10 +40,9 @@ def mount_page(app: FastAPI) -> None:
     from nicegui import ui
 
     from moodline.services.web.home import register as register_home
-    from moodline.services.web.sign_in import register as register_sign_in
     from moodline.services.web.stream_page import register as register_stream
 
-    for register in (register_home, register_stream, register_sign_in):
+    for register in (register_home, register_stream):
         register()
     ui.run_with(app, **_OPTIONS)
     mounted = app.router.routes.pop()

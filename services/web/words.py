@@ -97,12 +97,6 @@ def sign_in_path(asked: str) -> str:
     return "/sign-in?" + urlencode({"next": asked})
 
 
-def own_path(path: str) -> str:
-    """Return the path if it is one of this site, else that of the first page: a link must not lead visitors elsewhere."""
-    is_own = path.startswith("/") and not path.startswith("//") and "\\" not in path and path.isprintable()
-    return path if is_own else "/"
-
-
 def _sentence(item: Any) -> str:
     if item["type"] == "string_pattern_mismatch" and item["loc"] == ("id",):
         return "1 to 63 letters, digits, '.', '_' or '-', beginning with a letter, a digit or '_'"

@@ -328,6 +328,10 @@ class Documents(Protocol):
         """Return at most `limit` kept records with `after` < number < `before`, by number; from the newest down if asked."""
         ...
 
+    def remove_records(self, log: str, numbers: Sequence[int]) -> None:
+        """Remove records of a log; numbers that are not kept are no error. They are not given again."""
+        ...
+
 
 class Store(Registry, ProgressStore, TimelineStore, ConfigEntries, Documents, Protocol):
     """Everything above, as one adapter."""
@@ -341,6 +345,14 @@ class Store(Registry, ProgressStore, TimelineStore, ConfigEntries, Documents, Pr
 
     def ping(self) -> None:
         """Raise `StoreUnavailableError` unless the store answers."""
+        ...
+
+    def require_writable(self) -> None:
+        """Write something small. Raises `StoreUnavailableError` where the store takes nothing: full, read-only or away."""
+        ...
+
+    def scrub(self) -> None:
+        """Make what was removed unreadable in the store's files, as far as the adapter can: a server's files are its own."""
         ...
 
     def close(self) -> None:

@@ -47,8 +47,13 @@ function operations.append(value, keep, remembered_s)
   end
   local last = 0
   if redis.call('EXISTS', KEYS[1]) == 1 then
-    local id = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1][1]
-    last = tonumber(string.match(id, '^(%d+)'))
+    -- Not the newest record's number: that one may have been removed, and no number is given twice.
+    local info = redis.call('XINFO', 'STREAM', KEYS[1])
+    for i = 1, #info, 2 do
+      if info[i] == 'last-generated-id' then
+        last = tonumber(string.match(info[i + 1], '^(%d+)'))
+      end
+    end
   end
   local number = string.format('%.0f', last + 1)
   redis.call('XADD', KEYS[1], 'MAXLEN', keep, number .. '-0', 'v', value)

@@ -51,6 +51,7 @@ SCHEMA_VERSION: Final = 1
 _RETRY_S: Final = 5.0
 _CHANGE_LIMIT_MS: Final = 60_000
 """A change of the registry that takes longer was left by a process that died."""
+_WRITABLE: Final = "writable"
 _PURGE_BLOCKS: Final = 500
 """Blocks deleted in one step; Redis answers others in between."""
 _ATTEMPTS: Final = 200
@@ -284,6 +285,12 @@ class RedisStore(RedisDocuments):
         if schema is not None and int(schema) > SCHEMA_VERSION:
             newer = f"schema {int(schema)}, this one knows {SCHEMA_VERSION}"
             raise StoreError(f"{self!r} was written by a newer Moodline ({newer}): upgrade Moodline")
+
+    def require_writable(self) -> None:
+        self._one(("HSET", NOTES_KEY, _WRITABLE, b"1"))
+
+    def scrub(self) -> None:
+        """Do nothing: what is removed is gone from memory, and from the append-only file when Redis rewrites it."""
 
     def close(self) -> None:
         self._link.close()

@@ -1,6 +1,7 @@
 """Documents and logs in Redis. All of a kind, or of a log, is on one node of a cluster."""
 
 import secrets
+from collections.abc import Sequence
 from typing import Any, Final
 
 from moodline.shared.store.base import Document
@@ -10,6 +11,8 @@ from moodline.shared.store.redis_link import Argument, RedisLink, Script
 
 _REMEMBERED_S: Final = 60
 """How long a record's change is remembered; a call is repeated for some seconds at most."""
+
+_REMOVED_AT_ONCE: Final = 500
 
 _documents = Script("documents")
 
@@ -53,6 +56,11 @@ class RedisDocuments:
         ends = ("XREVRANGE", log_keys(log)[0], high, low) if newest_first else ("XRANGE", log_keys(log)[0], low, high)
         found = self._link.run([(*ends, "COUNT", limit)])[0]
         return [(int(number.partition(b"-")[0]), fields[b"v"]) for number, fields in found]
+
+    def remove_records(self, log: str, numbers: Sequence[int]) -> None:
+        for start in range(0, len(numbers), _REMOVED_AT_ONCE):
+            chunk = numbers[start : start + _REMOVED_AT_ONCE]
+            self._link.run([("XDEL", log_keys(log)[0], *(f"{number}-0" for number in chunk))])
 
     def _run(self, keys: tuple[str, str], operation: str, *arguments: Argument) -> Any:
         return self._link.run([_documents.call(keys, (operation, *arguments))])[0]

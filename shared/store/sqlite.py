@@ -319,6 +319,14 @@ class SqliteStore(SqliteDocuments):
     def ping(self) -> None:
         self.version()
 
+    def require_writable(self) -> None:
+        with self._file.write() as db:
+            db.execute("INSERT INTO meta VALUES ('writable', 1) ON CONFLICT DO UPDATE SET value = value + 1")
+        self._file.require_room()
+
+    def scrub(self) -> None:
+        self._file.empty_log()
+
     def close(self) -> None:
         self._file.close()
 

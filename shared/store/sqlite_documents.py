@@ -1,6 +1,7 @@
 """Documents and logs in the SQLite file."""
 
 import sqlite3
+from collections.abc import Sequence
 from typing import Final
 
 from moodline.shared.store.base import Document
@@ -60,6 +61,11 @@ class SqliteDocuments:
         query = f"{_RECORDS} {'DESC' if newest_first else 'ASC'} LIMIT ?"
         with self._file.read() as db:
             return db.execute(query, (log, after, _NO_END if before is None else before, limit)).fetchall()
+
+    def remove_records(self, log: str, numbers: Sequence[int]) -> None:
+        if numbers:
+            with self._file.write() as db:
+                db.executemany("DELETE FROM record WHERE log = ? AND number = ?", [(log, number) for number in numbers])
 
 
 def _revision(db: sqlite3.Connection, kind: str, key: str) -> int | None:

@@ -1,9 +1,10 @@
 """One SQLite file: its schema, its connections, its transactions, and its errors as ours."""
 
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -61,6 +62,7 @@ _UNAVAILABLE: Final = _BUSY | {
 }
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _OPEN_RETRY_S: Final = 0.02
+_LEAST_FREE_BYTES: Final = 1024 * 1024
 _IDLE_LIMIT: Final = 8
 """Connections kept for the next operation; each may hold 2 MB of pages."""
 
@@ -87,9 +89,10 @@ class SqliteFile:
         self._idle: list[sqlite3.Connection] = []
         self._closed = False
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _keep_private(path)
         except OSError as error:
-            raise StoreUnavailableError(f"the folder of {path} cannot be created: {error.strerror}") from error
+            raise StoreUnavailableError(f"{path} cannot be used: {error.strerror}") from error
         with self._typed_errors(), self._connection() as db:
             self._prepare(db)
 
@@ -116,6 +119,17 @@ class SqliteFile:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
                 raise
+
+    def empty_log(self) -> None:
+        """Move everything from the write-ahead log into the file and cut the log off: it holds what has been removed since."""
+        with self._typed_errors(), self._writer, self._connection() as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def require_room(self) -> None:
+        """Raise `StoreUnavailableError` where the disk is full: pages that were freed still take a write for a while."""
+        free_bytes = shutil.disk_usage(self.path.parent).free
+        if free_bytes < _LEAST_FREE_BYTES:
+            raise StoreUnavailableError(f"the disk of {self.path} is full: {free_bytes} bytes are free")
 
     def close(self) -> None:
         """Close all connections; those in use close when their operation ends."""
@@ -154,6 +168,8 @@ class SqliteFile:
         try:
             # With a write-ahead log, NORMAL loses nothing when the process is killed, and stays whole when power fails.
             db.execute("PRAGMA synchronous = NORMAL")
+            # What is deleted is overwritten, so that nobody reads it out of the file.
+            db.execute("PRAGMA secure_delete = ON")
         except sqlite3.Error:
             db.close()
             raise
@@ -209,6 +225,19 @@ class SqliteFile:
                 raise StoreError(f"{self.path} is damaged: {error}; restore it from a backup or move it away") from error
             kind = StoreUnavailableError if code in _UNAVAILABLE else StoreError
             raise kind(f"{self.path} cannot be used: {error}") from error
+
+
+def _keep_private(path: Path) -> None:
+    """Create the file where it is missing, and let nobody but its owner read it; its log gets the same mode from SQLite.
+
+    A file of somebody else, or on a disk that takes no writes, stays as it is.
+    """
+    with suppress(OSError):
+        path.touch(mode=0o600, exist_ok=True)
+    for each in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        with suppress(OSError):
+            if each.stat().st_mode & 0o077:
+                each.chmod(0o600)
 
 
 def _primary_code(error: sqlite3.Error) -> int:

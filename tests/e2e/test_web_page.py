@@ -442,9 +442,17 @@ def test_alerts_that_fire_are_shown(service: Service, visitor: Visitor, camera: 
         expect(page.get_by_label("Alerts")).not_to_contain_text("not-neutral", timeout=SOON_MS)
 
 
-@pytest.fixture
-def keys(service: Service) -> Iterator[dict[str, str]]:
-    """Keys of an admin and of a viewer who may see one label; the service is open again afterwards."""
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that asks for a key: where one was made, it does so for good."""
+    with Service(tmp_path_factory.mktemp("guarded")) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def keys(guarded: Service) -> dict[str, str]:
+    """Keys of an admin and of a viewer who may see one label."""
+    service = guarded
     service.add("hall", SAMPLE, labels={"site": "berlin"})
     service.add("vault", SAMPLE, labels={"site": "zurich"})
     with httpx.Client(base_url=service.url) as http:
@@ -453,16 +461,15 @@ def keys(service: Service) -> Iterator[dict[str, str]]:
             answer = http.post("/api/v1/keys", json={"name": name} | body, headers=_bearer(made.get("chief")))
             assert answer.status_code == 201, answer.text
             made[name] = answer.json()["key"]
-        yield made
-        for name in ("guest", "chief"):
-            assert http.delete(f"/api/v1/keys/{name}", headers=_bearer(made["chief"])).status_code == 204
+    return made
 
 
 def _bearer(key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-def test_who_has_a_key_signs_in_and_sees_what_it_may_see(service: Service, browser: Browser, keys: dict[str, str]) -> None:
+def test_who_has_a_key_signs_in_and_sees_what_it_may_see(guarded: Service, browser: Browser, keys: dict[str, str]) -> None:
+    service = guarded
     with visit(browser) as visitor:
         page = visitor.page
         page.goto(f"{service.url}/streams/hall")
@@ -495,7 +502,8 @@ def test_who_has_a_key_signs_in_and_sees_what_it_may_see(service: Service, brows
         assert visitor.foreign() == []
 
 
-def test_a_page_that_is_open_ends_with_its_key(service: Service, browser: Browser, keys: dict[str, str]) -> None:
+def test_a_page_that_is_open_ends_with_its_key(guarded: Service, browser: Browser, keys: dict[str, str]) -> None:
+    service = guarded
     headers = _bearer(keys["chief"])
     with visit(browser) as visitor, httpx.Client(base_url=service.url, headers=headers) as http:
         page = visitor.page

@@ -14,7 +14,7 @@ from moodline.services.web.chart_data import chart_of
 from moodline.services.web.eta import Eta
 from moodline.services.web.strip import strip_svg
 from moodline.services.web.windows import Window
-from moodline.services.web.words import age_text, id_from_name, labels_from, labels_text, own_path, problems_of, span_text
+from moodline.services.web.words import age_text, id_from_name, labels_from, labels_text, problems_of, span_text
 from moodline.shared.emotions import EMOTIONS
 from moodline.shared.errors import InvalidStreamError
 from moodline.shared.messages import SkipReason, StreamClass
@@ -177,15 +177,6 @@ def test_problems_stand_at_their_fields_without_what_was_given() -> None:
     assert sorted(problems) == ["id", "password", "url"]
     assert "S3cret" not in str(problems)
     assert problems_of(InvalidStreamError("stream_id", "no")) == {"id": "no"}
-
-
-@pytest.mark.parametrize("path", ["//elsewhere.example", "https://elsewhere.example", "/\\elsewhere", "", "x", "/a\nb"])
-def test_after_signing_in_nobody_is_led_elsewhere(path: str) -> None:
-    assert own_path(path) == "/"
-
-
-def test_after_signing_in_the_asked_page_comes() -> None:
-    assert own_path("/streams/lobby") == "/streams/lobby"
 
 
 def test_no_alert_no_words() -> None:

@@ -202,6 +202,7 @@ class CaptureClock:
         """
         media_us, arrived_us = round(media_s * 1_000_000), round(arrived_s * 1e6)
         camera_us = None if camera_s is None else round(camera_s * 1e6)
+        spacing_us = 0 if self._last_media_us is None else media_us - self._last_media_us
         is_first = self._last_media_us is None
         jumped = self._follow(media_us, arrived_us)
         clock_us, target_us = self._target(media_us, camera_us, arrived_us)
@@ -223,6 +224,9 @@ class CaptureClock:
         self._last_clock_us = clock_us
         event_us = clock_us + self._applied_us
         event_us = min(max(event_us, arrived_us - self._tolerance_us), arrived_us + self._tolerance_us)
+        if self._last_event_us - arrived_us > 2 * self._tolerance_us:
+            # Our own clock was set back. Until it has caught up, frames have half their spacing: else all were one instant.
+            event_us = self._last_event_us + min(spacing_us // 2, self._tolerance_us)
         self._last_event_us = max(event_us, self._last_event_us + 1)
         return Placed(self._last_event_us, self._segment, self._media.late_us if self._runs else 0)
 

@@ -25,6 +25,7 @@ from moodline.shared.streams import StreamSpec
 log = logging.getLogger("moodline.ingest.camera")
 
 _TOPIC: Final = topic(PipelineStep.FRAMES, StreamClass.LIVE)
+_AHEAD_US: Final = 30_000_000
 _OWED_LIMIT: Final = 1000
 _NOTHING: Final = Stats(
     decoded=0, damaged=0, packets=0, lost_packets=0, last_frame_us=0, fps=0.0, width=0, height=0, clock_offset_ms=None
@@ -56,6 +57,7 @@ class LivePublisher:
         self._segment = 0
         self._seq = 0
         self._totals = _NOTHING
+        self._is_ahead = False
         self._owed: deque[Frame] = deque(maxlen=_OWED_LIMIT)
         self.last_event_us = 0
 
@@ -89,6 +91,7 @@ class LivePublisher:
                 self._segment = sample.segment
         self.last_event_us = sample.event_time_us
         metrics = self._parts.metrics
+        self._note_ahead(sample.event_time_us)
         # A hole in the numbers: the aggregator counts it as `lost`.
         self._seq += sample.missed
         metrics.frames.labels(WORKER, StreamClass.LIVE).inc(sample.missed)
@@ -102,6 +105,20 @@ class LivePublisher:
         if skip is not None:
             metrics.frames_skipped.labels(WORKER, StreamClass.LIVE, skip).inc()
         return self._status.count_frame()
+
+    def _note_ahead(self, event_us: int) -> None:
+        """Say so where the timeline is ahead of our clock: it was set back, and a timeline does not go back."""
+        ahead_us = event_us - int(self._parts.clock.now_s() * 1e6)
+        if ahead_us > _AHEAD_US:
+            self._parts.metrics.frames_ahead.inc()
+            self._status.say(
+                f"our clock was set back: the timeline is {ahead_us // 1_000_000} s ahead of it and goes on from there"
+            )
+            if not self._is_ahead:
+                log.warning("camera.ahead_of_clock", extra={"stream_id": self._spec.stream_id})
+        elif self._is_ahead:
+            self._status.say("")
+        self._is_ahead = ahead_us > _AHEAD_US
 
     def send_owed(self) -> bool:
         """Send the notes of frames that the bus did not take; False while it is full."""

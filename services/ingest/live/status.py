@@ -55,6 +55,10 @@ class CameraStatus:
         )
         return self._write_soon()
 
+    def say(self, detail: str) -> None:
+        """Take over a sentence about what the stream does; written with the next frame."""
+        self._change(detail=detail)
+
     def count_frame(self) -> bool:
         """Count a frame that was sent; written as `measured` is."""
         self._change(frames_sent=self._status.frames_sent + 1)

@@ -16,6 +16,8 @@ _SCAN: Final = b"\xff\xda"
 _EXIF: Final = b"Exif\x00\x00"
 _SCANS_MAX: Final = 32
 """Progressive pictures have about ten; each scan costs as much as a whole picture, so thousands would be an attack."""
+_SCANS_PX_MAX: Final = 12_000_000
+"""A picture in several scans is held whole, with all its coefficients, while it is decoded, however small it shall become."""
 _DECODES_AT_ONCE: Final = 2
 _READY_BYTES: Final = 2 * 1024 * 1024
 """A larger one, of whatever size in px, is made smaller: the bus has a limit, and frames wait there."""
@@ -43,7 +45,7 @@ def checked_picture(body: bytes, max_side_px: int, settings: Settings) -> Pictur
 
     Raises:
         FrameTooLargeError: more than `push.max_bytes`.
-        FrameError: no JPEG, cut off, no size in its header, more than `ingest.max_pixels`, or too many scans.
+        FrameError: no JPEG, cut off, no size in its header, more than `ingest.max_pixels`, or too many scans or px in several.
     """
     if len(body) > settings.push.max_bytes:
         raise FrameTooLargeError(f"the frame is larger than {settings.push.max_bytes} bytes (MOODLINE_PUSH_MAX_BYTES)")
@@ -63,6 +65,8 @@ def checked_picture(body: bytes, max_side_px: int, settings: Settings) -> Pictur
     scans = jpeg.count(_SCAN)
     if not 1 <= scans <= _SCANS_MAX:
         raise FrameError(f"the frame's JPEG has {scans} scans; 1 to {_SCANS_MAX} are taken")
+    if scans > 1 and width * height > _SCANS_PX_MAX:
+        raise FrameError(f"a progressive JPEG may have {_SCANS_PX_MAX} px at most; send a baseline one, or a smaller one")
     is_ready = max(size) <= max_side_px and len(jpeg) <= _READY_BYTES and _EXIF not in jpeg[:HEAD_BYTES]
     return Picture(jpeg, width, height, is_ready)
 

@@ -1,0 +1,160 @@
+"""Connections of somebody who keeps them: half a head, a body that never ends, an answer that is never read, and very many."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from moodline.services.api.server import ApiServer, _log_failure
+from moodline.shared.log import OncePerSecond
+from tests.security.conftest import ask
+from tests.support.api import ApiWorld
+
+Serve = Callable[..., tuple[ApiWorld, ApiServer]]
+
+
+def refused(world: ApiWorld, reason: str) -> float:
+    value = world.metrics.registry.get_sample_value("moodline_connections_refused_total", {"reason": reason})
+    return value or 0.0
+
+
+def is_closed(connection: socket.socket, within_s: float) -> bool:
+    connection.settimeout(within_s)
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+    except TimeoutError:
+        return False
+
+
+def drip(connection: socket.socket, piece: bytes) -> None:
+    """Send piece after piece until the other side is gone."""
+    with suppress(OSError):
+        for _ in range(100):
+            connection.sendall(piece)
+            time.sleep(0.1)
+        pytest.fail("nobody minds")
+
+
+@contextmanager
+def opened(port: int, count: int, first: bytes = b"") -> Iterator[list[socket.socket]]:
+    with ExitStack() as stack:
+        connections = []
+        for _ in range(count):
+            connection = stack.enter_context(closing(socket.create_connection(("127.0.0.1", port), 10)))
+            if first:
+                connection.sendall(first)
+            connections.append(connection)
+        yield connections
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: "])
+def test_a_head_that_does_not_end_is_let_go(serve: Serve, begun: bytes) -> None:
+    world, server = serve(head_timeout_s=0.5)
+    with opened(server.port, 20, begun) as connections:
+        assert all(is_closed(connection, 10) for connection in connections)
+    assert refused(world, "head") == 20
+
+
+def test_a_head_that_drips_is_let_go(serve: Serve) -> None:
+    world, server = serve(head_timeout_s=1.0)
+    with opened(server.port, 1, b"GET / HTTP/1.1\r\n") as (connection,):
+        started = time.monotonic()
+        drip(connection, b"a: b\r\n")
+        assert time.monotonic() - started < 8
+    assert refused(world, "head") == 1
+
+
+def test_the_next_request_of_a_connection_has_a_head_in_time_too(serve: Serve) -> None:
+    world, server = serve(head_timeout_s=0.5)
+    whole = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with opened(server.port, 1, whole) as (connection,):
+        answer = b""
+        while b'"ok"}' not in answer:
+            answer += connection.recv(65_536)
+        connection.sendall(whole[:-2])
+        assert is_closed(connection, 10)
+    assert refused(world, "head") == 1
+
+
+def test_a_body_nobody_waits_for_is_let_go(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moodline.services.api.connections._REST_S", 0.5)
+    world, server = serve()
+    head = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n"
+    with opened(server.port, 1, head) as (connection,):
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
+        drip(connection, b"x")
+    assert refused(world, "rest") == 1
+
+
+def test_more_connections_of_one_address_than_it_may_have_are_closed(serve: Serve) -> None:
+    world, server = serve(max_connections_per_address=5, trusted_proxies="")
+    with opened(server.port, 5) as kept, opened(server.port, 3) as more:
+        assert all(is_closed(connection, 10) for connection in more)
+        assert not any(is_closed(connection, 0.05) for connection in kept)
+    assert refused(world, "address") == 3
+
+
+def test_a_trusted_proxy_has_no_limit_of_an_address(serve: Serve) -> None:
+    _, server = serve(max_connections_per_address=2, trusted_proxies="127.0.0.0/8")
+    with opened(server.port, 6):
+        assert httpx.get(f"{server.url}/healthz", trust_env=False).status_code == 200
+
+
+def test_where_all_places_are_taken_whoever_waits_longest_goes(serve: Serve) -> None:
+    world, server = serve(max_connections=10, max_connections_per_address=1000)
+    with opened(server.port, 40, b"GET / HTTP/1.1\r\n"):
+        for _ in range(5):
+            assert httpx.get(f"{server.url}/healthz", trust_env=False).status_code == 200
+    assert refused(world, "crowded_out") >= 30
+
+
+def test_a_reader_that_takes_nothing_is_let_go(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moodline.services.api.connections._STALLED_S", 0.5)
+    world, server = serve()
+    with opened(server.port, 1) as (connection,):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        whole = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        connection.settimeout(2)
+        try:
+            for _ in range(200):
+                connection.sendall(whole)
+        except OSError:
+            pass
+        deadline = time.monotonic() + 20
+        while not refused(world, "reader"):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def test_a_request_that_is_none_is_answered_and_closed(serve: Serve) -> None:
+    _, server = serve()
+    assert ask(server.port, b"\x16\x03\x01\x02\x00\x01\x00\x01").startswith(b"HTTP/1.1 400")
+
+
+def test_refused_accepts_fill_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    """What asyncio reports when no file descriptor is left, 512 times a second and with a trace each."""
+    once = OncePerSecond(lambda: 1000.0)
+    with caplog.at_level("ERROR"):
+        for number in range(512):
+            said = f"socket.accept() out of system resource\nsocket: <{number}>"
+            _log_failure(None, {"message": said, "exception": OSError(24, "Too many open files")})  # type: ignore[arg-type]
+    assert len([record for record in caplog.records if once.filter(record)]) == 1
+    assert all(record.exc_info is None and "\n" not in record.getMessage() for record in caplog.records)
+
+
+def test_an_address_is_written_once_for_a_whole_network_of_ipv6(tmp_path: Path) -> None:
+    from starlette.requests import HTTPConnection
+
+    from moodline.services.auth.authenticator import address_of
+
+    def name(host: str) -> str:
+        return address_of(HTTPConnection({"type": "http", "client": (host, 1), "headers": []}))
+
+    assert name("2001:db8::1") == name("2001:db8::ffff:1") != name("2001:db8:0:1::1")
+    assert name("192.0.2.1") != name("192.0.2.2")

@@ -1,0 +1,54 @@
+"""Where cameras and webhooks must not lead, however the address is written."""
+
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import pytest
+
+from moodline.services.alerts.webhook import checked_target, webhook_policy
+from moodline.shared.errors import InvalidRuleError
+from moodline.shared.net_policy import net_policy_of
+from moodline.shared.settings import AlertsSettings
+
+CLOUDS = [
+    "169.254.169.254",
+    "168.63.129.16",
+    "100.100.100.200",
+    "192.0.0.192",
+    "fd00:ec2::254",
+    "fd20:ce::254",
+    "fe80::a9fe:a9fe",
+]
+CLOUDS += ["169.254.170.2", "169.254.0.23", "::ffff:168.63.129.16", "64:ff9b::100.100.100.200"]
+PRIVATE = ["10.0.0.7", "192.168.1.2", "172.16.0.1", "100.64.0.1", "fd00::7", "::ffff:10.0.0.7", "198.18.0.1"]
+
+
+@pytest.mark.parametrize("text", CLOUDS)
+@pytest.mark.parametrize("networks", ["", "0.0.0.0/0,::/0"])
+def test_no_camera_and_no_webhook_is_a_clouds_metadata(text: str, networks: str) -> None:
+    cameras = net_policy_of("http", True, networks, "")
+    webhooks = webhook_policy(AlertsSettings(webhook_allow_networks=networks, webhook_allow_private=True))
+    for policy in (cameras, webhooks):
+        assert policy.refusal(ip_address(text)) is not None
+        if isinstance(ip_address(text), IPv4Address):
+            assert policy.refusal(IPv6Address(f"::ffff:{text}")) is not None
+
+
+@pytest.mark.parametrize("text", PRIVATE)
+def test_webhooks_go_to_no_private_network_unless_that_is_set(text: str) -> None:
+    assert webhook_policy(AlertsSettings()).refusal(ip_address(text)) is not None
+    assert webhook_policy(AlertsSettings(webhook_allow_private=True)).refusal(ip_address(text)) is None
+    assert net_policy_of("rtsp", True, "", "").refusal(ip_address(text)) is None
+    host = f"[{text}]" if ":" in text else text
+    with pytest.raises(InvalidRuleError):
+        checked_target(f"http://{host}/hook", webhook_policy(AlertsSettings()))
+
+
+def test_one_private_network_can_be_allowed_by_itself() -> None:
+    policy = webhook_policy(AlertsSettings(webhook_allow_networks="10.1.0.0/16"))
+    assert policy.refusal(ip_address("10.1.2.3")) is None
+    assert policy.refusal(ip_address("10.2.2.3")) is not None
+
+
+def test_the_internet_is_where_webhooks_go() -> None:
+    assert webhook_policy(AlertsSettings()).refusal(ip_address("203.0.113.9")) is not None  # documentation's, nobody's
+    assert webhook_policy(AlertsSettings()).refusal(ip_address("93.184.216.34")) is None

@@ -1,0 +1,73 @@
+"""One key, however busy, leaves room for the others; one picture, however made, does not fill the memory."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from moodline.services.api import PREFIX
+from moodline.services.api.bodies import chunks_of
+from moodline.services.auth.callers import Role
+from moodline.services.ingest.push.picture import checked_picture
+from moodline.shared.errors import FrameError, TooSlowError
+from moodline.shared.settings import ApiSettings, QuotasSettings, load_settings
+from tests.support.access import make_key, with_key
+from tests.support.api import ApiWorld
+
+
+def test_a_key_has_a_bounded_number_of_streams(tmp_path: Path) -> None:
+    quotas = {"quotas": QuotasSettings(streams_per_key=3)}
+    with ApiWorld(tmp_path, api=ApiSettings(access="keys"), overrides=quotas) as world:
+        greedy, other = (with_key(world, make_key(world, name, Role.OPERATOR)) for name in ("greedy", "other"))
+
+        def add(client: Any, name: str) -> int:
+            return int(client.post(f"{PREFIX}/streams", json={"id": name, "url": "clip.mp4"}).status_code)
+
+        assert [add(greedy, f"s{number}") for number in range(5)] == [201, 201, 201, 403, 403]
+        assert add(other, "mine") == 201
+        assert greedy.delete(f"{PREFIX}/streams/s0").status_code == 204
+        assert add(greedy, "s9") == 201
+
+
+def test_uploads_of_one_key_leave_places_for_others(tmp_path: Path) -> None:
+    with ApiWorld(tmp_path, api=ApiSettings(access="keys")) as world:
+        greedy, other = (with_key(world, make_key(world, name, Role.OPERATOR)) for name in ("greedy", "other"))
+        gate = world.app.state.context.gate
+        with gate.hold("uploads of 'greedy'", 2), gate.hold("uploads of 'greedy'", 2):
+            refused = greedy.post(f"{PREFIX}/uploads", params={"name": "a.mp4"}, content=b"x")
+            assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_busy")
+            assert other.post(f"{PREFIX}/uploads", params={"name": "a.mp4"}, content=b"x").status_code != 429
+
+
+def test_a_body_that_drips_within_its_time_out_is_let_go() -> None:
+    class Dripping:
+        async def stream(self) -> AsyncIterator[bytes]:
+            for _ in range(200):
+                await asyncio.sleep(0.01)
+                yield b"x"
+
+    async def take() -> None:
+        async for _ in chunks_of(Dripping(), 0.1, 64 * 1024):  # type: ignore[arg-type]  # a request's stream alone
+            pass
+
+    with pytest.raises(TooSlowError, match="too slowly"):
+        asyncio.run(take())
+
+
+@pytest.mark.parametrize(
+    ("size", "progressive", "taken"), [((8160, 6112), True, False), ((8160, 6112), False, True), ((3840, 2160), True, True)]
+)
+def test_a_progressive_picture_is_as_large_as_can_be_held(size: tuple[int, int], progressive: bool, taken: bool) -> None:
+    """Its coefficients are held whole: 584 kB of a single grey became 300 MB."""
+    file = BytesIO()
+    Image.new("L", size).save(file, "JPEG", progressive=progressive)
+    assert file.tell() < 2_000_000
+    if taken:
+        checked_picture(file.getvalue(), 1280, load_settings())
+    else:
+        with pytest.raises(FrameError, match="progressive"):
+            checked_picture(file.getvalue(), 1280, load_settings())
