@@ -110,7 +110,9 @@ class PushThread(StreamThread):
             if not self._accepting:
                 return None
             arrived_s, now_s = clock.now_s(), clock.monotonic_s()
-            placed = self._capture.place(Fraction(round(now_s * 1e6), 1_000_000), arrived_s, captured_at_s)
+            # A time that the sender tells is of this very frame: it is the media clock itself, not a report about one.
+            media_s = now_s if captured_at_s is None else captured_at_s
+            placed = self._capture.place(Fraction(round(media_s * 1e6), 1_000_000), arrived_s, captured_at_s)
             self._arrived += 1
             self._seen_s = now_s
             self._last_frame_us = round(arrived_s * 1e6)
