@@ -16,7 +16,7 @@ REPO = Path(__file__).resolve().parents[1]
 
 
 # What takes longest is begun first where tests run side by side, so that no worker is left alone with it at the end.
-_LONGEST_FIRST = ("chaos", "e2e", "contract", "integration", "unit")
+_LONGEST_FIRST = ("clusters", "chaos", "e2e", "cameras_of_the_world", "files", "security", "integration", "contract", "unit")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
