@@ -15,7 +15,12 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "timeline": ("moodline timeline lobby --from -1h", "moodline timeline lobby --resolution 10s --format csv"),
     "top": ("moodline top", "moodline top --once"),
     "push": ("moodline push clip.mp4 --stream door --loop", "moodline push device://0 --stream door --fps 5"),
-    "camera": ("moodline camera clip.mp4 --port 8554", "moodline camera --paths 4 --fault cam3=silent"),
+    "camera serve": (
+        "moodline camera serve clip.mp4 --port 8554",
+        "moodline camera serve --paths 4 --fault cam3=silent --quirk cam2=markers",
+    ),
+    "camera probe": ("moodline camera probe rtsp://192.168.1.20/main --user viewer --password-stdin",),
+    "camera urls": ("moodline camera urls", "moodline camera urls hikvision --host 192.168.1.20"),
     "key": ("moodline key",),
     "audit": ("moodline audit --limit 20", "moodline audit --data-dir /srv/moodline --json"),
     "setup": ("moodline setup", "moodline setup --check"),

@@ -83,27 +83,24 @@ class _Window(BaseModel):
     end: Time = Field(description="End of the window.")
 
 
+_TIMELINE_EXAMPLE: Final[dict[str, Any]] = {
+    "stream": "lobby",
+    "lane": "file",
+    "recorded_at": "2026-05-01T12:00:00Z",
+    "start": "2026-05-01T12:00:00Z",
+    "end": "2026-05-01T12:00:10Z",
+    "resolution_s": 10,
+    "level_s": 10,
+    "coarser_than_asked": False,
+    "points": [_POINT_EXAMPLE],
+    "summary": _POINT_EXAMPLE,
+}
+
+
 class TimelineDocument(_Window):
     """A window of a stream's timeline: one point for every stretch, empty ones included."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "stream": "lobby",
-                    "lane": "file",
-                    "recorded_at": "2026-05-01T12:00:00Z",
-                    "start": "2026-05-01T12:00:00Z",
-                    "end": "2026-05-01T12:00:10Z",
-                    "resolution_s": 10,
-                    "level_s": 10,
-                    "coarser_than_asked": False,
-                    "points": [_POINT_EXAMPLE],
-                    "summary": _POINT_EXAMPLE,
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [_TIMELINE_EXAMPLE]})
 
     resolution_s: int = Field(description="Length of every point, in s.")
     level_s: int = Field(description="Length of the stored buckets that the points were made of, in s.")
@@ -112,8 +109,25 @@ class TimelineDocument(_Window):
     summary: PointDocument = Field(description="The whole window as one point.")
 
 
+_SOURCE_EXAMPLE: Final[dict[str, Any]] = {
+    "length_s": 10.0,
+    "played_s": 6.0,
+    "fps": "25",
+    "width": 1280,
+    "height": 720,
+    "codec": "h264",
+    "decoded": 150,
+    "corrupt": 0,
+    "lost": 0,
+    "reason": "truncated",
+    "detail": "6.0 of 10.0 s",
+}
+
+
 class SourceDocument(BaseModel):
     """The file that was analysed, and what became of its frames."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_SOURCE_EXAMPLE]})
 
     length_s: float | None = Field(description="Length that the file declares, in s; null where it declares none.")
     played_s: float | None = Field(description="Length that was played, in s; null before the end.")
@@ -130,6 +144,8 @@ class SourceDocument(BaseModel):
 
 class AnalysisDocument(TimelineDocument):
     """The timeline of one file that was analysed; `end` is exact."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{**_TIMELINE_EXAMPLE, "source": _SOURCE_EXAMPLE}]})
 
     source: SourceDocument
 

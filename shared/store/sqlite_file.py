@@ -90,6 +90,9 @@ class SqliteFile:
         self._closed = False
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreUnavailableError(f"the folder {path.parent} cannot be made: {error.strerror}") from error
+        try:
             _keep_private(path)
         except OSError as error:
             raise StoreUnavailableError(f"{path} cannot be used: {error.strerror}") from error

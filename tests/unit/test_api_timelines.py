@@ -48,6 +48,8 @@ def test_a_point_holds_every_fact(world: ApiWorld) -> None:
         "frames_with_faces": 5,
         "faces": 5,
         "tracks_begun": 3,
+        "unreadable": 0,
+        "too_small": 0,
         "dominant": "happy",
         "shares": zeros(happy=1.0),
         "smoothed": zeros(happy=0.8, neutral=0.2),

@@ -410,7 +410,7 @@ def test_keys(world: ApiWorld) -> None:
             boss.remove_key("front")
             with pytest.raises(AccessError):
                 desk.whoami()
-        changes = list(boss.audit())
+        changes = [change for change in boss.audit() if change.what.split()[0] in ("POST", "DELETE")]
     assert [(change.who, change.what) for change in changes][:2] == [("boss", "DELETE /keys/{name}"), ("boss", "POST /keys")]
 
 

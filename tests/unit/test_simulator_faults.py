@@ -10,6 +10,7 @@ import pytest
 from moodline.services.simulator.auth import Authenticator
 from moodline.services.simulator.faults import Fault, Kind, parse_fault
 from moodline.services.simulator.options import Codec, parse_size
+from moodline.services.simulator.quirks import Quirk
 from moodline.shared.errors import SettingsError
 
 NUMBERED = {"loss", "clock", "clockstep", "flood", "slow"}
@@ -37,8 +38,9 @@ def test_what_is_no_fault_is_refused(text: str) -> None:
 
 def test_every_fault_is_documented(repo: Path) -> None:
     page = (repo / "docs/simulator.md").read_text()
-    rows = re.findall(r"^\| `([a-z]+)", page, re.MULTILINE)
-    assert sorted(rows) == sorted(Kind)
+    faults, quirks = page.split("## Quirks")
+    assert sorted(re.findall(r"^\| `([a-z]+)", faults, re.MULTILINE)) == sorted(Kind)
+    assert sorted(re.findall(r"^\| `([a-z0-9]+)` \|", quirks, re.MULTILINE)) == sorted(Quirk)
 
 
 def digest(guard: Authenticator, user: str, password: str, method: str) -> str:

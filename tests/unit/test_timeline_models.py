@@ -83,14 +83,14 @@ def test_a_state_of_the_version_before_is_read_and_goes_on() -> None:
     growing = StreamTimeline(SETTINGS)
     growing.add(frame(0, ""))
     fields = msgspec.msgpack.decode(growing.save()[1:])
-    old = b"\x01" + msgspec.msgpack.encode(fields[:-1])  # it ended before the models
-    assert len(fields) == 5
+    old = b"\x01" + msgspec.msgpack.encode(fields[:4])  # it ended before the models
+    assert len(fields) == 6
     restored = StreamTimeline(SETTINGS, old)
     restored.add(frame(1, "a"))
     assert models_of(restored.take_values()) == {NOON_S // 86_400: [(NOON_S + 1, NOON_S + 1, "a")]}
-    assert restored.save()[0] == STATE_VERSION == 2
-    with pytest.raises(StoreError, match="version 3"):
-        StreamTimeline(SETTINGS, b"\x03" + old[1:])
+    assert restored.save()[0] == STATE_VERSION == 3
+    with pytest.raises(StoreError, match="version 4"):
+        StreamTimeline(SETTINGS, b"\x04" + old[1:])
 
 
 def test_taking_turns_within_a_second_or_for_a_day_stays_bounded() -> None:
