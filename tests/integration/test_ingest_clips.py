@@ -25,17 +25,17 @@ pytestmark = pytest.mark.material
 NTSC, FILM = Fraction(2997, 100), Fraction(24_000, 1001)
 LATE = Fraction(10_214, 11_988) - Fraction(353, 44_100)
 
-# As ffprobe counts and times them: name, codec, size, frames, rate, first frame (s), end of the last (s).
+# As ffprobe counts and times them: name, codec, size, frames, rate, first frame (s), end (s): of the last frame, or of the sound if it is later.
 CLIPS = [
     ("classroom.mp4", "h264", (480, 270), 45, Fraction(15), Fraction(0), Fraction(3)),
     ("face-demographics-walking.mp4", "h264", (480, 270), 35, Fraction(12), Fraction(0), Fraction(35, 12)),
     ("face-leaves.mov", "hevc", (960, 540), 169, Fraction(519_168, 19_667), Fraction(0), Fraction(19_667, 3072)),
     ("film-1915.mp4", "h264", (640, 360), 241, Fraction(25), Fraction(0), Fraction(241, 25)),
     ("head-pose-face-detection-male.mp4", "h264", (480, 270), 62, Fraction(12), Fraction(0), Fraction(62, 12)),
-    ("man-expressions.mp4", "h264", (640, 360), 472, FILM, Fraction(0), 472 / FILM),
+    ("man-expressions.mp4", "h264", (640, 360), 472, FILM, Fraction(0), Fraction(7384, 375)),
     # Its picture begins after its sound, which is the file's first instant.
     ("stage-speech.mp4", "h264", (640, 360), 275, NTSC, LATE, LATE + 275 / NTSC),
-    ("webcam-portrait.mp4", "h264", (1280, 720), 195, Fraction(25), Fraction(0), Fraction(39, 5)),
+    ("webcam-portrait.mp4", "h264", (1280, 720), 195, Fraction(25), Fraction(0), Fraction(976, 125)),
     ("webcam-short.mkv", "h264", (640, 480), 65, Fraction(30), Fraction(0), Fraction(2167, 1000)),
     ("woman-speaking.mp4", "h264", (596, 336), 464, NTSC, Fraction(0), 464 / NTSC),
 ]  # fmt: skip

@@ -485,7 +485,7 @@ def test_other_addresses_are_forbidden(tmp_path: Path, url: str) -> None:
 
 
 def test_the_tables_name_what_exists() -> None:
-    assert set(SCHEMES) == {"file", "synthetic"}
+    assert set(SCHEMES) == {"file", "sequence", "synthetic"}
     known = {name for names in av.formats_available for name in names.split(",")}
     assert set(CONTAINERS.split(",")) <= known
 
