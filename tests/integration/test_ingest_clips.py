@@ -25,7 +25,7 @@ pytestmark = pytest.mark.material
 NTSC, FILM = Fraction(2997, 100), Fraction(24_000, 1001)
 LATE = Fraction(10_214, 11_988) - Fraction(353, 44_100)
 
-# As ffprobe counts and times them: name, codec, size, frames, rate, first frame (s), end (s): of the last frame, or of the sound if it is later.
+# As ffprobe counts and times them: name, codec, size, frames, rate, first frame (s), end of the last or of the sound (s).
 CLIPS = [
     ("classroom.mp4", "h264", (480, 270), 45, Fraction(15), Fraction(0), Fraction(3)),
     ("face-demographics-walking.mp4", "h264", (480, 270), 35, Fraction(12), Fraction(0), Fraction(35, 12)),
