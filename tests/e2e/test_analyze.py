@@ -111,11 +111,13 @@ def write(path: Path, content: bytes) -> Path:
 
 
 def test_bad_input_is_one_clear_line(tmp_path: Path, clips: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
     cases = {
         "nowhere.mp4": tmp_path / "nowhere.mp4",
         "empty": write(tmp_path / "empty.mp4", b""),
         "text": write(tmp_path / "text.mp4", b"this is not a video\n" * 100),
-        "folder": tmp_path,
+        "empty folder": folder,
         "half a header": write(tmp_path / "head.mp4", (clips / "classroom.mp4").read_bytes()[:200]),
     }
     for name, path in cases.items():
