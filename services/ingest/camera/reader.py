@@ -264,7 +264,9 @@ class _Connection:
             if not self._take(record):
                 raise _GaveUp(Outcome.FENCED)
             if self._opened_s is not None:
-                deadline_s = self._frame_seen_s + max(settings.read_timeout_s, settings.first_frame_timeout_s) + _MARGIN_S
+                # A process that works tells its counts all the time, whatever the camera does. One that is frozen does not.
+                frame_due_s = self._frame_seen_s + max(settings.read_timeout_s, settings.first_frame_timeout_s)
+                deadline_s = min(clock.monotonic_s() + settings.read_timeout_s, frame_due_s) + _MARGIN_S
 
     def _take(self, record: Record) -> bool:
         if isinstance(record, Sample):
