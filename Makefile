@@ -53,7 +53,8 @@ camera: $(VENV)/.embedded ## Serve a camera to try things out: CLIP=path, or a b
 test: $(VENV)/.installed system kafka kubernetes-tools lint ## Install what tests need (Kafka, Redis, …) and run all of them
 	@failed=0; \
 	$(PYTEST) -n $(TEST_WORKERS) -m 'not quiet' -p no:schemathesis --cov --cov-report= tests/unit tests/contract || failed=1; \
-	echo "Branch coverage of the product by tests/unit and tests/contract: $$($(BIN)/coverage report --format=total)%"; \
+	coverage=$$($(BIN)/coverage report --format=total) || failed=1; \
+	echo "Branch coverage of the product by tests/unit and tests/contract: $$coverage%"; \
 	$(PYTEST) -n $(TEST_WORKERS) -m 'not quiet' $(SERVER_TESTS) || failed=1; \
 	$(PYTEST) -m quiet || failed=1; \
 	exit $$failed
