@@ -36,7 +36,7 @@ def cameras(request: pytest.FixtureRequest) -> Iterator[CameraSimulator]:
         codec=request.param,
         seconds=3.0,
         http=True,
-        session_timeout_s=2.0,
+        session_timeout_s=3.0,  # longer than an answer to OPTIONS is waited for
         quirks=[f"{name}={quirk}" for quirk, name in NAMES.items()],
     ) as simulator:
         yield simulator
