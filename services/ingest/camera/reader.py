@@ -161,13 +161,14 @@ class CameraThread(StreamThread):
         mine = self._status.set_state(
             StreamState.BACKING_OFF, reason, detail, attempts=self._back_off.attempts, next_attempt_us=next_us, fps=0.0
         )
+        if reason is FailureReason.INTERNAL:  # counted after it was told: who sees the count looks for the reason
+            self._parts.metrics.reader_crashes.labels(StreamClass.LIVE).inc()
         if not mine:
             raise _GaveUp(Outcome.FENCED)
         return pause_s
 
     def _crashed(self, pause_s: float, place: str, connection: "_Connection") -> tuple[float, str]:
-        """Count a defect, here or in the camera's process; return the pause in s and what to say."""
-        self._parts.metrics.reader_crashes.labels(StreamClass.LIVE).inc()
+        """Remember a defect, here or in the camera's process; return the pause in s and what to say."""
         if connection.live_s() > 0:
             self._crashes.forget()
         pause_s = max(pause_s, self._crashes.add(place))

@@ -53,6 +53,8 @@ class ReaderThread(StreamThread):
             self._parts.metrics.reader_restarts.labels(cause).inc()
             pause_s = self._pause_s(cause, failures)
             self._report_pause(cause, pause_s)
+            if cause == "crash":  # counted after it was told: who sees the count looks for the reason
+                self._parts.metrics.reader_crashes.labels(StreamClass.FILE).inc()
             if self._stop.wait(pause_s):
                 self.outcome = Outcome.STOPPED
 
@@ -79,7 +81,6 @@ class ReaderThread(StreamThread):
             return "process"
         except Exception as error:
             log.exception("reader.crashed", extra={"stream_id": stream_id})
-            self._parts.metrics.reader_crashes.labels(StreamClass.FILE).inc()
             if reader.next_seq > furthest >= 0:
                 self._crashes.forget()
             place = str(error) if isinstance(error, FileDefectError) else place_of(error)
