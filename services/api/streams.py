@@ -119,7 +119,6 @@ def change_stream(
     if_match: IfMatch = None,
 ) -> StreamAnswer:
     """Change a camera, labels or pause at any time; what decides the timeline of a file only before the first frame."""
-
     given, hint = body, ""
 
     def change(found: _Found) -> StreamSpec:

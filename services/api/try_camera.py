@@ -10,7 +10,7 @@ from moodline.services.api.audit import audited
 from moodline.services.api.cameras import tested_address
 from moodline.services.api.context import Ctx
 from moodline.services.api.errors import problem_responses
-from moodline.services.api.models import NewCameraTest, CameraTestAnswer, CameraTestStep
+from moodline.services.api.models import CameraTestAnswer, CameraTestStep, NewCameraTest
 from moodline.shared.errors import NotReadyError
 
 router = APIRouter(prefix=PREFIX, tags=["streams"])

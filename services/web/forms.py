@@ -7,7 +7,7 @@ from typing import Any, Final
 from nicegui import ui
 from pydantic import ValidationError
 
-from moodline.services.api.models import NewCameraTest, CameraTestAnswer, NewStream, StreamChange
+from moodline.services.api.models import CameraTestAnswer, NewCameraTest, NewStream, StreamChange
 from moodline.services.report.stream_document import StreamAnswer
 from moodline.services.web.layout import button, refusals_shown, set_state
 from moodline.services.web.visit import Visit
@@ -148,8 +148,9 @@ class StreamForm:
 
 def show_steps(tried: CameraTestAnswer) -> None:
     """Show here what works with a camera, and what to change; what a camera says of itself stays text."""
-    summary = "This camera works." if tried.works else "This does not work yet:"
-    ui.label(f"{summary} {tried.hint}".strip()).style("font-weight:600")
+    ui.label("This camera works." if tried.works else "Something is to be changed:").style("font-weight:600")
+    if tried.hint:
+        ui.label(tried.hint)
     for step in tried.steps:
         with ui.element("div").classes("step good" if step.good else "step bad"):
             ui.label("✓" if step.good else "✗").props("aria-hidden=true")

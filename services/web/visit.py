@@ -12,7 +12,7 @@ from moodline.services.api import alerts, streams, timelines, try_camera
 from moodline.services.api.access import identify, require_role
 from moodline.services.api.alert_models import FiringAnswer
 from moodline.services.api.context import Context, context_of
-from moodline.services.api.models import NewCameraTest, CameraTestAnswer, NewStream, StreamChange
+from moodline.services.api.models import CameraTestAnswer, NewCameraTest, NewStream, StreamChange
 from moodline.services.api.timelines import PointsWindow, TimelineParameters, TrackListParameters
 from moodline.services.auth.callers import Caller, Role
 from moodline.services.report.document import TimelineDocument

@@ -170,7 +170,7 @@ def test_a_camera_is_tried_before_it_is_added(service: Service, visitor: Visitor
     assert list(service.client.list_streams()) == []
     dialog(page).get_by_label("Name", exact=True).fill("lobby")
     dialog(page).get_by_role("button", name="Add").click()
-    expect(page.get_by_text("the url was corrected")).to_be_visible()
+    expect(page.locator(".q-notification").get_by_text("the url was corrected")).to_be_visible()
     assert service.client.get_stream("lobby").url == camera.url("cam0")
 
 

@@ -61,7 +61,7 @@ class _Attempt:
         self._job = job
         self._limit_s = 2 * job.open_timeout_s + job.first_frame_timeout_s + _WATCHED_S + _MARGIN_S
         self._is_late = False
-        self._process = subprocess.Popen(  # noqa: S603  # our own module
+        self._process = subprocess.Popen(  # our own module
             (sys.executable, "-P", "-m", "moodline.services.ingest.camera.probe_process"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
