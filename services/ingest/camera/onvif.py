@@ -116,8 +116,8 @@ def read_device(address: CameraAddress, egress: Egress, timeout_s: float) -> Dev
     if not found:
         raise SourceError(FailureReason.NO_VIDEO, "the camera offers no profiles over ONVIF")
     profiles = tuple(client.profile(media, each, is_second=is_second) for each in found[:_PROFILES_LIMIT])
-    texts = (_text(about.get(name, "")) for name in ("Manufacturer", "Model", "FirmwareVersion"))
-    return Device(*texts, client.clock_off_s, profiles)
+    maker, model, firmware = (_text(about.get(name, "")) for name in ("Manufacturer", "Model", "FirmwareVersion"))
+    return Device(maker, model, firmware, client.clock_off_s, profiles)
 
 
 def best_profile(profiles: tuple[Profile, ...], enough_px: int = ENOUGH_PX) -> Profile | None:
