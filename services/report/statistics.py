@@ -37,7 +37,8 @@ class WindowStatistics(BaseModel):
     coverage: float = Field(description="Share of the stretches in which frames were looked at.")
     with_faces: float = Field(description="Share of the stretches with faces.")
     missing: dict[str, float] = Field(
-        description="Why the rest is missing: shares of `corrupt`, `overloaded`, `not_sampled`, `offline`; with `coverage` they make 1."
+        description="Why the rest is missing: shares of `corrupt`, `overloaded`, `not_sampled` and `offline`; with `coverage` "
+        "they make 1."
     )
 
 

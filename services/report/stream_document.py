@@ -60,7 +60,9 @@ class Status(BaseModel):
         "timeline), `failed`, `stalled` (frames were sent, and none reaches the timeline; or no frame comes); live sources also "
         "`live`, `backing_off`."
     )
-    reason: FailureReason | None = Field(None, description="Why it failed, if it did; of a file that has ended: `truncated` or `corrupt` where it was not read whole.")
+    reason: FailureReason | None = Field(
+        None, description="Why it failed, if it did; `truncated` or `corrupt` of a file that has ended and was not read whole."
+    )
     detail: str = Field("", description="One sentence for people.")
     since: Time | None = Field(None, description="When this state began, if that is known.")
     attempts: int | None = Field(None, description="Live: attempts to connect since frames last came.")
