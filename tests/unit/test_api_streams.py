@@ -51,6 +51,7 @@ def test_register_with_defaults(world: ApiWorld) -> None:
         "lane": "file",
         "transport": None,
         "tls_verify": None,
+        "hint": "",
         "has_credentials": False,
         "sample_fps": "5",
         "max_side_px": 1280,

@@ -63,6 +63,7 @@ ROUTES_WITHOUT_METHOD: Final = {
     ("get", "/api/v1/streams/{stream_id}/faces"): "a table, which pandas and Arrow read by themselves",
     ("get", "/api/v1/streams/{stream_id}/snapshot.jpg"): "a picture, which anything that speaks HTTP shows",
     ("get", "/api/v1/streams/{stream_id}/live.mjpg"): "the same",
+    ("post", "/api/v1/cameras/test"): "the page and `moodline camera probe` do it",
     ("post", "/api/v1/classify"): "a library on this machine does the same without a service",
 }
 PARAMETERS_WITHOUT_ARGUMENT: Final = {
@@ -114,7 +115,7 @@ NAMES: Final = {
 OWN_STRUCTS: Final = {"Answer", "PushTotals"}
 OWN_FIELDS: Final = {"Ready": {"reason"}}
 """What the client makes of an error answer."""
-NO_ANSWERS: Final = {"ErrorAnswer", "ErrorDetail", "Health", "ClassifyAnswer", "FacesPage"}
+NO_ANSWERS: Final = {"ErrorAnswer", "ErrorDetail", "Health", "ClassifyAnswer", "FacesPage", "CameraTestAnswer", "CameraTestStep"}
 
 
 def answers_time() -> Any:
