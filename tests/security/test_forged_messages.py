@@ -3,6 +3,7 @@
 import itertools
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ import pytest
 from moodline.services.aggregator.sink import TimelineSink
 from moodline.services.aggregator.stage import AggregatorStage
 from moodline.services.detector.stage import DetectorStage
-from moodline.shared.bus import ConsumerSettings
+from moodline.shared.bus import Bus, ConsumerSettings, open_bus
 from moodline.shared.bus.memory import MemoryBus
 from moodline.shared.clock import SystemClock
 from moodline.shared.errors import MessageError
@@ -20,6 +21,7 @@ from moodline.shared.log import OncePerSecond
 from moodline.shared.messages import (
     ALL_TOPICS,
     DLQ_TOPIC,
+    STREAMS_TOPIC,
     AnyMessage,
     Emotions,
     End,
@@ -52,14 +54,14 @@ LAST: Final = 2**53 - 1
 class Site:
     """A store, a bus in memory, and one worker; somebody else may write to the bus."""
 
-    def __init__(self, stage: str, tmp_path: Any) -> None:
+    def __init__(self, stage: str, tmp_path: Any, bus: Bus | None = None) -> None:
         self.clock, self.metrics, self.stop = SystemClock(), Metrics(), threading.Event()
         self.store = SqliteStore(f"sqlite:///{tmp_path / 'store.db'}", Retention(dict.fromkeys(LEVELS_S, 10**9)))
         for name, url in (("lobby", "rtsp://192.0.2.1/"), ("film", "file:///film.mp4")):
             lane = StreamClass.LIVE if name == "lobby" else StreamClass.FILE
             self.store.add(StreamSpec(stream_id=name, url=url, lane=lane, created_at_us=int(self.clock.now_s() * 1e6)))
         self.session = {name: self.store.claim(name, self.clock.now_s()).session for name in ("lobby", "film")}
-        self.bus = MemoryBus(1, 256 * 1024 * 1024)
+        self.bus = bus or MemoryBus(1, 256 * 1024 * 1024)
         self.bus.ensure_topics(ALL_TOPICS)
         self.attacker = self.bus.open_producer()
         self.health = Health(self.metrics, self.clock)
@@ -281,6 +283,49 @@ def test_forged_frames_reach_no_detector_and_no_frame_of_a_file_is_left_out_for_
     assert site.letters() == ["misplaced", "misplaced"]
     assert site.count("moodline_frames_skipped_total", worker="detector", **{"class": "live"}, reason="corrupt") in (0.0, 2.0)
     assert site.failed == [], "a frame on which a worker failed three times is left out of a file"
+    site.store.close()
+
+
+@pytest.mark.kafka
+def test_what_only_kafka_lets_somebody_send_stops_nobody_either(kafka_server: Any, tmp_path: Any) -> None:
+    """No value, no key, a megabyte of headers, times of other centuries, rubbish where nothing is read."""
+    from confluent_kafka import Producer
+
+    bus = open_bus(kafka_server.url, partitions=1)
+    site = Site("aggregator", tmp_path, bus)
+    attacker = Producer({"bootstrap.servers": kafka_server.url.removeprefix("kafka://"), "message.max.bytes": 2_000_000})
+    good = encode(site.frame(0))
+    sent: list[dict[str, Any]] = [
+        {"value": None, "key": b"lobby"},
+        {"value": None, "key": None},
+        {"value": b"x" * 900_000, "key": b"k" * 100_000},
+        {"value": good, "key": b"other", "headers": [("traceparent", b"\xff" * 900_000)]},
+        {"value": good, "key": b"other", "headers": [(f"h{number}", None) for number in range(10_000)]},
+        {"value": b"x", "key": b"lobby", "timestamp": 1},
+    ]
+    refused: list[object] = []
+    for topic_name in (LIVE, STREAMS_TOPIC, DLQ_TOPIC):
+        for each in sent:
+            attacker.produce(topic_name, on_delivery=lambda error, _: refused.append(error) if error else None, **each)
+    site.send(LIVE, good)
+    attacker.flush(30)
+    assert refused == []
+    deadline = time.monotonic() + 60
+    (before,) = site.store.load(["lobby"])
+    while before is not None and before.mark is None and time.monotonic() < deadline:
+        site.worker.step(site.stop)
+        (before,) = site.store.load(["lobby"])
+    for _ in range(20):
+        site.worker.step(site.stop)
+    assert site.progress().mark == HighWaterMark(site.session["lobby"], 0)
+    assert site.health.problem() is None
+    site.send(LIVE, site.frame(1))
+    while site.progress().mark != HighWaterMark(site.session["lobby"], 1):
+        assert time.monotonic() < deadline + 30
+        site.worker.step(site.stop)
+    dead = [site.count("moodline_dead_letters_total", worker="aggregator", reason=each) for each in ("malformed", "misplaced")]
+    assert dead == [4.0, 2.0]
+    bus.close()
     site.store.close()
 
 
