@@ -26,7 +26,7 @@ _METADATA: Final = frozenset(
         ),
     )
 )
-"""Where clouds give a machine its credentials, apart from link-local addresses, at which most of them do."""
+"""Addresses at which clouds give a machine its credentials, besides link-local addresses, which most of them use."""
 _THIS_NETWORK: Final = ipaddress.IPv4Network("0.0.0.0/8")
 _BROADCAST: Final = ipaddress.IPv4Address("255.255.255.255")
 
@@ -114,7 +114,7 @@ def _networks(text: str, variable: str) -> tuple[Network, ...]:
 
 
 def _never(inner: Address) -> str | None:
-    """Return why nobody's camera can be at an address, or None."""
+    """Return why no camera can be at an address, or None."""
     if inner.is_link_local:
         return "the address is link-local; no camera is read there"
     if inner in _METADATA:
