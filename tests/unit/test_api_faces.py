@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from moodline.services.aggregator.stage import AggregatorStage
-from moodline.services.api.faces import COLUMNS
+from moodline.services.report.faces import FACE_FIELDS
 from moodline.shared.bus import Position
 from moodline.shared.messages import Emotions, End, FaceEmotion, SkipReason, StreamClass
 from moodline.shared.metrics import Metrics
@@ -101,13 +101,16 @@ def test_a_window_and_the_formats(tmp_path: Path) -> None:
         window = {"from": "2026-05-01T12:00:01Z", "to": "2026-05-01T12:00:02Z"}
         assert {row["frame"] for row in rows(world, **window)} == {5, 6, 7, 8, 9}
         text = world.get("/streams/lobby/faces", format="csv", **window).text.splitlines()
-        assert text[0] == ",".join(column.name for column in COLUMNS)
+        assert text[0] == ",".join(FACE_FIELDS)
         assert len(text) - 1 == len(rows(world, **window))
         parquet = pytest.importorskip("pyarrow.parquet")
         table = parquet.read_table(io.BytesIO(world.get("/streams/lobby/faces", format="parquet").content)).to_pylist()
         assert [row["frame"] for row in table] == [row["frame"] for row in rows(world)]
         assert table[0]["raw_happy"] == 1.0
-        assert table[0]["x2"] == 160.0
+        assert (table[0]["x2"], table[0]["readable"], table[8]["readable"]) == (160.0, True, None)
+        stream = world.get("/streams/lobby/faces", format="arrow").content
+        assert pytest.importorskip("pyarrow").ipc.open_stream(stream).read_all().to_pylist() == table
+        assert world.get("/streams/lobby/faces", format="ndjson").text.count("\n") == len(table)
         for cursor in ("x", "AAAA"):
             assert world.get("/streams/lobby/faces", cursor=cursor).status_code == 422
         other = world.get("/streams", limit=1)
