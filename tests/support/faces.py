@@ -6,12 +6,24 @@ from moodline.shared.messages import Emotions, End, FaceEmotion, SkipReason, Str
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.stage import Apply, Received
 from moodline.shared.settings import AggregatorSettings, StoreSettings
+from moodline.shared.store import BucketValue
+from moodline.shared.timeline.faces import FACES_LEVEL_S, FACES_SERIES, SeenFace, SeenFrame, faces_index, pack_frames
 from tests.support.api import NOW_US, ApiWorld
 
 KEPT_FACES = {"store": StoreSettings(retention_faces_s=3600)}
 """Settings of an API where faces are kept."""
 
 HAPPY, SAD = (0, 0, 0, 65_535, 0, 0, 0), (0, 0, 0, 0, 65_535, 0, 0)
+
+
+def two_frames() -> BucketValue:
+    """Return what is kept of two frames: somebody happy, and nobody."""
+    somebody = SeenFace(1, (0, 0, 16_384, 32_768), 65_535, HAPPY, HAPPY, 65_535)
+    shown = [
+        SeenFrame(0, NOW_US, 640, 360, "fer-seed", None, (somebody,)),
+        SeenFrame(1, NOW_US + 200_000, 640, 360, "fer-seed"),
+    ]
+    return BucketValue(FACES_SERIES, FACES_LEVEL_S, faces_index(NOW_US), pack_frames(shown))
 
 
 def frame(number: int, session: int, *faces: FaceEmotion, skip: SkipReason | None = None) -> Emotions:

@@ -11,11 +11,10 @@ from moodline.services.api.context import Intake
 from moodline.services.api.server import ApiServer
 from moodline.services.report.faces import FACE_FIELDS
 from moodline.shared.classify import ClassifiedPicture, PictureFace
-from moodline.shared.clock import SystemClock
 from moodline.shared.errors import InvalidImageError
 from moodline.shared.previews import Preview, PreviewBoard
 from moodline.shared.settings import ClassifySettings, PreviewSettings
-from tests.support.api import ApiWorld, AsgiTransport
+from tests.support.api import ApiWorld, AsgiTransport, StubClock
 from tests.support.faces import KEPT_FACES, keep_faces
 
 HAPPY = (0.0, 0.0, 0.0, 0.9, 0.0, 0.0, 0.1)
@@ -37,7 +36,7 @@ class StubClassifier:
 
 @pytest.fixture
 def board() -> PreviewBoard:
-    return PreviewBoard(SystemClock())
+    return PreviewBoard(StubClock())
 
 
 @pytest.fixture
