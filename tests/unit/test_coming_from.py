@@ -61,7 +61,6 @@ def test_every_line_runs(server: ApiServer) -> None:
         assert len(names["rows"]) == 2  # type: ignore[arg-type]
 
 
-
 def run(line: str, names: dict[str, object], there: str) -> None:
     if line.startswith("curl "):
         options = ["--silent", "--show-error", "--fail-with-body", "--max-time", "20"]
