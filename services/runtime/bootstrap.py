@@ -339,7 +339,7 @@ def _aggregator(resources: Resources) -> Runnable:
     settings = resources.settings.aggregator
     keeps_faces = resources.settings.store.retention_faces_s > 0
     stage = AggregatorStage(resources.store.load, settings, resources.metrics, keeps_faces=keeps_faces)
-    sink = TimelineSink(resources.store, stage, resources.metrics, resources.clock, resources.bus.offset_at)
+    sink = TimelineSink(resources.store, resources.metrics, resources.clock, resources.bus.offset_at)
     return _worker(
         resources, "aggregator", PipelineStep.EMOTIONS, _Batch(settings.batch_messages, settings.linger_ms), stage, sink
     )
