@@ -1,12 +1,12 @@
 """Request and answer bodies about streams: limits, meanings and examples."""
 
 import re
-from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
-from moodline.services.report.moments import EPOCH, Time
+from moodline.services.api.given_time import GivenTime
+from moodline.services.report.moments import Time
 from moodline.services.report.stream_document import STREAM_EXAMPLE, StreamAnswer
 from moodline.shared.camera_url import URL_LIMIT
 from moodline.shared.streams import SAMPLE_FPS_MAX, STREAM_ID_PATTERN, Transport
@@ -15,19 +15,6 @@ LABELS_LIMIT: Final = 32
 LABEL_VALUE_LIMIT: Final = 255
 _LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}", re.ASCII)
 _UNWANTED = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-_LAST_START: Final = datetime(2200, 1, 1, tzinfo=UTC)
-
-
-def _only_text(value: object) -> object:
-    if not isinstance(value, str):
-        raise ValueError("must be text in ISO 8601 with an offset, such as 2026-05-01T12:00:00Z")
-    return value
-
-
-def _in_range(moment: datetime) -> datetime:
-    if not EPOCH <= moment < _LAST_START:
-        raise ValueError("must lie between the years 1970 and 2200")
-    return moment
 
 
 def _rate_text(value: object) -> object:
@@ -48,7 +35,6 @@ def _checked_labels(labels: dict[str, str]) -> dict[str, str]:
     return labels
 
 
-GivenTime = Annotated[AwareDatetime, BeforeValidator(_only_text), AfterValidator(_in_range)]
 Rate = Annotated[
     str,
     BeforeValidator(_rate_text),
@@ -76,7 +62,9 @@ Reached = Annotated[Transport, Field(description="How an RTSP camera sends: `tcp
 TlsVerify = Annotated[
     bool, Field(description="Whether the certificate of an `rtsps://` or `https://` camera must be valid for its name.")
 ]
-_RECORDED_AT: Final = "Time on the timeline of the file's first instant, ISO 8601 with an offset"
+_RECORDED_AT: Final = (
+    "Time on the timeline of the file's first instant: ISO 8601 with an offset, seconds since 1970, or relative like now-5m"
+)
 
 
 class _Body(BaseModel):

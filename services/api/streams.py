@@ -13,11 +13,11 @@ from moodline.services.api.audit import audited, nothing_changed
 from moodline.services.api.cameras import address_fields, changed_address_fields, meant_url
 from moodline.services.api.context import Context, Ctx
 from moodline.services.api.errors import problem_responses
+from moodline.services.api.given_time import given_us
 from moodline.services.api.models import NewStream, StreamChange, StreamPage
 from moodline.services.api.page_cursor import read_cursor, write_cursor
 from moodline.services.api.preconditions import IfMatch, require_match
 from moodline.services.api.upload_folder import UploadFolder
-from moodline.services.report.moments import to_us
 from moodline.services.report.stream_document import StreamAnswer
 from moodline.services.report.streams import describe, state_of
 from moodline.shared.errors import QuotaError, RevisionConflictError, StreamNotFoundError, StreamStartedError
@@ -73,7 +73,7 @@ def add_stream(ctx: Ctx, caller: Operator, body: NewStream, response: Response) 
         **address_fields(ctx, body),
     )
     if spec.lane is StreamClass.FILE:
-        recorded_at_us = _whole_second(now_us) if body.recorded_at is None else to_us(body.recorded_at)
+        recorded_at_us = _whole_second(now_us) if body.recorded_at is None else given_us(body.recorded_at, now_us, "recorded_at")
         spec = msgspec.structs.replace(spec, recorded_at_us=recorded_at_us)
     require_scope(caller, spec)
     _require_quota(ctx, caller)
@@ -248,7 +248,7 @@ def _changes(ctx: Context, spec: StreamSpec, body: StreamChange) -> dict[str, An
     if body.sample_fps is not None:
         _checked_rate(body.sample_fps)
     if body.recorded_at is not None:
-        given["recorded_at_us"] = to_us(body.recorded_at)
+        given["recorded_at_us"] = given_us(body.recorded_at, ctx.now_us(), "recorded_at")
     return given
 
 

@@ -131,8 +131,6 @@ def _way_out(error: MoodlineError, command: str) -> str:
         flag = _FLAGS.get(error.field or "")
         if command == "alerts" and flag and flag not in str(error):
             return f" ({flag})"
-        if "loopback" in str(error) and error.field == "webhook_url":
-            return "; MOODLINE_ALERTS_WEBHOOK_ALLOW_LOOPBACK=true of the service allows it"
     return ""
 
 
