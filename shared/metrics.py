@@ -218,6 +218,12 @@ class Metrics:
             ["ending"],
             registry=r,
         )
+        self.file_damaged_frames: Final = Counter(
+            "moodline_file_damaged_frames_total",
+            "Frames of files that were read to their end: shown damaged by the decoder (`corrupt`), or not given by it (`lost`).",
+            ["kind"],
+            registry=r,
+        )
         self.reader_crashes: Final = Counter(
             "moodline_reader_crashes_total",
             "Readers that ended by a defect of Moodline or a library, of files (`file`) and cameras (`live`).",

@@ -283,7 +283,7 @@ class ApiSettings(_Group):
 
 
 class QuotasSettings(_Group):
-    """What one key may use at a time; where no key is asked for, one address."""
+    """The limits of one key, or of one address where no key is needed."""
 
     streams_per_key: int = Field(2000, ge=1, description="Most streams that one key may have registered.")
     uploads_per_key: int = Field(2, ge=1, description="Most uploads of one key that one API process takes at the same time.")

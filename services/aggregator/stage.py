@@ -69,7 +69,6 @@ class _PendingUpdate:
     """The changes that one batch has made to a stream and that are not written yet."""
 
     expected: HighWaterMark | None
-    lane: StreamClass
     captured_at_us: list[int] = field(default_factory=list)
 
 
@@ -122,7 +121,10 @@ class AggregatorStage:
         self._load_missing(batch, now_s)
         for item in batch:
             self._handle(item, now_s)
-        outputs: list[Output] = [Apply(self._update(stream_id, turn)) for stream_id, turn in self._pending_updates.items()]
+        outputs: list[Output] = [
+            Apply(self._update(stream_id, pending), tuple(pending.captured_at_us))
+            for stream_id, pending in self._pending_updates.items()
+        ]
         outputs += self._gaps.take_rewinds()
         for reason, count in self._dropped.items():
             self._metrics.frames_dropped.labels(reason).inc(count)
@@ -142,18 +144,11 @@ class AggregatorStage:
     def close(self) -> None:
         self._streams.clear()
 
-    def forget(self, stream_id: str) -> None:
-        """Drop what is held of a stream, so that it is read from the store again; for a refused update."""
-        self._streams.pop(stream_id, None)
-        self._gaps.forget(stream_id)
-
-    def take_captured(self, stream_id: str) -> tuple[StreamClass, list[int]]:
-        """Return, once, when the frames of the stream's latest update were captured, microseconds since the Unix epoch."""
-        turn = self._pending_updates.get(stream_id)
-        if turn is None:
-            return StreamClass.FILE, []
-        captured, turn.captured_at_us = turn.captured_at_us, []
-        return turn.lane, captured
+    def on_refused(self, stream_ids: frozenset[str]) -> None:
+        """Drop what is held of streams, so that it is read from the store again."""
+        for stream_id in stream_ids:
+            self._streams.pop(stream_id, None)
+            self._gaps.forget(stream_id)
 
     def _load_missing(self, batch: Sequence[Received], now_s: float) -> None:
         """Read the progress of streams that are new here, or come under a session that is."""
@@ -224,13 +219,13 @@ class AggregatorStage:
         stream_id = item.message.stream_id
         if not missing and not self._gaps.is_open(stream_id, stream.mark):
             return False
-        is_real = self._gaps.is_real(stream_id, stream.mark, stream.position, item.position, _since_ms(stream, item), now_s)
-        return not is_real or item.message.lane is StreamClass.FILE
+        self._gaps.observe(stream_id, stream.mark, stream.position, item.position, _since_ms(stream, item), now_s)
+        return item.message.lane is StreamClass.FILE or not self._gaps.is_confirmed(stream_id, stream.mark)
 
     def _add(self, stream: _Stream, message: Emotions | End, position: Position, missing: int) -> None:
-        turn = self._pending_updates.get(message.stream_id)
-        if turn is None:
-            turn = self._pending_updates[message.stream_id] = _PendingUpdate(stream.mark, message.lane)
+        pending = self._pending_updates.get(message.stream_id)
+        if pending is None:
+            pending = self._pending_updates[message.stream_id] = _PendingUpdate(stream.mark)
         if _begins_segment(stream, message):
             stream.timeline.begin_segment()
         if missing:
@@ -242,7 +237,7 @@ class AggregatorStage:
             stream.final = True
         else:
             stream.timeline.add(message)
-            turn.captured_at_us.append(message.captured_at_us)
+            pending.captured_at_us.append(message.captured_at_us)
             self._count(message)
         stream.mark = HighWaterMark(message.session, message.seq)
         stream.position = position
@@ -271,7 +266,7 @@ class AggregatorStage:
             for emotion, count in emotions.items():
                 of_streams.emotions.labels(stream_id, emotion).inc(count)
 
-    def _update(self, stream_id: str, turn: _PendingUpdate) -> TimelineUpdate:
+    def _update(self, stream_id: str, pending: _PendingUpdate) -> TimelineUpdate:
         stream = self._streams[stream_id]
         event_time_us = stream.timeline.event_time_us
         assert stream.mark is not None
@@ -279,7 +274,7 @@ class AggregatorStage:
         assert event_time_us is not None
         return TimelineUpdate(
             stream_id=stream_id,
-            expected=turn.expected,
+            expected=pending.expected,
             mark=stream.mark,
             final=stream.final,
             position=stream.position,

@@ -45,7 +45,7 @@ from moodline.shared.pipeline.delivery import flush_patiently
 from moodline.shared.pipeline.health import Health
 from moodline.shared.pipeline.lag import LOOK_S, Lag, LagGauges
 from moodline.shared.pipeline.plausible import check_plausible
-from moodline.shared.pipeline.stage import Output, Received, Rewind, Send, Stage
+from moodline.shared.pipeline.stage import Output, Received, Rewind, Send, Stage, Written
 
 log = logging.getLogger("moodline.worker")
 
@@ -56,11 +56,8 @@ _BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 class Sink(Protocol):
     """Makes a stage's outputs durable."""
 
-    def write(self, outputs: Sequence[Output]) -> list[Position]:
+    def write(self, outputs: Sequence[Output]) -> Written:
         """Perform the outputs; return only when they are durable. Safe to repeat.
-
-        Returns:
-            Positions from which the worker must read again (inclusive); usually none.
 
         Raises:
             StoreUnavailableError, BusUnavailableError: try again later.
@@ -102,7 +99,7 @@ class ProducerSink:
         self._stop = stop
         self._health = health
 
-    def write(self, outputs: Sequence[Output]) -> list[Position]:
+    def write(self, outputs: Sequence[Output]) -> Written:
         for output in outputs:
             if isinstance(output, Send):
                 self._send(output)
@@ -112,7 +109,7 @@ class ProducerSink:
             if not error.topics or any(lane_of(name) is not StreamClass.LIVE for name in error.topics):
                 raise
             log.warning("delivery.live_lost", extra={"worker": self._name, "topics": sorted(error.topics)})
-        return [output.position for output in outputs if isinstance(output, Rewind)]
+        return Written([output.position for output in outputs if isinstance(output, Rewind)])
 
     def _send(self, output: Send) -> None:
         key, value = output.message.stream_id.encode(), encode(output.message)
@@ -301,9 +298,11 @@ class Worker:
             self._metrics.stage_seconds.labels(name).observe(written - started)
         if not outputs:
             return []
-        rewinds = self._sink.write(outputs)
+        result = self._sink.write(outputs)
+        if result.refused:
+            self._stage.on_refused(result.refused)
         self._metrics.sink_seconds.labels(name).observe(self._clock.monotonic_s() - written)
-        return rewinds
+        return result.rewinds
 
     def _commit(self, records: Iterable[Record], rewinds: Sequence[Position]) -> None:
         first: dict[tuple[str, int], Position] = {}

@@ -60,7 +60,7 @@ _WRITABLE: Final = "writable"
 _PURGE_BLOCKS: Final = 500
 """Blocks deleted in one step; Redis answers others in between."""
 _ATTEMPTS: Final = 200
-"""Of a step that loses a race only when somebody else wins it."""
+"""Attempts of a step. It loses a race only when another process wins it."""
 
 _registry = Script("registry")
 _stream = Script("stream")
@@ -172,7 +172,7 @@ class RedisStore(RedisDocuments):
         raise StoreUnavailableError(f"stream {spec.stream_id!r} is being added and removed by others all the time")
 
     def _settle(self, stream_id: str, created: Argument, least: int) -> None:
-        """Draw the fence of a stream that was just created, and set it unless somebody else did."""
+        """Draw the fence of a stream that was just created, and set it unless another process did."""
         self._on_stream(stream_id, "settle", created, self._shared("draw", least))
 
     def _purge(self, stream_id: str) -> None:

@@ -367,7 +367,7 @@ def test_the_end_closes_everything_and_nothing_comes_after_it(lane: StreamClass)
     late = [frame(1, lane=lane), end(2, lane=lane), frame(3, lane=lane), frame(3, session=20, lane=lane)]
     assert world.receive(*late) == []
     assert world.dropped("duplicate") == 4
-    world.stage.forget("a")
+    world.stage.on_refused(frozenset({"a"}))
     assert world.receive(*late) == []
 
 
@@ -411,7 +411,7 @@ def test_a_state_that_cannot_be_read_is_an_error() -> None:
     good = world.progress["a"]
     for state, says in ((b"\x09" + good.state[1:], "version 9"), (good.state[:-1], "damaged"), (b"", "no aggregator state")):
         world.progress["a"] = msgspec.structs.replace(good, state=state)
-        world.stage.forget("a")
+        world.stage.on_refused(frozenset({"a"}))
         with pytest.raises(StoreError, match=says):
             world.receive(frame(1))
 

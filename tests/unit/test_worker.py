@@ -10,8 +10,8 @@ from moodline.shared.errors import BusFullError, DeliveryError, NotDeliveredYetE
 from moodline.shared.messages import DLQ_TOPIC, Faces, PipelineStep, StreamClass, decode, decode_dead_letter, encode, topic
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.health import Health
-from moodline.shared.pipeline.stage import Output, Received, Rewind, Send
-from moodline.shared.pipeline.worker import ProducerSink, Worker, WorkerOptions
+from moodline.shared.pipeline.stage import Output, Received, Rewind, Send, Written
+from moodline.shared.pipeline.worker import ProducerSink, Sink, Worker, WorkerOptions
 from tests.support.clocks import SleeplessClock
 
 IN_TOPIC = topic(PipelineStep.FACES, StreamClass.FILE)
@@ -96,6 +96,7 @@ class EchoStage:
         self.fail_on: dict[int, list[Exception]] = {}
         self.always_fail: set[int] = set()
         self.revoked: list[frozenset[tuple[str, int]]] = []
+        self.refused: list[frozenset[str]] = []
         self.closed = False
         self.out_topic = OUT_TOPIC
         self.extra: list[Output] = []
@@ -117,6 +118,9 @@ class EchoStage:
     def on_revoked(self, partitions: frozenset[tuple[str, int]]) -> None:
         self.revoked.append(partitions)
 
+    def on_refused(self, stream_ids: frozenset[str]) -> None:
+        self.refused.append(stream_ids)
+
     def close(self) -> None:
         self.closed = True
 
@@ -128,11 +132,13 @@ def message(seq: int) -> bytes:
 
 
 class Rig:
-    def __init__(self, values: Sequence[bytes], *, max_records: int = 100, poison_limit: int = 5) -> None:
+    def __init__(
+        self, values: Sequence[bytes], *, max_records: int = 100, poison_limit: int = 5, sink: Sink | None = None
+    ) -> None:
         self.consumer, self.producer, self.stage = StubConsumer(values), StubProducer(), EchoStage()
         self.stop, self.metrics = StubStop(), Metrics()
         self.health = Health(self.metrics, SleeplessClock(1000.0, 1.0))
-        sink = ProducerSink("w", self.producer, self.metrics, self.stop, self.health)
+        sink = sink or ProducerSink("w", self.producer, self.metrics, self.stop, self.health)
         options = WorkerOptions("w", max_records, 0.0, poison_limit)
         self.worker = Worker(
             options, self.consumer, self.stage, sink, self.producer, self.metrics, SleeplessClock(1000.0, 1.0), self.health
@@ -285,6 +291,24 @@ def test_a_worker_that_is_told_to_stop_does_not_wait_for_a_full_bus() -> None:
     assert rig.consumer.done_to == -1
     assert rig.stage.closed
     assert rig.consumer.events[-1] == "close"
+
+
+class RefusingSink:
+    """Refuses what it is given first."""
+
+    def __init__(self) -> None:
+        self.answers = [Written([Position(IN_TOPIC, 0, 1)], frozenset({"s"}))]
+
+    def write(self, outputs: Sequence[Output]) -> Written:
+        return self.answers.pop() if self.answers else Written()
+
+
+def test_the_stage_hears_of_the_streams_that_were_refused_before_they_come_again() -> None:
+    rig = Rig([message(seq) for seq in range(4)], sink=RefusingSink())
+    rig.step()
+    assert (rig.stage.refused, rig.consumer.events) == ([frozenset({"s"})], ["seek 1"])
+    rig.step()
+    assert (rig.stage.refused, rig.consumer.events) == ([frozenset({"s"})], ["seek 1", "commit 3"])
 
 
 def test_a_rewind_seeks_and_keeps_its_partition_uncommitted() -> None:
