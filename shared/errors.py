@@ -29,12 +29,6 @@ class MessageError(MoodlineError):
         self.reason = reason
 
 
-class PoisonLimitError(MoodlineError):
-    """Too many undecodable messages in a row: more likely a wrong deployment than bad data, so the worker stops."""
-
-    code = "poison_limit"
-
-
 class BusError(MoodlineError):
     """The bus refused or lost a request."""
 

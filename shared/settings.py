@@ -331,7 +331,7 @@ class MqttSettings(_Group):
 class WorkerSettings(_Group):
     """Settings of all workers."""
 
-    poison_limit: int = Field(100, ge=1, description="Undecodable messages in a row after which a worker stops.")
+    poison_limit: int = Field(100, ge=1, description="Messages in a row that cannot be used after which a worker is not ready.")
     stream_metrics: int = Field(
         100, ge=0, le=10_000, description="Most streams of which a process has metrics of their own; 0: none has."
     )

@@ -70,10 +70,12 @@ class Progress(Standing, frozen=True, kw_only=True):
     Attributes:
         position: Where on the bus the mark's message was, or None.
         state: The aggregator's state as of the mark; opaque, empty before the first update.
+        session: Newest session that was given out for it, as far as the store knows; 0 before the first.
     """
 
     position: Position | None = None
     state: bytes = b""
+    session: int = 0
 
 
 class FrameFailure(NamedTuple):

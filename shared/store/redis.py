@@ -207,7 +207,7 @@ class RedisStore(RedisDocuments):
         return sorted(FrameFailure(int(seq), tries, int(session), letter) for seq, tries, session, letter in rows)
 
     def load(self, stream_ids: Sequence[str]) -> list[Progress | None]:
-        fields = ("fence", "mark", "final", "position", "state", "event_time_us")
+        fields = ("fence", "mark", "final", "position", "state", "event_time_us", "session")
         rows = self._link.run([("HMGET", stream_keys(name)[0], *fields) for name in stream_ids]) if stream_ids else []
         return [_progress(*row) for row in rows]
 
@@ -357,13 +357,19 @@ def _standing(fence: bytes | None, mark: bytes | None, final: bytes | None, even
     return Standing(mark=_mark(mark), final=final == b"1", fence=int(fence), last_event_time_us=int(event))
 
 
-def _progress(
-    fence: bytes | None, mark: bytes | None, final: bytes | None, position: bytes | None, state: bytes | None, event: bytes | None
+def _progress(  # the fields of one hash
+    fence: bytes | None,
+    mark: bytes | None,
+    final: bytes | None,
+    position: bytes | None,
+    state: bytes | None,
+    event: bytes | None,
+    session: bytes | None,
 ) -> Progress | None:
     if fence is None or int(fence) == SESSION_LIMIT:
         return None
     if mark is None or position is None or event is None:
-        return Progress(fence=int(fence))
+        return Progress(fence=int(fence), session=int(session or 0))
     return Progress(
         mark=_mark(mark),
         final=final == b"1",
@@ -371,4 +377,5 @@ def _progress(
         state=state or b"",
         fence=int(fence),
         last_event_time_us=int(event),
+        session=int(session or 0),
     )
