@@ -91,7 +91,7 @@ class TimelineSink:
         return rewinds
 
     def _since_ms(self, update: TimelineUpdate, progress: Progress) -> int:
-        """Return the time after which everything was produced that follows the stored mark under the update's session."""
+        """Return the earliest production time of what follows the stored mark in the update's session."""
         begun_ms = update.mark.session
         if lane_of(update.position.topic) is StreamClass.LIVE and progress.last_event_time_us is not None:
             begun_ms = max(begun_ms, progress.last_event_time_us // 1000)

@@ -6,7 +6,7 @@ of its own, which begins with `_` too.
 
 | key | type | holds |
 | --- | --- | --- |
-| `moodline:{lobby}` | hash | definition, fence, newest session, mark, position, state, status |
+| `moodline:{lobby}` | hash | definition, minimum epoch, newest epoch, high-water mark, position, state, status |
 | `moodline:{lobby}:blocks` | sorted set | names of the stream's blocks, in order, for ranges and for purging |
 | `moodline:{lobby}:@60:1000001d9f28a` | hash | one block: 60 neighbouring cells of one series and level |
 | `moodline:{_}` | hash | newest session given, version of the registry, schema |

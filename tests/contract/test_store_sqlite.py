@@ -35,7 +35,8 @@ while True:
     value = b"%d" % seq * 20
     cells = tuple(BucketValue("", level_s, index, value) for level_s in levels_s for index in range(0, 600, 60))
     [result] = store.apply([TimelineUpdate(
-        stream_id="lobby", expected=progress.mark, mark=HighWaterMark(progress.fence + seed, seq), final=False, state=value,
+        stream_id="lobby", expected=progress.mark, mark=HighWaterMark(progress.fence + seed, seq),
+        final=False, state=value,
         position=Position("topic", 0, seq), last_event_time_us=seq, cells=cells)])
     if result == "applied":
         print(seq, flush=True)
