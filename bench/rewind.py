@@ -75,7 +75,7 @@ def measure(client: Any, bus: Bus, store: Store, before: int) -> None:
     metrics, clock, stop = Metrics(), SystemClock(), threading.Event()
     stage = AggregatorStage(store.load, AggregatorSettings(), metrics)
     looking_up = [bus.offset_at] if hasattr(bus, "offset_at") else []
-    sink = TimelineSink(store, stage, metrics, clock, *looking_up)
+    sink = TimelineSink(store, metrics, clock, *looking_up)
     consumer = bus.open_consumer(ConsumerSettings(group="moodline.aggregator", topics=(TOPIC,)))
     producer = bus.open_producer()
     worker = Worker(WorkerOptions("aggregator", 500, 0.02), consumer, stage, sink, producer, metrics, clock)

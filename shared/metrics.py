@@ -163,7 +163,7 @@ class Metrics:
         )
         self.frames_dropped: Final = Counter(
             "moodline_frames_dropped_total",
-            "Frames that the aggregator dropped on purpose: `duplicate` (at or below the mark), `fenced` (older session), `gap` (a predecessor is missing; it comes again), `unknown` (stream not registered).",
+            "Frames that the aggregator dropped on purpose: `duplicate` (at or below the mark), `fenced` (older session), `gap` (a predecessor is missing; it comes again), `implausible` (no reader of the stream can have sent it), `unknown` (stream not registered).",
             ["reason"],
             registry=r,
         )

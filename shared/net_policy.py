@@ -26,7 +26,7 @@ _METADATA: Final = frozenset(
         ),
     )
 )
-"""Where clouds give a machine its credentials, apart from link-local addresses, at which most of them do."""
+"""Addresses at which clouds give a machine its credentials, besides link-local addresses, which most of them use."""
 _THIS_NETWORK: Final = ipaddress.IPv4Network("0.0.0.0/8")
 _BROADCAST: Final = ipaddress.IPv4Address("255.255.255.255")
 
@@ -40,13 +40,15 @@ class NetPolicy:
     allow: tuple[Network, ...] = ()
     deny: tuple[Network, ...] = ()
     allow_private: bool = True
+    variable: str = "MOODLINE_INGEST"
+    """How the names of the settings begin that the policy is from."""
 
     def allows_scheme(self, scheme: str) -> bool:
         """Say whether URLs of a scheme, in lower case, may be read."""
         return scheme in self.schemes
 
     def refusal(self, address: Address, *, redirected: bool = False) -> str | None:
-        """Return why an address may not be connected to, as one fixed sentence, or None.
+        """Return why an address may not be connected to, as one sentence that names the setting, or None.
 
         Args:
             address: Resolved. An IPv4 address inside an IPv6 one is what is judged.
@@ -58,18 +60,18 @@ class NetPolicy:
         if inner.is_loopback and redirected:
             return "the camera sends us to a loopback address"
         if inner.is_loopback and not self.allow_loopback:
-            return "loopback addresses are not allowed (MOODLINE_INGEST_ALLOW_LOOPBACK)"
+            return f"loopback addresses are not allowed ({self.variable}_ALLOW_LOOPBACK)"
         return self._outside(inner, address)
 
     def _outside(self, inner: Address, address: Address) -> str | None:
         """Return in which network an address is or is not that keeps it from being reached, or None."""
         if _is_in(inner, self.deny) or _is_in(address, self.deny):
-            return "the address is in a denied network (MOODLINE_INGEST_DENY_NETWORKS)"
+            return f"the address is in a denied network ({self.variable}_DENY_NETWORKS)"
         if self._is_allowed(inner, address):
             return None
         if not (self.allow_private or inner.is_global or inner.is_loopback):
-            return "the address is in a private network, and none is allowed"
-        return "the address is outside of the allowed networks (MOODLINE_INGEST_ALLOW_NETWORKS)" if self.allow else None
+            return f"the address is in a private network, and none is allowed ({self.variable}_ALLOW_PRIVATE)"
+        return f"the address is outside of the allowed networks ({self.variable}_ALLOW_NETWORKS)" if self.allow else None
 
     def _is_allowed(self, inner: Address, address: Address) -> bool:
         return _is_in(inner, self.allow) or _is_in(address, self.allow)
@@ -95,6 +97,7 @@ def net_policy_of(
         _networks(allow_networks, f"{variable}_ALLOW_NETWORKS"),
         _networks(deny_networks, f"{variable}_DENY_NETWORKS"),
         allow_private,
+        variable,
     )
 
 
@@ -114,11 +117,11 @@ def _networks(text: str, variable: str) -> tuple[Network, ...]:
 
 
 def _never(inner: Address) -> str | None:
-    """Return why nobody's camera can be at an address, or None."""
+    """Return why an address is never reached, or None."""
     if inner.is_link_local:
-        return "the address is link-local; no camera is read there"
+        return "the address is link-local, which is never reached"
     if inner in _METADATA:
-        return "the address is one of a cloud's metadata services; no camera is read there"
+        return "the address is one of a cloud's metadata services, which are never reached"
     if inner.is_multicast or inner.is_unspecified or inner == _BROADCAST or _is_in(inner, (_THIS_NETWORK,)):
         return "the address is no single host's"
     if inner.is_reserved and not inner.is_loopback:

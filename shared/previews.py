@@ -1,7 +1,7 @@
 """The newest analysed picture of streams whose preview is switched on: from detectors to the API, in memory only.
 
-In one process a board holds it; between processes it travels by Redis' publish and subscribe, which stores nothing, and only
-while somebody looks. Pictures are never written to the store: its server may write that to a disk.
+Only while somebody looks: in one process a board holds it, between processes it travels by Redis' publish and subscribe, which
+stores nothing. Pictures are never written to the store: its server may write that to a disk.
 """
 
 import logging
@@ -19,14 +19,14 @@ from moodline.shared.clock import Clock
 log = logging.getLogger("moodline.previews")
 
 KEPT_S: Final = 10.0
-"""A picture is shown for so long after it was analysed."""
+"""A picture is shown for this time after it was analysed."""
 _BOARD_BYTES: Final = 64 * 1024 * 1024
 _PICTURES: Final = 4
 _RESULTS: Final = 256
 _STREAMS: Final = 1000
 _UNREAD_S: Final = 1.0
 _LOOKED_AT_S: Final = 30.0
-"""So long after the last question a stream is still listened to."""
+"""A stream stays subscribed for this time after the last request."""
 _TURN_S: Final = 0.5
 _PAUSE_S: Final = 2.0
 _CHANNEL: Final = "moodline.preview."
@@ -60,7 +60,7 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True, tag="picture"):
 
 
 class PreviewResult(msgspec.Struct, frozen=True, tag="faces"):
-    """What was read of the faces of one frame."""
+    """The results for the faces of one frame."""
 
     stream_id: str
     session: int
@@ -83,7 +83,7 @@ class Previews(Protocol):
         ...
 
     def publish_result(self, result: PreviewResult) -> None:
-        """Tell what was read of a frame's faces. Never raises."""
+        """Publish the results for a frame's faces. Never raises."""
         ...
 
     def newest(self, stream_id: str, wait_s: float, after_us: int | None = None) -> Preview | None:
@@ -106,10 +106,18 @@ class PreviewBoard:
         self._held: OrderedDict[str, deque[tuple[Preview, float]]] = OrderedDict()
         self._results: dict[str, deque[PreviewResult]] = {}
         self._bytes = 0
+        self._looked_at: dict[str, float] = {}
         self._changed = threading.Condition()
 
     def wanted(self, stream_ids: Iterable[str]) -> set[str]:
-        return set(stream_ids)
+        return self.looked_at().intersection(stream_ids)
+
+    def looked_at(self) -> set[str]:
+        """Return the streams whose newest picture was asked for in the last 30 s."""
+        since_s = self._clock.monotonic_s() - _LOOKED_AT_S
+        with self._changed:
+            self._looked_at = {name: asked_s for name, asked_s in self._looked_at.items() if asked_s >= since_s}
+            return set(self._looked_at)
 
     def publish(self, preview: Preview) -> None:
         now_s = self._clock.monotonic_s()
@@ -134,6 +142,7 @@ class PreviewBoard:
     def newest(self, stream_id: str, wait_s: float, after_us: int | None = None) -> Preview | None:
         until_s = time.monotonic() + wait_s
         with self._changed:
+            self._looked_at[stream_id] = self._clock.monotonic_s()
             while True:
                 found = self._fresh(stream_id, after_us)
                 left_s = until_s - time.monotonic()
@@ -145,6 +154,7 @@ class PreviewBoard:
         with self._changed:
             self._held.clear()
             self._results.clear()
+            self._looked_at.clear()
             self._bytes = 0
 
     def _fresh(self, stream_id: str, after_us: int | None) -> Preview | None:
@@ -180,7 +190,6 @@ class RedisPreviews:
         self._clock = clock
         self._board = PreviewBoard(clock)
         self._lock = threading.Lock()
-        self._looked_at: dict[str, float] = {}
         self._reader: threading.Thread | None = None
         self._client: Any = None
         self._close_client: Callable[[], None] | None = None
@@ -204,7 +213,6 @@ class RedisPreviews:
 
     def newest(self, stream_id: str, wait_s: float, after_us: int | None = None) -> Preview | None:
         with self._lock:
-            self._looked_at[stream_id] = self._clock.monotonic_s()
             if self._reader is None and not self._stop.is_set():
                 self._reader = threading.Thread(target=self._read, name="previews", daemon=True)
                 self._reader.start()
@@ -249,7 +257,7 @@ class RedisPreviews:
         pubsub = client.pubsub(ignore_subscribe_messages=True)
         try:
             while not self._stop.is_set():
-                wanted = self._looked_at_now()
+                wanted = self._board.looked_at()
                 for names, act in ((wanted - known, pubsub.subscribe), (known - wanted, pubsub.unsubscribe)):
                     if names:
                         act(*(f"{_CHANNEL}{name}" for name in names))
@@ -268,12 +276,6 @@ class RedisPreviews:
                     message = pubsub.get_message(timeout=0.0)
         finally:
             pubsub.close()
-
-    def _looked_at_now(self) -> set[str]:
-        since_s = self._clock.monotonic_s() - _LOOKED_AT_S
-        with self._lock:
-            self._looked_at = {name: asked_s for name, asked_s in self._looked_at.items() if asked_s >= since_s}
-            return set(self._looked_at)
 
 
 def open_previews(store_url: str, clock: Clock) -> Previews:

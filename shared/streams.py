@@ -12,6 +12,8 @@ from moodline.shared.messages import StreamClass
 
 STREAM_ID_PATTERN: Final = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}"
 """As Frigate names cameras, and with full stops. Ids are compared as typed: `Yard` and `yard` are two streams."""
+STREAM_ID_RULE: Final = "1 to 63 characters: letters (a-z, A-Z), digits, '.', '_' or '-'; starts with a letter, digit or '_'"
+"""The same in words."""
 _STREAM_ID = re.compile(STREAM_ID_PATTERN)
 
 ALL_FRAMES: Final = "all"
@@ -65,7 +67,7 @@ LIVE_SCHEMES: Final = ("rtsp", "rtsps", "http", "https", "device")
 
 PUSH_SCHEME: Final = "push"
 PUSH_URL: Final = f"{PUSH_SCHEME}://"
-"""Of a live stream whose frames are brought to the API; nobody reads it."""
+"""URL of a live stream whose frames are pushed to the API; ingest reads nothing."""
 
 
 def lane_of_url(url: str) -> StreamClass:
@@ -174,10 +176,7 @@ class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
 def check_stream_id(stream_id: str) -> str:
     """Return the id, or raise `InvalidStreamError` that says what an id may look like."""
     if not _STREAM_ID.fullmatch(stream_id):
-        raise InvalidStreamError(
-            "stream_id",
-            "a stream id has 1 to 63 characters: letters (a-z, A-Z), digits, '.', '_' or '-'; starts with a letter, digit or '_'",
-        )
+        raise InvalidStreamError("stream_id", f"a stream id has {STREAM_ID_RULE}")
     return stream_id
 
 

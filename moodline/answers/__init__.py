@@ -2,6 +2,7 @@
 
 from moodline.answers.alerts import Alert, AlertPage, Delivery, DeliveryPage, DryRun, Firing, FiringPage, Rule, RulePage
 from moodline.answers.base import Answer
+from moodline.answers.pictures import Classified, FacePage, FaceRow, Picture, PictureFace
 from moodline.answers.service import Caller, Change, ChangePage, Key, KeyPage, Model, Models, NewKey, Ready, Refusal
 from moodline.answers.streams import Progress, Pushed, PushTotals, Status, Stream, StreamPage, Upload, Video
 from moodline.answers.timelines import (
@@ -26,11 +27,14 @@ __all__ = [
     "Caller",
     "Change",
     "ChangePage",
+    "Classified",
     "ComparedPoint",
     "Comparison",
     "Delivery",
     "DeliveryPage",
     "DryRun",
+    "FacePage",
+    "FaceRow",
     "Firing",
     "FiringPage",
     "Key",
@@ -38,6 +42,8 @@ __all__ = [
     "Model",
     "Models",
     "NewKey",
+    "Picture",
+    "PictureFace",
     "Point",
     "Progress",
     "PushTotals",

@@ -7,11 +7,14 @@ from moodline.answers import (
     Comparison,
     Delivery,
     DryRun,
+    FaceRow,
     Firing,
     Key,
     Model,
     Models,
     NewKey,
+    Picture,
+    PictureFace,
     Point,
     Progress,
     Pushed,
@@ -33,6 +36,7 @@ from moodline.answers import (
 from moodline.client._alerts import RuleOptions
 from moodline.client._client import Client
 from moodline.client._events import AlertEvent, Event, Events, Face, FacesEvent, Hello, PointEvent, RemovedEvent, StateEvent
+from moodline.client._pictures import Pictures
 from moodline.client._streams import StreamChanges, StreamOptions
 from moodline.errors import (
     AccessError,
@@ -69,6 +73,7 @@ __all__ = [
     "Event",
     "Events",
     "Face",
+    "FaceRow",
     "FacesEvent",
     "Firing",
     "Hello",
@@ -82,6 +87,9 @@ __all__ = [
     "NoAnswerError",
     "NotFoundError",
     "NotInTimeError",
+    "Picture",
+    "PictureFace",
+    "Pictures",
     "Point",
     "PointEvent",
     "Progress",

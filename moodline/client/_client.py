@@ -8,6 +8,7 @@ import httpx
 from moodline.client._alerts import AlertMethods
 from moodline.client._link import Link
 from moodline.client._live import LiveMethods
+from moodline.client._pictures import PictureMethods
 from moodline.client._service import ServiceMethods
 from moodline.client._streams import StreamMethods
 from moodline.client._timelines import TimelineMethods
@@ -16,7 +17,7 @@ from moodline.shared.clock import Clock, SystemClock
 TIMEOUT_S: Final = 30.0
 
 
-class Client(StreamMethods, TimelineMethods, LiveMethods, AlertMethods, ServiceMethods):
+class Client(StreamMethods, TimelineMethods, LiveMethods, PictureMethods, AlertMethods, ServiceMethods):
     """Asks one Moodline. A context manager, since it keeps connections open. Thread-safe.
 
     Every method raises `ApiError` (see `moodline.errors`), and `InvalidStreamError` for an id that no stream can have. Requests

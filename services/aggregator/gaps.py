@@ -12,12 +12,12 @@ from moodline.shared.store.base import HighWaterMark
 log = logging.getLogger("moodline.aggregator")
 
 _PATIENCE_S: Final = 5.0
-"""After this long, a rewind that was asked for has happened, whatever the offsets say."""
+"""A rewind that was requested counts as done after this time, even if the offsets do not show it."""
 
 _REMEMBERED: Final = 20_000
 
 MARGIN_MS: Final = 60_000
-"""How much earlier a rewind by time begins: for records that took long, and for clocks of hosts that differ."""
+"""A rewind by time begins this much earlier, because records may be late and the clocks of hosts may differ."""
 
 
 @dataclass(slots=True)
@@ -45,10 +45,14 @@ class Gaps:
         gap = self._gaps.get(stream_id)
         return gap is not None and gap.mark == mark
 
-    def is_real(
+    def is_confirmed(self, stream_id: str, mark: HighWaterMark | None) -> bool:
+        """Return whether the rewind has shown that the frames after this mark are not on the bus."""
+        return self.is_open(stream_id, mark) and self._gaps[stream_id].is_confirmed
+
+    def observe(
         self, stream_id: str, mark: HighWaterMark | None, place: Position | None, seen: Position, since_ms: int, now_s: float
-    ) -> bool:
-        """Note a frame that has a hole before it, and ask for a rewind if this is the first sight of the hole.
+    ) -> None:
+        """Record a frame that has a hole before it, and ask for a rewind if this is the first sight of the hole.
 
         Args:
             stream_id: The stream.
@@ -58,20 +62,15 @@ class Gaps:
             since_ms: When the missing frames were produced at the earliest, in ms since the Unix epoch on the bus's clock; it
                 bounds the rewind where `place` says nothing.
             now_s: Wall clock.
-
-        Returns:
-            True when the rewind has shown that the missing frames are not on the bus.
         """
         gap = self._gaps.get(stream_id)
         if gap is None or gap.mark != mark or gap.seen[:2] != seen[:2]:
             self._remember(stream_id, _Gap(mark, seen, now_s))
             self._rewind(place, seen, since_ms)
-            return False
-        if not gap.is_confirmed and (seen.offset <= gap.seen.offset or now_s - gap.since_s >= _PATIENCE_S):
+        elif not gap.is_confirmed and (seen.offset <= gap.seen.offset or now_s - gap.since_s >= _PATIENCE_S):
             gap.is_confirmed = True
             session = None if mark is None else mark.session
             log.warning("aggregator.gap", extra={"stream_id": stream_id, "session": session, "mark": mark, "seen": seen})
-        return gap.is_confirmed
 
     def take_rewinds(self) -> list[Rewind]:
         """Return from where to read again since the last call: of each partition at most one place and one time."""

@@ -4,59 +4,58 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 
 from moodline.services.aggregator.gaps import MARGIN_MS
-from moodline.services.aggregator.stage import AggregatorStage
 from moodline.shared.bus.base import Position
 from moodline.shared.clock import Clock
 from moodline.shared.messages import StreamClass, lane_of
 from moodline.shared.metrics import Metrics
-from moodline.shared.pipeline.stage import Apply, Output, Rewind
+from moodline.shared.pipeline.stage import Apply, Output, Rewind, Written
 from moodline.shared.store.base import ApplyResult, Progress, ProgressStore, TimelineUpdate
 
 log = logging.getLogger("moodline.aggregator")
 
 OffsetAt = Callable[[str, int, int], int | None]
-"""Where in `(topic, partition)` the records of a time begin; `Bus.offset_at`."""
+"""Returns the offset in `(topic, partition)` at which the records of a time begin; see `Bus.offset_at`."""
 
 
 class TimelineSink:
     """Implements `moodline.shared.pipeline.worker.Sink` for `Apply` and `Rewind`."""
 
-    def __init__(self, store: ProgressStore, stage: AggregatorStage, metrics: Metrics, clock: Clock, offset_at: OffsetAt) -> None:
+    def __init__(self, store: ProgressStore, metrics: Metrics, clock: Clock, offset_at: OffsetAt) -> None:
         self._store = store
-        self._stage = stage
         self._metrics = metrics
         self._clock = clock
         self._offset_at = offset_at
 
-    def write(self, outputs: Sequence[Output]) -> list[Position]:
+    def write(self, outputs: Sequence[Output]) -> Written:
         """Apply all updates. Blocks on the store; safe to repeat, because every update names the mark it is based on.
 
-        A refused update means that another worker has written, or that the store lost its last writes. The stage then
-        forgets the stream; where the store is behind what was read, it is read again from there. Where the store is ahead
-        nothing is skipped, since other streams share the partition: what is known already drops out by itself.
+        A refused update means that another worker has written, or that the store lost its last writes. Where the store is
+        behind what was read, it is read again from there. Where the store is ahead nothing is skipped, since other streams
+        share the partition: what is known already drops out by itself.
 
         Returns:
-            At most one position per partition, the smallest.
+            At most one position per partition, the smallest; and the streams whose updates were refused.
 
         Raises:
             StoreUnavailableError: some updates may have been applied; repeat, or read the batch again.
             BusUnavailableError: a time could not be looked up; the same.
         """
-        updates = [output.update for output in outputs if isinstance(output, Apply)]
+        applies = [output for output in outputs if isinstance(output, Apply)]
         rewinds = [output for output in outputs if isinstance(output, Rewind)]
-        results = self._store.apply(updates) if updates else []
-        refused = []
-        for update, result in zip(updates, results, strict=True):
+        results = self._store.apply([output.update for output in applies]) if applies else []
+        for output, result in zip(applies, results, strict=True):
             self._metrics.updates.labels(result).inc()
             if result is ApplyResult.APPLIED:
-                self._observe_latency(update.stream_id)
-                continue
-            self._stage.forget(update.stream_id)
-            if result is ApplyResult.STALE:
-                refused.append(update)
-        if refused:
-            rewinds += self._behind(refused)
-        return _smallest(map(self._place, rewinds))
+                self._observe_latency(output)
+        refused = {
+            apply.update.stream_id: result
+            for apply, result in zip(applies, results, strict=True)
+            if result is not ApplyResult.APPLIED
+        }
+        stale = [apply.update for apply in applies if refused.get(apply.update.stream_id) is ApplyResult.STALE]
+        if stale:
+            rewinds += self._behind(stale)
+        return Written(_smallest(map(self._place, rewinds)), frozenset(refused))
 
     def _place(self, rewind: Rewind) -> Position:
         position, since_ms = rewind.position, rewind.since_ms
@@ -98,11 +97,10 @@ class TimelineSink:
             begun_ms = max(begun_ms, progress.last_event_time_us // 1000)
         return min(begun_ms, int(self._clock.now_s() * 1000)) - MARGIN_MS
 
-    def _observe_latency(self, stream_id: str) -> None:
-        lane, captured_at_us = self._stage.take_captured(stream_id)
+    def _observe_latency(self, output: Apply) -> None:
         now_us = self._clock.now_s() * 1e6
-        histogram = self._metrics.end_to_end_seconds.labels(lane)
-        for captured in captured_at_us:
+        histogram = self._metrics.end_to_end_seconds.labels(lane_of(output.update.position.topic) or StreamClass.FILE)
+        for captured in output.captured_at_us:
             histogram.observe(max(0.0, now_us - captured) / 1e6)
 
 

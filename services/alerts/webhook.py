@@ -32,6 +32,7 @@ _GONE: Final = 410
 _PORTS: Final = {"http": 80, "https": 443}
 _SIGNATURE: Final = re.compile(r"t=(\d{1,15}),v1=([0-9a-f]{64})", re.ASCII)
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
+_LOCAL: Final = frozenset({"localhost"})
 
 Resolver = Callable[[str, int], Sequence[str]]
 """Returns a host's addresses as text. May block; raises `OSError` when there are none."""
@@ -90,11 +91,11 @@ def checked_target(url: str, policy: NetPolicy) -> Target:
     if port == 0:
         raise InvalidRuleError("webhook_url", "webhook_url has no usable port")
     refusal = None
-    # A name is judged by what it resolves to, whenever it is called.
+    # Any other name is judged by what it resolves to, whenever it is called.
     with contextlib.suppress(ValueError):
-        refusal = policy.refusal(ipaddress.ip_address(host))
+        refusal = policy.refusal(ipaddress.ip_address("127.0.0.1" if host.rstrip(".").lower() in _LOCAL else host))
     if refusal is not None:
-        raise InvalidRuleError("webhook_url", "webhook_url names an address that webhooks may not reach here")
+        raise InvalidRuleError("webhook_url", f"webhook_url names an address that webhooks may not reach here: {refusal}")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Target(parts.scheme, host, port or _PORTS[parts.scheme], path)
 
@@ -179,7 +180,7 @@ class HttpSender:
             raise WebhookError("unreachable", "the host's name is not known") from None
         allowed = [address for address in found if self._policy.refusal(address) is None]
         if not allowed:
-            raise WebhookError("forbidden", "the host's address may not be reached by webhooks")
+            raise WebhookError("forbidden", "the host's address may not be reached by webhooks (MOODLINE_ALERTS_WEBHOOK_ALLOW_*)")
         return socket.create_connection((str(allowed[0]), target.port), self._timeout_s)
 
 

@@ -7,6 +7,7 @@ from moodline.services.report.faces import FaceRow, face_rows
 from moodline.shared.messages import Emotions, StreamClass
 from moodline.shared.settings import AggregatorSettings
 from moodline.shared.streams import StreamSpec, StreamStatus
+from moodline.shared.timeline.faces import seen_frame
 
 
 def track_frames(frames: Iterable[Emotions], settings: AggregatorSettings) -> Iterator[tuple[Emotions, list[TrackedFace]]]:
@@ -26,4 +27,5 @@ def rows_of(
     size_px = (status.width, status.height)
     origin_us = spec.recorded_at_us if spec.lane is StreamClass.FILE else None
     for message, tracked in track_frames(frames, settings):
-        yield from face_rows(message, [(face.track_id, face.smoothed, face.is_readable) for face in tracked], size_px, origin_us)
+        seen = seen_frame(message, message.event_time_us, [(face.track_id, face.read) for face in tracked])
+        yield from face_rows(seen, size_px, origin_us)

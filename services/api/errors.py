@@ -24,6 +24,7 @@ from moodline.shared.errors import (
     QueryError,
     RateLimitedError,
 )
+from moodline.shared.streams import STREAM_ID_RULE
 
 log = logging.getLogger("moodline.api")
 
@@ -145,6 +146,9 @@ def _explain(item: dict[str, Any]) -> tuple[str, str]:
     if len(where) == 1:
         return "", "the request needs a JSON object as its body, with Content-Type: application/json"
     text = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "string_pattern_mismatch":
+        # All patterns are those of ids: of streams, and of rules, which are like them.
+        text = f"must have {STREAM_ID_RULE}"
     text = {"extra_forbidden": "is unknown here", "missing": "is required"}.get(item["type"], text)
     return ".".join(str(part)[:_MOST_OF_A_NAME] for part in where[1:]), text
 

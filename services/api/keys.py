@@ -11,11 +11,11 @@ from moodline.services.api.access import Admin, Viewer
 from moodline.services.api.audit import audited
 from moodline.services.api.context import Ctx
 from moodline.services.api.errors import problem_responses
-from moodline.services.api.models import GivenTime
+from moodline.services.api.given_time import GivenTime, given_us
 from moodline.services.auth.authenticator import SESSION_COOKIE, address_of
 from moodline.services.auth.callers import LOCAL, Caller, Role
 from moodline.services.auth.keyring import KeyInfo, KeyRecord
-from moodline.services.report.moments import Time, to_datetime, to_us
+from moodline.services.report.moments import Time, to_datetime
 
 router = APIRouter(prefix=PREFIX, tags=["access"])
 
@@ -120,7 +120,7 @@ def add_key(ctx: Ctx, caller: Admin, body: NewKey) -> NewKeyAnswer:  # noqa: ARG
             digest="",
             streams=None if body.streams is None else tuple(body.streams),
             labels=None if body.labels is None else tuple(body.labels),
-            expires_at_us=None if body.expires_at is None else to_us(body.expires_at),
+            expires_at_us=None if body.expires_at is None else given_us(body.expires_at, ctx.now_us(), "expires_at"),
         )
     )
     ctx.guard.forget()

@@ -1,12 +1,12 @@
 """Request and answer bodies about streams: limits, meanings and examples."""
 
 import re
-from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
-from moodline.services.report.moments import EPOCH, Time
+from moodline.services.api.given_time import GivenTime
+from moodline.services.report.moments import Time
 from moodline.services.report.stream_document import STREAM_EXAMPLE, StreamAnswer
 from moodline.shared.camera_url import URL_LIMIT
 from moodline.shared.streams import SAMPLE_FPS_MAX, STREAM_ID_PATTERN, Transport
@@ -15,19 +15,6 @@ LABELS_LIMIT: Final = 32
 LABEL_VALUE_LIMIT: Final = 255
 _LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}", re.ASCII)
 _UNWANTED = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-_LAST_START: Final = datetime(2200, 1, 1, tzinfo=UTC)
-
-
-def _only_text(value: object) -> object:
-    if not isinstance(value, str):
-        raise ValueError("must be text in ISO 8601 with an offset, such as 2026-05-01T12:00:00Z")
-    return value
-
-
-def _in_range(moment: datetime) -> datetime:
-    if not EPOCH <= moment < _LAST_START:
-        raise ValueError("must lie between the years 1970 and 2200")
-    return moment
 
 
 def _rate_text(value: object) -> object:
@@ -48,7 +35,6 @@ def _checked_labels(labels: dict[str, str]) -> dict[str, str]:
     return labels
 
 
-GivenTime = Annotated[AwareDatetime, BeforeValidator(_only_text), AfterValidator(_in_range)]
 Rate = Annotated[
     str,
     BeforeValidator(_rate_text),
@@ -76,7 +62,9 @@ Reached = Annotated[Transport, Field(description="How an RTSP camera sends: `tcp
 TlsVerify = Annotated[
     bool, Field(description="Whether the certificate of an `rtsps://` or `https://` camera must be valid for its name.")
 ]
-_RECORDED_AT: Final = "Time on the timeline of the file's first instant, ISO 8601 with an offset"
+_RECORDED_AT: Final = (
+    "Time on the timeline of the file's first instant: ISO 8601 with an offset, seconds since 1970, or relative like now-5m"
+)
 
 
 class _Body(BaseModel):
@@ -146,6 +134,74 @@ class StreamChange(_Body):
     paused: bool | None = Field(None, description="Stop or go on reading.")
     preview: bool | None = Field(None, description="Let its newest analysed picture be seen, or not any more.")
     revision: int | None = Field(None, ge=1, description="The revision that the change is based on; the same as `If-Match`.")
+
+
+_TEST_EXAMPLE: Final[dict[str, Any]] = {
+    "url": "rtsp://192.0.2.7/stream1",
+    "hint": "",
+    "works": False,
+    "steps": [
+        {"name": "resolve and connect", "good": True, "found": "0.01 s", "cure": ""},
+        {
+            "name": "log in and describe",
+            "good": False,
+            "found": "the camera wants a user name and a password",
+            "cure": "give the camera's own user and password",
+        },
+    ],
+}
+
+
+class NewCameraTest(_Body):
+    """A camera to try, without registering it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"url": "rtsp://192.0.2.7/stream1", "tls_verify": False},
+                {"stream": "yard", "transport": "udp"},
+            ]
+        }
+    )
+
+    url: str | None = Field(
+        None,
+        min_length=1,
+        max_length=URL_LIMIT,
+        description="As for a new stream: `rtsp://`, `rtsps://`, `http://`, `https://` or `device://0`. "
+        "Required, unless `stream` is given.",
+    )
+    stream: str | None = Field(
+        None,
+        pattern=f"^{STREAM_ID_PATTERN}$",
+        description="A registered camera: what is not given here is taken from it, also its password, as a change of it would.",
+    )
+    username: Username | None = None
+    password: Password | None = None
+    transport: Reached | None = None
+    tls_verify: TlsVerify | None = None
+
+
+class CameraTestStep(BaseModel):
+    """One step of a camera's test."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": _TEST_EXAMPLE["steps"]})
+
+    name: str = Field(description="Of the step.")
+    good: bool = Field(description="It went well, and nothing needs to change.")
+    found: str = Field(description="What was found, for people.")
+    cure: str = Field(description="What to change, for people; empty when nothing.")
+
+
+class CameraTestAnswer(BaseModel):
+    """What works with a camera, and what to change."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_TEST_EXAMPLE]})
+
+    url: str = Field(description="What was tried, without credentials, and `***` for what may be a secret.")
+    hint: str = Field(description="What was corrected in the `url` that was given; empty when nothing.")
+    works: bool = Field(description="Every step was good.")
+    steps: list[CameraTestStep] = Field(description="In order; ends with the step that failed.")
 
 
 class StreamPage(BaseModel):

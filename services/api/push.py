@@ -3,11 +3,10 @@
 import asyncio
 import json
 from contextlib import suppress
-from datetime import datetime
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Request, WebSocket, WebSocketDisconnect
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Message
 
@@ -16,8 +15,8 @@ from moodline.services.api.access import Caller, Operator, Role, identify, requi
 from moodline.services.api.bodies import whole_body
 from moodline.services.api.context import Context, Ctx
 from moodline.services.api.errors import error_detail, problem_responses
-from moodline.services.api.models import GivenTime
-from moodline.services.report.moments import Time, to_datetime, to_us
+from moodline.services.api.given_time import GivenTime, check_time, given_us
+from moodline.services.report.moments import Time, to_datetime
 from moodline.shared.errors import (
     FrameError,
     FrameTooLargeError,
@@ -49,7 +48,6 @@ _FINAL: Final = (StreamNotFoundError, StreamPausedError, NotPushedError, Unautho
 _JPEG_BODY: Final[dict[str, Any]] = {
     "requestBody": {"required": True, "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}}
 }
-_time = TypeAdapter[datetime](GivenTime)
 
 
 class PushAnswer(BaseModel):
@@ -92,7 +90,11 @@ async def push_frame(
     stream_id: str,
     request: Request,
     captured_at: Annotated[
-        GivenTime | None, Header(alias="Captured-At", description="When the frame was taken, ISO 8601 with an offset.")
+        GivenTime | None,
+        Header(
+            alias="Captured-At",
+            description="When the frame was taken: ISO 8601 with an offset, or seconds since 1970.",
+        ),
     ] = None,
 ) -> PushAnswer:
     """Take one JPEG as a frame of a stream with the url `push://`; the newest wins, as with cameras."""
@@ -127,7 +129,7 @@ class _Conversation:
         self._ctx = ctx
         self._socket = socket
         self._stream_id = stream_id
-        self._captured_at: datetime | None = None
+        self._captured_at: str | None = None
         self._spec: StreamSpec | None = None
         self._known_s = 0.0
         self._frames = 0
@@ -170,7 +172,7 @@ class _Conversation:
         captured_at, self._captured_at = self._captured_at, None
         self._frames += 1
         spec = await self._refresh()
-        pushed = await run_in_threadpool(_taker(self._ctx).push, spec, body or b"", _seconds(captured_at))
+        pushed = await run_in_threadpool(_taker(self._ctx).push, spec, body or b"", _seconds(self._ctx, captured_at))
         if not pushed.sampled:
             await asyncio.sleep(_HURRY_S)
         return {"type": "frame", "number": self._frames, **_answer(pushed).model_dump(mode="json")}
@@ -203,9 +205,9 @@ def _pushed_stream(ctx: Context, caller: Caller, stream_id: str) -> StreamSpec:
     return spec
 
 
-def _push(ctx: Context, caller: Caller, stream_id: str, body: bytes, captured_at: datetime | None) -> Pushed:
+def _push(ctx: Context, caller: Caller, stream_id: str, body: bytes, captured_at: str | None) -> Pushed:
     # Read again: while the body came the stream may have been paused.
-    return _taker(ctx).push(_pushed_stream(ctx, caller, stream_id), body, _seconds(captured_at))
+    return _taker(ctx).push(_pushed_stream(ctx, caller, stream_id), body, _seconds(ctx, captured_at))
 
 
 def _taker(ctx: Context) -> Pushes:
@@ -214,19 +216,19 @@ def _taker(ctx: Context) -> Pushes:
     return ctx.intake.pushes
 
 
-def _time_in(text: str) -> datetime | None:
+def _time_in(text: str) -> str | None:
     """Return the time in a text message such as `{"captured_at": "2026-05-01T12:00:00Z"}`."""
     try:
         given = json.loads(text) if len(text) <= _TEXT_LIMIT else None
         if not isinstance(given, dict) or set(given) != {"captured_at"}:
             raise ValueError
-        return None if given["captured_at"] is None else _time.validate_python(given["captured_at"])
+        return None if given["captured_at"] is None else check_time(given["captured_at"])
     except ValueError:
         raise FrameError('a text message looks like {"captured_at": "2026-05-01T12:00:00.250Z"}') from None
 
 
-def _seconds(moment: datetime | None) -> float | None:
-    return None if moment is None else to_us(moment) / 1e6
+def _seconds(ctx: Context, captured_at: str | None) -> float | None:
+    return None if captured_at is None else given_us(captured_at, ctx.now_us(), "captured_at") / 1e6
 
 
 def _answer(pushed: Pushed) -> PushAnswer:

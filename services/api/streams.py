@@ -10,14 +10,14 @@ from moodline.services.alerts.purge import purge_stream
 from moodline.services.api import PREFIX
 from moodline.services.api.access import Caller, Operator, Viewer, require_scope, visible, visible_streams
 from moodline.services.api.audit import audited, nothing_changed
-from moodline.services.api.cameras import address_fields, changed_address_fields
+from moodline.services.api.cameras import address_fields, changed_address_fields, meant_url
 from moodline.services.api.context import Context, Ctx
 from moodline.services.api.errors import problem_responses
+from moodline.services.api.given_time import given_us
 from moodline.services.api.models import NewStream, StreamChange, StreamPage
 from moodline.services.api.page_cursor import read_cursor, write_cursor
 from moodline.services.api.preconditions import IfMatch, require_match
 from moodline.services.api.upload_folder import UploadFolder
-from moodline.services.report.moments import to_us
 from moodline.services.report.stream_document import StreamAnswer
 from moodline.services.report.streams import describe, state_of
 from moodline.shared.errors import QuotaError, RevisionConflictError, StreamNotFoundError, StreamStartedError
@@ -59,6 +59,8 @@ _CHANGE = problem_responses(
 def add_stream(ctx: Ctx, caller: Operator, body: NewStream, response: Response) -> StreamAnswer:
     """Register a stream. Unless `paused`, a worker starts to read it within a second or so."""
     settings, now_us = ctx.settings.ingest, ctx.now_us()
+    url, hint = meant_url(ctx, body.url)
+    body = body.model_copy(update={"url": url})
     spec = StreamSpec(
         stream_id=check_stream_id(body.id),
         sample_fps=_checked_rate(settings.sample_fps if body.sample_fps is None else body.sample_fps),
@@ -71,13 +73,13 @@ def add_stream(ctx: Ctx, caller: Operator, body: NewStream, response: Response) 
         **address_fields(ctx, body),
     )
     if spec.lane is StreamClass.FILE:
-        recorded_at_us = _whole_second(now_us) if body.recorded_at is None else to_us(body.recorded_at)
+        recorded_at_us = _whole_second(now_us) if body.recorded_at is None else given_us(body.recorded_at, now_us, "recorded_at")
         spec = msgspec.structs.replace(spec, recorded_at_us=recorded_at_us)
     require_scope(caller, spec)
     _require_quota(ctx, caller)
     ctx.store.add(spec)
     response.headers["location"] = f"{PREFIX}/streams/{spec.stream_id}"
-    return _answer(ctx, caller, spec.stream_id, response)
+    return _answer(ctx, caller, spec.stream_id, response).model_copy(update={"hint": hint})
 
 
 @router.get("/streams", summary="List streams", responses=problem_responses("invalid_request", "invalid_query"))
@@ -117,9 +119,14 @@ def change_stream(
     if_match: IfMatch = None,
 ) -> StreamAnswer:
     """Change a camera, labels or pause at any time; what decides the timeline of a file only before the first frame."""
+    given, hint = body, ""
 
     def change(found: _Found) -> StreamSpec:
-        spec = found[0]
+        nonlocal hint
+        spec, body = found[0], given
+        if body.url is not None:
+            url, hint = meant_url(ctx, body.url, spec.lane)
+            body = body.model_copy(update={"url": url})
         require_match(if_match, spec.revision, f"stream {stream_id!r}")
         if body.revision not in (None, spec.revision):
             raise RevisionConflictError(
@@ -134,7 +141,7 @@ def change_stream(
         return changed
 
     _update(ctx, caller, stream_id, change)
-    return _answer(ctx, caller, stream_id, response)
+    return _answer(ctx, caller, stream_id, response).model_copy(update={"hint": hint})
 
 
 @router.post("/streams/{stream_id}/pause", summary="Stop reading a stream", responses=_HELD)
@@ -241,7 +248,7 @@ def _changes(ctx: Context, spec: StreamSpec, body: StreamChange) -> dict[str, An
     if body.sample_fps is not None:
         _checked_rate(body.sample_fps)
     if body.recorded_at is not None:
-        given["recorded_at_us"] = to_us(body.recorded_at)
+        given["recorded_at_us"] = given_us(body.recorded_at, ctx.now_us(), "recorded_at")
     return given
 
 

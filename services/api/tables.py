@@ -126,10 +126,16 @@ def exported(
         name: Letters, digits, `.`, `_`, `-`.
         described: What holds for all rows, such as the stream: metadata of the schema in Parquet and Arrow.
     """
-    if wanted is Format.NDJSON:
-        body = "".join(f"{document.model_dump_json(by_alias=True)}\n" for document in documents).encode()
-    else:
-        body = table_bytes(wanted, table, described)
+    return as_file(wanted, ndjson(documents) if wanted is Format.NDJSON else table_bytes(wanted, table, described), name)
+
+
+def ndjson(documents: Iterable[BaseModel]) -> bytes:
+    """Return documents as JSON, one a line."""
+    return "".join(f"{document.model_dump_json(by_alias=True)}\n" for document in documents).encode()
+
+
+def as_file(wanted: Format, body: bytes, name: str) -> Response:
+    """Return an answer in a format other than JSON, as a file of the given name without its ending."""
     media = _CSV_TYPE if wanted is Format.CSV else MEDIA_TYPES[wanted][0]
     disposition = f'attachment; filename="{name}.{EXTENSIONS[wanted]}"'
     return Response(body, media_type=media, headers={"content-disposition": disposition, "vary": "Accept"})

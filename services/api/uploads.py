@@ -18,11 +18,11 @@ from moodline.services.api.audit import audited
 from moodline.services.api.bodies import chunks_of
 from moodline.services.api.context import Context, Ctx
 from moodline.services.api.errors import problem_responses
-from moodline.services.api.models import LABELS_LIMIT, GivenTime, NewStream, Rate
+from moodline.services.api.given_time import GivenTime
+from moodline.services.api.models import LABELS_LIMIT, NewStream, Rate
 from moodline.services.api.streams import add_stream
 from moodline.services.api.upload_folder import UploadFolder
 from moodline.services.auth.callers import LOCAL
-from moodline.services.report.moments import iso
 from moodline.services.report.stream_document import StreamAnswer, Video
 from moodline.shared.errors import (
     DiskFullError,
@@ -135,7 +135,7 @@ def _checked_definition(ctx: Context, caller: Caller, asked: UploadParameters) -
         return _Definition(asked.name, None)
     labels = dict(_label(text) for text in asked.label)
     fields: dict[str, Any] = {"id": asked.stream, "url": "file:///", "labels": labels}
-    fields |= {"recorded_at": asked.recorded_at and iso(asked.recorded_at), "sample_fps": asked.sample_fps}
+    fields |= {"recorded_at": asked.recorded_at, "sample_fps": asked.sample_fps}
     try:
         stream = NewStream.model_validate(fields)
     except ValidationError as error:

@@ -15,7 +15,7 @@ from moodline.shared.emotions import CROP_SIDE_PX
 from moodline.shared.errors import MessageError, ModelError
 from moodline.shared.messages import Emotions, End, FaceEmotion, Faces, Message, PipelineStep, StreamClass, topic
 from moodline.shared.metrics import Metrics
-from moodline.shared.pipeline.admission import FILE_BATCH_S, LIVE_BATCH, Admission, Candidate, ServiceTime
+from moodline.shared.pipeline.admission import BatchAdmission
 from moodline.shared.pipeline.stage import Output, Received, Send
 from moodline.shared.settings import ClassifierSettings
 
@@ -23,7 +23,7 @@ log = logging.getLogger("moodline.classifier")
 
 _NAME = "classifier"
 _BUDGET_SHARE = 0.9
-"""What is left of the age budget is for the way to the timeline."""
+"""Share of the age budget that may be used here; the rest is for the way to the timeline."""
 _NEWEST_SHARE = 0.1
 _Integers: TypeAlias = tuple[int, int, int, int, int, int, int]
 
@@ -70,10 +70,9 @@ class ClassifierStage:
         self._metrics = metrics
         self._timer = timer
         self._successor = successor
-        self._idle_since_s = timer()
         self._faces_per_message = 1.0
-        self._service = ServiceTime(self._faces_per_call())
-        self._admission = Admission(settings.age_budget_s, _BUDGET_SHARE, self._service)
+        live = topic(PipelineStep.FACES, StreamClass.LIVE)
+        self._admission = BatchAdmission(live, settings.age_budget_s, _BUDGET_SHARE, self._faces_per_call(), timer)
         metrics.model_active.labels(model.name).set(1)
 
     def process(self, batch: Sequence[Received], now_s: float) -> list[Output]:
@@ -81,15 +80,12 @@ class ClassifierStage:
         messages = self._admitted([_checked(received.message) for received in batch], now_s)
         crops = [face.crop for message in messages if isinstance(message, Faces) for face in message.faces]
         probabilities = iter(self._classified(crops))
-        self._idle_since_s = self._timer()
+        self._admission.idle()
         return [Send(topic(PipelineStep.EMOTIONS, message.lane), self._answer(message, probabilities)) for message in messages]
 
     def batch_limit(self, name: str) -> int:
-        """Return how large a batch may be that takes a record of this topic: many live ones, but few of files."""
-        if name == topic(PipelineStep.FACES, StreamClass.LIVE):
-            # How many can be done is known after the first round only.
-            return LIVE_BATCH if self._service.measured else self._service.width
-        return min(self._settings.batch_messages, int(self._service.units_within(FILE_BATCH_S) / self._faces_per_message))
+        """Return how large a batch may be that takes a record of this topic."""
+        return self._admission.batch_limit(name, self._settings.batch_messages, self._faces_per_message)
 
     def tick(self, now_s: float) -> list[Output]:  # noqa: ARG002  # no message is held, so time makes nothing due
         self._take_replacement()
@@ -97,6 +93,9 @@ class ClassifierStage:
 
     def on_revoked(self, partitions: frozenset[tuple[str, int]]) -> None:
         """Nothing is held between two batches."""
+
+    def on_refused(self, stream_ids: frozenset[str]) -> None:
+        """Nothing is written to the store."""
 
     def close(self) -> None:
         if self._successor is not None:
@@ -112,7 +111,7 @@ class ClassifierStage:
             self._metrics.model_active.labels(model.name).set(1)
             log.info("model.changed", extra={"former": former.name, "model": model.name})
             former.close()
-            self._service.width = self._faces_per_call()
+            self._admission.service.width = self._faces_per_call()
 
     def _faces_per_call(self) -> int:
         """Return how many faces one call of the network answers for, at least 1."""
@@ -120,26 +119,14 @@ class ClassifierStage:
 
     def _admitted(self, messages: Sequence[Faces | End], now_s: float) -> list[Faces | End]:
         """Return the messages; without their faces and marked, those that are not worth the network's time."""
+        for message in messages:
+            if isinstance(message, Faces):
+                # A few faces in one message or another say little; a batch of file messages is sized by their mean.
+                self._faces_per_message += _NEWEST_SHARE * (max(1, len(message.faces)) - self._faces_per_message)
         admitted = list(messages)
-        live: list[tuple[int, Faces]] = []
-        of_files = 0
-        for index, message in enumerate(messages):
-            if isinstance(message, End):
-                continue
-            count = len(message.faces)
-            # A few faces in one message or another say little; a batch of file messages is sized by their mean.
-            self._faces_per_message += _NEWEST_SHARE * (max(1, count) - self._faces_per_message)
-            if message.lane is not StreamClass.LIVE:
-                of_files += count
-            elif count and message.skip is None:
-                live.append((index, message))
-        candidates = [
-            Candidate(message.stream_id, max(0.0, now_s - message.captured_at_us / 1e6), len(message.faces))
-            for _, message in live
-        ]
-        reasons = self._admission.decide(candidates, self._timer() - self._idle_since_s, of_files)
-        for (index, message), reason in zip(live, reasons, strict=True):
-            if reason is not None:
+        for index, reason in enumerate(self._admission.skips(messages, _faces_in, now_s)):
+            message = admitted[index]
+            if reason is not None and isinstance(message, Faces):
                 self._metrics.frames_skipped.labels(_NAME, message.lane, reason).inc()
                 admitted[index] = replace(message, faces=(), skip=reason)
         return admitted
@@ -153,7 +140,7 @@ class ClassifierStage:
             probabilities = quantised(self._model.predict(stacked))
         if len(probabilities) != len(crops):
             raise ModelError(f"the model answered {len(probabilities)} of {len(crops)} crops")
-        self._service.observe(len(crops), self._timer() - started_s)
+        self._admission.service.observe(len(crops), self._timer() - started_s)
         views = len(crops) * views_of(self._model)
         calls = -(-views // self._settings.batch_size)
         self._metrics.model_batch_fill.observe(views / (calls * self._settings.batch_size))
@@ -182,6 +169,11 @@ class ClassifierStage:
         if self._on_classified is not None:
             self._on_classified(answer)
         return answer
+
+
+def _faces_in(message: Message) -> int:
+    """Return how many faces a message holds that are to be classified."""
+    return len(message.faces) if isinstance(message, Faces) and message.skip is None else 0
 
 
 def _checked(message: Message) -> Faces | End:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 import typer
@@ -14,11 +14,19 @@ from rich.text import Text
 
 from moodline.answers import Alert, Rule
 from moodline.services.alerts.rules import Direction, RuleKind
+from moodline.services.alerts.rules import Rule as NewRule
 from moodline.services.cli.connection import open_client
 from moodline.services.report.moments import iso
 
 app = typer.Typer(name="alerts", help="Alert rules, what fires now, and what did.", no_args_is_help=True)
 
+
+def _default(field: str) -> str:
+    """Return the value that the API takes for a field of a rule that is left out."""
+    return str(getattr(_UNSET, field))
+
+
+_UNSET: Final = NewRule(rule_id="", kind=RuleKind.NO_FACES)
 RuleId = Annotated[str, typer.Argument(metavar="ID", help="The rule's id.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 From = Annotated[str | None, typer.Option("--from", help="ISO 8601, now, or relative like -1h.")]
@@ -49,15 +57,31 @@ def add(  # noqa: PLR0913  # one for each option
     ] = None,
     *,
     emotion: Annotated[str | None, typer.Option(help="Of share and change.")] = None,
-    direction: Annotated[Direction | None, typer.Option(help="On which side of the threshold; either is for change.")] = None,
+    direction: Annotated[
+        Direction | None, typer.Option(help="On which side of the threshold; either is for change.", show_default="over")
+    ] = None,
     threshold: Annotated[float | None, typer.Option(help="A share, 0 to 1; of change percentage points.")] = None,
-    clear_threshold: Annotated[float | None, typer.Option(help="Behind which the alert is over.")] = None,
-    for_s: Annotated[int | None, typer.Option("--for", help="How long the condition must hold, in s.")] = None,
-    clear_for_s: Annotated[int | None, typer.Option("--clear-for", help="How long it must be cleared, in s.")] = None,
-    window_s: Annotated[int | None, typer.Option("--window", help="The share is taken over so many seconds.")] = None,
-    min_faces: Annotated[int | None, typer.Option(help="Faces, counted in every frame, that a window needs.")] = None,
-    baseline_s: Annotated[int | None, typer.Option("--baseline", help="Of change: the usual time, in s.")] = None,
-    quiet_s: Annotated[int | None, typer.Option("--quiet", help="Nobody is told again within this time, in s.")] = None,
+    clear_threshold: Annotated[
+        float | None, typer.Option(help="Behind which the alert is over.", show_default="the threshold; of change half of it")
+    ] = None,
+    for_s: Annotated[
+        int | None, typer.Option("--for", help="How long the condition must hold, in s.", show_default=_default("for_s"))
+    ] = None,
+    clear_for_s: Annotated[
+        int | None, typer.Option("--clear-for", help="How long it must be cleared, in s.", show_default=_default("clear_for_s"))
+    ] = None,
+    window_s: Annotated[
+        int | None, typer.Option("--window", help="The share is taken over so many seconds.", show_default=_default("window_s"))
+    ] = None,
+    min_faces: Annotated[
+        int | None, typer.Option(help="Faces, counted in every frame, that a window needs.", show_default=_default("min_faces"))
+    ] = None,
+    baseline_s: Annotated[
+        int | None, typer.Option("--baseline", help="Of change: the usual time, in s.", show_default=_default("baseline_s"))
+    ] = None,
+    quiet_s: Annotated[
+        int | None, typer.Option("--quiet", help="Nobody is told again within this time, in s.", show_default=_default("quiet_s"))
+    ] = None,
     note: Annotated[str | None, typer.Option(help="For people.")] = None,
     webhook: Annotated[
         str | None,

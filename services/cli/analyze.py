@@ -31,12 +31,13 @@ from moodline.services.report.faces import FACE_SUFFIXES, require_faces_format
 from moodline.services.report.moments import clock_text, to_us
 from moodline.services.report.outputs import STDOUT, Output, judge_outputs, replacing, shown
 from moodline.services.report.plot import FORMATS
-from moodline.shared.errors import InvalidStreamError, MoodlineError, OutputError
+from moodline.shared.errors import InvalidStreamError, MoodlineError, OutputError, QueryError
 from moodline.shared.log import configure_logging, masked
 from moodline.shared.messages import Emotions, StreamClass
 from moodline.shared.settings import Settings, load_settings
 from moodline.shared.streams import StreamSpec, lane_of_url, parse_sample_fps
 from moodline.shared.timeline import TimelineQuery, parse_resolution
+from moodline.shared.timeline.times import parse_time
 
 if TYPE_CHECKING:
     from moodline.services.analysis.analyze import Analysis
@@ -464,7 +465,9 @@ def _parse_recorded_at(text: str) -> int:
     if not text:
         return 0
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidStreamError("recorded_at", f"recorded_at {text!r} is not ISO 8601, such as 2026-05-01T12:00:00Z") from None
-    return to_us(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+        return parse_time(text, to_us(datetime.now(UTC)), "recorded_at")
+    except QueryError:
+        raise InvalidStreamError(
+            "recorded_at",
+            f"recorded_at {text!r} is not a time; write ISO 8601 like 2026-05-01T12:00:00Z, seconds since 1970, or now-1h",
+        ) from None

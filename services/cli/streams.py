@@ -16,6 +16,7 @@ from moodline import Client, Stream, StreamChanges, StreamOptions, Video
 from moodline.answers import StreamPage
 from moodline.services.cli.connection import open_client
 from moodline.services.report.moments import clock_text, iso
+from moodline.shared.camera_url import corrected_url
 from moodline.shared.clock import SystemClock
 from moodline.shared.errors import InvalidStreamError
 from moodline.shared.messages import StreamClass
@@ -49,17 +50,27 @@ def add(  # noqa: PLR0913  # one for each option
             show_default=False,
         ),
     ],
-    sample_fps: Annotated[str | None, typer.Option(help='Frames per second to analyse: "5", "30000/1001", or "all".')] = None,
-    max_side_px: Annotated[int | None, typer.Option(help="Longest side of a frame, in px.")] = None,
-    recorded_at: Annotated[str | None, typer.Option(help="When the recording began, e.g. 2026-05-01T12:00:00Z.")] = None,
+    sample_fps: Annotated[
+        str | None,
+        typer.Option(
+            help='Frames per second to analyse: "5", "30000/1001", or "all".', show_default="MOODLINE_INGEST_SAMPLE_FPS"
+        ),
+    ] = None,
+    max_side_px: Annotated[
+        int | None, typer.Option(help="Longest side of a frame, in px.", show_default="MOODLINE_INGEST_MAX_SIDE_PX")
+    ] = None,
+    recorded_at: Annotated[
+        str | None, typer.Option(help="When the recording began, e.g. 2026-05-01T12:00:00Z.", show_default="now")
+    ] = None,
     label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE; may be given several times.")] = None,
     *,
     username: Annotated[str | None, typer.Option(help="Of a camera.")] = None,
-    transport: Annotated[Transport | None, typer.Option(help="How an RTSP camera sends.")] = None,
+    transport: Annotated[Transport | None, typer.Option(help="How an RTSP camera sends.", show_default="tcp")] = None,
     password_stdin: Annotated[
         bool, typer.Option("--password-stdin", help="Read the camera's password, one line, from standard input.")
     ] = False,
     no_tls_verify: Annotated[bool, typer.Option("--no-tls-verify", help="Take any certificate of the camera.")] = False,
+    preview: Annotated[bool, typer.Option("--preview", help="Let its newest analysed picture be seen.")] = False,
     paused: Annotated[bool, typer.Option("--paused", help="Register without reading anything yet.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Return when the whole file is in its timeline.")] = False,
 ) -> None:
@@ -72,6 +83,7 @@ def add(  # noqa: PLR0913  # one for each option
         raise typer.BadParameter("give --username too", param_hint="--password-stdin")
     given: dict[str, Any] = {"sample_fps": sample_fps, "max_side_px": max_side_px, "recorded_at": recorded_at}
     given |= {"username": username, "transport": transport, "tls_verify": False if no_tls_verify else None}
+    given |= {"preview": preview or None}
     given |= {"labels": _labels(label or []), "paused": paused, "password": _read_password() if password_stdin else None}
     options = cast(StreamOptions, {name: value for name, value in given.items() if value is not None})
     _warn_of_password(url)
@@ -125,12 +137,16 @@ def change(  # noqa: PLR0913  # one for each option
     tls_verify: Annotated[
         bool | None, typer.Option("--tls-verify/--no-tls-verify", help="Whether a camera's certificate must be valid.")
     ] = None,
+    preview: Annotated[
+        bool | None, typer.Option("--preview/--no-preview", help="Whether its newest analysed picture may be seen.")
+    ] = None,
 ) -> None:
     """Change a stream; what is not named stays. Of a file most of it only before its first frame."""
     if label and no_labels:
         raise typer.BadParameter("give --label or --no-labels, not both", param_hint="--no-labels")
     given: dict[str, Any] = {"sample_fps": sample_fps, "max_side_px": max_side_px, "recorded_at": recorded_at}
     given |= {"username": username, "transport": transport, "tls_verify": tls_verify, "url": url and _absolute(url)}
+    given |= {"preview": preview}
     given |= {"labels": _labels(label) if label else {} if no_labels else None}
     given |= {"password": _read_password() if password_stdin else None}
     changes = cast(StreamChanges, {name: value for name, value in given.items() if value is not None})
@@ -218,7 +234,12 @@ def _warn_of_password(url: str) -> None:
 
 
 def _absolute(url: str) -> str:
-    """Return a local path as seen from the root, since the service may run in another directory."""
+    """Return a local path as seen from the root, since the service may run in another directory; other urls as they are meant."""
+    if not Path(url).expanduser().exists():
+        meant, hint = corrected_url(url)
+        if hint and lane_of_url(meant) is StreamClass.LIVE:
+            typer.echo(f"moodline: {hint}", err=True)
+            return meant
     return url if "://" in url or url.startswith("file:") else str(Path(url).expanduser().absolute())
 
 
@@ -277,6 +298,7 @@ def _card(stream: Stream) -> Table:
         ("analysed", f"{stream.sample_fps} frames/s, at most {stream.max_side_px} px"),
         ("recorded at", iso(stream.recorded_at) if stream.recorded_at else ""),
         ("registered at", iso(stream.created_at)),
+        ("pictures", "may be seen" if stream.preview else ""),
         ("labels", _label_text(stream)),
         ("revision", str(stream.revision)),
     ]

@@ -28,8 +28,15 @@ class Format(StrEnum):
 
 def timeline(
     stream_id: Annotated[str, typer.Argument(metavar="ID", help="The stream's id.", show_default=False)],
-    start: Annotated[str | None, typer.Option("--from", help="ISO 8601, now, or relative like -1h.")] = None,
-    end: Annotated[str | None, typer.Option("--to", help="The same; not included.")] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="ISO 8601, seconds since 1970, now, or relative like -1h or now-5m.",
+            show_default="the beginning of what is kept",
+        ),
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", help="The same; not included.", show_default="the end")] = None,
     resolution: Annotated[str | None, typer.Option(help="Length of a point: 1s, 10s, 1min, 10min, 1h.")] = None,
     max_points: Annotated[int | None, typer.Option(min=2, help="The finest points of which there are at most so many.")] = None,
     output: Annotated[Format, typer.Option("--format", help="What to print.")] = Format.TABLE,

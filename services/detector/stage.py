@@ -13,7 +13,7 @@ from moodline.services.detector.quality import load_quality
 from moodline.shared.errors import ImageError, MessageError
 from moodline.shared.messages import End, Face, Faces, Frame, Message, PipelineStep, SkipReason, StreamClass, topic
 from moodline.shared.metrics import Metrics
-from moodline.shared.pipeline.admission import FILE_BATCH_S, LIVE_BATCH, Admission, Candidate, ServiceTime
+from moodline.shared.pipeline.admission import BatchAdmission
 from moodline.shared.pipeline.stage import Output, Received, Send
 from moodline.shared.settings import DetectorSettings
 
@@ -57,28 +57,24 @@ class DetectorStage:
             self._detectors.put(make_detector())
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=_NAME)
         self._timer = timer
-        self._idle_since_s = timer()
         self._quality = load_quality()
-        self._service = ServiceTime(threads)
-        self._admission = Admission(settings.age_budget_s, _BUDGET_SHARE, self._service)
+        live = topic(PipelineStep.FRAMES, StreamClass.LIVE)
+        self._admission = BatchAdmission(live, settings.age_budget_s, _BUDGET_SHARE, threads, timer)
 
     def process(self, batch: Sequence[Received], now_s: float) -> list[Output]:
         started_s = self._timer()
         messages = [received.message for received in batch]
-        skips = self._skips(messages, now_s, started_s - self._idle_since_s)
+        skips = self._admission.skips(messages, _searches, now_s)
         answers = list(self._pool.map(self._answer, messages, skips))
-        self._idle_since_s = self._timer()
-        searched = sum(_is_searched(message) and skip is None for message, skip in zip(messages, skips, strict=True))
+        self._admission.idle()
+        searched = sum(_searches(message) for message, skip in zip(messages, skips, strict=True) if skip is None)
         if searched:
-            self._service.observe(searched, self._idle_since_s - started_s)
+            self._admission.service.observe(searched, self._timer() - started_s)
         return [Send(topic(PipelineStep.FACES, message.lane), answer) for message, answer in zip(messages, answers, strict=True)]
 
     def batch_limit(self, name: str) -> int:
-        """Return how large a batch may be that takes a record of this topic: many live ones, but few of files."""
-        if name == topic(PipelineStep.FRAMES, StreamClass.LIVE):
-            # How many can be done is known after the first round only.
-            return LIVE_BATCH if self._service.measured else self._service.width
-        return min(self._settings.batch_frames, self._service.units_within(FILE_BATCH_S))
+        """Return how large a batch may be that takes a record of this topic."""
+        return self._admission.batch_limit(name, self._settings.batch_frames)
 
     def tick(self, now_s: float) -> list[Output]:  # noqa: ARG002  # nothing is held, so time makes nothing due
         return []
@@ -86,20 +82,11 @@ class DetectorStage:
     def on_revoked(self, partitions: frozenset[tuple[str, int]]) -> None:
         """Nothing is held between two batches."""
 
+    def on_refused(self, stream_ids: frozenset[str]) -> None:
+        """Nothing is written to the store."""
+
     def close(self) -> None:
         self._pool.shutdown()
-
-    def _skips(self, messages: Sequence[Message], now_s: float, idle_s: float) -> list[SkipReason | None]:
-        """Return for each message why it is not searched, None if it is or needs no search."""
-        live = [index for index, message in enumerate(messages) if _is_searched(message) and message.lane is StreamClass.LIVE]
-        candidates = [
-            Candidate(messages[index].stream_id, max(0.0, now_s - messages[index].captured_at_us / 1e6)) for index in live
-        ]
-        of_files = sum(_is_searched(message) for message in messages) - len(live)
-        skips: list[SkipReason | None] = [None] * len(messages)
-        for index, reason in zip(live, self._admission.decide(candidates, idle_s, of_files), strict=True):
-            skips[index] = reason
-        return skips
 
     def _answer(self, message: Message, skip: SkipReason | None) -> Message:
         if isinstance(message, End):
@@ -138,8 +125,9 @@ class DetectorStage:
         return _faces(frame, skip=reason)
 
 
-def _is_searched(message: Message) -> bool:
-    return isinstance(message, Frame) and message.skip is None
+def _searches(message: Message) -> int:
+    """Return how many searches a message asks for."""
+    return int(isinstance(message, Frame) and message.skip is None)
 
 
 def _faces(frame: Frame, faces: tuple[Face, ...] = (), skip: SkipReason | None = None, too_small: int = 0) -> Faces:

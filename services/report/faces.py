@@ -1,131 +1,137 @@
-"""Results for each face in each sampled frame, as CSV, NDJSON or Parquet: one row for a face, one for a frame without any."""
+"""Results for each face in each sampled frame: one row for a face, one for a frame without any. As documents and as tables."""
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
-import msgspec
+from pydantic import BaseModel, ConfigDict, Field
 
-from moodline.services.report.moments import iso, to_datetime
+from moodline.services.report.document import ByEmotion, by_emotion
+from moodline.services.report.export import csv_text
+from moodline.services.report.moments import Time, iso, to_datetime
 from moodline.shared.emotions import EMOTIONS, PROBABILITY_SCALE
 from moodline.shared.errors import OutputError
-from moodline.shared.messages import Emotions
+from moodline.shared.timeline.faces import SeenFace, SeenFrame
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 FACE_SUFFIXES: Final = (".csv", ".ndjson", ".jsonl", ".parquet")
 _ROWS_AT_ONCE: Final = 10_000
+_BOX_SCALE: Final = 65_536
+_CROP_SIDE_PX: Final = 48
+_SEVEN: Final = {**dict.fromkeys(EMOTIONS, 0.0), "happy": 0.9, "neutral": 0.1}
+FACE_EXAMPLE: Final[dict[str, Any]] = {
+    "frame": 12,
+    "position_s": 2.4,
+    "time": "2026-05-01T12:00:02.400000Z",
+    "skipped": None,
+    "model": "fer-2-small",
+    "track": 1,
+    "box": [312.5, 80.25, 401.0, 198.5],
+    "score": 0.98,
+    "quality": 0.98,
+    "readable": True,
+    "raw": _SEVEN,
+    "smoothed": _SEVEN,
+}
 
 
-class FaceRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One face in one sampled frame; of a frame without faces, `track` and all that follows it is None.
+class FaceRow(BaseModel):
+    """One face in one sampled frame; or a frame without a face, whose fields from `track` on are null."""
 
-    Attributes:
-        frame: Number of the sampled frame, from 0; of a live stream within its connection.
-        position_s: Media time of a file in s, exact to the microsecond; None for live streams.
-        time: Wall time in ISO 8601; without a time of recording it counts from 1970-01-01T00:00:00Z.
-        skipped: Why the frame was not looked at: `expired`, `overloaded`, `corrupt`, `lost`; None: it was.
-        model: Name of the classifier's model; None where nothing was looked at.
-        track: Number of the face, the same over time.
-        x1, y1, x2, y2: Box in px of the source's picture, from its left upper corner.
-        score: The detector's, 0 to 1.
-        quality: How well an expression can be read, 0 to 1.
-        readable: Whether it is counted: its quality is at least MOODLINE_AGGREGATOR_MIN_QUALITY.
-        raw: Seven probabilities in the order of `EMOTIONS`, as the model gave them.
-        smoothed: The same, smoothed over time for the track; None as long as the track could not be read.
-    """
+    model_config = ConfigDict(json_schema_extra={"examples": [FACE_EXAMPLE]})
 
-    frame: int
-    position_s: float | None
-    time: str
-    skipped: str | None = None
-    model: str | None = None
-    track: int | None = None
-    x1: float | None = None
-    y1: float | None = None
-    x2: float | None = None
-    y2: float | None = None
-    score: float | None = None
-    quality: float | None = None
-    readable: bool | None = None
-    raw: tuple[float, ...] | None = None
-    smoothed: tuple[float, ...] | None = None
+    frame: int = Field(description="Number of the sampled frame: of a file from its start, of a camera since it was connected.")
+    position_s: float | None = Field(None, description="Media time of the file, in s, to the microsecond; null for live streams.")
+    time: Time = Field(description="Wall time: the frame's place on the timeline; without a time of recording from 1970 on.")
+    skipped: str | None = Field(None, description="Why the frame was not looked at; null where it was.")
+    model: str | None = Field(None, description="Name of the model; null where the frame was not looked at.")
+    track: int | None = Field(None, description="Number of the face, the same over time.")
+    box: tuple[float, float, float, float] | None = Field(
+        None, description="Left, top, right, bottom in px of the source's picture."
+    )
+    score: float | None = Field(None, description="The detector's score, 0 to 1.")
+    quality: float | None = Field(None, description="How well an expression can be read from it, 0 to 1.")
+    readable: bool | None = Field(
+        None, description="Whether it is counted: its quality was at least MOODLINE_AGGREGATOR_MIN_QUALITY."
+    )
+    raw: ByEmotion | None = Field(None, description="Probabilities as the model gave them.")
+    smoothed: ByEmotion | None = Field(None, description="The same, smoothed over time for the track; null where not readable.")
 
 
-_SINGLE: Final = tuple(name for name in FaceRow.__struct_fields__ if name not in ("raw", "smoothed"))
-FACE_FIELDS: Final = (*_SINGLE, *(f"{kind}_{emotion}" for kind in ("raw", "smoothed") for emotion in EMOTIONS))
-"""The columns of all formats, in their order."""
+FACE_FIELDS: Final = (
+    *("frame", "position_s", "time", "skipped", "model", "track", "x1", "y1", "x2", "y2", "score", "quality", "readable"),
+    *(f"{kind}_{emotion}" for kind in ("raw", "smoothed") for emotion in EMOTIONS),
+)
+"""The columns of all tables, in their order."""
 
 
-def face_rows(
-    message: Emotions, tracked: Sequence[tuple[int, tuple[int, ...], bool]], size_px: tuple[int, int], origin_us: int | None
-) -> Iterator[FaceRow]:
+def face_rows(frame: SeenFrame, size_px: tuple[int, int], origin_us: int | None) -> Iterator[FaceRow]:
     """Yield the rows of one frame.
 
     Args:
-        message: The frame's result.
-        tracked: Track, smoothed probabilities (integers of 65535), and whether it is readable, of each face, in their order.
+        frame: The frame with its faces.
         size_px: Width and height of the source's picture; (0, 0): as large as the one that was searched.
         origin_us: Time of a file's first instant, microseconds since the Unix epoch; None for live streams.
     """
-    frame, at_us = message.seq, message.event_time_us
-    position_s = None if origin_us is None else (at_us - origin_us) / 1e6
-    time, model = iso(to_datetime(at_us)), message.model or None
-    if not message.faces:
-        skipped = None if message.skip is None else str(message.skip)
-        yield FaceRow(frame=frame, position_s=position_s, time=time, skipped=skipped, model=model)
-        return
-    width, height = size_px if all(size_px) else (message.width, message.height)
-    for face, (track, smoothed, readable) in zip(message.faces, tracked, strict=True):
-        x1, x2 = (round(value * width / 65_536, 2) for value in face.box[::2])
-        y1, y2 = (round(value * height / 65_536, 2) for value in face.box[1::2])
-        yield FaceRow(
-            frame=frame,
-            position_s=position_s,
-            time=time,
-            model=model,
-            track=track,
-            x1=x1,
-            y1=y1,
-            x2=x2,
-            y2=y2,
-            score=round(face.score / PROBABILITY_SCALE, 4),
-            quality=round(face.quality / PROBABILITY_SCALE, 4),
-            readable=readable,
-            raw=_shares(face.probabilities),
-            smoothed=_shares(smoothed) if any(smoothed) else None,
+    row = FaceRow(
+        frame=frame.frame,
+        position_s=None if origin_us is None else (frame.time_us - origin_us) / 1e6,
+        time=to_datetime(frame.time_us),
+        skipped=None if frame.skipped is None else str(frame.skipped),
+        model=frame.model or None,
+    )
+    if not frame.faces:
+        yield row
+    sides = (size_px if all(size_px) else (frame.width, frame.height)) * 2
+    for face in frame.faces:
+        left, top, right, bottom = (round(edge * side / _BOX_SCALE, 2) for edge, side in zip(face.box, sides, strict=True))
+        yield row.model_copy(
+            update={
+                "track": face.track,
+                "box": (left, top, right, bottom),
+                "score": round(face.score / PROBABILITY_SCALE, 4),
+                "quality": _quality(face, frame),
+                "readable": any(face.smoothed),
+                "raw": _shares(face.raw),
+                "smoothed": _shares(face.smoothed),
+            }
         )
 
 
 def flat(row: FaceRow) -> dict[str, Any]:
-    """Return a row by the names of `FACE_FIELDS`."""
-    values: dict[str, Any] = {name: getattr(row, name) for name in _SINGLE}
-    for kind in ("raw", "smoothed"):
-        seven = getattr(row, kind) or (None,) * len(EMOTIONS)
-        values |= {f"{kind}_{emotion}": value for emotion, value in zip(EMOTIONS, seven, strict=True)}
-    return values
+    """Return a row by the names of `FACE_FIELDS`, its time as a text of ISO 8601."""
+    vectors = [(values or {}).get(emotion) for values in (row.raw, row.smoothed) for emotion in EMOTIONS]
+    plain = [row.frame, row.position_s, iso(row.time), row.skipped, row.model, row.track]
+    values = [*plain, *(row.box or (None,) * 4), row.score, row.quality, row.readable, *vectors]
+    return dict(zip(FACE_FIELDS, values, strict=True))
 
 
-def write_faces(rows: Iterable[FaceRow], file: IO[bytes], file_format: str) -> None:
+def write_faces(rows: Iterable[FaceRow], file: IO[bytes], file_format: str, stream: str = "") -> None:
     """Write rows; memory does not grow with their number.
 
     Args:
         rows: In the order in which they are written.
         file: Open for writing; stays open.
-        file_format: `csv`, `ndjson` (also `jsonl`) or `parquet`.
+        file_format: `csv`, `ndjson` (also `jsonl`), `parquet` (compressed by Zstandard) or `arrow` (a stream of record batches).
+        stream: Id of the stream, for the metadata of Parquet and Arrow.
 
     Raises:
-        OutputError: the format is unknown, or `parquet` without the package pyarrow.
+        OutputError: the format is unknown, or `parquet` or `arrow` without the package pyarrow.
     """
-    writers = {"csv": _write_csv, "ndjson": _write_ndjson, "jsonl": _write_ndjson, "parquet": _write_parquet}
-    if file_format not in writers:
+    if file_format not in ("csv", "ndjson", "jsonl", "parquet", "arrow"):
         raise OutputError(f"faces are written as csv, ndjson or parquet, not as {file_format!r}")
-    writers[file_format](rows, file)
+    if file_format in ("parquet", "arrow"):
+        schema = arrow_schema()
+        named = schema.with_metadata({"moodline.stream": stream}) if stream else schema
+        (_write_parquet if file_format == "parquet" else _write_arrow)(rows, file, named)
+    else:
+        (_write_csv if file_format == "csv" else _write_ndjson)(rows, file)
 
 
 def require_faces_format(path: Path) -> str:
@@ -149,13 +155,22 @@ def arrow_schema() -> "pa.Schema":
         OutputError: pyarrow is not installed.
     """
     pa = _arrow()
-    kinds = {"frame": pa.int64(), "track": pa.int64(), "time": pa.string(), "skipped": pa.string(), "model": pa.string()}
-    kinds["readable"] = pa.bool_()
+    kinds = {"frame": pa.int64(), "track": pa.int64(), "skipped": pa.string(), "model": pa.string(), "readable": pa.bool_()}
+    kinds["time"] = pa.timestamp("us", tz="UTC")
     return pa.schema([(name, kinds.get(name, pa.float64())) for name in FACE_FIELDS])
 
 
-def _shares(values: Sequence[int]) -> tuple[float, ...]:
-    return tuple(round(value / PROBABILITY_SCALE, 6) for value in values)
+def _quality(face: SeenFace, frame: SeenFrame) -> float:
+    """Return the detector's own measure; else its score times how much of the 48 px that the network sees the face has."""
+    if face.quality is not None:
+        return round(face.quality / PROBABILITY_SCALE, 4)
+    left, top, right, bottom = face.box
+    side_px = min((right - left) * frame.width, (bottom - top) * frame.height) / _BOX_SCALE
+    return round(face.score / PROBABILITY_SCALE * min(1.0, side_px / _CROP_SIDE_PX), 4)
+
+
+def _shares(values: tuple[int, ...]) -> ByEmotion | None:
+    return by_emotion(tuple(value / PROBABILITY_SCALE for value in values)) if any(values) else None
 
 
 def _write_csv(rows: Iterable[FaceRow], file: IO[bytes]) -> None:
@@ -163,9 +178,15 @@ def _write_csv(rows: Iterable[FaceRow], file: IO[bytes]) -> None:
     try:
         writer = csv.writer(text)
         writer.writerow(FACE_FIELDS)
-        writer.writerows(flat(row).values() for row in rows)
+        writer.writerows([_cell(value) for value in flat(row).values()] for row in rows)
     finally:
         text.detach()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return csv_text(value) if isinstance(value, str) else value
 
 
 def _write_ndjson(rows: Iterable[FaceRow], file: IO[bytes]) -> None:
@@ -173,14 +194,24 @@ def _write_ndjson(rows: Iterable[FaceRow], file: IO[bytes]) -> None:
         file.write(json.dumps(flat(row), separators=(",", ":")).encode() + b"\n")
 
 
-def _write_parquet(rows: Iterable[FaceRow], file: IO[bytes]) -> None:
-    pa, schema = _arrow(), arrow_schema()
+def _write_parquet(rows: Iterable[FaceRow], file: IO[bytes], schema: "pa.Schema") -> None:
     import pyarrow.parquet as pq
 
-    with pq.ParquetWriter(file, schema) as writer:
-        left = iter(rows)
-        while batch := [flat(row) for row in islice(left, _ROWS_AT_ONCE)]:
-            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for batch in _batches(rows, schema):
+            writer.write_table(batch)
+
+
+def _write_arrow(rows: Iterable[FaceRow], file: IO[bytes], schema: "pa.Schema") -> None:
+    with _arrow().ipc.new_stream(file, schema) as writer:
+        for batch in _batches(rows, schema):
+            writer.write_table(batch)
+
+
+def _batches(rows: Iterable[FaceRow], schema: "pa.Schema") -> Iterator["pa.Table"]:
+    left = iter(rows)
+    while batch := [{**flat(row), "time": row.time} for row in islice(left, _ROWS_AT_ONCE)]:
+        yield _arrow().Table.from_pylist(batch, schema=schema)
 
 
 def _arrow() -> Any:

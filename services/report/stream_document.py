@@ -15,6 +15,7 @@ STREAM_EXAMPLE: Final[dict[str, Any]] = {
     "lane": "file",
     "transport": None,
     "tls_verify": None,
+    "hint": "",
     "has_credentials": False,
     "sample_fps": "5",
     "max_side_px": 1280,
@@ -111,6 +112,9 @@ class StreamAnswer(BaseModel):
     lane: StreamClass = Field(description="`file` (finite, lossless) or `live`.")
     transport: Transport | None = Field(None, description="Of a camera; else null.")
     tls_verify: bool | None = Field(None, description="Of a camera; else null.")
+    hint: str = Field(
+        "", description="What was corrected in the `url` that was given; only in the answer to a request that gave one."
+    )
     has_credentials: bool = Field(False, description="Whether user, password or masked parts of the URL are kept, sealed.")
     sample_fps: str
     max_side_px: int

@@ -27,7 +27,7 @@ from moodline.shared.pipeline.health import Health
 from moodline.shared.pipeline.stage import Stage
 from moodline.shared.pipeline.worker import ProducerSink, Sink, Worker, WorkerOptions
 from moodline.shared.previews import Previews, open_previews
-from moodline.shared.probe import Prober
+from moodline.shared.probe import CameraProber, Prober
 from moodline.shared.settings import Settings
 from moodline.shared.store import Retention, Store, open_store
 from moodline.shared.timeline.faces import FACES_LEVEL_S
@@ -271,6 +271,15 @@ def open_prober(settings: Settings) -> Prober | None:
     return lambda path: probe_file(path, settings.ingest, settings.uploads.probe_timeout_s)
 
 
+def open_camera_prober(settings: Settings) -> CameraProber | None:
+    """Return what tries cameras; None where the packages that read them are not installed."""
+    if find_spec("av") is None or find_spec("h11") is None:
+        return None
+    from moodline.services.ingest.camera.probe_process import probe_camera
+
+    return lambda address: probe_camera(address, settings.ingest)
+
+
 def open_picture_classifier(settings: Settings, store: Store) -> PictureClassifier | None:
     """Return what classifies pictures in an API process; None where the packages that it needs are not installed."""
     if find_spec("cv2") is None or find_spec("openvino") is None:
@@ -339,7 +348,7 @@ def _aggregator(resources: Resources) -> Runnable:
     settings = resources.settings.aggregator
     keeps_faces = resources.settings.store.retention_faces_s > 0
     stage = AggregatorStage(resources.store.load, settings, resources.metrics, keeps_faces=keeps_faces)
-    sink = TimelineSink(resources.store, stage, resources.metrics, resources.clock, resources.bus.offset_at)
+    sink = TimelineSink(resources.store, resources.metrics, resources.clock, resources.bus.offset_at)
     return _worker(
         resources, "aggregator", PipelineStep.EMOTIONS, _Batch(settings.batch_messages, settings.linger_ms), stage, sink
     )

@@ -14,6 +14,7 @@ What the group takes away meanwhile is simply not assigned. A group that never c
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
@@ -155,6 +156,10 @@ class Membership:
                     self._client.commit(offsets=self._places(offsets), asynchronous=False)
                 except KafkaException as error:
                     log.info("bus.commit_ignored", extra={"topic": self._topic, "code": error.args[0].name()})
+            # A client that has no partitions closes without leaving, and its group waits for it until the session ends. One
+            # that subscribes to nothing leaves in every state.
+            with suppress(KafkaException):
+                self._client.unsubscribe()
             self._client.close()
 
         return BackgroundTask(leave, "kafka-leave")

@@ -13,17 +13,17 @@ Nothing here reads a clock: ages and measured times come in.
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from moodline.shared.messages import SkipReason
+from moodline.shared.messages import Message, SkipReason, StreamClass
 
 LIVE_BATCH: Final = 256
 """Most messages of a batch with live ones. Large, because only what a batch holds can be compared."""
 
 FILE_BATCH_S: Final = 0.2
-"""How long the file messages of a batch may take, in s. A live message may wait for one batch and share the next: twice this."""
+"""Longest time for the file messages of a batch, in s. A live message may wait for one batch and share the next: twice this."""
 
 _SLICE_S: Final = 0.25
 _SLICES_IN_BUDGET: Final = 8
@@ -175,3 +175,60 @@ class Admission:
             self._floor = max(self._floor, highest - _CREDIT * max(message.cost for message in served))
             # A tag at the floor says no more than none does.
             self._tags = {stream: tag for stream, tag in self._tags.items() if tag > self._floor}
+
+
+class BatchAdmission:
+    """Admission of the live messages of a stage's batches, and how large its batches may be.
+
+    Args:
+        live_topic: The topic that live messages come from.
+        budget_s: Age budget in s, as counted from capture.
+        share: Share of the budget, 0 to 1, within which this stage wants to be done.
+        width: Units that are done at the same time.
+        timer: Returns seconds; how long the stage was idle is measured with it.
+    """
+
+    def __init__(self, live_topic: str, budget_s: float, share: float, width: int, timer: Callable[[], float]) -> None:
+        self.service = ServiceTime(width)
+        self._live_topic = live_topic
+        self._admission = Admission(budget_s, share, self.service)
+        self._timer = timer
+        self._idle_since_s = timer()
+
+    def skips(self, messages: Sequence[Message], cost: Callable[[Message], int], now_s: float) -> list[SkipReason | None]:
+        """Return for each message why it is not worth the work, None if it is.
+
+        Args:
+            messages: A batch, in the order of the bus.
+            cost: Returns the units of work in a message; messages without any are never skipped, nor are those of files.
+            now_s: Wall clock, seconds since the Unix epoch.
+        """
+        costs = [cost(message) for message in messages]
+        live = [index for index, message in enumerate(messages) if costs[index] and message.lane is StreamClass.LIVE]
+        candidates = [
+            Candidate(messages[index].stream_id, max(0.0, now_s - messages[index].captured_at_us / 1e6), costs[index])
+            for index in live
+        ]
+        of_files = sum(costs) - sum(candidate.cost for candidate in candidates)
+        skips: list[SkipReason | None] = [None] * len(messages)
+        reasons = self._admission.decide(candidates, self._timer() - self._idle_since_s, of_files)
+        for index, reason in zip(live, reasons, strict=True):
+            skips[index] = reason
+        return skips
+
+    def idle(self) -> None:
+        """Record that the stage is done with a batch."""
+        self._idle_since_s = self._timer()
+
+    def batch_limit(self, name: str, most: int, units_per_message: float = 1.0) -> int:
+        """Return how large a batch may be that takes a record of a topic: many live ones, but few of files.
+
+        Args:
+            name: The topic.
+            most: Most messages of files.
+            units_per_message: Mean work in one.
+        """
+        if name == self._live_topic:
+            # How many can be done is known after the first round only.
+            return LIVE_BATCH if self.service.measured else self.service.width
+        return min(most, int(self.service.units_within(FILE_BATCH_S) / units_per_message))

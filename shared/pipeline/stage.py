@@ -6,7 +6,7 @@ only then commits what the stage was given, so a crash anywhere means that the s
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from moodline.shared.bus.base import Position
@@ -33,9 +33,15 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """Output: write this update to the store, in one atomic step."""
+    """Output: write this update to the store, in one atomic step.
+
+    Attributes:
+        update: The update.
+        captured_at_us: When its frames were captured, microseconds since the Unix epoch; only for the measured latency.
+    """
 
     update: TimelineUpdate
+    captured_at_us: tuple[int, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,19 @@ class Rewind:
 
 
 Output = Send | Apply | Rewind
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of outputs.
+
+    Attributes:
+        rewinds: Positions from which the worker must read again (inclusive); usually none.
+        refused: Streams whose update the store refused, because it was made from something else than what is stored.
+    """
+
+    rewinds: list[Position] = field(default_factory=list)
+    refused: frozenset[str] = frozenset()
 
 
 class Stage(Protocol):
@@ -70,6 +89,10 @@ class Stage(Protocol):
 
     def on_revoked(self, partitions: frozenset[tuple[str, int]]) -> None:
         """Forget what is held for `(topic, partition)` pairs that another worker owns from now on."""
+        ...
+
+    def on_refused(self, stream_ids: frozenset[str]) -> None:
+        """Forget what is held for these streams: the store refused an update of each, and says what is right."""
         ...
 
     def close(self) -> None:

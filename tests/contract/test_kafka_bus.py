@@ -3,8 +3,11 @@
 import threading
 import time
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
+from confluent_kafka import ConsumerGroupState, KafkaException
+from confluent_kafka.admin import AdminClient
 
 from moodline.shared.bus import Bus, open_bus
 from moodline.shared.bus.kafka import KafkaBus
@@ -159,6 +162,31 @@ def test_a_commit_goes_through_once_the_broker_is_back(private_kafka: KafkaServe
     consumer.close()
     again = private_bench.consumer(topic, group="workers")
     assert [record.position for record in records_of(again, 1)] == positions[4:]
+
+
+def test_a_member_that_was_given_nothing_leaves_its_group_at_once(request: pytest.FixtureRequest) -> None:
+    """The client library closes such a member without leaving; its group would wait for it until the session ends, 8 s."""
+    url = request.getfixturevalue("kafka_server").url
+    admin = AdminClient({"bootstrap.servers": urlsplit(url).netloc})
+    with Bench(open_bus(url, partitions=1)) as bench:
+        topic = bench.topic()
+        group = f"{bench.group('workers')}.{topic}"
+
+        def members() -> int:
+            try:
+                described = admin.describe_consumer_groups([group], request_timeout=5)[group].result()
+            except KafkaException:  # while the group's coordinator starts
+                return 0
+            return len(described.members) if described.state == ConsumerGroupState.STABLE else 0
+
+        owner, idle = (bench.consumer(topic, group="workers") for _ in range(2))
+        poll_until([owner, idle], lambda: members() == 2 and len(owner.assignment() | idle.assignment()) == 1)
+        if idle.assignment():
+            owner, idle = idle, owner
+        idle.close()
+        closed_s = time.monotonic()
+        poll_until([owner], lambda: members() == 1)
+        assert time.monotonic() - closed_s < 6
 
 
 def test_a_member_that_was_put_out_commits_nothing_and_joins_again(request: pytest.FixtureRequest) -> None:

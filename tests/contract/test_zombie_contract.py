@@ -10,7 +10,7 @@ from moodline.shared.bus import Position
 from moodline.shared.clock import SystemClock
 from moodline.shared.messages import Emotions, FaceEmotion, PipelineStep, StreamClass, topic
 from moodline.shared.metrics import Metrics
-from moodline.shared.pipeline.stage import Received
+from moodline.shared.pipeline.stage import Output, Received
 from moodline.shared.settings import AggregatorSettings
 from moodline.shared.store import HighWaterMark, Store, dump
 from moodline.shared.streams import StreamSpec
@@ -24,10 +24,15 @@ class Aggregator:
     def __init__(self, store: Store) -> None:
         self.metrics = Metrics()
         self.stage = AggregatorStage(store.load, AggregatorSettings(), self.metrics)
-        self.sink = TimelineSink(store, self.stage, self.metrics, SystemClock(), lambda *_: 0)
+        self.sink = TimelineSink(store, self.metrics, SystemClock(), lambda *_: 0)
 
     def handle(self, batch: Sequence[Received]) -> list[Position]:
-        return self.sink.write(self.stage.process(batch, 0.0))
+        return self.write(self.stage.process(batch, 0.0))
+
+    def write(self, outputs: Sequence[Output]) -> list[Position]:
+        written = self.sink.write(outputs)
+        self.stage.on_refused(written.refused)
+        return written.rewinds
 
     def updates(self, result: str) -> float:
         return self.metrics.registry.get_sample_value("moodline_timeline_updates_total", {"result": result}) or 0.0
@@ -62,7 +67,7 @@ def test_a_zombies_update_is_refused_and_changes_nothing(store: Store) -> None:
     outputs = frozen.stage.process(frames(session, 10, 15), 0.0)  # frozen here, before it writes
     assert successor.handle(frames(session, 10, 30)) == []
     before = dump(store, "s", LEVELS_S)
-    assert frozen.sink.write(outputs) == [], "the store is ahead: there is nothing to read again"
+    assert frozen.write(outputs) == [], "the store is ahead: there is nothing to read again"
     assert frozen.updates("stale") == 1
     assert dump(store, "s", LEVELS_S) == before
     assert frozen.handle(frames(session, 15, 40)) == [], "it has learnt where the timeline stands, and goes on from there"

@@ -24,7 +24,7 @@ from moodline.shared.settings import IngestSettings
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 EXAMPLE = re.compile(r"```python\n(?P<code>.*?)```\n(\n```text\n(?P<said>.*?)```\n)?", re.DOTALL)
-ROW = re.compile(r"^\| (?:fer|DeepFace|py-feat): .* \| `(?P<code>.*)` \|$", re.MULTILINE)
+ROW = re.compile(r"^\| (?:fer|DeepFace|py-feat|Roboflow): .* \| `(?P<code>.*)` \|$", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_the_page_runs_as_it_stands(repo: Path) -> None:
             exec(example["code"], names)
         assert printed.getvalue() == (example["said"] or ""), example["code"]
     rows = ROW.findall(page)
-    assert len(rows) >= 18
+    assert len(rows) >= 23
     for row in rows:
         exec(row, names)
     assert Path("annotated.mp4").stat().st_size > 1000

@@ -168,6 +168,8 @@ def test_a_detector_shows_what_is_switched_on_alone_and_small_enough(world: ApiW
     world.http.post("/api/v1/streams", json={"id": "yard", "url": "push://"})
     switch(world, True)
     publisher = shown(world, board)
+    for stream_id in ("door", "yard"):
+        assert board.newest(stream_id, 0) is None
     publisher.watch.look()
     for stream_id in ("door", "yard"):
         publisher.offer(frame(stream_id), (Face((0, 0, 9_000, 9_000), 65_535, bytes(2304)),))
@@ -194,6 +196,25 @@ def test_a_detector_shows_what_is_switched_on_alone_and_small_enough(world: ApiW
     publisher.watch.look()
     publisher.offer(frame("door"), ())
     assert publisher._newest == {}
+
+
+def test_in_one_process_too_nothing_is_taken_while_nobody_looks(world: ApiWorld) -> None:
+    clock = StubClock()
+    board = PreviewBoard(clock)
+    switch(world, True)
+    publisher, results = shown(world, board), ResultPublisher(world.store, board, clock)
+    for watch in (publisher.watch, results.watch):
+        watch.look()
+        assert watch.wanted == frozenset()
+    publisher.offer(frame("door"), ())
+    assert publisher._newest == {}
+    assert board.newest("door", 0) is None
+    clock.now += 29
+    publisher.watch.look()
+    assert publisher.watch.wanted == {"door"}
+    clock.now += 2
+    publisher.watch.look()
+    assert publisher.watch.wanted == frozenset()
 
 
 @pytest.mark.redis

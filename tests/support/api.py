@@ -168,8 +168,16 @@ class ApiWorld:
         claim = self.store.claim(stream_id, self.clock.now)
         assert self.store.set_status(stream_id, claim.session, StreamStatus(**status))
 
-    def play(self, stream_id: str, seconds: list[Bucket | None], *, final: bool = True, faces: bool = True) -> None:
-        """Write a timeline: one bucket per second from `NOW` on (None: nothing stored), and one face through all of it."""
+    def play(
+        self,
+        stream_id: str,
+        seconds: list[Bucket | None],
+        *,
+        final: bool = True,
+        faces: bool = True,
+        more: tuple[BucketValue, ...] = (),
+    ) -> None:
+        """Write a timeline: one bucket per second from `NOW` on (None: nothing stored), one face through all of it, `more`."""
         first = NOW_US // 1_000_000
         stored = {first + n: bucket for n, bucket in enumerate(seconds) if bucket is not None}
         cells = [BucketValue("", 1, index, pack(bucket)) for index, bucket in stored.items()]
@@ -195,7 +203,7 @@ class ApiWorld:
             position=Position("moodline.emotions.file.v1", 0, 1),
             state=b"",
             last_event_time_us=(first + len(seconds)) * 1_000_000 - (0 if final else 200_000),
-            cells=tuple(cells),
+            cells=(*cells, *more),
         )
         assert [result.value for result in self.store.apply([update])] == ["applied"]
 

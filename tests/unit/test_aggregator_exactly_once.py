@@ -86,13 +86,15 @@ class Worker:
         metrics = Metrics()
         self.stage = AggregatorStage(self.world.store.load, SETTINGS, metrics)
         # All that is in the log was produced since the session began.
-        self.sink = TimelineSink(self.world.store, self.stage, metrics, StillClock(), lambda *_: 0)  # type: ignore[arg-type]
+        self.sink = TimelineSink(self.world.store, metrics, StillClock(), lambda *_: 0)  # type: ignore[arg-type]
 
     def step(self, records: int, die_before_commit: bool = False) -> bool:
         """Do one turn; False when there was nothing to read."""
         taken = list(enumerate(self.world.log))[self.at : self.at + records]
         batch = [Received(item, Position(*PLACE, offset)) for offset, item in taken if item is not None]
-        rewinds = self.sink.write(self.stage.process(batch, now_s=0.0)) if batch else []
+        written = self.sink.write(self.stage.process(batch, now_s=0.0) if batch else [])
+        self.stage.on_refused(written.refused)
+        rewinds = written.rewinds
         if die_before_commit:
             self.restart()
         elif rewinds:

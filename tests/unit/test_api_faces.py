@@ -6,53 +6,9 @@ from typing import Any
 
 import pytest
 
-from moodline.services.aggregator.stage import AggregatorStage
-from moodline.services.api.faces import COLUMNS
-from moodline.shared.bus import Position
-from moodline.shared.messages import Emotions, End, FaceEmotion, SkipReason, StreamClass
-from moodline.shared.metrics import Metrics
-from moodline.shared.pipeline.stage import Apply, Received
-from moodline.shared.settings import AggregatorSettings, StoreSettings
-from tests.support.api import NOW_US, ApiWorld
-
-HAPPY, SAD = (0, 0, 0, 65_535, 0, 0, 0), (0, 0, 0, 0, 65_535, 0, 0)
-KEPT = {"store": StoreSettings(retention_faces_s=3600)}
-
-
-def frame(number: int, session: int, *faces: FaceEmotion, skip: SkipReason | None = None) -> Emotions:
-    return Emotions(
-        stream_id="lobby", session=session, seq=number, event_time_us=NOW_US + number * 200_000, captured_at_us=NOW_US,
-        lane=StreamClass.FILE, width=640, height=360, faces=faces, skip=skip, model="" if skip else "fer-seed",
-    )  # fmt: skip
-
-
-def face(left: int = 0, row: tuple[int, ...] = HAPPY) -> FaceEmotion:
-    return FaceEmotion((left, 0, left + 16_384, 32_768), 65_535, row)  # type: ignore[arg-type]
-
-
-def run(world: ApiWorld, *, restart_every: int = 100, keeps: bool = True, frames: int = 30) -> None:
-    """Let an aggregator read a film: two people, one of whom leaves; a frame in five without anybody, one skipped, an end."""
-    world.add("lobby")
-    session = world.store.claim("lobby", world.clock.now).session
-    messages: list[Emotions | End] = []
-    for number in range(frames):
-        if number == 7:
-            messages.append(frame(number, session, skip=SkipReason.CORRUPT))
-        elif number % 5 == 4:
-            messages.append(frame(number, session))
-        else:
-            messages.append(frame(number, session, face(), *([face(30_000, SAD)] if number < 15 else [])))
-    end_us = NOW_US + frames * 200_000
-    lane = StreamClass.FILE
-    messages.append(End(stream_id="lobby", session=session, seq=frames, event_time_us=end_us, captured_at_us=0, lane=lane))
-    for start in range(0, len(messages), restart_every):
-        stage = AggregatorStage(world.store.load, AggregatorSettings(), Metrics(), keeps_faces=keeps)
-        batch = [
-            Received(message, Position("moodline.emotions.file.v1", 0, start + n))
-            for n, message in enumerate(messages[start : start + restart_every])
-        ]
-        updates = [output.update for output in stage.process(batch, 0.0) if isinstance(output, Apply)]
-        assert [result.value for result in world.store.apply(updates)] == ["applied"]
+from moodline.services.report.faces import FACE_FIELDS
+from tests.support.api import ApiWorld
+from tests.support.faces import KEPT_FACES, keep_faces
 
 
 def rows(world: ApiWorld, **asked: Any) -> list[dict[str, Any]]:
@@ -64,8 +20,8 @@ def rows(world: ApiWorld, **asked: Any) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("restart_every", [100, 1, 3, 7])
 def test_every_sampled_frame_has_its_rows_whatever_restarts(tmp_path: Path, restart_every: int) -> None:
-    with ApiWorld(tmp_path, overrides=KEPT) as world:
-        run(world, restart_every=restart_every)
+    with ApiWorld(tmp_path, overrides=KEPT_FACES) as world:
+        keep_faces(world, restart_every=restart_every)
         found = rows(world)
         assert [row["frame"] for row in found] == sorted(row["frame"] for row in found)
         assert {row["frame"] for row in found} == set(range(30)), "no frame is missing in silence"
@@ -83,8 +39,8 @@ def test_every_sampled_frame_has_its_rows_whatever_restarts(tmp_path: Path, rest
 
 @pytest.mark.parametrize("limit", [1, 2, 5, 1000])
 def test_pages_give_every_row_once(tmp_path: Path, limit: int) -> None:
-    with ApiWorld(tmp_path, overrides=KEPT) as world:
-        run(world)
+    with ApiWorld(tmp_path, overrides=KEPT_FACES) as world:
+        keep_faces(world)
         whole, found, cursor = rows(world), [], None
         while True:
             page = world.get("/streams/lobby/faces", limit=limit, **({"cursor": cursor} if cursor else {})).json()
@@ -96,18 +52,21 @@ def test_pages_give_every_row_once(tmp_path: Path, limit: int) -> None:
 
 
 def test_a_window_and_the_formats(tmp_path: Path) -> None:
-    with ApiWorld(tmp_path, overrides=KEPT) as world:
-        run(world)
+    with ApiWorld(tmp_path, overrides=KEPT_FACES) as world:
+        keep_faces(world)
         window = {"from": "2026-05-01T12:00:01Z", "to": "2026-05-01T12:00:02Z"}
         assert {row["frame"] for row in rows(world, **window)} == {5, 6, 7, 8, 9}
         text = world.get("/streams/lobby/faces", format="csv", **window).text.splitlines()
-        assert text[0] == ",".join(column.name for column in COLUMNS)
+        assert text[0] == ",".join(FACE_FIELDS)
         assert len(text) - 1 == len(rows(world, **window))
         parquet = pytest.importorskip("pyarrow.parquet")
         table = parquet.read_table(io.BytesIO(world.get("/streams/lobby/faces", format="parquet").content)).to_pylist()
         assert [row["frame"] for row in table] == [row["frame"] for row in rows(world)]
         assert table[0]["raw_happy"] == 1.0
-        assert table[0]["x2"] == 160.0
+        assert (table[0]["x2"], table[0]["readable"], table[8]["readable"]) == (160.0, True, None)
+        stream = world.get("/streams/lobby/faces", format="arrow").content
+        assert pytest.importorskip("pyarrow").ipc.open_stream(stream).read_all().to_pylist() == table
+        assert world.get("/streams/lobby/faces", format="ndjson").text.count("\n") == len(table)
         for cursor in ("x", "AAAA"):
             assert world.get("/streams/lobby/faces", cursor=cursor).status_code == 422
         other = world.get("/streams", limit=1)
@@ -116,7 +75,7 @@ def test_a_window_and_the_formats(tmp_path: Path) -> None:
 
 def test_without_a_retention_nothing_is_kept_and_the_answer_says_so(tmp_path: Path) -> None:
     with ApiWorld(tmp_path) as world:
-        run(world, keeps=False)
+        keep_faces(world, keeps=False)
         answer = world.get("/streams/lobby/faces")
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "faces_not_kept")
         assert "MOODLINE_STORE_RETENTION_FACES_S" in answer.json()["error"]["message"]
@@ -124,8 +83,8 @@ def test_without_a_retention_nothing_is_kept_and_the_answer_says_so(tmp_path: Pa
 
 
 def test_deleting_a_stream_deletes_its_faces(tmp_path: Path) -> None:
-    with ApiWorld(tmp_path, overrides=KEPT) as world:
-        run(world)
+    with ApiWorld(tmp_path, overrides=KEPT_FACES) as world:
+        keep_faces(world)
         assert world.store.read("lobby", "faces", 2, 0, 2**53)
         world.http.delete("/api/v1/streams/lobby")
         assert world.store.read("lobby", "faces", 2, 0, 2**53) == []

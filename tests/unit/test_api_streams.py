@@ -40,6 +40,23 @@ def error(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
 # Register
 
 
+@pytest.mark.parametrize(
+    ("given", "recorded_at"),
+    [
+        (1777636800, NOW),
+        (1777636800000, NOW),
+        (1777636800.25, "2026-05-01T12:00:00.250000Z"),
+        ("1777636800", NOW),
+        ("now", NOW),
+        ("now-1h", "2026-05-01T11:00:00Z"),
+        ("-90s", "2026-05-01T11:58:30Z"),
+        ("now-1d/d", "2026-04-30T00:00:00Z"),
+    ],
+)
+def test_recordings_begin_at_any_form_of_time(world: ApiWorld, given: object, recorded_at: str) -> None:
+    assert world.add(recorded_at=given)["recorded_at"] == recorded_at
+
+
 def test_register_with_defaults(world: ApiWorld) -> None:
     answer = post(world, id="lobby", url="clip.mp4")
     assert answer.status_code == 201
@@ -51,6 +68,7 @@ def test_register_with_defaults(world: ApiWorld) -> None:
         "lane": "file",
         "transport": None,
         "tls_verify": None,
+        "hint": "",
         "has_credentials": False,
         "sample_fps": "5",
         "max_side_px": 1280,
@@ -129,7 +147,12 @@ def test_sample_rates_that_are_none(world: ApiWorld, rate: object) -> None:
         ({"max_side_px": "many"}, "max_side_px"),
         ({"recorded_at": "yesterday"}, "recorded_at"),
         ({"recorded_at": "2026-05-01T12:00:00"}, "recorded_at"),
-        ({"recorded_at": 1777636800}, "recorded_at"),
+        ({"recorded_at": True}, "recorded_at"),
+        ({"recorded_at": 1e300}, "recorded_at"),
+        ({"recorded_at": -5}, "recorded_at"),
+        ({"recorded_at": "now-900y"}, "recorded_at"),
+        ({"recorded_at": "now+300y"}, "recorded_at"),
+        ({"recorded_at": "20260501"}, "recorded_at"),
         ({"recorded_at": "1969-12-31T23:59:59Z"}, "recorded_at"),
         ({"recorded_at": "2200-01-01T00:00:00Z"}, "recorded_at"),
         ({"labels": {"": "x"}}, "labels"),

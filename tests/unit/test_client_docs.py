@@ -4,7 +4,7 @@ import contextlib
 import inspect
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,12 +13,15 @@ import moodline
 from moodline import Client, MoodlineError
 from moodline.services.api.context import Intake
 from moodline.services.api.server import ApiServer
+from moodline.shared.classify import ClassifiedPicture, PictureFace
 from moodline.shared.errors import StreamNotFoundError
+from moodline.shared.previews import Preview, PreviewBoard
 from moodline.shared.probe import Probed
 from moodline.shared.push import Pushed
 from moodline.shared.settings import UploadsSettings
 from moodline.shared.streams import StreamSpec
 from tests.support.api import NOW_US, ApiWorld, StubClock, nobody, smiling
+from tests.support.faces import KEPT_FACES, two_frames
 
 EXAMPLE = re.compile(r"```python\n(?P<code>.*?)```\n(\n```text\n(?P<said>.*?)```\n)?", re.DOTALL)
 
@@ -32,6 +35,13 @@ def probe(path: Path) -> Probed:
     return Probed(codec="h264", width=640, height=360, source_fps="25", duration_us=4_000_000)
 
 
+class Classifier:
+    def classify(self, pictures: Sequence[bytes]) -> list[ClassifiedPicture]:
+        face = PictureFace(box=(1.0, 2.0, 3.0, 4.5), score=0.9, quality=0.8, probabilities=(0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0))
+        found = [(face,) if picture == b"a photo" else () for picture in pictures]
+        return [ClassifiedPicture(width=640, height=360, faces=faces, model="fer-seed") for faces in found]
+
+
 class PlayingClock(StubClock):
     """While somebody waits, the lobby's film is read."""
 
@@ -41,7 +51,7 @@ class PlayingClock(StubClock):
         super().sleep(seconds)
         with contextlib.suppress(StreamNotFoundError):
             self.world.store.get("lobby")
-            self.world.play("lobby", [smiling(), smiling(share=0.4), smiling(share=0.6), nobody()])
+            self.world.play("lobby", [smiling(), smiling(share=0.4), smiling(share=0.6), nobody()], more=(two_frames(),))
 
 
 @pytest.fixture
@@ -51,9 +61,11 @@ def page(repo: Path) -> str:
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
-    intake, clock = Intake(Pushes(), prober=probe), PlayingClock()
-    uploads = {"uploads": UploadsSettings(keep_free_bytes=0)}
-    with ApiWorld(tmp_path, intake=intake, overrides=uploads) as world, ApiServer(world.app, "127.0.0.1", 0) as server:
+    previews = PreviewBoard(StubClock())
+    intake, clock = Intake(Pushes(), prober=probe, pictures=Classifier(), previews=previews), PlayingClock()
+    previews.publish(Preview(stream_id="lobby", time_us=1, jpeg=b"\xff\xd8 a picture"))
+    overrides = KEPT_FACES | {"uploads": UploadsSettings(keep_free_bytes=0)}
+    with ApiWorld(tmp_path, intake=intake, overrides=overrides) as world, ApiServer(world.app, "127.0.0.1", 0) as server:
         (world.media / "lobby.mp4").write_bytes(b"x")
         clock.world = world
         monkeypatch.setattr("moodline.client._client.SystemClock", lambda: clock)
@@ -64,9 +76,11 @@ def test_the_examples_run(server: ApiServer, page: str, tmp_path: Path) -> None:
     pytest.importorskip("pandas")
     clip = tmp_path / "yard.mp4"
     clip.write_bytes(b"a film")
-    names: dict[str, object] = {"jpeg": b"\xff\xd8", "clip": clip}
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(b"a photo")
+    names: dict[str, object] = {"jpeg": b"\xff\xd8", "clip": clip, "photo": photo}
     examples = list(EXAMPLE.finditer(page))
-    assert len(examples) == page.count("```python") == 12
+    assert len(examples) == page.count("```python") == 15
     for example in examples:
         said = io.StringIO()
         with contextlib.redirect_stdout(said):

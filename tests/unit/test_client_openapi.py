@@ -22,6 +22,7 @@ CALLS: Final[dict[str, Callable[[Client, Path], Any]]] = {
     "audit": lambda client, _: list(client.audit()),
     "change_rule": lambda client, _: client.change_rule("x", revision=1, new_secret=True),
     "change_stream": lambda client, _: client.change_stream("x", revision=1, paused=True),
+    "classify": lambda client, path: client.classify(path, b"x"),
     "compare": lambda client, _: client.compare("a", labels="b", group_by="c", start="-1h", end="now", max_points=9),
     "delete_stream": lambda client, _: client.delete_stream("x"),
     "dry_run": lambda client, _: client.dry_run("x", start="-1h", end="now"),
@@ -31,6 +32,7 @@ CALLS: Final[dict[str, Callable[[Client, Path], Any]]] = {
     "health": lambda client, _: client.health(),
     "list_alerts": lambda client, _: list(client.list_alerts(rule="a", stream="b")),
     "list_deliveries": lambda client, _: list(client.list_deliveries()),
+    "list_faces": lambda client, _: list(client.list_faces("x", start="-1h", end="now")),
     "list_firing": lambda client, _: client.list_firing(),
     "list_keys": lambda client, _: client.list_keys(),
     "list_models": lambda client, _: client.list_models(),
@@ -44,6 +46,7 @@ CALLS: Final[dict[str, Callable[[Client, Path], Any]]] = {
     "remove_key": lambda client, _: client.remove_key("x"),
     "remove_rule": lambda client, _: client.remove_rule("x", revision=1),
     "resume_stream": lambda client, _: client.resume_stream("x"),
+    "snapshot": lambda client, _: client.snapshot("x", boxes=True),
     "summary": lambda client, _: client.summary("x", start="-1h", end="now"),
     "timeline": lambda client, _: client.timeline("x", start="-1h", end="now", resolution="1s", max_points=9),
     "timeline_csv": lambda client, _: client.timeline_csv("x"),
@@ -51,19 +54,17 @@ CALLS: Final[dict[str, Callable[[Client, Path], Any]]] = {
     "upload": lambda client, path: client.upload(
         path, stream_id="x", labels="a=b", recorded_at="2026-05-01T12:00:00Z", sample_fps=5
     ),
+    "watch": lambda client, _: list(client.watch("x", boxes=True)),
     "whoami": lambda client, _: client.whoami(),
 }
 """One call of each method that asks for something else than the others do."""
 
-BUILT_ON_OTHERS: Final = {"close", "push_frames", "timeline_frame", "wait_until_ended", "wait_until_live"}
+BUILT_ON_OTHERS: Final = {"close", "faces_frame", "push_frames", "timeline_frame", "wait_until_ended", "wait_until_live"}
 
 ROUTES_WITHOUT_METHOD: Final = {
     ("post", "/api/v1/session"): "gives browsers a cookie; the client sends its key",
     ("delete", "/api/v1/session"): "takes that cookie away",
-    ("get", "/api/v1/streams/{stream_id}/faces"): "a table, which pandas and Arrow read by themselves",
-    ("get", "/api/v1/streams/{stream_id}/snapshot.jpg"): "a picture, which anything that speaks HTTP shows",
-    ("get", "/api/v1/streams/{stream_id}/live.mjpg"): "the same",
-    ("post", "/api/v1/classify"): "a library on this machine does the same without a service",
+    ("post", "/api/v1/cameras/test"): "the page and `moodline camera probe` do it",
 }
 PARAMETERS_WITHOUT_ARGUMENT: Final = {
     ("get", "/api/v1/streams"): {"cursor"},  # of the next page
@@ -77,6 +78,7 @@ PARAMETERS_WITHOUT_ARGUMENT: Final = {
     ("post", "/api/v1/streams/{stream_id}/resume"): {"if-match"},
     ("delete", "/api/v1/streams/{stream_id}"): {"if-match"},
     ("get", "/api/v1/compare"): {"format"},  # other formats: a frame's business
+    ("get", "/api/v1/streams/{stream_id}/faces"): {"cursor", "format"},
     ("get", "/api/v1/streams/{stream_id}/tracks"): {"cursor", "format"},
     ("get", "/api/v1/streams/{stream_id}/tracks/{track}"): {"format"},
 }
@@ -86,15 +88,19 @@ NAMES: Final = {
     "AlertPage": "EventPage",
     "Caller": "CallerAnswer",
     "Change": "ChangeAnswer",
+    "Classified": "ClassifyAnswer",
     "ComparedPoint": "ComparePoint",
     "Comparison": "CompareDocument",
     "Delivery": "DeliveryAnswer",
     "DryRun": "DryRunAnswer",
+    "FacePage": "FacesPage",
     "Firing": "FiringAnswer",
     "Key": "KeyAnswer",
     "Model": "ModelAnswer",
     "Models": "ModelPage",
     "NewKey": "NewKeyAnswer",
+    "Picture": "PictureAnswer",
+    "PictureFace": "FaceAnswer",
     "Point": "PointDocument",
     "Progress": "ProgressAnswer",
     "Pushed": "PushAnswer",
@@ -114,7 +120,7 @@ NAMES: Final = {
 OWN_STRUCTS: Final = {"Answer", "PushTotals"}
 OWN_FIELDS: Final = {"Ready": {"reason"}}
 """What the client makes of an error answer."""
-NO_ANSWERS: Final = {"ErrorAnswer", "ErrorDetail", "Health", "ClassifyAnswer", "FacesPage"}
+NO_ANSWERS: Final = {"ErrorAnswer", "ErrorDetail", "Health", "CameraTestAnswer", "CameraTestStep"}
 
 
 def answers_time() -> Any:

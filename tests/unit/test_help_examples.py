@@ -41,3 +41,18 @@ def test_help_shows_defaults_and_examples() -> None:
     said = CliRunner().invoke(app, ["analyze", "--help"], env={"COLUMNS": "120", "TERM": "dumb"}).output
     for text in ("[default: (5)]", "Examples:", "moodline analyze clip.mp4 --plot timeline.png", "--resume"):
         assert text in said, said
+
+
+def test_help_shows_what_the_api_takes_where_nothing_is_given() -> None:
+    said = CliRunner().invoke(app, ["alerts", "add", "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
+    for option, default in (
+        ("--for", "30"),
+        ("--clear-for", "30"),
+        ("--window", "10"),
+        ("--quiet", "300"),
+        ("--direction", "over"),
+    ):
+        line = next(line for line in said.splitlines() if f" {option} " in line)
+        assert f"[default: ({default})]" in line
+    said = CliRunner().invoke(app, ["streams", "add", "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
+    assert "(MOODLINE_INGEST_SAMPLE_FPS)" in said

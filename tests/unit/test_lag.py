@@ -10,7 +10,7 @@ from moodline.shared.errors import StoreUnavailableError
 from moodline.shared.messages import ALL_TOPICS, Emotions, PipelineStep, StreamClass, encode, topic
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.lag import Behind, Lag
-from moodline.shared.pipeline.stage import Output, Received
+from moodline.shared.pipeline.stage import Output, Received, Written
 from moodline.shared.pipeline.worker import Worker, WorkerOptions
 from tests.support.clocks import SleepingClock
 
@@ -74,12 +74,14 @@ class StubStage:
 
     def on_revoked(self, partitions: frozenset[tuple[str, int]]) -> None: ...
 
+    def on_refused(self, stream_ids: frozenset[str]) -> None: ...
+
     def close(self) -> None: ...
 
 
 class StubSink:
-    def write(self, outputs: Sequence[Output]) -> list[Position]:
-        return []
+    def write(self, outputs: Sequence[Output]) -> Written:
+        return Written()
 
 
 class StubStop(threading.Event):

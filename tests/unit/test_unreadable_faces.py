@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from moodline.services.aggregator.stream import StreamTimeline
-from moodline.services.aggregator.tracker import StreamTracker, TrackedFace
+from moodline.services.aggregator.tracker import StreamTracker
 from moodline.services.alerts.evaluator import Second, evaluate, first_state
 from moodline.services.alerts.rules import Rule, RuleKind
 from moodline.services.analysis.annotate import overlays_of
@@ -27,6 +27,7 @@ from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.stage import Received, Send
 from moodline.shared.settings import AggregatorSettings, DetectorSettings
 from moodline.shared.timeline import Bucket, EmptyReason, merge, pack, unpack, unpack_track_summary
+from moodline.shared.timeline.faces import seen_frame
 from moodline.shared.timeline.points import make_point
 from moodline.shared.timeline.state import present_of
 
@@ -232,14 +233,15 @@ def test_nobody_there_is_not_said_of_faces_that_cannot_be_read() -> None:
 
 def test_rows_of_single_faces_say_which_can_be_read() -> None:
     frames = [frame(0, face()), frame(1, face(POOR, SAD)), frame(2, face())]
-    rows = [row for message, seen in track_frames(frames, SETTINGS) for row in face_rows(message, told(seen), (9, 9), None)]
+    seen = [
+        seen_frame(message, message.event_time_us, [(face.track_id, face.read) for face in tracked])
+        for message, tracked in track_frames(frames, SETTINGS)
+    ]
+    rows = [row for each in seen for row in face_rows(each, (9, 9), None)]
     assert [row.readable for row in rows] == [True, False, True]
     assert [row.track for row in rows] == [1, 1, 1]
+    assert [row.smoothed is None for row in rows] == [False, True, False]
     assert rows[1].quality == pytest.approx(POOR / 65_535, abs=1e-4)
-
-
-def told(tracked: list[TrackedFace]) -> list[tuple[int, tuple[int, ...], bool]]:
-    return [(seen.track_id, seen.smoothed, seen.is_readable) for seen in tracked]
 
 
 def portrait() -> BgrImage:

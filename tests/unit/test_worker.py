@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 import pytest
 
 from moodline.shared.bus.base import Position, Record
-from moodline.shared.errors import BusFullError, DeliveryError, NotDeliveredYetError, PoisonLimitError, StoreUnavailableError
-from moodline.shared.messages import DLQ_TOPIC, Emotions, PipelineStep, StreamClass, decode, decode_dead_letter, encode, topic
+from moodline.shared.errors import BusFullError, DeliveryError, NotDeliveredYetError, StoreUnavailableError
+from moodline.shared.messages import DLQ_TOPIC, Faces, PipelineStep, StreamClass, decode, decode_dead_letter, encode, topic
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.health import Health
-from moodline.shared.pipeline.stage import Output, Received, Rewind, Send
-from moodline.shared.pipeline.worker import ProducerSink, Worker, WorkerOptions
+from moodline.shared.pipeline.stage import Output, Received, Rewind, Send, Written
+from moodline.shared.pipeline.worker import ProducerSink, Sink, Worker, WorkerOptions
 from tests.support.clocks import SleeplessClock
 
 IN_TOPIC = topic(PipelineStep.FACES, StreamClass.FILE)
@@ -96,6 +96,7 @@ class EchoStage:
         self.fail_on: dict[int, list[Exception]] = {}
         self.always_fail: set[int] = set()
         self.revoked: list[frozenset[tuple[str, int]]] = []
+        self.refused: list[frozenset[str]] = []
         self.closed = False
         self.out_topic = OUT_TOPIC
         self.extra: list[Output] = []
@@ -117,22 +118,27 @@ class EchoStage:
     def on_revoked(self, partitions: frozenset[tuple[str, int]]) -> None:
         self.revoked.append(partitions)
 
+    def on_refused(self, stream_ids: frozenset[str]) -> None:
+        self.refused.append(stream_ids)
+
     def close(self) -> None:
         self.closed = True
 
 
 def message(seq: int) -> bytes:
     return encode(
-        Emotions(stream_id="s", session=1, seq=seq, event_time_us=seq, captured_at_us=0, lane=StreamClass.FILE, width=8, height=8)
+        Faces(stream_id="s", session=1, seq=seq, event_time_us=seq, captured_at_us=0, lane=StreamClass.FILE, width=8, height=8)
     )
 
 
 class Rig:
-    def __init__(self, values: Sequence[bytes], *, max_records: int = 100, poison_limit: int = 5) -> None:
+    def __init__(
+        self, values: Sequence[bytes], *, max_records: int = 100, poison_limit: int = 5, sink: Sink | None = None
+    ) -> None:
         self.consumer, self.producer, self.stage = StubConsumer(values), StubProducer(), EchoStage()
         self.stop, self.metrics = StubStop(), Metrics()
         self.health = Health(self.metrics, SleeplessClock(1000.0, 1.0))
-        sink = ProducerSink("w", self.producer, self.metrics, self.stop, self.health)
+        sink = sink or ProducerSink("w", self.producer, self.metrics, self.stop, self.health)
         options = WorkerOptions("w", max_records, 0.0, poison_limit)
         self.worker = Worker(
             options, self.consumer, self.stage, sink, self.producer, self.metrics, SleeplessClock(1000.0, 1.0), self.health
@@ -170,12 +176,17 @@ def test_a_record_that_is_no_message_goes_to_the_dead_letters_and_the_rest_goes_
     assert rig.producer.flushed == 3
 
 
-def test_too_many_bad_records_in_a_row_stop_the_worker_and_a_good_one_resets_the_count() -> None:
-    Rig([b"x"] * 4 + [message(0)] + [b"x"] * 4, max_records=1).step(9)
-    rig = Rig([b"x"] * 5, max_records=1)
-    with pytest.raises(PoisonLimitError):
-        rig.step(5)
-    assert rig.consumer.done_to == 3, "the record that broke the limit is not committed"
+def test_with_too_many_bad_records_in_a_row_a_worker_goes_on_and_is_not_ready_until_a_good_one_comes() -> None:
+    rig = Rig([b"x"] * 4 + [message(0)] + [b"x"] * 5 + [message(1)], max_records=1)
+    rig.step(9)
+    assert rig.health.waiting() is None
+    rig.step()
+    assert "the last 5 could not, the newest at moodline.faces.file.v1/0@9" in (rig.health.waiting() or "")
+    rig.step()
+    assert rig.health.waiting() is None
+    assert rig.health.problem() is None
+    assert rig.out_seqs() == [0, 1]
+    assert rig.consumer.done_to == 10
 
 
 def test_a_message_on_which_the_stage_fails_is_buried_alone() -> None:
@@ -280,6 +291,24 @@ def test_a_worker_that_is_told_to_stop_does_not_wait_for_a_full_bus() -> None:
     assert rig.consumer.done_to == -1
     assert rig.stage.closed
     assert rig.consumer.events[-1] == "close"
+
+
+class RefusingSink:
+    """Refuses what it is given first."""
+
+    def __init__(self) -> None:
+        self.answers = [Written([Position(IN_TOPIC, 0, 1)], frozenset({"s"}))]
+
+    def write(self, outputs: Sequence[Output]) -> Written:
+        return self.answers.pop() if self.answers else Written()
+
+
+def test_the_stage_hears_of_the_streams_that_were_refused_before_they_come_again() -> None:
+    rig = Rig([message(seq) for seq in range(4)], sink=RefusingSink())
+    rig.step()
+    assert (rig.stage.refused, rig.consumer.events) == ([frozenset({"s"})], ["seek 1"])
+    rig.step()
+    assert (rig.stage.refused, rig.consumer.events) == ([frozenset({"s"})], ["seek 1", "commit 3"])
 
 
 def test_a_rewind_seeks_and_keeps_its_partition_uncommitted() -> None:
