@@ -29,7 +29,7 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-def timeline(
+def timeline(  # noqa: PLR0913  # one for each option
     stream_id: Annotated[str, typer.Argument(metavar="ID", help="The stream's id.", show_default=False)],
     start: Annotated[
         str | None,
