@@ -130,7 +130,8 @@ class VideoFile:
         self._early: list[_Decoded] = []
         first = self._first_frame(max_pixels)
         _require_size((first.width, first.height), max_pixels)
-        aperture = self._structure.apertures.get(self._stream.id)
+        order = [stream.index for stream in container.streams.video].index(self._stream.index)
+        aperture = self._structure.apertures.get(self._stream.id if self._structure.is_iso else order)
         self._pictures = Pictures(first, self._stream.sample_aspect_ratio, aperture)
         width, height = self._pictures.size_px(first)
         _require_size((width, height), max_pixels)
