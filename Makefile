@@ -22,7 +22,7 @@ SERVER_TESTS = tests/integration tests/files tests/cameras_of_the_world tests/se
 OLD_PIPS := $(wildcard tests/old-pips/*.lock)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo camera test lint test-unit system kafka kubernetes-tools services services-stop chaos chaos-kafka test-clusters test-pythons bench lock dist train clean
+.PHONY: help install demo camera test lint test-unit system kafka kubernetes-tools services services-stop chaos chaos-kafka test-clusters test-pythons bench lock dist sbom train clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -126,6 +126,10 @@ lock: ## Resolve the dependencies again and pin them with their hashes
 
 dist: $(VENV)/.installed ## Build the source distribution and the wheel into dist/
 	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(MAKE) sbom
+
+sbom: ## Write dist/moodline.cdx.json, the bill of materials of what is installed (CycloneDX)
+	mkdir -p dist && $(PYTHON) deploy/sbom.py requirements.lock > dist/moodline.cdx.json
 
 clean: ## Remove the virtual environment, caches and local servers' data
 	-deploy/local/services.sh stop

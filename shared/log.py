@@ -24,7 +24,9 @@ from moodline.shared.printable import printable
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _OWN: Final = "moodline"
 _MASK: Final = "***"
-_OFTEN: Final = frozenset({"connection.refused", "loop.failed", "message.dead", "stage.failed", "stage.message_failed"})
+_OFTEN: Final = frozenset(
+    {"connection.refused", "loop.failed", "message.dead", "store.damaged", "stage.failed", "stage.message_failed"}
+)
 _NUMBERS: Final = re.compile(r"[0-9]+|0x[0-9a-f]+")
 _CAUSE_LENGTH: Final = 120
 _CAUSES: Final = 500

@@ -83,6 +83,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "stage.failed": "A batch failed; each of its messages is tried alone.",
     "stage.message_failed": "A message fails on its own and is put aside.",
     "store.back": "The store answers again.",
+    "store.damaged": "What Redis holds of a stream cannot be read: it counts as not there until it is removed and added again.",
     "store.out_of_reach": "The store does not answer; readers go on as far as their credit goes.",
     "store.prune_failed": "Old points could not be removed; tried again later.",
     "standstill.unknown": "A timeline stands still, and the bus does not say where its frames wait.",

@@ -24,6 +24,10 @@ class BusSettings(_Group):
     """Settings of the bus."""
 
     url: SecretStr = Field(SecretStr("memory://"), description="`memory://` (embedded) or `kafka://host:port[,host:port]`.")
+    password_file: Path | None = Field(
+        None,
+        description="File with the password of Kafka's user, for a URL that names `sasl.username` and no password; read at each start.",
+    )
     partitions: int = Field(
         16, ge=1, le=10_000, description="Partitions of every topic that is created; also the number of shards of streams."
     )
@@ -408,7 +412,8 @@ class Settings(BaseSettings):
 
     def bus_url(self) -> str:
         """Return the bus's URL with its secrets (Kafka's are properties in the query)."""
-        return self.bus.url.get_secret_value()
+        url = self.bus.url.get_secret_value()
+        return url if self.bus.password_file is None else _with_kafka_password(url, self.bus.password_file)
 
     def store_url(self) -> str:
         """Return the store's URL with its secrets; the data directory's database where none is set."""
@@ -429,11 +434,22 @@ def _with_password(url: str, file: Path) -> str:
     scheme, mark, rest = url.partition("://")
     if not mark or not scheme.startswith("redis") or "@" in rest:
         return url
+    return f"{scheme}://:{_password(file, 'MOODLINE_STORE_PASSWORD_FILE')}@{rest}"
+
+
+def _with_kafka_password(url: str, file: Path) -> str:
+    """Return a URL of Kafka with the password in a file, if it names a user and no password."""
+    if "sasl.username=" not in url or "sasl.password=" in url:
+        return url
+    return f"{url}&sasl.password={_password(file, 'MOODLINE_BUS_PASSWORD_FILE')}"
+
+
+def _password(file: Path, setting: str) -> str:
+    """Return the password in a file, as it stands in a URL."""
     try:
-        password = file.expanduser().read_text().strip()
+        return quote(file.expanduser().read_text().strip(), safe="")
     except (OSError, UnicodeError):
-        raise SettingsError("MOODLINE_STORE_PASSWORD_FILE: the file cannot be read") from None
-    return f"{scheme}://:{quote(password, safe='')}@{rest}"
+        raise SettingsError(f"{setting}: the file cannot be read") from None
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -157,5 +157,5 @@ def _to_log(change: Change) -> None:
 def _decode(value: bytes) -> Change:
     try:
         return _changes.decode(value)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StoreError(f"a stored change cannot be read by this version: {error}") from error

@@ -230,7 +230,7 @@ def _id_of(name: str) -> str:
 def _decode(value: bytes) -> KeyRecord:
     try:
         return _records.decode(value)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StoreError(f"a stored key cannot be read by this version: {error}") from error
 
 

@@ -20,6 +20,8 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "moodline camera serve --paths 4 --fault cam3=silent --quirk cam2=markers",
     ),
     "camera probe": ("moodline camera probe rtsp://192.168.1.20/main --user viewer --password-stdin",),
+    "camera discover": ("moodline camera discover", "moodline camera discover 192.0.2.7"),
+    "camera profiles": ("moodline camera profiles 192.0.2.7 --user viewer --password-stdin",),
     "camera urls": ("moodline camera urls", "moodline camera urls hikvision --host 192.168.1.20"),
     "key": ("moodline key",),
     "audit": ("moodline audit --limit 20", "moodline audit --data-dir /srv/moodline --json"),

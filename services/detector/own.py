@@ -131,7 +131,7 @@ def load_manifest(folder: Path) -> Manifest:
         manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
     except OSError:
         raise ModelError(f"there is no detector model in {folder}") from None
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ModelError(f"{folder / MANIFEST} is damaged: {error}") from None
     if manifest.format != FORMAT:
         raise ModelError(f"{folder / MANIFEST} is of format {manifest.format}, not {FORMAT}")

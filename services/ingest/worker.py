@@ -36,7 +36,7 @@ from moodline.services.ingest.stream.thread import StreamThread
 from moodline.shared.bus import Consumer, Producer, partition_for
 from moodline.shared.camera import CameraAddress
 from moodline.shared.clock import Clock
-from moodline.shared.errors import BusError, BusUnavailableError, StoreUnavailableError, StreamNotFoundError
+from moodline.shared.errors import BusError, BusUnavailableError, StoreError, StreamNotFoundError
 from moodline.shared.messages import STREAMS_TOPIC, StreamClass
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.health import Health
@@ -183,7 +183,7 @@ class IngestWorker:
         try:
             self._reconcile(moved=moved)
             self._recovered("store")
-        except StoreUnavailableError as error:
+        except StoreError as error:
             self._trouble("store", error, stop)
         self._due_s = self._clock.monotonic_s() + self._settings.reconcile_s
 

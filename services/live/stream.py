@@ -216,7 +216,7 @@ def alert_event(number: int, value: bytes) -> FeedEvent | None:
     """Return the event of a record in the log of alerts: a JSON object that names its `stream`. None where it names none."""
     try:
         stream_id = msgspec.json.decode(value, type=_OfStream).stream
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     return FeedEvent(EventKind.ALERT, stream_id, value, order=(number, True, 0))
 

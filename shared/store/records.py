@@ -19,7 +19,7 @@ def decode_spec(value: bytes) -> StreamSpec:
     """Return a stored stream. Raises `StoreError` when this version cannot read it."""
     try:
         return _specs.decode(value)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StoreError(f"a stored stream cannot be read by this version: {error}") from error
 
 
@@ -27,7 +27,7 @@ def decode_status(value: bytes) -> StreamStatus:
     """Return a stored status. Raises `StoreError` when this version cannot read it."""
     try:
         return _statuses.decode(value)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StoreError(f"a stored status cannot be read by this version: {error}") from error
 
 

@@ -1,9 +1,10 @@
 """`redis://host:port/db`: the store on a Redis server, behind Sentinel or as a cluster, shared by any number of machines."""
 
+import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -46,6 +47,10 @@ from moodline.shared.store.redis_layout import (
 )
 from moodline.shared.store.redis_link import Argument, Call, RedisLink, Script
 from moodline.shared.streams import StreamSpec, StreamStatus
+
+log = logging.getLogger("moodline.store")
+
+_Stored = TypeVar("_Stored")
 
 SCHEMA_VERSION: Final = 1
 _RETRY_S: Final = 5.0
@@ -113,7 +118,7 @@ class RedisStore(RedisDocuments):
 
     def get_many(self, stream_ids: Sequence[str]) -> list[StreamSpec | None]:
         values = self._link.run([("HGET", stream_keys(name)[0], "spec") for name in stream_ids]) if stream_ids else []
-        return [None if value is None else decode_spec(value) for value in values]
+        return [_spec(name, value) for name, value in zip(stream_ids, values, strict=True)]
 
     def list_streams(self) -> list[StreamSpec]:
         registrations = _pairs(self._one(("HGETALL", SHARED_KEYS[1])))
@@ -124,7 +129,8 @@ class RedisStore(RedisDocuments):
                 # Its removal, or its registration, was not finished: the process died. Finish it.
                 self._purge(name)
                 self._shared("forget", name, registrations[name])
-        return [decode_spec(value) for value in values if value is not None]
+        specs = [_spec(name, value) for name, value in zip(ids, values, strict=True)]
+        return [spec for spec in specs if spec is not None]
 
     def replace(self, spec: StreamSpec) -> StreamSpec:
         change = secrets.token_hex(8)
@@ -196,25 +202,24 @@ class RedisStore(RedisDocuments):
 
     def statuses(self, stream_ids: Sequence[str]) -> list[StreamStatus]:
         values = self._link.run([("HGET", stream_keys(name)[0], "status") for name in stream_ids]) if stream_ids else []
-        return [StreamStatus() if value is None else decode_status(value) for value in values]
+        return [_status(name, value) for name, value in zip(stream_ids, values, strict=True)]
 
     def add_failure(self, stream_id: str, session: int, seq: int, letter: str) -> None:
         self._on_stream(stream_id, "failed", session, seq, letter, FAILURES_KEPT)
 
     def failures(self, stream_id: str) -> list[FrameFailure]:
         value = self._one(("HGET", stream_keys(stream_id)[0], "failed"))
-        rows = [] if value is None else msgspec.json.decode(value, type=list[tuple[str, int, str, str]])
-        return sorted(FrameFailure(int(seq), tries, int(session), letter) for seq, tries, session, letter in rows)
+        return [] if value is None else _readable(stream_id, lambda: _failures(value), [])
 
     def load(self, stream_ids: Sequence[str]) -> list[Progress | None]:
         fields = ("fence", "mark", "final", "position", "state", "event_time_us", "session")
         rows = self._link.run([("HMGET", stream_keys(name)[0], *fields) for name in stream_ids]) if stream_ids else []
-        return [_progress(*row) for row in rows]
+        return [_readable(name, partial(_progress, *row), None) for name, row in zip(stream_ids, rows, strict=True)]
 
     def standings(self, stream_ids: Sequence[str]) -> list[Standing | None]:
         fields = ("fence", "mark", "final", "event_time_us")
         rows = self._link.run([("HMGET", stream_keys(name)[0], *fields) for name in stream_ids]) if stream_ids else []
-        return [_standing(*row) for row in rows]
+        return [_readable(name, partial(_standing, *row), None) for name, row in zip(stream_ids, rows, strict=True)]
 
     def apply(self, updates: Sequence[TimelineUpdate]) -> list[ApplyResult]:
         answers = self._link.run([self._apply_call(update) for update in updates]) if updates else []
@@ -336,6 +341,28 @@ def _bounds_of(found: Sequence[Any]) -> tuple[int, int] | None:
 
 def _places(fields: Sequence[bytes]) -> list[int]:
     return [int(field) % BLOCK_CELLS for field in fields]
+
+
+def _readable(stream_id: str, read: Callable[[], _Stored], otherwise: _Stored) -> _Stored:
+    """Return what is stored of a stream, or `otherwise` where it is damaged: others in the same answer do not suffer."""
+    try:
+        return read()
+    except (StoreError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        log.error("store.damaged", extra={"stream_id": stream_id, "reason": str(error)[:200]})  # one line
+        return otherwise
+
+
+def _spec(stream_id: str, value: bytes | None) -> StreamSpec | None:
+    return None if value is None else _readable(stream_id, lambda: decode_spec(value), None)
+
+
+def _status(stream_id: str, value: bytes | None) -> StreamStatus:
+    return StreamStatus() if value is None else _readable(stream_id, lambda: decode_status(value), StreamStatus())
+
+
+def _failures(value: bytes) -> list[FrameFailure]:
+    rows = msgspec.json.decode(value, type=list[tuple[str, int, str, str]])
+    return sorted(FrameFailure(int(seq), tries, int(session), letter) for seq, tries, session, letter in rows)
 
 
 def _mark_text(mark: HighWaterMark) -> str:

@@ -95,5 +95,5 @@ def _unpack(value: bytes) -> list[SeenFrame]:
         raise StoreError("stored faces are of another version than this process reads; upgrade the older side")
     try:
         return _decoder.decode(memoryview(value)[1:])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StoreError(f"stored faces are damaged: {error}") from None

@@ -76,7 +76,7 @@ def unpack_models(value: bytes) -> list[Change]:
         if msgspec.msgpack.decode(version, type=int) != _FORMAT_VERSION:
             raise StoreError("a stored list of models has another format version; upgrade the older side")
         return msgspec.msgpack.decode(value, type=tuple[int, list[Change]])[1]
-    except (msgspec.MsgspecError, IndexError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, IndexError, UnicodeDecodeError, RecursionError) as error:
         raise StoreError(f"a stored list of models is damaged: {error}") from None
 
 

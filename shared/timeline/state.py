@@ -173,11 +173,13 @@ def _face(track: ActiveTrack) -> PresentFace:
 
 
 def _decode(decoder: "msgspec.msgpack.Decoder[_State]", state: bytes) -> _State:
+    if not state:
+        raise StoreError("a stored aggregator state is damaged: it is empty")
     if state[0] not in _READABLE:
         raise StoreError(
             f"a stored aggregator state has version {state[0]}, this worker reads {STATE_VERSION}; upgrade the older side"
         )
     try:
         return decoder.decode(memoryview(state)[1:])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StoreError(f"a stored aggregator state is damaged: {error}") from None

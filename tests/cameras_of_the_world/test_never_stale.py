@@ -15,7 +15,9 @@ from moodline.services.simulator import CameraSimulator
 from moodline.shared.camera import CameraAddress
 from moodline.shared.net_policy import net_policy_of
 from moodline.shared.streams import Transport
+from tests.support.clock_camera import ClockCamera, age_of
 
+EGRESS = PolicyEgress(net_policy_of("rtsp", True, "", ""))
 FPS = 25
 WATCHED_S = 8.0
 
@@ -26,11 +28,8 @@ def camera() -> Iterator[CameraSimulator]:
         yield simulator
 
 
-@pytest.mark.parametrize("transport", list(Transport))
-@pytest.mark.parametrize("load", [1, 2, 6])
-def test_no_frame_is_older_than_it_says(
-    camera: CameraSimulator, monkeypatch: pytest.MonkeyPatch, load: int, transport: Transport
-) -> None:
+def slowed(monkeypatch: pytest.MonkeyPatch, load: float) -> None:
+    """Let the decoder take `load` times the time between two frames for each, but for a fifth."""
     decode = KeyframeDecoder.decode
 
     def slow(decoder: KeyframeDecoder, *arguments: Any) -> list[LiveFrame]:
@@ -39,9 +38,35 @@ def test_no_frame_is_older_than_it_says(
         return frames
 
     monkeypatch.setattr(KeyframeDecoder, "decode", slow)
+
+
+@pytest.mark.parametrize("load", [1, 2, 6])
+def test_the_clock_in_the_picture_is_never_old(monkeypatch: pytest.MonkeyPatch, load: int) -> None:
+    slowed(monkeypatch, load)
+    with ClockCamera(FPS) as clock:
+        source = open_rtsp(CameraAddress("rtsp", "127.0.0.1", clock.port, "/"), EGRESS, LiveLimits())
+        began_s, ages, lies = time.monotonic(), [], []
+        for frame in source.frames():
+            if frame.is_overloaded:
+                continue
+            now_s = time.time()
+            ages.append(age_of(frame.to_bgr(), now_s))
+            lies.append(abs(ages[-1] - (now_s - frame.arrived_s)))
+            if time.monotonic() - began_s > WATCHED_S:
+                break
+        source.close()
+    assert max(ages) < BACKLOG_S + 0.5 + load / FPS
+    assert max(lies) < 0.5, "arrival is when it arrived, not when it was read"
+    assert (source.counts.overloaded > 0) == (load > 1)
+    assert len(ages) > WATCHED_S * FPS / load / 4
+
+
+@pytest.mark.parametrize("load", [1, 2, 6])
+def test_no_frame_is_older_than_it_says(camera: CameraSimulator, monkeypatch: pytest.MonkeyPatch, load: int) -> None:
+    slowed(monkeypatch, load)
     port = int(camera.url("cam0").rpartition(":")[2].partition("/")[0])
-    address = CameraAddress("rtsp", "127.0.0.1", port, "/cam0", transport=transport)
-    source = open_rtsp(address, PolicyEgress(net_policy_of("rtsp", True, "", "")), LiveLimits())
+    address = CameraAddress("rtsp", "127.0.0.1", port, "/cam0", transport=Transport.UDP)
+    source = open_rtsp(address, EGRESS, LiveLimits())
     began_s, shown, left_out, ages, lies = time.monotonic(), 0, 0, [], []
     for frame in source.frames():
         if frame.is_overloaded:

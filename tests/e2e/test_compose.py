@@ -119,7 +119,7 @@ def test_an_image_holds_what_its_process_needs_and_no_build_tools(stack: Compose
 
 def test_topics_are_as_declared(stack: Compose) -> None:
     """As Kafka's own tool shows them; and `moodline setup --check` agrees."""
-    tool = ("/opt/kafka/bin/kafka-topics.sh", "--bootstrap-server", "kafka:9092", "--describe")
+    tool = ("/opt/kafka/bin/kafka-topics.sh", "--bootstrap-server", "localhost:9094", "--describe")
     status, text = stack.execute(stack.containers("kafka")[0], *tool)
     assert status == 0, text
     rows = re.findall(r"Topic: (moodline\S+)\s.*PartitionCount: (\d+)\s.*Configs: (\S*)", text)

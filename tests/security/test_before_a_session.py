@@ -1,6 +1,7 @@
 """What somebody who has shown no key can make this service do: as good as nothing, on every route and socket there is."""
 
 import asyncio
+import gzip
 import json
 import time
 from collections.abc import Iterator
@@ -98,6 +99,63 @@ def test_with_a_key_a_body_of_many_fields_is_refused_before_each_of_them_is_a_pr
         if entrance.body_bytes == JSON_BODY_BYTES:
             answer = client.request(method, filled(path), json=many)
             assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large"), entrance.name
+
+
+ODD_BODIES: Final = {
+    "nested lists": b"[" * 60_000,
+    "nested lists that end": b"[" * 60_000 + b"]" * 60_000,
+    "nested objects": b'{"a":' * 1300 + b"1" + b"}" * 1300,
+    "a number of 100,000 digits": b'{"id":' + b"9" * 100_000 + b"}",
+    "a number of 4,000 digits": b'{"id":"a","max_side_px":' + b"9" * 4000 + b"}",
+    "an exponent": b'{"id":"a","max_side_px":1e400,"sample_fps":1e400}',
+    "no number": b'{"id":"a","max_side_px":NaN,"sample_fps":Infinity}',
+    "a name twice": b'{"id":"a","id":"b","name":"a","name":"b"}',
+    "half a surrogate": b'{"id":"\\ud800","name":"\\ud800","url":"\\udfff","key":"\\ud800"}',
+    "no text": b'{"id":"\xff\xfe"}',
+    "a null byte": b'{"id":"a\\u0000","name":"\\u0000","url":"clip.mp4\\u0000","role":"viewer"}',
+    "compressed": gzip.compress(b'{"id":"' + b"a" * 10_000_000 + b'"}'),
+    "nothing": b"",
+    "null": b"null",
+}
+
+
+@pytest.mark.parametrize("what", ODD_BODIES)
+def test_odd_bodies_are_refused_soon_on_every_route_that_takes_one(world: ApiWorld, what: str) -> None:
+    client = with_key(world, make_key(world, "front", Role.ADMIN))
+    headers = {"content-type": "application/json"} | ({"content-encoding": "gzip"} if what == "compressed" else {})
+    for entrance in table(world):
+        method, _, path = entrance.name.partition(" ")
+        if not entrance.body_bytes:
+            continue
+        started = time.process_time()
+        answer = client.request(method, filled(path), content=ODD_BODIES[what], headers=headers)
+        assert answer.status_code < 500, (entrance.name, answer.text[:200])
+        assert len(answer.content) < 20_000, (entrance.name, len(answer.content))
+        assert time.process_time() - started < 0.5, entrance.name
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/streams?" + "&".join(f"label=k{number}=v" for number in range(1200)),
+        "/streams?label=" + "x" * 15_000,
+        "/streams/" + "x" * 15_000,
+        "/streams/" + "%2e%2e%2f" * 1500,
+        "/streams/a/timeline?from=" + "9" * 10_000,
+        "/streams/a/timeline?from=-inf&to=nan&resolution=1e400&max_points=" + "9" * 5000,
+        "/streams?limit=" + "9" * 5000 + "&cursor=" + "A" * 9000,
+        "/streams/%00/timeline",
+        "/streams/%ff%fe",
+        "/audit?limit=-1&before=" + "9" * 400,
+    ],
+)
+def test_long_and_odd_addresses_are_answered_soon(world: ApiWorld, target: str) -> None:
+    client = with_key(world, make_key(world, "front", Role.ADMIN))
+    started = time.process_time()
+    answer = client.get(PREFIX + target)
+    assert answer.status_code < 500, answer.text[:200]
+    assert len(answer.content) < 40_000
+    assert time.process_time() - started < 0.5
 
 
 def test_a_key_with_as_many_limits_as_it_may_have_is_no_such_body(world: ApiWorld) -> None:

@@ -137,6 +137,37 @@ def test_a_request_that_is_none_is_answered_and_closed(serve: Serve) -> None:
     assert ask(server.port, b"\x16\x03\x01\x02\x00\x01\x00\x01").startswith(b"HTTP/1.1 400")
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [f"X-{number}: y" for number in range(1500)],
+        ["X: " + "y" * 60_000],
+        ["Cookie: " + "; ".join(f"a{number}=b" for number in range(1500))],
+        ["Transfer-Encoding: chunked", "Content-Length: 5"],
+        ["Content-Length: 99999999999999999999999999"],
+        ["Content-Length: -1"],
+        ["Host: other"],
+        ["Range: bytes=" + ",".join("0-" for _ in range(4000))],
+    ],
+)
+def test_heads_that_are_odd_or_large_are_answered_or_refused_and_others_go_on(serve: Serve, lines: list[str]) -> None:
+    _, server = serve()
+    head = "\r\n".join(["GET /healthz HTTP/1.1", "Host: localhost", "Connection: close", *lines]) + "\r\n\r\n"
+    answer = ask(server.port, head.encode())
+    assert answer == b"" or int(answer.split(b" ")[1]) < 500
+    assert httpx.get(f"{server.url}/healthz", trust_env=False).status_code == 200
+
+
+def test_a_path_of_a_megabyte_is_no_request(serve: Serve) -> None:
+    _, server = serve()
+    with opened(server.port, 1) as (connection,):
+        with suppress(OSError):
+            connection.sendall(b"GET /" + b"x" * 1_000_000)
+        connection.settimeout(10)
+        with suppress(ConnectionResetError):
+            assert connection.recv(65_536)[:12] in (b"", b"HTTP/1.1 400")
+
+
 def test_refused_accepts_fill_no_log(caplog: pytest.LogCaptureFixture) -> None:
     """What asyncio reports when no file descriptor is left, 512 times a second and with a trace each."""
     once = OncePerSecond(lambda: 1000.0)

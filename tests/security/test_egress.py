@@ -1,11 +1,14 @@
 """Where cameras and webhooks must not lead, however the address is written."""
 
+import socket
+from contextlib import closing
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 
 from moodline.services.alerts.webhook import checked_target, webhook_policy
-from moodline.shared.errors import InvalidRuleError
+from moodline.services.ingest.camera.input.egress import PolicyEgress
+from moodline.shared.errors import InvalidRuleError, SourceError
 from moodline.shared.net_policy import net_policy_of
 from moodline.shared.settings import AlertsSettings
 
@@ -47,6 +50,24 @@ def test_one_private_network_can_be_allowed_by_itself() -> None:
     policy = webhook_policy(AlertsSettings(webhook_allow_networks="10.1.0.0/16"))
     assert policy.refusal(ip_address("10.1.2.3")) is None
     assert policy.refusal(ip_address("10.2.2.3")) is not None
+
+
+@pytest.mark.parametrize("networks", [("10.9.0.0/16", ""), ("", "127.0.0.0/8")])
+def test_of_an_address_outside_of_the_allowed_networks_nothing_is_told(networks: tuple[str, str]) -> None:
+    """Neither whether a port is open, nor by the time that it takes: no connection is tried."""
+    tried: list[object] = []
+    egress = PolicyEgress(net_policy_of("rtsp", False, *networks), resolver=lambda host, _port: ["127.0.0.1"])
+    with closing(socket.create_server(("127.0.0.1", 0))) as listening, pytest.MonkeyPatch.context() as patch:
+        is_open = listening.getsockname()[1]
+        patch.setattr(socket, "create_connection", lambda *given, **_named: tried.append(given))
+        said = set()
+        for host in ("127.0.0.1", "camera.example"):
+            for port in (is_open, 1):
+                with pytest.raises(SourceError) as refused:
+                    egress.connect(host, port, 5.0)
+                said.add((refused.value.reason, str(refused.value)))
+    assert tried == []
+    assert len(said) == 1
 
 
 def test_the_internet_is_where_webhooks_go() -> None:

@@ -74,7 +74,7 @@ class Site:
         sink: Any
         if stage == "aggregator":
             self.stage: Any = AggregatorStage(self.store.load, AggregatorSettings(), self.metrics)
-            sink = TimelineSink(self.store, self.stage, self.metrics, self.clock, self.bus.offset_at)
+            sink = TimelineSink(self.store, self.metrics, self.clock, self.bus.offset_at)
         else:
             self.stage = DetectorStage(_NoDetector, DetectorSettings(threads=1), self.metrics)  # type: ignore[arg-type]
             sink = ProducerSink(stage, producer, self.metrics, self.stop, self.health)

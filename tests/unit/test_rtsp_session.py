@@ -425,3 +425,39 @@ def test_the_silence_that_is_borne_grows_with_the_distance_of_frames() -> None:
     for number in range(10):
         gap.frame(110.04 + number / 25)
     assert gap.limit_s == 5.0
+
+
+def test_media_on_another_channel_than_was_agreed(camera: Make) -> None:
+    source = open_rtsp(ADDRESS, camera(media=media(60, channel=2)).egress, LIMITS)
+    assert next(iter(source.frames())).width == 64
+    source.close()
+
+
+def test_a_camera_that_hangs_up_when_it_is_asked_what_it_can(camera: Make) -> None:
+    def refuses(method: str, url: str, headers: dict[str, str]) -> bytes:
+        if method == "OPTIONS":
+            raise OSError
+        return answer(method, url, headers)
+
+    stub = camera(refuses, media=media(6))
+    original = stub._serve
+
+    def serve(connected: socket.socket) -> None:
+        original(connected)
+        with_shutdown(connected)
+
+    stub._serve = serve  # type: ignore[method-assign]
+    source = open_rtsp(ADDRESS, stub.egress, LIMITS)
+    assert next(iter(source.frames())).width == 64
+    source.close()
+
+
+def test_a_description_without_a_length(camera: Make) -> None:
+    def describes(method: str, url: str, headers: dict[str, str]) -> bytes:
+        if method != "DESCRIBE":
+            return answer(method, url, headers)
+        return f"RTSP/1.0 200 OK\r\nCSeq: {headers['CSeq']}\r\nContent-Type: application/sdp\r\n\r\n{SDP}".encode()
+
+    source = open_rtsp(ADDRESS, camera(describes, media=media(6)).egress, LIMITS)
+    assert next(iter(source.frames())).width == 64
+    source.close()

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import h11
 from onveef import envelopes, parsers
 
-from moodline.services.ingest.camera.http.client import HttpConnection, HttpResponse
+from moodline.services.ingest.camera.http.client import HttpConnection, HttpResponse, challenges_of
 from moodline.services.ingest.camera.http.location import Location
-from moodline.services.ingest.camera.input.authentication import Login, best_challenge
+from moodline.services.ingest.camera.input.authentication import Login, best_challenge, wire_bytes
 from moodline.services.ingest.camera.input.egress import Egress, close_quietly
 from moodline.shared.camera import CameraAddress
 from moodline.shared.camera_url import corrected_url, endpoint_of, register_url
@@ -116,8 +116,8 @@ def read_device(address: CameraAddress, egress: Egress, timeout_s: float) -> Dev
     if not found:
         raise SourceError(FailureReason.NO_VIDEO, "the camera offers no profiles over ONVIF")
     profiles = tuple(client.profile(media, each, is_second=is_second) for each in found[:_PROFILES_LIMIT])
-    texts = (_text(about.get(name, "")) for name in ("Manufacturer", "Model", "FirmwareVersion"))
-    return Device(*texts, client.clock_off_s, profiles)
+    maker, model, firmware = (_text(about.get(name, "")) for name in ("Manufacturer", "Model", "FirmwareVersion"))
+    return Device(maker, model, firmware, client.clock_off_s, profiles)
 
 
 def best_profile(profiles: tuple[Profile, ...], enough_px: int = ENOUGH_PX) -> Profile | None:
@@ -243,8 +243,7 @@ class _Client:
         ).encode()
         response, connection = self._exchange(target, envelope, deadline_s)
         if response.status_code == 401 and with_login and self._login is not None:
-            challenges = [value.decode("latin-1") for name, value in response.headers if name == b"www-authenticate"]
-            challenge = best_challenge(challenges)
+            challenge = best_challenge(challenges_of(response))
             if challenge is not None:
                 connection.close()
                 self._login.accept(challenge)
@@ -274,7 +273,7 @@ class _Client:
                 close_quietly(connected)
                 raise
         connection = HttpConnection(connected, (address.scheme, address.host, address.port))
-        headers = [
+        headers: list[tuple[str, str | bytes]] = [
             ("Host", address.netloc),
             ("User-Agent", "Moodline"),
             ("Content-Type", _CONTENT_TYPE),
@@ -284,7 +283,7 @@ class _Client:
         ]
         login = None if self._login is None else self._login.header("POST", target)
         if login is not None:
-            headers.append(("Authorization", login))
+            headers.append(("Authorization", wire_bytes(login)))
         try:
             return connection.request(target, headers, deadline_s, envelope), connection
         except SourceError:

@@ -2,6 +2,7 @@
 
 import ssl
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from socket import socket
 from typing import Final
@@ -13,7 +14,7 @@ from moodline.services.ingest.camera.http.head import HeadCleaner
 from moodline.services.ingest.camera.http.inflate import Inflate
 from moodline.services.ingest.camera.http.location import Location, location_of
 from moodline.services.ingest.camera.input.arrival import ArrivalReader
-from moodline.services.ingest.camera.input.authentication import Login, best_challenge
+from moodline.services.ingest.camera.input.authentication import Login, best_challenge, text_of, wire_bytes
 from moodline.services.ingest.camera.input.egress import Egress, close_quietly
 from moodline.shared.camera import CameraAddress
 from moodline.shared.errors import SourceError
@@ -22,6 +23,9 @@ from moodline.shared.streams import FailureReason
 _REDIRECTS_LIMIT: Final = 5
 _HEADERS_LIMIT_BYTES: Final = 64 * 1024
 _RECEIVE_BYTES: Final = 64 * 1024
+_PLAIN: Final = (b"\xff\xd8\xff", b"--", b"\r\n--", b"#EXT", b"\x47", b"\0\0\0")
+"""Beginnings of bodies that are not compressed, whatever their header says."""
+_UNKNOWN_CODINGS: Final = frozenset({"br", "zstd", "compress", "x-compress"})
 _COMPRESSED: Final = frozenset({"gzip", "x-gzip", "deflate"})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _FAILURES: Final = {
@@ -49,13 +53,16 @@ class HttpConnection:
         """Return whether another request may follow: the last answer is read to its end, and the server keeps the connection."""
         return not self._closed and self._protocol.our_state is h11.DONE and self._protocol.their_state is h11.DONE
 
-    def request(self, target: str, headers: list[tuple[str, str]], deadline_s: float, body: bytes | None = None) -> h11.Response:
+    def request(
+        self, target: str, headers: Sequence[tuple[str, str | bytes]], deadline_s: float, body: bytes | None = None
+    ) -> h11.Response:
         """Send a GET, or a POST where there is a body, and return the head of its answer."""
         if self.used:
             self._protocol.start_next_cycle()
         self.used = True
         try:
-            request = h11.Request(method="GET" if body is None else "POST", target=target, headers=headers)
+            encoded = [(name.encode(), value if isinstance(value, bytes) else value.encode()) for name, value in headers]
+            request = h11.Request(method="GET" if body is None else "POST", target=target, headers=encoded)
             events = (request, *([] if body is None else [h11.Data(data=body)]), h11.EndOfMessage())
             data = b"".join(self._protocol.send(event) or b"" for event in events)
         except h11.LocalProtocolError:
@@ -132,6 +139,7 @@ class HttpResponse:
         self.content_type = headers.get("content-type", "")
         self.has_length = "content-length" in headers or "transfer-encoding" in headers
         self._connection = connection
+        self._is_first = True
         self._inflate = Inflate() if headers.get("content-encoding", "").strip().lower() in _COMPRESSED else None
 
     @property
@@ -150,6 +158,10 @@ class HttpResponse:
                     self._inflate.require_end()
                 return b""
             data = bytes(event.data)
+            if self._is_first and data:
+                self._is_first = False
+                if data.startswith(_PLAIN):
+                    self._inflate = None
             if self._inflate is not None:
                 data = self._inflate.feed(data)
             if data:
@@ -234,8 +246,7 @@ class HttpClient:
         for attempt in range(2):
             if response.status_code != 401 or self._login is None or location.origin != self._home.origin:
                 break
-            challenges = [value.decode("latin-1") for name, value in response.headers if name == b"www-authenticate"]
-            challenge = best_challenge(challenges)
+            challenge = best_challenge(challenges_of(response))
             tried = self._login.challenge is not None
             if challenge is None or (tried and not challenge.stale and attempt > 0):
                 break
@@ -274,8 +285,8 @@ class HttpClient:
             self._connection.close()
         return self._connection
 
-    def _request_headers(self, location: Location) -> list[tuple[str, str]]:
-        headers = [
+    def _request_headers(self, location: Location) -> list[tuple[str, str | bytes]]:
+        headers: list[tuple[str, str | bytes]] = [
             ("Host", location.authority),
             ("User-Agent", "Moodline"),
             ("Accept", "*/*"),
@@ -289,8 +300,13 @@ class HttpClient:
         if self._login is not None and location.origin == self._home.origin:
             header = self._login.header("GET", location.target)
             if header is not None:
-                headers.append(("Authorization", header))
+                headers.append(("Authorization", wire_bytes(header)))
         return headers
+
+
+def challenges_of(response: h11.Response) -> list[str]:
+    """Return the `WWW-Authenticate` headers; bytes that are no UTF-8 stay what they are."""
+    return [text_of(value) for name, value in response.headers if name == b"www-authenticate"]
 
 
 def _headers(response: h11.Response) -> dict[str, str]:
@@ -304,7 +320,8 @@ def _check(status: int, headers: dict[str, str]) -> None:
         raise SourceError(FailureReason.UNREACHABLE, "the camera answers that it cannot serve at the moment")
     if status not in (200, 206):
         raise SourceError(FailureReason.CORRUPT, "the camera answers with a status that makes no sense here")
-    if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity", *_COMPRESSED):
+    # Other words, such as names of character sets, say nothing.
+    if headers.get("content-encoding", "").strip().lower() in _UNKNOWN_CODINGS:
         raise SourceError(FailureReason.CORRUPT, "the camera compresses its answer in a way that was not asked for")
 
 

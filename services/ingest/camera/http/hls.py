@@ -11,7 +11,7 @@ from typing import Final
 
 from moodline.services.ingest.camera.http.client import HttpClient
 from moodline.services.ingest.camera.http.hls_playlist import MediaPlaylist, Segment, parse_playlist, renumbered
-from moodline.services.ingest.camera.http.hls_segment import Picture, SegmentDecoder, decrypted, to_bgr
+from moodline.services.ingest.camera.http.hls_segment import Picture, SegmentDecoder, decrypted, key_of, to_bgr
 from moodline.services.ingest.camera.http.inflate import inflated
 from moodline.services.ingest.camera.http.location import Location
 from moodline.services.ingest.camera.input.frames import FrameGap, LiveCounts, LiveFrame, LiveInfo, LiveLimits
@@ -22,6 +22,7 @@ PLAYLIST_LIMIT_BYTES: Final = 1024 * 1024
 SEGMENT_LIMIT_BYTES: Final = 64 * 1024 * 1024
 _HEADER_LIMIT_BYTES: Final = 1024 * 1024
 _KEY_LIMIT_BYTES: Final = 1024
+_LISTS_LIMIT: Final = 3
 _GZIP: Final = b"\x1f\x8b"
 _HICCUPS: Final = frozenset({FailureReason.UNREACHABLE, FailureReason.NOT_FOUND, FailureReason.CORRUPT, FailureReason.TIMEOUT})
 _BEHIND_SEGMENTS: Final = 2
@@ -220,7 +221,7 @@ class Downloader:
         data = self._get(segment.uri, SEGMENT_LIMIT_BYTES, deadline_s, segment.part)
         if segment.key is not None:
             if self._key is None or self._key[0] != segment.key.uri:
-                self._key = segment.key.uri, self._get(segment.key.uri, _KEY_LIMIT_BYTES, deadline_s, None)
+                self._key = segment.key.uri, key_of(self._get(segment.key.uri, _KEY_LIMIT_BYTES, deadline_s, None))
             data = decrypted(data, self._key[1], segment.key.vector)
         if segment.header_uri is None:
             return data
@@ -311,12 +312,14 @@ class HlsSource:
 
 def load_media(client: HttpClient, location: Location, deadline_s: float, via: str) -> tuple[MediaPlaylist, Location]:
     """Load a media playlist that the host `via` named, and say where it came from."""
-    response = client.get(location, deadline_s, via)
-    text = response.read_all(PLAYLIST_LIMIT_BYTES, deadline_s)
-    parsed = parse_playlist(inflated(text, PLAYLIST_LIMIT_BYTES) if text[:2] == _GZIP else text)
-    if isinstance(parsed, str):
-        raise SourceError(FailureReason.CORRUPT, "the camera's playlist leads to another list of playlists")
-    return parsed, response.location
+    for _ in range(_LISTS_LIMIT):
+        response = client.get(location, deadline_s, via)
+        text = response.read_all(PLAYLIST_LIMIT_BYTES, deadline_s)
+        parsed = parse_playlist(inflated(text, PLAYLIST_LIMIT_BYTES) if text[:2] == _GZIP else text)
+        if not isinstance(parsed, str):
+            return parsed, response.location
+        via, location = response.location.host, response.location.join(parsed, client.schemes)
+    raise SourceError(FailureReason.CORRUPT, "the camera's playlists lead to one another")
 
 
 def open_hls(
@@ -335,7 +338,7 @@ def open_hls(
     Raises:
         SourceError: as `open_live`; `unreachable` when the playlist has ended and was played.
     """
-    playlist = parse_playlist(text)
+    playlist = parse_playlist(inflated(text, PLAYLIST_LIMIT_BYTES) if text[:2] == _GZIP else text)
     if isinstance(playlist, str):
         playlist, location = load_media(client, location.join(playlist, client.schemes), deadline_s, location.host)
     downloader = Downloader(client, location, playlist, limits)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import m3u8
 
+from moodline.services.ingest.camera.http.hls_text import cleaned, is_playlist
 from moodline.shared.errors import SourceError
 from moodline.shared.streams import FailureReason
 
@@ -74,9 +75,9 @@ def parse_playlist(data: bytes) -> MediaPlaylist | str:
         SourceError: `corrupt`, `codec` (encrypted in a way that needs a licence), `no_video`.
     """
     text = data.decode("utf-8", "replace").removeprefix("\ufeff")
-    if not text.lstrip().startswith("#EXTM3U") or text.count("\n") > _LINES_LIMIT:
+    if text.count("\n") > _LINES_LIMIT or not is_playlist(text):
         raise _corrupt()
-    text = _readable(text)
+    text = _readable(cleaned(text))
     try:
         playlist = m3u8.loads(text)
         return _variant(playlist.playlists) if playlist.is_variant else _media(playlist, _NUMBERED in text)

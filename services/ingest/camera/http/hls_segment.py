@@ -1,5 +1,6 @@
 """Segments of an HLS stream into frames. FFmpeg gets bytes in memory and can open nothing else."""
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ _SYNC: Final = 0x47
 _PACKET_BYTES: Final = 188
 _BOXES: Final = frozenset({b"ftyp", b"styp", b"moov", b"moof", b"sidx", b"prft", b"emsg"})
 _CODECS: Final = frozenset({"h264", "hevc", "mpeg4", "mpeg2video", "av1", "libdav1d", "vp9"})
+_HEX_KEY = re.compile(rb"[0-9a-fA-F]{32}")
+_JUNK_LIMIT_BYTES: Final = 4096
 _STREAMS_LIMIT: Final = 16
 
 
@@ -38,6 +41,24 @@ def segment_format(data: bytes) -> str | None:
     if data[:1] == bytes([_SYNC]) and (len(data) <= _PACKET_BYTES or data[_PACKET_BYTES] == _SYNC):
         return "mpegts"
     return "mp4" if data[4:8] in _BOXES else None
+
+
+def without_junk(data: bytes) -> bytes:
+    """Return a transport stream from its first whole packet on; anything else as it is."""
+    if segment_format(data) is not None:
+        return data
+    for at in range(min(len(data) - 2 * _PACKET_BYTES, _JUNK_LIMIT_BYTES)):
+        if data[at] == data[at + _PACKET_BYTES] == data[at + 2 * _PACKET_BYTES] == _SYNC:
+            return data[at:]
+    return data
+
+
+def key_of(data: bytes) -> bytes:
+    """Return a key of 16 bytes from what a server sends for it: the bytes, also with a line break behind, or written in hex."""
+    text = data.strip()
+    if len(data) != 16 and _HEX_KEY.fullmatch(text):
+        return bytes.fromhex(text.decode())
+    return data if len(data) == 16 else data.rstrip(b"\r\n")
 
 
 def decrypted(data: bytes, key: bytes, vector: bytes) -> bytes:
@@ -148,6 +169,7 @@ def _is_byte_stream(extradata: bytes | None) -> bool:
 
 def _opened(data: bytes, max_pixels: int) -> Any:
     """Return a segment's container; None when it cannot be read."""
+    data = without_junk(data)
     format_name = segment_format(data)
     if format_name is None:
         return None

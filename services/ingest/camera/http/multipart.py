@@ -133,9 +133,11 @@ class _JpegScan:
                 if found is None:
                     self._at = max(at, len(buffer) - 1)
                     return self._without_end(buffer, begin)
-                at = found.start()
+                self._at = at = found.start()
                 del found
                 self._in_scan = False
+                # A marker's length may not have come yet.
+                continue
             if buffer[at] != 0xFF:
                 return at
             kind = buffer[at + 1]

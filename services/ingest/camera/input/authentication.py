@@ -13,8 +13,19 @@ _STRENGTH: Final = ("BASIC", "MD5", "MD5-SESS", "SHA-256", "SHA-256-SESS")
 _PARAMETER = re.compile(r'([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*))')
 _CHALLENGE = re.compile(r"(?:^|,)\s*(Basic|Digest)(?=\s|,|$)", re.IGNORECASE)
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
-_PLAIN: Final = re.compile(r"[ -~]*")
+_PLAIN: Final = re.compile(r"[^\x00-\x1f\x7f]*")
+_SPELT: Final = {"SHA256": "SHA-256", "SHA256-SESS": "SHA-256-SESS", "MD5SESS": "MD5-SESS"}
 _LIMIT_CHARACTERS: Final = 4096
+
+
+def text_of(data: bytes) -> str:
+    """Return a header as text. Bytes that are no UTF-8, as in an umlaut of an old camera's realm, are kept for `wire_bytes`."""
+    return data.decode("utf-8", "surrogateescape")
+
+
+def wire_bytes(text: str) -> bytes:
+    """Return what `text_of` was made from."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +74,7 @@ class Login:
         make_hash = _HASHES[challenge.algorithm.removesuffix("-SESS")]
 
         def hashed(*parts: str) -> str:
-            return make_hash(":".join(parts).encode()).hexdigest()
+            return make_hash(wire_bytes(":".join(parts))).hexdigest()
 
         first = hashed(self.username, challenge.realm, self.password)
         if challenge.algorithm.endswith("-SESS"):
@@ -106,7 +117,7 @@ def _challenge(scheme: str, text: str) -> Challenge | None:
     if scheme.upper() == "BASIC":
         return Challenge("BASIC", values.get("realm", ""))
     named = values.get("algorithm", "")
-    algorithm = named.upper() or "MD5"
+    algorithm = _SPELT.get(named.upper(), named.upper()) or "MD5"
     offered = [word.strip().lower() for word in values.get("qop", "").split(",") if word.strip()]
     if algorithm not in _STRENGTH[1:] or "nonce" not in values or (offered and "auth" not in offered):
         return None

@@ -33,6 +33,7 @@ class Connection:
         self._early: deque[Interleaved] = deque()
         self._early_bytes = 0
         self._accepted = False
+        self._has_read = False
         self._unanswered: set[str] = set()
         connected.settimeout(POLL_S)
 
@@ -93,6 +94,7 @@ class Connection:
 
     def receive(self) -> list[Interleaved | Response]:
         """Read once, for at most `POLL_S`, and return what is whole. Raises `SourceError` when the connection is over."""
+        self._has_read = False
         try:
             data = self._reader.receive(_READ_BYTES)
         except TimeoutError:
@@ -101,6 +103,7 @@ class Connection:
             raise _gone() from None
         if not data:
             raise _gone()
+        self._has_read = True
         self._wire.feed(data)
         items = []
         while (item := self._wire.next_item()) is not None:
@@ -134,11 +137,16 @@ class Connection:
 
     def _answer(self, deadline_s: float, will_do: Callable[[], bool] | None) -> Response:
         number = str(self._sequence)
+        heard_s = time.monotonic()
         while True:
             answer = None
             self.socket.settimeout(min(max(deadline_s - time.monotonic(), 0.01), POLL_S))
             # Media may follow the answer at once, so all of what came is looked at.
-            for item in self.receive():
+            items = self.receive()
+            heard_s = time.monotonic() if items or self._has_read else heard_s
+            if not items and (ended := self._wire.idle(time.monotonic() - heard_s)) is not None:
+                items = [ended]
+            for item in items:
                 if isinstance(item, Interleaved):
                     self._keep(item)
                 elif self._is_answer(item):

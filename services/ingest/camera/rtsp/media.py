@@ -23,6 +23,8 @@ _DATAGRAM_BYTES: Final = 65_536
 _BATCH_PACKETS: Final = 256
 _PORT_TRIES: Final = 64
 _ANCILLARY_BYTES: Final = 64
+_OTHER_PACKETS: Final = 20
+"""After so many packets on another channel, and none on the one that was agreed, that one is taken."""
 _PUNCH: Final = b"\x80\0\0\0\0\0\0\0\0\0\0\0"
 
 
@@ -69,6 +71,8 @@ class TcpMedia:
         self._connection: Connection = session.connection
         answer = session.setup("RTP/AVP/TCP;unicast;interleaved=0-1", deadline_s)
         self._rtp, self._rtcp = transport_ports(answer, "interleaved") or (0, 1)
+        self._is_proven = False
+        self._others: dict[int, int] = {}
 
     def receive(self) -> Received:
         early = self._connection.early()
@@ -94,9 +98,15 @@ class TcpMedia:
             if isinstance(item, Response):
                 responses.append(item)
             elif item.channel == self._rtp:
+                self._is_proven = True
                 rtp.append((item.data, arrived_s))
             elif item.channel == self._rtcp:
                 rtcp.append(item.data)
+            elif not self._is_proven and _is_rtp(item.data):
+                # One track is set up, so what comes is its own, whatever channel the answer named.
+                self._others[item.channel] = self._others.get(item.channel, 0) + 1
+                if self._others[item.channel] >= _OTHER_PACKETS:
+                    self._rtp, self._rtcp = item.channel, item.channel ^ 1
         return Received(rtp, rtcp, responses)
 
 
@@ -229,6 +239,11 @@ class Reorder:
             found.append(self._held.pop(self._next))
             self._next = (self._next + 1) & 0xFFFF
         return found
+
+
+def _is_rtp(data: bytes) -> bool:
+    """Return whether it looks like a packet of RTP, and not of RTCP (RFC 5761, 4)."""
+    return len(data) > 12 and data[0] >> 6 == 2 and not 64 <= data[1] & 0x7F < 96
 
 
 def _announced_source(transport: str, peer: Address, egress: Egress) -> Address | None:

@@ -103,6 +103,8 @@ class Av1Depacketiser(Depacketiser):
         if has_size:
             return self._keep(obu)
         head = 2 if has_extension else 1
+        if len(obu) < head:
+            return False
         return self._keep(bytes((obu[0] | 2,)) + obu[1:head] + _leb128(len(obu) - head) + obu[head:])
 
 

@@ -39,8 +39,20 @@ _CODECS: Final = {
 }
 _USUAL: Final = frozenset({"h264", "hevc", "mjpeg", "mpeg4"})
 _STATIC: Final = {"26": "JPEG", "31": "H261", "32": "MPV", "33": "MP2T", "34": "H263"}
-_PLAIN_PROFILES: Final = frozenset({"RTP/AVP", "RTP/AVPF", "RTP/AVP/UDP", "RTP/AVP/TCP", "RTP/AVPF/TCP", "RTP/AVPF/UDP"})
-_SECURE_PROFILES: Final = frozenset({"RTP/SAVP", "RTP/SAVPF", "UDP/TLS/RTP/SAVP", "UDP/TLS/RTP/SAVPF"})
+_SPELT: Final = {
+    "AVC": "H264",
+    "AVC1": "H264",
+    "X-H264": "H264",
+    "HVC1": "H265",
+    "HEV1": "H265",
+    "X-H265": "H265",
+    "MJPEG": "JPEG",
+    "MJPG": "JPEG",
+    "JPG": "JPEG",
+    "MPEG4-ES": "MP4V-ES",
+    "MPEG2": "MPV",
+}
+"""Names that some cameras have for formats, without dots."""
 _DEPACKETISERS: Final[dict[str, Callable[[], Depacketiser]]] = {
     "h264": H264Depacketiser,
     "hevc": H265Depacketiser,
@@ -72,6 +84,7 @@ _NAMES: Final = {
     "DV": "DV",
     "X-PN-TOKENS": "RealVideo",
 }
+_OF_PAYLOAD = re.compile(r"([0-9]{1,3})[\s:,]*(.*)", re.ASCII | re.DOTALL)
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
 
 
@@ -124,14 +137,32 @@ class _Section:
         return self.line.split(None, 1)[0].lower() == "video"
 
     @property
+    def words(self) -> list[str]:
+        """The media line: kind, port, profile, payload types. Some cameras leave out the port, or put commas between types."""
+        words = re.split(r"[\s,]+", self.line)
+        return words if len(words) < 2 or words[1][:1].isdecimal() else [words[0], "0", *words[1:]]
+
+    @property
     def profile(self) -> str:
-        words = self.line.split()
+        words = self.words
         return words[2].upper() if len(words) > 2 else ""
 
-    def encodings(self) -> list[str]:
+    def encoding(self, payload_type: str, session: "_Section") -> tuple[str, str]:
+        """Return name of a payload type's format, in upper case, and the rest of its `rtpmap`; "" where nothing says it."""
+        found = self.of_payload("rtpmap", payload_type) or session.of_payload("rtpmap", payload_type)
+        if not found and payload_type not in _STATIC:
+            # It is the only one that is described, under another number.
+            others = [value for key, value in self.attributes if key == "rtpmap"]
+            match = _OF_PAYLOAD.fullmatch(others[0]) if len(others) == 1 else None
+            found = match[2] if match else ""
+        name, _, rest = found.partition("/")
+        name = name.strip().upper()
+        plain = name.replace(".", "")
+        return (_SPELT.get(plain, plain if plain in _CODECS else name) or _STATIC.get(payload_type, "")), rest
+
+    def encodings(self, session: "_Section") -> list[str]:
         """Return the names of its formats, in upper case."""
-        types = self.line.split()[3:]
-        return [self.of_payload("rtpmap", one).partition("/")[0].strip().upper() or _STATIC.get(one, "") for one in types]
+        return [self.encoding(one, session)[0] for one in self.words[3:]]
 
     def value(self, name: str) -> str:
         return next((value for key, value in self.attributes if key == name), "")
@@ -139,10 +170,18 @@ class _Section:
     def of_payload(self, name: str, payload_type: str) -> str:
         """Return the value of an attribute that belongs to one payload type."""
         for key, value in self.attributes:
-            words = value.split(None, 1)
-            if key == name and words and words[0] == payload_type:
-                return words[1].strip() if len(words) == 2 else ""
+            match = _OF_PAYLOAD.fullmatch(value) if key == name else None
+            if match and payload_type.isdecimal() and int(match[1]) == int(payload_type):
+                return match[2].strip()
         return ""
+
+    def parameters(self, payload_type: str) -> dict[str, str]:
+        """Return the `fmtp` of a payload type; of the only one, where that has another number."""
+        text = self.of_payload("fmtp", payload_type)
+        others = [value for key, value in self.attributes if key == "fmtp"]
+        if not text and len(others) == 1 and (match := _OF_PAYLOAD.fullmatch(others[0])):
+            text = match[2]
+        return _parameters(text)
 
 
 def parse_sdp(body: bytes, *, over_tls: bool = False) -> Description:
@@ -168,15 +207,15 @@ def parse_sdp(body: bytes, *, over_tls: bool = False) -> Description:
     # Those that cameras are made for first.
     for track in sorted(tracks, key=lambda track: track.codec not in _USUAL):
         return Description(sections[0].value("control"), track)
-    raise SourceError(FailureReason.CODEC, _unsupported(videos, over_tls))
+    raise SourceError(FailureReason.CODEC, _unsupported(videos, sections[0], over_tls))
 
 
-def _unsupported(videos: Sequence[_Section], over_tls: bool) -> str:
+def _unsupported(videos: Sequence[_Section], session: _Section, over_tls: bool) -> str:
     """Return what the camera sends instead, as far as it is one of the known names, and what to set."""
     cure = "set the camera to H.264 or H.265"
-    if not over_tls and all(video.profile in _SECURE_PROFILES for video in videos):
+    if not over_tls and all("SAVP" in video.profile for video in videos):
         return "the camera encrypts its media (SRTP), which is not supported: turn SRTP off, and use rtsps:// for encryption"
-    names = {name for video in videos for name in video.encodings() if name in _NAMES}
+    names = {name for video in videos for name in video.encodings(session) if name in _NAMES}
     if not names:
         return f"the camera's video codec is not supported: {cure}"
     if names & _CODECS.keys():
@@ -202,17 +241,16 @@ def _sections(lines: Iterable[str]) -> list[_Section]:
 
 
 def _track(video: _Section, session: _Section, over_tls: bool) -> VideoTrack | None:
-    words = video.line.split()
-    is_secure = video.profile in _SECURE_PROFILES
-    if len(words) < 4 or not (video.profile in _PLAIN_PROFILES or (is_secure and over_tls)):
+    words = video.words
+    is_secure = "SAVP" in video.profile
+    if len(words) < 4 or (is_secure and not over_tls):
         return None
     for payload_type in words[3:]:
         if not (payload_type.isascii() and payload_type.isdigit() and len(payload_type) <= 3 and int(payload_type) < 128):
             continue
-        name, _, rest = video.of_payload("rtpmap", payload_type).partition("/")
-        name = name.strip().upper() or _STATIC.get(payload_type, "")
-        codec = _CODECS.get(name)
-        parameters = _parameters(video.of_payload("fmtp", payload_type))
+        name, rest = video.encoding(payload_type, session)
+        parameters = video.parameters(payload_type)
+        codec = _CODECS.get(name or _format_of(parameters))
         if codec is None or parameters.get("packetization-mode") == "2" or parameters.get("sprop-max-don-diff", "0") != "0":
             continue
         rate = rest.partition("/")[0].strip()
@@ -222,6 +260,13 @@ def _track(video: _Section, session: _Section, over_tls: bool) -> VideoTrack | N
         extradata = _extradata(codec, parameters)
         return VideoTrack(codec, int(payload_type), clock_rate, control, extradata, fps, size_px, is_secure)
     return None
+
+
+def _format_of(parameters: dict[str, str]) -> str:
+    """Return the format that parameters belong to, where nothing names it."""
+    if "sprop-sps" in parameters or "sprop-vps" in parameters:
+        return "H265"
+    return "H264" if "sprop-parameter-sets" in parameters or "profile-level-id" in parameters else ""
 
 
 def _parameters(text: str) -> dict[str, str]:

@@ -54,9 +54,8 @@ def describe(address: CameraAddress, egress: Egress, deadline_s: float) -> Descr
     """Connect and ask what there is, through redirects. Raises `SourceError`; leaves nothing open then."""
     origin: str | None = None
     for _ in range(REDIRECTS_MAX + 1):
-        connection = _connect(address, egress, deadline_s, origin)
+        connection, keep_alive = _greeted(address, egress, deadline_s, origin)
         try:
-            keep_alive = _keep_alive_method(connection, address.plain_url, deadline_s)
             headers = {"Accept": "application/sdp"}
             response = connection.request("DESCRIBE", address.plain_url, headers, deadline_s)
             if response.status not in {301, 302, 303, 305, 307}:
@@ -167,6 +166,21 @@ def _connect(address: CameraAddress, egress: Egress, deadline_s: float, origin: 
     except BaseException:
         connected.close()
         raise
+
+
+def _greeted(address: CameraAddress, egress: Egress, deadline_s: float, origin: str | None) -> tuple[Connection, str]:
+    """Connect, and ask what the camera can do. Some hang up when they are asked: they are connected to again, and not asked."""
+    connection = _connect(address, egress, deadline_s, origin)
+    try:
+        return connection, _keep_alive_method(connection, address.plain_url, deadline_s)
+    except SourceError as error:
+        connection.close()
+        if error.reason != FailureReason.UNREACHABLE:
+            raise
+    except BaseException:
+        connection.close()
+        raise
+    return _connect(address, egress, deadline_s, origin), "OPTIONS"
 
 
 def _keep_alive_method(connection: Connection, url: str, deadline_s: float) -> str:

@@ -4,12 +4,34 @@ import re
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from moodline.services.ingest.camera.input.authentication import text_of, wire_bytes
 from moodline.shared.errors import SourceError
 from moodline.shared.streams import FailureReason
 
 HEADER_LIMIT_BYTES: Final = 32 * 1024
 BODY_LIMIT_BYTES: Final = 256 * 1024
 _DOLLAR: Final = 0x24
+_JUNK_LIMIT_BYTES: Final = 512 * 1024
+_ANSWER: Final = b"RTSP/"
+_REQUESTS: Final = (
+    b"ANNOU",
+    b"DESCR",
+    b"GET_P",
+    b"OPTIO",
+    b"PAUSE",
+    b"PLAY ",
+    b"PLAY_",
+    b"REDIR",
+    b"SET_P",
+    b"SETUP",
+    b"TEARD",
+    b"RECOR",
+)
+_TELLING_BYTES: Final = 5
+_OPEN_END_S: Final = 0.7
+_SHORT_BODY_S: Final = 3.0
+_GOES_ON = re.compile(rb"\$[\x00-\x07][\x00-\xff]{2}[\x80-\xbf]|RTSP/1")
+"""A packet of RTP or RTCP (version 2) in its frame, or an answer."""
 _FILLING: Final = b"\r\n\0 \t"
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n|\r\r")
 _END_OF_LINE = re.compile(r"\r?\n|\r")
@@ -42,6 +64,9 @@ class Wire:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._at = 0
+        self._junk_bytes = 0
+        self._is_rtsp = False
+        self._begun: tuple[int, dict[str, list[str]], int] | None = None
 
     def feed(self, data: bytes) -> None:
         """Add bytes as they came. Items must be taken until there are none before more is fed."""
@@ -62,9 +87,7 @@ class Wire:
             if at >= held:
                 return None
             if buffer[at] == _DOLLAR:
-                if held - at < 4:
-                    return None
-                end = at + 4 + (buffer[at + 2] << 8 | buffer[at + 3])
+                end = at + 4 + (buffer[at + 2] << 8 | buffer[at + 3]) if held - at >= 4 else held + 1
                 if end > held:
                     return None
                 self._at = end
@@ -73,13 +96,48 @@ class Wire:
                 # Some cameras end a body with a line break, or with bytes of 0, that they do not count.
                 self._at += 1
                 continue
-            if not chr(buffer[at]).isalpha() or not buffer[at] < 0x80:
-                raise _nonsense()
-            message = self._message()
+            if not self._is_message(at) and self._skip():
+                continue
+            message = self._message() if self._is_message(self._at) else None
             if message is None:
                 return None
+            self._junk_bytes, self._is_rtsp = 0, True
             if message.status:
                 return message
+
+    def idle(self, silent_s: float) -> Response | None:
+        """Return an answer whose body has no length, or is shorter than announced, when nothing has come for long enough."""
+        if self._begun is None:
+            return None
+        status, headers, start = self._begun
+        if silent_s < (_OPEN_END_S if _content_length(headers) is None else _SHORT_BODY_S):
+            return None
+        body, self._at, self._begun = bytes(self._buffer[start:]), len(self._buffer), None
+        return Response(status, headers, body)
+
+    def _is_message(self, at: int) -> bool:
+        """Return whether a message may begin there: an answer, or a request of the camera."""
+        begin = bytes(self._buffer[at : at + _TELLING_BYTES]).upper()
+        beginnings = (_ANSWER,) if self._junk_bytes else (_ANSWER, *_REQUESTS)
+        return any(one.startswith(begin) for one in beginnings)
+
+    def _skip(self) -> bool:
+        """Pass over what is no RTSP, to where that may go on: the rest of a body that was counted short, a broken packet.
+
+        Returns whether there is something to look at. Raises `SourceError` where it never ends.
+        """
+        if not self._is_rtsp:
+            raise _nonsense()
+        found = _GOES_ON.search(self._buffer, self._at + 1)
+        # The last bytes may be the beginning of what goes on.
+        end = max(self._at, len(self._buffer) - _TELLING_BYTES) if found is None else found.start()
+        is_found = found is not None
+        del found
+        self._junk_bytes += end - self._at
+        self._at = end
+        if self._junk_bytes > _JUNK_LIMIT_BYTES:
+            raise _nonsense()
+        return is_found
 
     def _message(self) -> Response | None:
         found = _END_OF_HEAD.search(self._buffer, self._at, self._at + HEADER_LIMIT_BYTES)
@@ -91,15 +149,21 @@ class Wire:
         del found  # it holds the buffer, which could not grow
         status, headers = parse_head(bytes(self._buffer[self._at : end]))
         length = _content_length(headers)
-        if len(self._buffer) < start + length:
+        is_open = length is None and headers.get("content-type", [""])[0].lower().startswith("application/sdp")
+        if is_open or len(self._buffer) < start + (length or 0):
+            # What nobody counted ends when nothing comes any more.
+            self._begun = status, headers, start
+            if is_open and len(self._buffer) - start > BODY_LIMIT_BYTES:
+                raise _nonsense()
             return None
-        self._at = start + length
+        self._begun = None
+        self._at = start + (length or 0)
         return Response(status, headers, bytes(self._buffer[start : self._at]))
 
 
 def parse_head(head: bytes) -> tuple[int, dict[str, list[str]]]:
     """Return status (0 for a request) and headers of a message without its body. Raises `SourceError` `corrupt`."""
-    first, *lines = _END_OF_LINE.split(head.decode("utf-8", "replace"))
+    first, *lines = _END_OF_LINE.split(text_of(head))
     words = first.split(None, 2)
     if len(words) < 2:
         raise _nonsense()
@@ -126,11 +190,14 @@ def format_request(method: str, url: str, headers: dict[str, str]) -> bytes:
     """Return a request without a body. Nothing in it may hold a line break."""
     lines = [f"{method} {url} RTSP/1.0", *(f"{name}: {value}" for name, value in headers.items())]
     assert not any("\r" in line or "\n" in line for line in lines), "a line break in a request"
-    return "\r\n".join([*lines, "", ""]).encode()
+    return wire_bytes("\r\n".join([*lines, "", ""]))
 
 
-def _content_length(headers: dict[str, list[str]]) -> int:
-    text = headers.get("content-length", [""])[0] or "0"
+def _content_length(headers: dict[str, list[str]]) -> int | None:
+    """Return the length of a body; None where none is given. Raises `SourceError`."""
+    text = headers.get("content-length", [""])[0]
+    if not text:
+        return None
     if not (text.isascii() and text.isdigit() and len(text) <= 9) or int(text) > BODY_LIMIT_BYTES:
         raise _nonsense()
     return int(text)
