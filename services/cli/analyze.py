@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from moodline.services.cli.analysis_bar import AnalysisBar
+from moodline.services.cli.console import TableConsole
 from moodline.services.cli.interruption import Interruption, interruptible
 from moodline.services.cli.trouble import Verbose, is_verbose, logs_only_if_wanted, note_verbose, sentence_of
 from moodline.services.report import (
@@ -332,7 +333,7 @@ class _Work:
         if self._shows_table:
             bar.hide()
             shown_document = fine if asked else results.document(TimelineQuery(max_points=_TABLE_POINTS))
-            table = Console(stderr=plan.prints)
+            table = TableConsole(stderr=plan.prints)
             table.print(timeline_table(shown_document, palette=palette_of(table.color_system), width=table.width))
         if work is None:
             return
