@@ -1,4 +1,4 @@
-"""Where commands print their tables."""
+"""The console that commands print their tables on."""
 
 import re
 from typing import Any, Final

@@ -25,7 +25,7 @@ _ORDER: Final = (
     *(StreamState.FAILED, StreamState.STALLED, StreamState.BACKING_OFF, StreamState.CONNECTING),
     *(StreamState.LIVE, StreamState.PLAYING, StreamState.PENDING, StreamState.PAUSED, StreamState.ENDED),
 )
-"""What needs somebody comes first."""
+"""States in the order of the table: those that need attention come first."""
 _WINDOW: Final = "-10s"
 _RESERVED_LINES: Final = 7
 
