@@ -25,7 +25,7 @@ class PictureFace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClassifiedPicture(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found in one picture; width and height in px, upright. `too_small` counts faces that are too small to look at."""
+    """The faces found in one picture; width and height in px, upright. `too_small` counts faces that are too small to look at."""
 
     width: int
     height: int

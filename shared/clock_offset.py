@@ -1,4 +1,4 @@
-"""How far this machine's clock is from that of the store's host, which all processes can ask; and time by that common clock.
+"""Measures how far this machine's clock is from that of the store's host, which all processes can ask; tells time by that clock.
 
 Whoever compares times of two hosts, as age budgets do, must not depend on whether their clocks agree. So a process measures the
 offset of its clock to the store's (as NTP does: the answer was given half-way between question and receipt; of several questions
@@ -18,7 +18,7 @@ from moodline.shared.metrics import Metrics
 log = logging.getLogger("moodline.clock")
 
 SKEW_S: Final = 0.5
-"""An offset beyond this is said: it is far more than what NTP leaves."""
+"""An offset beyond this is reported: it is far more than what NTP leaves."""
 
 DEAD_BAND_S: Final = 0.1
 """A smaller offset is not corrected: clocks that are kept by NTP agree better than they can be measured through a busy store."""
@@ -29,7 +29,7 @@ _EVERY_S: Final = 15.0
 
 
 class Offset(NamedTuple):
-    """What was measured: by how much this machine's clock is ahead, in s, and how far off that may be, in s."""
+    """A measured offset: by how much this machine's clock is ahead, in s, and how far off that may be, in s."""
 
     ahead_s: float
     uncertain_s: float

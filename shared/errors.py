@@ -29,12 +29,6 @@ class MessageError(MoodlineError):
         self.reason = reason
 
 
-class PoisonLimitError(MoodlineError):
-    """Too many undecodable messages in a row: more likely a wrong deployment than bad data, so the worker stops."""
-
-    code = "poison_limit"
-
-
 class BusError(MoodlineError):
     """The bus refused or lost a request."""
 
@@ -110,7 +104,7 @@ class RevisionConflictError(StoreError):
 
 
 class PreconditionFailedError(RevisionConflictError):
-    """What a request's `If-Match` names is not what is there."""
+    """The present version is not the one that a request's `If-Match` names."""
 
     code = "precondition_failed"
 
@@ -288,7 +282,7 @@ class DataError(MoodlineError):
 
 
 class DefectError(MoodlineError):
-    """Something happened that nobody foresaw: a defect of Moodline or of a library. The message names type and place only."""
+    """An unexpected error: a defect of Moodline or of a library. The message names type and place only."""
 
     code = "defect"
 

@@ -24,7 +24,7 @@ from moodline.shared.printable import printable
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _OWN: Final = "moodline"
 _MASK: Final = "***"
-_OFTEN: Final = frozenset({"connection.refused", "loop.failed"})
+_OFTEN: Final = frozenset({"connection.refused", "loop.failed", "message.dead", "stage.failed", "stage.message_failed"})
 _NUMBERS: Final = re.compile(r"[0-9]+|0x[0-9a-f]+")
 _CAUSE_LENGTH: Final = 120
 _CAUSES: Final = 500
@@ -94,8 +94,9 @@ def masked(text: str) -> str:
 class OncePerSecond(logging.Filter):
     """Lets one line a second through for each cause, of those lines that somebody outside can cause as often as he likes.
 
-    These are what libraries say, and refused connections. The next line of the same cause tells how many were left out. A
-    cause is a logger, a message without its numbers and the type of an error. A trace is written once a minute.
+    These are what libraries say, refused connections, and messages that cannot be used. The next line of the same cause tells how
+    many were left out. A cause is a logger, a message without its numbers and the type of an error. A trace is written once a
+    minute.
     """
 
     def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:

@@ -49,7 +49,7 @@ REPEATS_LIMIT_US: Final = 24 * 3600 * 1_000_000
 
 TOPIC_PREFIX: Final = "moodline"
 STREAMS_TOPIC: Final = f"{TOPIC_PREFIX}.streams.v1"
-"""Carries nothing: its partitions are the shards of streams, dealt to ingest workers by the group protocol."""
+"""Carries no records: its partitions are the shards of streams, assigned to ingest workers by the group protocol."""
 DLQ_TOPIC: Final = f"{TOPIC_PREFIX}.dlq.v1"
 
 
@@ -214,7 +214,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
 
 
 Message = Frame | Faces | Emotions | End
-"""What travels on the hops' topics."""
+"""The messages on the topics of the pipeline steps."""
 
 AnyMessage = Message | DeadLetter
 
@@ -224,7 +224,7 @@ _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 _dead_letter_decoder = msgspec.msgpack.Decoder(DeadLetter)
 _UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What the decoder raises on bytes that are no message; the last two on broken text and on endless nesting."""
+"""Errors of the decoder on bytes that are no message; the last two on broken text and on endless nesting."""
 
 _CROP_BYTES: Final = CROP_SIDE_PX * CROP_SIDE_PX
 _FIXED_ONE: Final = 65_536

@@ -163,7 +163,7 @@ class Metrics:
         )
         self.frames_dropped: Final = Counter(
             "moodline_frames_dropped_total",
-            "Frames that the aggregator dropped on purpose: `duplicate` (at or below the mark), `fenced` (older session), `gap` (a predecessor is missing; it comes again), `unknown` (stream not registered).",
+            "Frames that the aggregator dropped on purpose: `duplicate` (at or below the mark), `fenced` (older session), `gap` (a predecessor is missing; it comes again), `implausible` (no reader of the stream can have sent it), `unknown` (stream not registered).",
             ["reason"],
             registry=r,
         )
@@ -216,6 +216,12 @@ class Metrics:
             "moodline_files_ended_total",
             "Files that were read to their end: `whole`, `truncated` (cut, or still being written) or `corrupt` (damaged frames).",
             ["ending"],
+            registry=r,
+        )
+        self.file_damaged_frames: Final = Counter(
+            "moodline_file_damaged_frames_total",
+            "Frames of files that were read to their end: shown damaged by the decoder (`corrupt`), or not given by it (`lost`).",
+            ["kind"],
             registry=r,
         )
         self.reader_crashes: Final = Counter(

@@ -26,7 +26,7 @@ _METADATA: Final = frozenset(
         ),
     )
 )
-"""Where clouds give a machine its credentials, apart from link-local addresses, at which most of them do."""
+"""Addresses at which clouds give a machine its credentials, besides link-local addresses, which most of them use."""
 _THIS_NETWORK: Final = ipaddress.IPv4Network("0.0.0.0/8")
 _BROADCAST: Final = ipaddress.IPv4Address("255.255.255.255")
 

@@ -19,14 +19,14 @@ from moodline.shared.clock import Clock
 log = logging.getLogger("moodline.previews")
 
 KEPT_S: Final = 10.0
-"""A picture is shown for so long after it was analysed."""
+"""A picture is shown for this time after it was analysed."""
 _BOARD_BYTES: Final = 64 * 1024 * 1024
 _PICTURES: Final = 4
 _RESULTS: Final = 256
 _STREAMS: Final = 1000
 _UNREAD_S: Final = 1.0
 _LOOKED_AT_S: Final = 30.0
-"""So long after the last question a stream's pictures are still taken."""
+"""A stream stays subscribed for this time after the last request."""
 _TURN_S: Final = 0.5
 _PAUSE_S: Final = 2.0
 _CHANNEL: Final = "moodline.preview."
@@ -60,7 +60,7 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True, tag="picture"):
 
 
 class PreviewResult(msgspec.Struct, frozen=True, tag="faces"):
-    """What was read of the faces of one frame."""
+    """The results for the faces of one frame."""
 
     stream_id: str
     session: int
@@ -83,7 +83,7 @@ class Previews(Protocol):
         ...
 
     def publish_result(self, result: PreviewResult) -> None:
-        """Tell what was read of a frame's faces. Never raises."""
+        """Publish the results for a frame's faces. Never raises."""
         ...
 
     def newest(self, stream_id: str, wait_s: float, after_us: int | None = None) -> Preview | None:

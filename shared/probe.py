@@ -1,9 +1,11 @@
-"""The result of probing a file before it is registered: the interface between the API and the decoder."""
+"""Probing a file or a camera before it is registered: the interface between the API and the decoder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
+
+from moodline.shared.camera import CameraAddress
 
 
 class Probed(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,3 +29,23 @@ class Probed(msgspec.Struct, frozen=True, kw_only=True):
 
 Prober = Callable[[Path], Probed]
 """Opens a file and decodes its first frame; blocks. Raises `SourceError` with the typed reason where that is not possible."""
+
+
+class CameraStep(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of one step of a camera's test.
+
+    Attributes:
+        name: Of the step, such as `log in and describe`.
+        good: Whether it went well.
+        found: What was found; "" where there is nothing to say. Never text with a secret in it.
+        cure: What to change; "" when nothing.
+    """
+
+    name: str
+    good: bool
+    found: str = ""
+    cure: str = ""
+
+
+CameraProber = Callable[[CameraAddress], Iterator[CameraStep]]
+"""Tries a camera, and yields what comes of each step as it is done; blocks in between, and raises nothing."""

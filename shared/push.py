@@ -1,4 +1,4 @@
-"""Frames that are brought to Moodline instead of read by it: the seam between the API and whatever takes them."""
+"""Frames that are pushed to Moodline instead of read by it: the interface between the API and the part that takes them."""
 
 from dataclasses import dataclass
 from typing import Protocol

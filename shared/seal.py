@@ -129,7 +129,7 @@ def _key_of_file(path: Path, *, create: bool) -> str:
 
 
 def _make_key_file(path: Path) -> None:
-    """Whoever comes first wins; nobody ever sees half a key."""
+    """The first process wins; no process ever reads half a key."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:

@@ -279,7 +279,7 @@ class ApiSettings(_Group):
 
 
 class QuotasSettings(_Group):
-    """What one key may use at a time; where no key is asked for, one address."""
+    """The limits of one key, or of one address where no key is needed."""
 
     streams_per_key: int = Field(2000, ge=1, description="Most streams that one key may have registered.")
     uploads_per_key: int = Field(2, ge=1, description="Most uploads of one key that one API process takes at the same time.")
@@ -331,7 +331,7 @@ class MqttSettings(_Group):
 class WorkerSettings(_Group):
     """Settings of all workers."""
 
-    poison_limit: int = Field(100, ge=1, description="Undecodable messages in a row after which a worker stops.")
+    poison_limit: int = Field(100, ge=1, description="Messages in a row that cannot be used after which a worker is not ready.")
     stream_metrics: int = Field(
         100, ge=0, le=10_000, description="Most streams of which a process has metrics of their own; 0: none has."
     )

@@ -67,7 +67,7 @@ LIVE_SCHEMES: Final = ("rtsp", "rtsps", "http", "https", "device")
 
 PUSH_SCHEME: Final = "push"
 PUSH_URL: Final = f"{PUSH_SCHEME}://"
-"""Of a live stream whose frames are brought to the API; nobody reads it."""
+"""URL of a live stream whose frames are pushed to the API; ingest reads nothing."""
 
 
 def lane_of_url(url: str) -> StreamClass:

@@ -71,6 +71,7 @@ class Stream(Answer, frozen=True, kw_only=True):
         lane: `file` or `live`.
         transport: `tcp` or `udp`; of a camera, else None.
         tls_verify: Of a camera, else None.
+        hint: What was corrected in the `url` that was given; only in the answer to a request that gave one.
         has_credentials: Whether user, password or masked parts of the URL are kept, sealed.
         sample_fps: Frames per second that are analysed, as text; or `all`.
         max_side_px: Frames are reduced to at most this on the longer side.
@@ -91,6 +92,7 @@ class Stream(Answer, frozen=True, kw_only=True):
     lane: str
     transport: str | None = None
     tls_verify: bool | None = None
+    hint: str = ""
     has_credentials: bool = False
     sample_fps: str
     max_side_px: int

@@ -12,12 +12,12 @@ from moodline.shared.store.base import HighWaterMark
 log = logging.getLogger("moodline.aggregator")
 
 _PATIENCE_S: Final = 5.0
-"""After this long, a rewind that was asked for has happened, whatever the offsets say."""
+"""A rewind that was requested counts as done after this time, even if the offsets do not show it."""
 
 _REMEMBERED: Final = 20_000
 
 MARGIN_MS: Final = 60_000
-"""How much earlier a rewind by time begins: for records that took long, and for clocks of hosts that differ."""
+"""A rewind by time begins this much earlier, because records may be late and the clocks of hosts may differ."""
 
 
 @dataclass(slots=True)

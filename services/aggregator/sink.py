@@ -14,7 +14,7 @@ from moodline.shared.store.base import ApplyResult, Progress, ProgressStore, Tim
 log = logging.getLogger("moodline.aggregator")
 
 OffsetAt = Callable[[str, int, int], int | None]
-"""Where in `(topic, partition)` the records of a time begin; `Bus.offset_at`."""
+"""Returns the offset in `(topic, partition)` at which the records of a time begin; see `Bus.offset_at`."""
 
 
 class TimelineSink:

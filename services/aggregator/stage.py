@@ -6,6 +6,8 @@ Each stream has a mark `(session, seq)`, the last frame in its timeline. What ha
 | --- | --- | --- |
 | stream not registered | dropped, `unknown` | same |
 | session below the registration's fence, or below the mark's | dropped, `fenced` | same |
+| session that the store cannot have given out, or of the other lane than what came before | dropped, `implausible` | same |
+| a time or a number far ahead of what can be | - | dropped, `implausible` |
 | timeline already closed | dropped, `duplicate` | same |
 | newer session | goes on after the mark | a new segment, from seq 0; nobody is followed across |
 | at or below the mark | dropped, `duplicate` | same |
@@ -29,7 +31,7 @@ from moodline.services.aggregator.tracker import least_quality
 from moodline.shared.bus.base import Position
 from moodline.shared.emotions import EMOTIONS
 from moodline.shared.errors import MessageError, StoreError
-from moodline.shared.messages import Emotions, End, SkipReason, StreamClass
+from moodline.shared.messages import Emotions, End, SkipReason, StreamClass, lane_of
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.stage import Apply, Output, Received
 from moodline.shared.settings import AggregatorSettings
@@ -38,12 +40,19 @@ from moodline.shared.store.base import HighWaterMark, Progress, TimelineUpdate
 WORKER: Final = "aggregator"
 
 _UNKNOWN_RECHECK_S: Final = 1.0
+_AHEAD_S: Final = 2 * 86_400
+"""How far sessions and event times may be ahead of our clock: clocks of hosts differ, but not by more."""
+_FURTHER_US: Final = 3_600_000_000
+"""How far a live stream may go on at once where its timeline is farther ahead already."""
+_MISSING: Final = 1_000_000
+_MISSING_PER_S: Final = 1000
+"""Live frames that may be missing at once: so many, and so many more for each second between two frames."""
 _NO_FACES: Final[Mapping[str, int]] = {}
 
 
 @dataclass(slots=True)
 class _Stream:
-    """A stream as of its mark. `session` is the newest one seen when this was read from the store."""
+    """A stream as of its mark. When this was read, `session` was the newest seen, and `given_out` the newest in the store."""
 
     mark: HighWaterMark | None
     final: bool
@@ -51,6 +60,7 @@ class _Stream:
     position: Position | None
     timeline: StreamTimeline
     session: int
+    given_out: int
     place: tuple[str, int]
 
 
@@ -158,7 +168,10 @@ class AggregatorStage:
                 self._report_unknown(stream_id, newest[stream_id][0], now_s)
             else:
                 self._unknown.pop(stream_id, None)
-                self._streams[stream_id] = self._restore(stream_id, progress, *newest[stream_id])
+                session, place = newest[stream_id]
+                # A session that nobody was given must not keep the next one that somebody is given from being looked up.
+                known_session = min(session, max(progress.session, _newest_session(now_s)))
+                self._streams[stream_id] = self._restore(stream_id, progress, known_session, place)
 
     def _is_unknown(self, stream_id: str, session: int, now_s: float) -> bool:
         """Return whether the store said a moment ago that this stream is not registered.
@@ -178,7 +191,8 @@ class AggregatorStage:
             raise StoreError(f"stream {stream_id} has a mark but no aggregator state: the store lost a part of it")
         state = b"" if progress.final else progress.state
         timeline = StreamTimeline(self._settings, state, keeps_faces=self._keeps_faces)
-        return _Stream(progress.mark, progress.final, progress.fence, progress.position, timeline, session, place)
+        given_out = max(progress.session, progress.fence, progress.mark.session if progress.mark else 0)
+        return _Stream(progress.mark, progress.final, progress.fence, progress.position, timeline, session, given_out, place)
 
     def _handle(self, item: Received, now_s: float) -> None:
         message, position = item.message, item.position
@@ -190,7 +204,7 @@ class AggregatorStage:
             return
         self._streams.move_to_end(message.stream_id)
         stream.place = position.topic, position.partition
-        reason = _reason_to_drop(stream, message)
+        reason = _reason_to_drop(stream, message) or _implausible(stream, message, now_s)
         if reason is not None:
             self._dropped[reason] += 1
             return
@@ -284,6 +298,30 @@ def _reason_to_drop(stream: _Stream, message: Emotions | End) -> str | None:
     if not _begins_segment(stream, message) and message.seq <= mark.seq:
         return "duplicate"
     return None
+
+
+def _newest_session(now_s: float) -> int:
+    """Return the newest session that a store can have given out and lost again: sessions are times in ms, or little more."""
+    return int((now_s + _AHEAD_S) * 1000)
+
+
+def _implausible(stream: _Stream, message: Emotions | End, now_s: float) -> str | None:
+    """Return `implausible` for what no reader of this stream can have sent; one such message would spoil a timeline for good.
+
+    A session above all that are given out would fence every reader to come, a time in a thousand years would stay the present,
+    and a number that is too large would make all real frames old ones.
+    """
+    if message.session > max(stream.given_out, _newest_session(now_s)):
+        return "implausible"
+    if stream.position is not None and lane_of(stream.position.topic) not in (None, message.lane):
+        return "implausible"
+    if message.lane is not StreamClass.LIVE:
+        return None
+    last_us = stream.timeline.event_time_us
+    latest_us = max(int((now_s + _AHEAD_S) * 1e6), (last_us or 0) + _FURTHER_US)
+    passed_s = 0 if last_us is None else max(0, message.event_time_us - last_us) // 1_000_000
+    too_many = message.seq - _expected_seq(stream, message) > _MISSING + _MISSING_PER_S * passed_s
+    return "implausible" if too_many or message.event_time_us > latest_us else None
 
 
 def _begins_segment(stream: _Stream, message: Emotions | End) -> bool:

@@ -39,7 +39,7 @@ class TrackedFace(NamedTuple):
 
     @property
     def read(self) -> tuple[int, ...]:
-        """What it shows: `smoothed`, or nothing where no expression can be read from this frame."""
+        """The probabilities to show: `smoothed`, or None where no expression can be read from this frame."""
         return self.smoothed if self.is_readable else ()
 
 

@@ -4,6 +4,7 @@ The frames' results come from the pipeline; this is a second pass over the file 
 result on screen until the next sampled frame. Every frame keeps its exact time, and the sound is kept.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ _LEAST_SIDE_PX: Final = 16
 _MOST_SIDE_PX: Final = 8192
 _LARGE_PX: Final = 4_000_000
 """From this size on the encoder keeps as few pictures as it can: one of 8K has 50 MB."""
+_HUGE_PX: Final = 16_000_000
+"""From this size on it searches for movement in whole pixels: half of them take three pictures more for each that it keeps."""
 
 
 class _Container(NamedTuple):
@@ -152,7 +155,11 @@ def _write(source: Source, sampler: Sampler, overlays: Iterator[list[Overlay]], 
                 sound.add_to(container)
             # Packets go into the file in the order in which they are played, as far as the encoder's delay allows.
             sound.mux_until(container, frame.pts_s)
-            video.add(image, frame.pts_s)
+            picture = video.picture(image)
+            # Before it is encoded, and the next is made: one of 8K has 100 MB.
+            del image
+            video.add(picture, frame.pts_s, frame.until_s)
+            del picture
         end_s = Fraction(0)
         if video is not None:
             end_s = video.finish(source.end_s if stopped_s is None else stopped_s)
@@ -174,7 +181,8 @@ class _Video:
         self._size = tuple(_even(round(side / shrink)) for side in (width, height))
         options = dict(kind.options)
         if width * height > _LARGE_PX and kind.encoder == "libx264":
-            options |= {"x264-params": "rc-lookahead=0:sync-lookahead=0:ref=1:mbtree=0:sliced-threads=1"}
+            subme = ":subme=0" if width * height > _HUGE_PX else ""
+            options |= {"x264-params": f"rc-lookahead=0:sync-lookahead=0:ref=1:mbtree=0:weightp=0:sliced-threads=1{subme}"}
         stream = container.add_stream(kind.encoder, rate=rate or 25, options=options)
         stream.width, stream.height = self._size
         stream.pix_fmt, stream.time_base = "yuv420p", TIME_BASE
@@ -185,46 +193,63 @@ class _Video:
         self._container, self._stream = container, stream
         self._reformatter = av.video.reformatter.VideoReformatter()
         self._nominal = round(1 / (rate or Fraction(25)) / TIME_BASE)
-        self._waiting: tuple[Any, int] | None = None
+        self._begun: int | None = None
+        self._kept: Any = None
+        self._held: deque[Any] = deque()
         self._durations: dict[int, int] = {}
         self.frames = 0
 
-    def add(self, image: BgrImage, pts_s: Fraction) -> None:
-        """Take the next picture; times never go back, and two pictures at one time are one tick apart."""
+    def picture(self, image: BgrImage) -> Any:
+        """Return an image in the size and the colours of the video."""
+        # Without a copy: a picture of 8K has 100 MB.
+        frame = av.VideoFrame.from_numpy_buffer(_fitted(image, *self._size), format="bgr24")
+        return self._reformatter.reformat(frame, format="yuv420p", dst_colorspace=1, dst_color_range=1)
+
+    def add(self, picture: Any, pts_s: Fraction, until_s: Fraction | None) -> None:
+        """Take the next picture; times never go back, and two pictures at one time are one tick apart.
+
+        Args:
+            picture: As `picture` makes it.
+            pts_s: From when it is shown, in s.
+            until_s: Until when at least; None: not known.
+        """
         pts = round(pts_s / TIME_BASE)
-        if self._waiting is not None:
-            pts = max(pts, self._waiting[1] + 1)
-            self._encode(self._waiting, pts)
-        self._waiting = (self._picture(image), pts)
+        if self._begun is not None:
+            pts = max(pts, self._begun + 1)
+            self._end_at(pts)
+        self._begun = pts
+        self._kept = picture if until_s is None or until_s - pts_s > _LONGEST_S else None
+        self._encode(picture, pts)
         self.frames += 1
 
     def finish(self, end_s: Fraction) -> Fraction:
         """Write what is left; return where the video ends, in s."""
         end = 0
-        if self._waiting is not None:
-            begin = self._waiting[1]
-            end = max(round(end_s / TIME_BASE), begin + 1)
-            self._encode(self._waiting, end)
-        self._mux(self._stream.encode(None))
+        if self._begun is not None:
+            end = max(round(end_s / TIME_BASE), self._begun + 1)
+            self._end_at(end)
+        self._mux(self._stream.encode(None), is_end=True)
         return end * TIME_BASE
 
-    def _picture(self, image: BgrImage) -> Any:
-        # Without a copy: a picture of 8K has 100 MB.
-        frame = av.VideoFrame.from_numpy_buffer(_fitted(image, *self._size), format="bgr24")
-        return self._reformatter.reformat(frame, format="yuv420p", dst_colorspace=1, dst_color_range=1)
+    def _encode(self, picture: Any, pts: int) -> None:
+        picture.pts, picture.time_base = pts, TIME_BASE
+        self._mux(self._stream.encode(picture))
 
-    def _encode(self, waiting: tuple[Any, int], until: int) -> None:
-        picture, pts = waiting
-        longest = int(_LONGEST_S / TIME_BASE)
-        while pts < until:
-            length = min(until - pts, longest)
-            self._durations[pts] = length
-            picture.pts, picture.time_base = pts, TIME_BASE
-            self._mux(self._stream.encode(picture))
-            pts += length
+    def _end_at(self, until: int) -> None:
+        """Note until when the newest picture is shown, which is known by now."""
+        assert self._begun is not None
+        begun, longest = self._begun, int(_LONGEST_S / TIME_BASE)
+        while self._kept is not None and until - begun > longest:
+            self._durations[begun] = longest
+            begun += longest
+            self._encode(self._kept, begun)
+        self._durations[begun] = until - begun
 
-    def _mux(self, packets: list[Any]) -> None:
-        for packet in packets:
+    def _mux(self, packets: list[Any], *, is_end: bool = False) -> None:
+        """Write the packets whose length is known; the newest waits for it."""
+        self._held.extend(packets)
+        while self._held and (is_end or self._held[0].pts in self._durations):
+            packet = self._held.popleft()
             packet.duration = self._durations.pop(packet.pts, self._nominal)
             self._container.mux(packet)
 

@@ -20,6 +20,7 @@ from moodline.services.api import (
     push,
     streams,
     timelines,
+    try_camera,
     uploads,
 )
 from moodline.services.api.access import describe_access
@@ -97,6 +98,7 @@ def create_app(
     )  # fmt: skip
     app.state.before_stop = feed.close
     app.include_router(streams.router)
+    app.include_router(try_camera.router)
     app.include_router(timelines.router)
     app.include_router(faces.router)
     app.include_router(events.router)

@@ -1,19 +1,85 @@
 """Checks the definition of a camera: address, credentials, transport. Secrets leave this module sealed."""
 
 import ipaddress
+from contextlib import suppress
 from typing import Any, Final
 
+import msgspec
 from pydantic import SecretStr
 
+from moodline.services.api.access import Caller, visible
 from moodline.services.api.context import Context
 from moodline.services.api.media import checked_url
-from moodline.services.api.models import NewStream, StreamChange
-from moodline.shared.camera_url import MASK, CameraSecret, checked_credentials, endpoint_of, register_url
+from moodline.services.api.models import NewCameraTest, NewStream, StreamChange
+from moodline.shared.camera import CameraAddress
+from moodline.shared.camera_url import (
+    MASK,
+    CameraSecret,
+    camera_address,
+    checked_credentials,
+    corrected_url,
+    endpoint_of,
+    register_url,
+)
 from moodline.shared.errors import InvalidStreamError
 from moodline.shared.messages import StreamClass
 from moodline.shared.streams import PUSH_SCHEME, PUSH_URL, StreamSpec, is_pushed, lane_of_url
 
+_NO_CAMERA: Final = "only cameras can be tried: rtsp://, rtsps://, http://, https:// or device://0"
 _OF_CAMERAS: Final = ("username", "password", "transport", "tls_verify")
+
+
+def meant_url(ctx: Context, given: str, lane: StreamClass | None = None) -> tuple[str, str]:
+    """Return the url that was meant, and a sentence that says what was corrected; "" when nothing was.
+
+    Args:
+        ctx: For the media root.
+        given: As users paste it.
+        lane: Of the stream that it is for, where that is known.
+    """
+    url, hint = corrected_url(given)
+    if not hint or lane is StreamClass.FILE or lane_of_url(url) is StreamClass.FILE:
+        return given, ""
+    if lane is None and lane_of_url(given) is StreamClass.FILE:
+        # A folder may have an address as its name.
+        with suppress(InvalidStreamError):
+            checked_url(given, ctx.settings.ingest.media_root)
+            return given, ""
+    return url, hint
+
+
+def tested_address(ctx: Context, caller: Caller, body: NewCameraTest) -> tuple[CameraAddress, str, str]:
+    """Return the address of a camera that is to be tried, its url without secrets, and what was corrected in it.
+
+    Raises:
+        InvalidStreamError: as `address_fields`.
+        StreamNotFoundError: there is no such stream, or the caller may not see it.
+        SealError: the stream's credentials cannot be opened.
+    """
+    if body.stream is None:
+        if body.url is None:
+            raise InvalidStreamError("url", "url is required, unless stream names a registered camera")
+        return _new_address(ctx, body, body.url)
+    spec = visible(ctx, caller, body.stream)
+    if spec.lane is StreamClass.FILE or is_pushed(spec.url):
+        raise InvalidStreamError("stream", _NO_CAMERA)
+    given = body.model_dump(exclude={"stream"}, exclude_none=True)
+    hint = ""
+    if body.url is not None:
+        given["url"], hint = meant_url(ctx, body.url, spec.lane)
+    changed = msgspec.structs.replace(spec, **changed_address_fields(ctx, spec, StreamChange.model_validate(given)))
+    secret = ctx.sealer.open(changed.stream_id, changed.sealed) if changed.sealed else None
+    return camera_address(changed, secret), changed.url, hint
+
+
+def _new_address(ctx: Context, body: NewCameraTest, given: str) -> tuple[CameraAddress, str, str]:
+    url, hint = meant_url(ctx, given)
+    if lane_of_url(url) is StreamClass.FILE or is_pushed(url):
+        raise InvalidStreamError("url", _NO_CAMERA)
+    registered = register_url(url, username=_plain(body.username), password=_plain(body.password))
+    _require_allowed(ctx, registered.url)
+    spec = StreamSpec(stream_id="test", url=registered.url, lane=StreamClass.LIVE, **_given(body, "transport", "tls_verify"))
+    return camera_address(spec, registered.secret), registered.url, hint
 
 
 def address_fields(ctx: Context, body: NewStream) -> dict[str, Any]:
@@ -129,7 +195,7 @@ def _checked_push(ctx: Context, body: NewStream | StreamChange) -> str:
     return PUSH_URL
 
 
-def _given(body: NewStream | StreamChange, *names: str) -> dict[str, Any]:
+def _given(body: NewStream | StreamChange | NewCameraTest, *names: str) -> dict[str, Any]:
     return {name: value for name in names if (value := getattr(body, name)) is not None}
 
 

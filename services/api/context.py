@@ -17,7 +17,7 @@ from moodline.shared.clock import Clock
 from moodline.shared.metrics import Metrics
 from moodline.shared.net_policy import NetPolicy
 from moodline.shared.previews import Previews
-from moodline.shared.probe import Prober
+from moodline.shared.probe import CameraProber, Prober
 from moodline.shared.push import Pushes
 from moodline.shared.seal import Sealer
 from moodline.shared.settings import Settings
@@ -27,16 +27,17 @@ from moodline.shared.store.model_choice import Catalogue
 
 @dataclass(frozen=True, slots=True)
 class Intake:
-    """Entry points for frames, files and pictures.
+    """Entry points for frames, files, pictures and cameras.
 
     `pushes` is None where there is no bus, `prober` where nothing decodes, `pictures` where there are no models, `previews`
-    where no detector's pictures come.
+    where no detector's pictures come, `camera_prober` where nothing reads cameras.
     """
 
     pushes: Pushes | None = None
     prober: Prober | None = None
     pictures: PictureClassifier | None = None
     previews: Previews | None = None
+    camera_prober: CameraProber | None = None
 
 
 Readiness = Callable[[], dict[str, bool]]

@@ -136,6 +136,74 @@ class StreamChange(_Body):
     revision: int | None = Field(None, ge=1, description="The revision that the change is based on; the same as `If-Match`.")
 
 
+_TEST_EXAMPLE: Final[dict[str, Any]] = {
+    "url": "rtsp://192.0.2.7/stream1",
+    "hint": "",
+    "works": False,
+    "steps": [
+        {"name": "resolve and connect", "good": True, "found": "0.01 s", "cure": ""},
+        {
+            "name": "log in and describe",
+            "good": False,
+            "found": "the camera wants a user name and a password",
+            "cure": "give the camera's own user and password",
+        },
+    ],
+}
+
+
+class NewCameraTest(_Body):
+    """A camera to try, without registering it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"url": "rtsp://192.0.2.7/stream1", "tls_verify": False},
+                {"stream": "yard", "transport": "udp"},
+            ]
+        }
+    )
+
+    url: str | None = Field(
+        None,
+        min_length=1,
+        max_length=URL_LIMIT,
+        description="As for a new stream: `rtsp://`, `rtsps://`, `http://`, `https://` or `device://0`. "
+        "Required, unless `stream` is given.",
+    )
+    stream: str | None = Field(
+        None,
+        pattern=f"^{STREAM_ID_PATTERN}$",
+        description="A registered camera: what is not given here is taken from it, also its password, as a change of it would.",
+    )
+    username: Username | None = None
+    password: Password | None = None
+    transport: Reached | None = None
+    tls_verify: TlsVerify | None = None
+
+
+class CameraTestStep(BaseModel):
+    """One step of a camera's test."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": _TEST_EXAMPLE["steps"]})
+
+    name: str = Field(description="Of the step.")
+    good: bool = Field(description="It went well, and nothing needs to change.")
+    found: str = Field(description="What was found, for people.")
+    cure: str = Field(description="What to change, for people; empty when nothing.")
+
+
+class CameraTestAnswer(BaseModel):
+    """What works with a camera, and what to change."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_TEST_EXAMPLE]})
+
+    url: str = Field(description="What was tried, without credentials, and `***` for what may be a secret.")
+    hint: str = Field(description="What was corrected in the `url` that was given; empty when nothing.")
+    works: bool = Field(description="Every step was good.")
+    steps: list[CameraTestStep] = Field(description="In order; ends with the step that failed.")
+
+
 class StreamPage(BaseModel):
     """Some of the streams, ordered by id."""
 

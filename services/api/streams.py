@@ -10,7 +10,7 @@ from moodline.services.alerts.purge import purge_stream
 from moodline.services.api import PREFIX
 from moodline.services.api.access import Caller, Operator, Viewer, require_scope, visible, visible_streams
 from moodline.services.api.audit import audited, nothing_changed
-from moodline.services.api.cameras import address_fields, changed_address_fields
+from moodline.services.api.cameras import address_fields, changed_address_fields, meant_url
 from moodline.services.api.context import Context, Ctx
 from moodline.services.api.errors import problem_responses
 from moodline.services.api.given_time import given_us
@@ -59,6 +59,8 @@ _CHANGE = problem_responses(
 def add_stream(ctx: Ctx, caller: Operator, body: NewStream, response: Response) -> StreamAnswer:
     """Register a stream. Unless `paused`, a worker starts to read it within a second or so."""
     settings, now_us = ctx.settings.ingest, ctx.now_us()
+    url, hint = meant_url(ctx, body.url)
+    body = body.model_copy(update={"url": url})
     spec = StreamSpec(
         stream_id=check_stream_id(body.id),
         sample_fps=_checked_rate(settings.sample_fps if body.sample_fps is None else body.sample_fps),
@@ -77,7 +79,7 @@ def add_stream(ctx: Ctx, caller: Operator, body: NewStream, response: Response) 
     _require_quota(ctx, caller)
     ctx.store.add(spec)
     response.headers["location"] = f"{PREFIX}/streams/{spec.stream_id}"
-    return _answer(ctx, caller, spec.stream_id, response)
+    return _answer(ctx, caller, spec.stream_id, response).model_copy(update={"hint": hint})
 
 
 @router.get("/streams", summary="List streams", responses=problem_responses("invalid_request", "invalid_query"))
@@ -117,9 +119,14 @@ def change_stream(
     if_match: IfMatch = None,
 ) -> StreamAnswer:
     """Change a camera, labels or pause at any time; what decides the timeline of a file only before the first frame."""
+    given, hint = body, ""
 
     def change(found: _Found) -> StreamSpec:
-        spec = found[0]
+        nonlocal hint
+        spec, body = found[0], given
+        if body.url is not None:
+            url, hint = meant_url(ctx, body.url, spec.lane)
+            body = body.model_copy(update={"url": url})
         require_match(if_match, spec.revision, f"stream {stream_id!r}")
         if body.revision not in (None, spec.revision):
             raise RevisionConflictError(
@@ -134,7 +141,7 @@ def change_stream(
         return changed
 
     _update(ctx, caller, stream_id, change)
-    return _answer(ctx, caller, stream_id, response)
+    return _answer(ctx, caller, stream_id, response).model_copy(update={"hint": hint})
 
 
 @router.post("/streams/{stream_id}/pause", summary="Stop reading a stream", responses=_HELD)

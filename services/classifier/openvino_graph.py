@@ -1,4 +1,4 @@
-"""From an artefact to OpenVINO's network: one row per kind of layer, built from plain arrays, no file in between.
+"""Builds OpenVINO's network from an artefact: one row per kind of layer, from plain arrays, without a file in between.
 
 Values travel as (N, channels, rows, columns), OpenVINO's own order; an artefact's are (N, rows, columns, channels). Between the
 input and the first layer that has channels nothing differs but the shape, and after the last one there are no rows and columns.

@@ -21,7 +21,7 @@ from moodline.shared.openvino_runtime import (
 )
 
 _TOLERANCE: Final = 0.15
-"""Of a probability in bfloat16; with noise, the shipped models are off by 0.01."""
+"""Tolerated error of a probability in bfloat16; on noise, the shipped models are off by 0.01."""
 
 
 class OpenVinoModel:

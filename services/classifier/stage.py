@@ -23,7 +23,7 @@ log = logging.getLogger("moodline.classifier")
 
 _NAME = "classifier"
 _BUDGET_SHARE = 0.9
-"""What is left of the age budget is for the way to the timeline."""
+"""Share of the age budget that may be used here; the rest is for the way to the timeline."""
 _NEWEST_SHARE = 0.1
 _Integers: TypeAlias = tuple[int, int, int, int, int, int, int]
 

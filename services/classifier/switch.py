@@ -1,8 +1,8 @@
-"""Following the choice of a model without a restart.
+"""Hot swap of the classifier's model: follows the choice of a model without a restart.
 
-A thread looks at the choice about every second, and loads and warms a new model while the old one works; the stage takes it
+A thread polls the choice about every second, and loads and warms a new model while the old one works; the stage takes it
 between two batches. A model that cannot be loaded is refused: the old one goes on, and the refusal is counted, logged and
-noted in the store, where the API shows it. The same choice is not tried again until somebody chooses again.
+recorded in the store, where the API shows it. The same choice is not tried again until a model is chosen again.
 """
 
 import logging
@@ -60,12 +60,12 @@ class ModelHotSwap:
         return model
 
     def start(self) -> None:
-        """Begin to look at the choice, in a thread of its own."""
+        """Begin to poll the choice, in a separate thread."""
         self._thread = threading.Thread(target=self._run, name="model-switch", daemon=True)
         self._thread.start()
 
     def poll(self) -> None:
-        """Look at the choice once, and load what is new. May take seconds. A store that does not answer is asked later."""
+        """Poll the choice once, and load a new model. May take seconds. A store that is unavailable is asked again later."""
         try:
             choice = read_choice(self._notes)
         except StoreError as error:
@@ -91,7 +91,7 @@ class ModelHotSwap:
         return model
 
     def close(self) -> None:
-        """Stop looking, and close a model that nobody took. Waits for one that is being loaded."""
+        """Stop polling, and close a model that was not taken. Waits for one that is being loaded."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(_JOIN_S)

@@ -1,4 +1,4 @@
-"""`moodline camera`: real cameras tried step by step, makers' URLs, and clips as cameras for trying Moodline out without one."""
+"""`moodline camera`: real cameras found and tried, makers' URLs, and clips as cameras for trying Moodline out without one."""
 
 import asyncio
 import contextlib
@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from moodline.services.cli.camera_onvif import discover, profiles
 from moodline.services.cli.camera_probe import probe, urls
 from moodline.services.simulator.options import Codec, Options, Picture, Ports, parse_size
 from moodline.shared.errors import SettingsError
@@ -36,6 +37,8 @@ class _ServesByDefault(TyperGroup):
 app = typer.Typer(cls=_ServesByDefault, help="Try cameras, and serve clips as cameras. Without a command: serve.")
 app.command()(probe)
 app.command()(urls)
+app.command()(discover)
+app.command()(profiles)
 
 
 @app.command()

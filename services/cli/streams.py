@@ -17,6 +17,7 @@ from moodline.answers import StreamPage
 from moodline.services.cli.connection import open_client
 from moodline.services.cli.console import TableConsole
 from moodline.services.report.moments import clock_text, iso
+from moodline.shared.camera_url import corrected_url
 from moodline.shared.clock import SystemClock
 from moodline.shared.errors import InvalidStreamError
 from moodline.shared.messages import StreamClass
@@ -234,7 +235,12 @@ def _warn_of_password(url: str) -> None:
 
 
 def _absolute(url: str) -> str:
-    """Return a local path as seen from the root, since the service may run in another directory."""
+    """Return a local path as seen from the root, since the service may run in another directory; other urls as they are meant."""
+    if not Path(url).expanduser().exists():
+        meant, hint = corrected_url(url)
+        if hint and lane_of_url(meant) is StreamClass.LIVE:
+            typer.echo(f"moodline: {hint}", err=True)
+            return meant
     return url if "://" in url or url.startswith("file:") else str(Path(url).expanduser().absolute())
 
 

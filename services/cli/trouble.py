@@ -35,6 +35,7 @@ _EXTRAS: Final = {
     "confluent_kafka": "kafka",
     "redis": "redis",
     "opentelemetry": "tracing",
+    "onveef": "onvif",
     "pandas": "pandas",
     "pyarrow": "parquet",
     "tensorflow": "tensorflow",
@@ -49,6 +50,8 @@ _WHOLE: Final = {
     **dict.fromkeys(("train", "evaluate"), "train"),
 }
 """Commands that need many packages name the extra that has all of them."""
+_BESIDE: Final = frozenset({"onvif"})
+"""Extras that no other has in it."""
 
 _UNAUTHORIZED: Final = 401
 _FLAGS: Final = {
@@ -135,5 +138,7 @@ def _missing(error: ModuleNotFoundError, command: str) -> str:
     package = (error.name or "").partition(".")[0]
     if package not in _EXTRAS:
         return ""
-    extra = _WHOLE.get(command, _EXTRAS[package])
+    extra = _EXTRAS[package]
+    if extra not in _BESIDE:
+        extra = _WHOLE.get(command, extra)
     return f"`moodline {command}` needs the package {package}, which is not installed: pip install 'moodline[{extra}]'"

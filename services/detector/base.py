@@ -13,7 +13,7 @@ Detections = npt.NDArray[np.float32]
 
 
 class Found(NamedTuple):
-    """What one search found.
+    """The result of one search.
 
     Attributes:
         faces: Those that are large enough to be looked at.
@@ -28,7 +28,7 @@ class FaceDetector(Protocol):
     """Finds faces in an image. Not thread-safe: one detector per thread."""
 
     square_from: str
-    """How a crop's side follows from a box: `width` (Haar) or `longer_side` (YuNet-like)."""
+    """The side of the box that sets the crop's side: `width` (Haar) or `longer_side` (YuNet-like)."""
 
     def search(self, image: BgrImage) -> Found:
         """Return the faces of one image, and apart from them those that are too small.

@@ -1,4 +1,4 @@
-"""From a detection to a face: the crop that the classifier sees, and the box in the frame's own measure.
+"""Makes a face of a detection: the crop that the classifier sees, and the box in the frame's own coordinates.
 
 A crop is the centred square around the box, without margin; its side is the width of a Haar box, or the longer side of
 other detectors' boxes. That is how FER-2013 was framed. What lies outside the frame repeats the frame's edge. It is cut

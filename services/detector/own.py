@@ -38,12 +38,12 @@ _VOTERS_SCORE: Final = 0.5
 _LARGEST_LOG: Final = 4.0
 _MULTIPLE_PX: Final = 32
 _LEAST_WIDTH_PX: Final = 64
-"""Of what the network is given: with one cell a row, OpenVINO 2026.4 counts wrongly in bfloat16."""
+"""Least width of the network's input: with one cell in a row, OpenVINO 2026.4 calculates wrongly in bfloat16."""
 _TOLERANCE: Final = 1.0
-"""Of a raw answer in bfloat16; with noise it is off by up to 0.2, and what is wrong by powers of ten."""
+"""Tolerated error of a raw output in bfloat16. On noise it is up to 0.2; a wrong kernel is off by powers of ten."""
 
 Level = npt.NDArray[np.float32]
-"""One grid's raw answers: float32 (5, h, w)."""
+"""The raw outputs of one grid: float32 (5, h, w)."""
 
 
 class Manifest(msgspec.Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""How well an expression can be read from a face: 0, not at all, to 1.
+"""Estimates how well an expression can be read from a face, from 0 (not at all) to 1.
 
 The quality is the chance that the emotion model's answer is what most people see, learnt without regard to which emotion it is
 (after Best-Rowden and Jain, "Learning face image quality from human assessments", 2018). It falls with few pixels, darkness,

@@ -15,15 +15,15 @@ from moodline.services.detector.crop import tidy
 from moodline.services.detector.image import check_image
 
 AUTO_RATIO: Final = 2.0
-"""A picture whose sides differ by more than this factor is searched in tiles without being told."""
+"""A picture whose sides differ by more than this factor is searched in tiles by default."""
 MAX_TILES: Final = 64
 """Most tiles of one picture; longer tiles are used rather than more."""
 
 _GRID_OVERLAP: Final = 0.25
-"""Of a tile's side, in a grid; larger faces are found by the search of the whole picture."""
+"""Overlap of tiles, as a share of a tile's side; larger faces are found by the search of the whole picture."""
 _SAME_IOU: Final = 0.45
 _SAME_INSIDE: Final = 0.6
-"""Of a piece of a face that a tile's edge cut off, so much lies in the whole face that another tile found."""
+"""Least share of a cut-off face that lies inside the whole face that another tile found."""
 _EDGE_SHARE: Final = 0.04
 """A box that comes so near to an inner edge of its tile, as a share of its own side, may be cut off there."""
 

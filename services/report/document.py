@@ -65,7 +65,7 @@ class PointDocument(BaseModel):
     raw: ByEmotion | None = Field(description="Mean probabilities as the model gave them.")
     empty: EmptyReason | None = Field(
         description="Why there are no emotions: `no_face` (looked, nobody there), `unreadable` (faces, none of which could be "
-        "read), `overloaded` (sampled, not looked at), "
+        "read), `corrupt` (sampled, damaged), `overloaded` (sampled, not looked at), "
         "`not_sampled` (file: nothing sampled here), `offline` (live: nothing came); null where there are some."
     )
     models: list[str] = Field(
@@ -109,7 +109,7 @@ class TimelineDocument(_Window):
     summary: PointDocument = Field(description="The whole window as one point.")
 
 
-_SOURCE_EXAMPLE: Final[dict[str, Any]] = {
+SOURCE_EXAMPLE: Final[dict[str, Any]] = {
     "length_s": 10.0,
     "played_s": 6.0,
     "fps": "25",
@@ -127,7 +127,7 @@ _SOURCE_EXAMPLE: Final[dict[str, Any]] = {
 class SourceDocument(BaseModel):
     """The file that was analysed, and what became of its frames."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_SOURCE_EXAMPLE]})
+    model_config = ConfigDict(json_schema_extra={"examples": [SOURCE_EXAMPLE]})
 
     length_s: float | None = Field(description="Length that the file declares, in s; null where it declares none.")
     played_s: float | None = Field(description="Length that was played, in s; null before the end.")
@@ -145,7 +145,7 @@ class SourceDocument(BaseModel):
 class AnalysisDocument(TimelineDocument):
     """The timeline of one file that was analysed; `end` is exact."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{**_TIMELINE_EXAMPLE, "source": _SOURCE_EXAMPLE}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{**_TIMELINE_EXAMPLE, "source": SOURCE_EXAMPLE}]})
 
     source: SourceDocument
 
@@ -197,17 +197,9 @@ def timeline_document(answer: TimelineAnswer, *, stream: str, lane: StreamClass,
     )
 
 
-def analysis_document(timeline: TimelineDocument, status: StreamStatus) -> AnalysisDocument:
-    """Return the timeline of a file with what is known of the file.
-
-    Args:
-        timeline: Its timeline.
-        status: Its stream's.
-    """
-    end = timeline.end
-    if status.played_us is not None and timeline.recorded_at is not None:
-        end = min(end, timeline.recorded_at + timedelta(microseconds=status.played_us))
-    source = SourceDocument(
+def source_document(status: StreamStatus) -> SourceDocument:
+    """Return what the status of a file's stream says of the file."""
+    return SourceDocument(
         length_s=None if status.duration_us is None else status.duration_us / 1e6,
         played_s=None if status.played_us is None else status.played_us / 1e6,
         fps=status.source_fps,
@@ -220,6 +212,19 @@ def analysis_document(timeline: TimelineDocument, status: StreamStatus) -> Analy
         reason=status.reason,
         detail=status.detail,
     )
+
+
+def analysis_document(timeline: TimelineDocument, status: StreamStatus) -> AnalysisDocument:
+    """Return the timeline of a file with what is known of the file.
+
+    Args:
+        timeline: Its timeline.
+        status: Its stream's.
+    """
+    end = timeline.end
+    if status.played_us is not None and timeline.recorded_at is not None:
+        end = min(end, timeline.recorded_at + timedelta(microseconds=status.played_us))
+    source = source_document(status)
     # Checked when the timeline was made: nothing is copied or checked again.
     fields = {name: getattr(timeline, name) for name in TimelineDocument.model_fields}
     return AnalysisDocument.model_construct(**(fields | {"end": end, "source": source}))

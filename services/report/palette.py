@@ -29,6 +29,7 @@ EMOTION_COLORS_16: Final[dict[str, str]] = {
 GAP_HATCHES: Final[dict[EmptyReason, str]] = {
     EmptyReason.NO_FACE: "////",
     EmptyReason.UNREADABLE: "++++",
+    EmptyReason.CORRUPT: "||||",
     EmptyReason.OVERLOADED: "xxxx",
     EmptyReason.NOT_SAMPLED: "....",
     EmptyReason.OFFLINE: "\\\\\\\\",
@@ -37,6 +38,7 @@ GAP_HATCHES: Final[dict[EmptyReason, str]] = {
 GAP_NAMES: Final[dict[EmptyReason, str]] = {
     EmptyReason.NO_FACE: "no face",
     EmptyReason.UNREADABLE: "no readable face",
+    EmptyReason.CORRUPT: "damaged",
     EmptyReason.OVERLOADED: "overloaded",
     EmptyReason.NOT_SAMPLED: "not sampled",
     EmptyReason.OFFLINE: "offline",

@@ -21,7 +21,7 @@ from moodline.services.report.document import DIGITS, TimelineDocument, point_do
 from moodline.services.report.moments import iso, to_datetime
 from moodline.shared.emotions import EMOTIONS, PROBABILITY_SCALE
 from moodline.shared.messages import StreamClass
-from moodline.shared.timeline.bucket import SECOND_US, SKIP_REASONS, Bucket, merge_all
+from moodline.shared.timeline.bucket import CORRUPT_AT, SECOND_US, SKIP_REASONS, Bucket, merge_all
 from moodline.shared.timeline.points import EmptyReason, make_point
 from moodline.shared.timeline.query import FoundValues
 
@@ -255,8 +255,10 @@ def _readings(columns: Columns) -> tuple[list[Any], list[Any], list[Any], list[A
 def _empty(columns: Columns, lane: StreamClass) -> list[str | None]:
     nothing = EmptyReason.OFFLINE if lane is StreamClass.LIVE else EmptyReason.NOT_SAMPLED
     looked = columns.classified > 0
-    which = np.select([columns.faces > 0, looked & (columns.unreadable > 0), looked, columns.sampled > 0], [0, 1, 2, 3], 4)
-    reasons = (EmptyReason.UNREADABLE, EmptyReason.NO_FACE, EmptyReason.OVERLOADED, nothing)
+    is_damaged = 2 * columns.skipped[:, CORRUPT_AT] > columns.sampled
+    cases = [columns.faces > 0, looked & (columns.unreadable > 0), looked, is_damaged, columns.sampled > 0]
+    which = np.select(cases, list(range(len(cases))), len(cases))
+    reasons = (EmptyReason.UNREADABLE, EmptyReason.NO_FACE, EmptyReason.CORRUPT, EmptyReason.OVERLOADED, nothing)
     words = (None, *(reason.value for reason in reasons))
     return [words[each] for each in which.tolist()]
 

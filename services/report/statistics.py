@@ -19,7 +19,7 @@ STATISTICS_EXAMPLE: Final[dict[str, Any]] = {
     "faces": 41,
     "coverage": 0.9,
     "with_faces": 0.8,
-    "missing": {"overloaded": 0.0, "not_sampled": 0.0, "offline": 0.1},
+    "missing": {"corrupt": 0.0, "overloaded": 0.0, "not_sampled": 0.0, "offline": 0.1},
 }
 
 
@@ -37,7 +37,8 @@ class WindowStatistics(BaseModel):
     coverage: float = Field(description="Share of the stretches in which frames were looked at.")
     with_faces: float = Field(description="Share of the stretches with faces.")
     missing: dict[str, float] = Field(
-        description="Why the rest is missing: shares of `overloaded`, `not_sampled`, `offline`; with `coverage` they make 1."
+        description="Why the rest is missing: shares of `corrupt`, `overloaded`, `not_sampled` and `offline`; with `coverage` "
+        "they make 1."
     )
 
 
@@ -76,4 +77,4 @@ def entropy_bits(shares: dict[str, float]) -> float:
     return sum(-share * math.log2(share) for share in shares.values() if share > 0)
 
 
-_MISSING: Final = (EmptyReason.OVERLOADED, EmptyReason.NOT_SAMPLED, EmptyReason.OFFLINE)
+_MISSING: Final = (EmptyReason.CORRUPT, EmptyReason.OVERLOADED, EmptyReason.NOT_SAMPLED, EmptyReason.OFFLINE)

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from moodline.services.report.document import SourceDocument
 from moodline.services.report.moments import Time
 from moodline.shared.messages import StreamClass
 from moodline.shared.streams import FailureReason, StreamState, Transport
@@ -14,6 +15,7 @@ STREAM_EXAMPLE: Final[dict[str, Any]] = {
     "lane": "file",
     "transport": None,
     "tls_verify": None,
+    "hint": "",
     "has_credentials": False,
     "sample_fps": "5",
     "max_side_px": 1280,
@@ -45,6 +47,7 @@ STREAM_EXAMPLE: Final[dict[str, Any]] = {
         "percent": 25.0,
         "complete": False,
     },
+    "source": None,
 }
 
 
@@ -58,7 +61,9 @@ class Status(BaseModel):
         "timeline), `failed`, `stalled` (frames were sent, and none reaches the timeline; or no frame comes); live sources also "
         "`live`, `backing_off`."
     )
-    reason: FailureReason | None = Field(None, description="Why it failed, if it did.")
+    reason: FailureReason | None = Field(
+        None, description="Why it failed, if it did; `truncated` or `corrupt` of a file that has ended and was not read whole."
+    )
     detail: str = Field("", description="One sentence for people.")
     since: Time | None = Field(None, description="When this state began, if that is known.")
     attempts: int | None = Field(None, description="Live: attempts to connect since frames last came.")
@@ -107,6 +112,9 @@ class StreamAnswer(BaseModel):
     lane: StreamClass = Field(description="`file` (finite, lossless) or `live`.")
     transport: Transport | None = Field(None, description="Of a camera; else null.")
     tls_verify: bool | None = Field(None, description="Of a camera; else null.")
+    hint: str = Field(
+        "", description="What was corrected in the `url` that was given; only in the answer to a request that gave one."
+    )
     has_credentials: bool = Field(False, description="Whether user, password or masked parts of the URL are kept, sealed.")
     sample_fps: str
     max_side_px: int
@@ -120,3 +128,6 @@ class StreamAnswer(BaseModel):
     status: Status
     video: Video | None = Field(None, description="Null until the content has been opened.")
     progress: ProgressAnswer
+    source: SourceDocument | None = Field(
+        None, description="The file and what became of its frames, when it was read to its end; else null."
+    )

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+from moodline.services.report.document import SourceDocument, source_document
 from moodline.services.report.moments import to_datetime
 from moodline.services.report.stream_document import ProgressAnswer, Status, StreamAnswer, Video
 from moodline.shared.clock_offset import SKEW_S
@@ -33,6 +34,7 @@ def describe(spec: StreamSpec, status: StreamStatus, progress: Standing) -> Stre
         status=_status(spec, status, progress),
         video=_video(status),
         progress=_progress(spec, status, progress),
+        source=_source(spec, status, progress),
     )
 
 
@@ -90,6 +92,11 @@ def _video(status: StreamStatus) -> Video | None:
     if not status.width:
         return None
     return Video(width=status.width, height=status.height, codec=status.codec, source_fps=status.source_fps)
+
+
+def _source(spec: StreamSpec, status: StreamStatus, progress: Standing) -> SourceDocument | None:
+    is_read = spec.lane is StreamClass.FILE and progress.final and status.played_us is not None
+    return source_document(status) if is_read else None
 
 
 def _progress(spec: StreamSpec, status: StreamStatus, progress: Standing) -> ProgressAnswer:

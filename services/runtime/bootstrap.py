@@ -27,7 +27,7 @@ from moodline.shared.pipeline.health import Health
 from moodline.shared.pipeline.stage import Stage
 from moodline.shared.pipeline.worker import ProducerSink, Sink, Worker, WorkerOptions
 from moodline.shared.previews import Previews, open_previews
-from moodline.shared.probe import Prober
+from moodline.shared.probe import CameraProber, Prober
 from moodline.shared.settings import Settings
 from moodline.shared.store import Retention, Store, open_store
 from moodline.shared.timeline.faces import FACES_LEVEL_S
@@ -269,6 +269,15 @@ def open_prober(settings: Settings) -> Prober | None:
     from moodline.services.ingest.file.probe import probe_file
 
     return lambda path: probe_file(path, settings.ingest, settings.uploads.probe_timeout_s)
+
+
+def open_camera_prober(settings: Settings) -> CameraProber | None:
+    """Return what tries cameras; None where the packages that read them are not installed."""
+    if find_spec("av") is None or find_spec("h11") is None:
+        return None
+    from moodline.services.ingest.camera.probe_process import probe_camera
+
+    return lambda address: probe_camera(address, settings.ingest)
 
 
 def open_picture_classifier(settings: Settings, store: Store) -> PictureClassifier | None:

@@ -98,7 +98,7 @@ class EmbeddedService:
             raise self.failure
 
     def require_no_defect(self) -> None:
-        """For work that is done once and watched: raise what stopped the service, and end at the first defect too.
+        """Raise the error that stopped the service. For work that is done once and watched; it also ends at the first defect.
 
         A service that stays up goes on with its other streams, and tries again.
 

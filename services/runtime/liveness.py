@@ -22,7 +22,7 @@ _LOOK_S: Final = 5.0
 
 
 class Deadline:
-    """How long a process has been found dead without a break."""
+    """Measures for how long a process has been found dead without a break."""
 
     def __init__(self, health: Health, patience_s: float = PATIENCE_S) -> None:
         self._health = health

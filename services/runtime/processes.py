@@ -12,6 +12,7 @@ from moodline.services.mqtt.bridge import MqttBridge
 from moodline.services.runtime.bootstrap import (
     build,
     open_bus_on_demand,
+    open_camera_prober,
     open_picture_classifier,
     open_prober,
     require_shared_bus,
@@ -89,6 +90,7 @@ def run_embedded(settings: Settings) -> None:
                 open_prober(settings),
                 open_picture_classifier(settings, resources.store),
                 resources.previews,
+                open_camera_prober(settings),
             ),
         )
         mount_page(app)
@@ -118,7 +120,9 @@ def run_api(settings: Settings) -> None:
         clock = watch.clock
         pushes = _pushes(stack, store, settings, metrics, clock)
         previews = stack.enter_context(closing(open_previews(settings.store_url(), clock)))
-        intake = Intake(pushes, open_prober(settings), open_picture_classifier(settings, store), previews)
+        intake = Intake(
+            pushes, open_prober(settings), open_picture_classifier(settings, store), previews, open_camera_prober(settings)
+        )
         alerts = AlertService(store, settings, metrics, clock)
         mqtt = MqttBridge(store, settings, metrics, clock)
         catalogue = ModelCatalogue(settings.classifier)

@@ -76,7 +76,7 @@ class _Server(ThreadingMixIn, WSGIServer):
 
 class _Quiet(WSGIRequestHandler):
     timeout = 10
-    """Whoever sends nothing for so long, in s, is let go."""
+    """A client that sends nothing for this time, in s, is disconnected."""
 
     def log_message(self, format: str, *args: object) -> None:
         """Requests of probes are no news."""

@@ -13,7 +13,7 @@ from moodline.services.web.chart_data import faces_per_frame
 from moodline.services.web.eta import Eta
 from moodline.services.web.layout import button, relabel
 from moodline.services.web.strip import strip_svg
-from moodline.services.web.words import STATES, age_text, frame_rate, span_text, why_text
+from moodline.services.web.words import age_text, frame_rate, span_text, state_words, why_text
 from moodline.shared.messages import StreamClass
 from moodline.shared.streams import StreamState
 
@@ -59,7 +59,7 @@ class Card:
     def show(self, stream: StreamAnswer, now_s: float) -> None:
         """Show what the stream does at a wall-clock time; draws only what differs."""
         self._stream = stream
-        word, kind = STATES[stream.status.state]
+        word, kind = state_words(stream)
         self._chip.set_text(word)
         self._chip.classes(replace=f"chip {kind}")
         last = stream.status.last_frame

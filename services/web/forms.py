@@ -7,14 +7,14 @@ from typing import Any, Final
 from nicegui import ui
 from pydantic import ValidationError
 
-from moodline.services.api.models import NewStream, StreamChange
+from moodline.services.api.models import CameraTestAnswer, NewCameraTest, NewStream, StreamChange
 from moodline.services.report.stream_document import StreamAnswer
 from moodline.services.web.layout import button, refusals_shown, set_state
 from moodline.services.web.visit import Visit
 from moodline.services.web.words import labels_from, labels_text, problems_of
 from moodline.shared.errors import MoodlineError
 from moodline.shared.messages import StreamClass
-from moodline.shared.streams import Transport
+from moodline.shared.streams import Transport, is_pushed
 
 Done = Callable[[StreamAnswer], Awaitable[None]]
 
@@ -35,7 +35,10 @@ class StreamForm:
             self._build(given)
             self._general = ui.label().props("role=alert").style("color:var(--bad)")
             self._general.set_visibility(False)
+            self._steps = ui.element("div").props("role=status").classes("steps")
             with ui.element("div").classes("row-end"):
+                if stream is None or (stream.lane is StreamClass.LIVE and not is_pushed(stream.url)):
+                    self._test = button("Test", label="Test the camera").on_click(self._try).style("margin-right:auto")
                 button("Cancel").on_click(self._dialog.close)
                 self._send = button("Add" if stream is None else "Save", kind="act").on_click(self._submit)
 
@@ -70,9 +73,7 @@ class StreamForm:
         return field
 
     async def _submit(self) -> None:
-        for field in self._fields.values():
-            field.error = None
-        self._general.set_visibility(False)
+        self._forget_problems()
         self._send.disable()
         try:
             answer = await self._sent()
@@ -82,7 +83,41 @@ class StreamForm:
         finally:
             self._send.enable()
         self._dialog.close()
+        if answer.hint:
+            set_state(answer.hint)
         await self._done(answer)
+
+    async def _try(self) -> None:
+        """Test the camera as it stands in the form, and show each step with what to change."""
+        self._forget_problems()
+        self._test.disable()
+        self._steps.clear()
+        with self._steps:
+            ui.label("Trying the camera; this can take a minute …").classes("soft")
+        try:
+            tried = await self._visit.test(self._as_test())
+        except (ValidationError, MoodlineError) as error:
+            self._steps.clear()
+            self._show(problems_of(error))
+            return
+        finally:
+            self._test.enable()
+        self._steps.clear()
+        with self._steps:
+            show_steps(tried)
+
+    def _as_test(self) -> NewCameraTest:
+        names = ("url", "username", "password", "transport")
+        given = {name: self._fields[name].value for name in names if name in self._fields}
+        body = {name: value for name, value in given.items() if value not in (None, "")}
+        if self._stream is not None:
+            body["stream"] = self._stream.id
+        return NewCameraTest.model_validate(body)
+
+    def _forget_problems(self) -> None:
+        for field in self._fields.values():
+            field.error = None
+        self._general.set_visibility(False)
 
     async def _sent(self) -> StreamAnswer:
         values = {name: field.value for name, field in self._fields.items()}
@@ -109,6 +144,20 @@ class StreamForm:
         first = next((self._fields[name] for name in problems if name in self._fields), None)
         if first is not None:
             first.run_method("focus")
+
+
+def show_steps(tried: CameraTestAnswer) -> None:
+    """Show here what works with a camera, and what to change; what a camera says of itself stays text."""
+    ui.label("This camera works." if tried.works else "Something is to be changed:").style("font-weight:600")
+    if tried.hint:
+        ui.label(tried.hint)
+    for step in tried.steps:
+        with ui.element("div").classes("step good" if step.good else "step bad"):
+            ui.label("✓" if step.good else "✗").props("aria-hidden=true")
+            with ui.element("div"):
+                ui.label(f"{step.name}: {step.found}" if step.found else step.name)
+                if step.cure:
+                    ui.label(step.cure).classes("soft")
 
 
 def confirm_delete(visit: Visit, stream_id: str, done: Callable[[], Awaitable[None]]) -> None:

@@ -24,7 +24,7 @@ from moodline.services.web.layout import button, frame, leave_to_sign_in, refusa
 from moodline.services.web.panels import faces_html, legend_html, totals_html
 from moodline.services.web.visit import Visit, admit
 from moodline.services.web.windows import SECOND_US, SPANS, Window
-from moodline.services.web.words import STATES, age_text, frame_rate, why_text
+from moodline.services.web.words import age_text, file_facts, frame_rate, state_words, why_text
 from moodline.shared.errors import MoodlineError, StreamNotFoundError, UnauthorizedError
 from moodline.shared.messages import StreamClass
 from moodline.shared.streams import StreamState, is_pushed
@@ -194,7 +194,7 @@ class StreamPage:
 
     def _show_state(self) -> None:
         stream, now_s = self._stream, self._visit.ctx.clock.now_s()
-        word, kind = STATES[stream.status.state]
+        word, kind = state_words(stream)
         self._chip.set_text(word)
         self._chip.classes(replace=f"chip {kind}")
         last = stream.status.last_frame
@@ -203,6 +203,7 @@ class StreamPage:
             parts.insert(0, f"last frame {age_text(None if last is None else now_s - last.timestamp())}")
         if stream.video is not None:
             parts.append(f"{stream.video.width} x {stream.video.height}")
+        parts += file_facts(stream)
         self._facts.set_text(" · ".join(parts))
         why = why_text(stream)
         self._why.set_text(why)

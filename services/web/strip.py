@@ -35,6 +35,7 @@ def hatch_patterns() -> str:
 _HATCHES: Final[dict[EmptyReason, str]] = {
     EmptyReason.NO_FACE: "M-2 10 10 -2M-2 2 2 -2M6 10 10 6",
     EmptyReason.UNREADABLE: "M-1 4H9M4 -1V9",
+    EmptyReason.CORRUPT: "M4 -1V9",
     EmptyReason.OVERLOADED: "M0 0 8 8M0 8 8 0",
     EmptyReason.NOT_SAMPLED: "M4 3.9v.2M0 0v.2",
     EmptyReason.OFFLINE: "M-2 -2 10 10M-2 6 2 10M6 -2 10 2",

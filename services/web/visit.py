@@ -8,11 +8,11 @@ from typing import Any, Final, TypeVar
 from fastapi import Request, Response
 from starlette.responses import PlainTextResponse, RedirectResponse
 
-from moodline.services.api import alerts, streams, timelines
+from moodline.services.api import alerts, streams, timelines, try_camera
 from moodline.services.api.access import identify, require_role
 from moodline.services.api.alert_models import FiringAnswer
 from moodline.services.api.context import Context, context_of
-from moodline.services.api.models import NewStream, StreamChange
+from moodline.services.api.models import CameraTestAnswer, NewCameraTest, NewStream, StreamChange
 from moodline.services.api.timelines import PointsWindow, TimelineParameters, TrackListParameters
 from moodline.services.auth.callers import Caller, Role
 from moodline.services.report.document import TimelineDocument
@@ -54,6 +54,10 @@ class Visit:
     async def add(self, definition: NewStream) -> StreamAnswer:
         """Register a stream."""
         return await self._change(streams.add_stream, definition, Response())
+
+    async def test(self, camera: NewCameraTest) -> CameraTestAnswer:
+        """Try a camera."""
+        return await self._change(try_camera.try_camera, camera)
 
     async def change(self, stream_id: str, change: StreamChange) -> StreamAnswer:
         """Change a stream."""

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 from moodline.services.report.stream_document import StreamAnswer
 from moodline.shared.errors import InvalidStreamError, MoodlineError
 from moodline.shared.messages import StreamClass
-from moodline.shared.streams import StreamState
+from moodline.shared.streams import FailureReason, StreamState
 
 STATES: Final[dict[StreamState, tuple[str, str]]] = {
     StreamState.PENDING: ("waiting", "idle"),
@@ -25,7 +26,35 @@ STATES: Final[dict[StreamState, tuple[str, str]]] = {
 }
 """What a state is called, and the kind of its chip; each kind has a shape of its own besides its colour."""
 
+_CUT_SHORT: Final = ("incomplete", "warn")
+_DAMAGED: Final = ("damaged", "warn")
+
 _NOT_IN_AN_ID = re.compile(r"[^a-z0-9._-]+")
+
+
+def state_words(stream: StreamAnswer) -> tuple[str, str]:
+    """Return what a stream's state is called and the kind of its chip; a file that was not read whole is not complete."""
+    status = stream.status
+    if status.state is StreamState.ENDED and status.reason is not None:
+        return _DAMAGED if status.reason is FailureReason.CORRUPT else _CUT_SHORT
+    return STATES[status.state]
+
+
+def file_facts(stream: StreamAnswer) -> list[str]:
+    """Return what is known of a file: codec, frames per second, length, and how many frames are damaged."""
+    video, source = stream.video, stream.source
+    if stream.lane is StreamClass.LIVE or video is None:
+        return []
+    facts = [video.codec]
+    if video.source_fps:
+        facts.append(f"{float(Fraction(video.source_fps)):.3f}".rstrip("0").rstrip(".") + " fps")
+    length_s = stream.progress.duration_s
+    if length_s is not None:
+        facts.append(f"{length_s:.1f} s")
+    if source is not None:
+        facts.append(f"{source.decoded} frames decoded")
+        facts += [f"{count} {word}" for count, word in ((source.corrupt, "damaged"), (source.lost, "lost")) if count]
+    return facts
 
 
 def age_text(seconds: float | None) -> str:

@@ -19,7 +19,7 @@ class BackgroundTask(Generic[Result]):
 
     @property
     def done(self) -> bool:
-        """Whether the call has ended."""
+        """Return whether the call has ended."""
         return self._done.is_set()
 
     def wait(self, timeout_s: float) -> bool:

@@ -26,7 +26,7 @@ OLDEST: Final = -1
 
 
 Headers = tuple[tuple[str, bytes], ...]
-"""What travels beside a record's value, such as the context of a trace. Nothing that a result depends on."""
+"""Metadata of a record, such as the context of a trace. No result depends on it."""
 
 
 class Position(NamedTuple):

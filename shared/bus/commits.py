@@ -1,4 +1,4 @@
-"""What a consumer has done, what of it the bus has taken, and what is on its way there. Pure.
+"""Keeps a consumer's progress: offsets that are done, offsets on their way to the bus, and offsets that it has taken. Pure.
 
 One commit is under way at a time, so an older one cannot land after a newer one. What is done meanwhile is sent with the next: a
 consumer that commits faster than the bus answers sends fewer commits, not more.
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 LATE_S: Final = 20.0
-"""A commit without an answer for so long is sent again."""
+"""A commit without an answer for this time is sent again."""
 
 _PAUSES_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 

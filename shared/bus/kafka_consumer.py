@@ -16,7 +16,7 @@ from moodline.shared.bus.kafka_topic_consumer import TopicConsumer
 from moodline.shared.errors import BusClosedError
 
 _SLICE_S: Final = 0.01
-"""How long a wait on the first topic leaves the others alone: bounds what that adds to their latency."""
+"""Longest wait on the first topic before the others are read; it bounds what their latency grows by."""
 
 _STARVED_S: Final = 5.0
 """A later topic gives one record this often although earlier ones fill every batch: who never polls is removed from the group."""

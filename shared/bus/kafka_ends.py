@@ -1,4 +1,4 @@
-"""Where partitions begin and end, asked for by a client of its own: evidence that does not depend on the client that reads."""
+"""Asks where partitions begin and end, by a separate client, so that the answer does not depend on the client that reads."""
 
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future
@@ -12,7 +12,7 @@ from moodline.shared.bus.kafka_observer import Observer, bound_of
 ASK_S: Final = 3.0
 _GIVE_UP_S: Final = 15.0
 FRESH_S: Final = 4 * ASK_S
-"""An answer counts for so long. While none comes, the brokers are away, and nothing is said about partitions."""
+"""An answer is valid for this time. After it, the brokers count as unavailable, and no partition is judged."""
 
 
 class KafkaEnds:

@@ -1,4 +1,4 @@
-"""Which of Kafka's errors pass by themselves, and which need another client. Pure."""
+"""Classifies Kafka's errors: those that pass by themselves, and those that need another client. Pure."""
 
 from typing import Final
 

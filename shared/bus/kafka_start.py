@@ -1,4 +1,4 @@
-"""Where a member of a group begins to read: at what the group has committed, asked for as often as it takes.
+"""Finds where a member of a group begins to read: at the committed offsets, which are asked for until they are known.
 
 The client that reads cannot ask: its binding lets one call in at a time, so a question from another thread waits for the poll of
 the first. An administrative client cannot either: librdkafka 2.16.0 crashes the process there when the answer is
@@ -19,7 +19,7 @@ from moodline.shared.bus.kafka_settings import KafkaAddress, log, open_client
 _ASK_S: Final = 2.0
 _PAUSES_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 _TRIES: Final = 3
-"""So often one client asks. Then another one does, which looks for the group's coordinator again."""
+"""Questions of one client. After these a new client asks, which looks for the group's coordinator again."""
 
 
 class StartOffsets:

@@ -32,7 +32,7 @@ _REJOIN_S: Final = 25.0
 _COMMITS_FAIL_S: Final = 60.0
 _REOPEN_PAUSES_S: Final = (0.0, 0.5, 1.0, 2.0, 5.0)
 _CALM_S: Final = 30.0
-"""After so long without one, the next failure is a first one again."""
+"""After this time without a failure, the next one counts as the first again."""
 
 Revoked = Callable[[str, set[int]], None]
 

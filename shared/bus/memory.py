@@ -311,7 +311,7 @@ class MemoryConsumer:
         return records
 
     def _settle(self) -> None:
-        """Serve rebalancing: give up what has moved away, take what is dealt to this consumer and free."""
+        """Serve rebalancing: give up partitions that have moved, and take the free ones that are assigned to this consumer."""
         oldest_s = self._bus.clock.monotonic_s() - self._bus.session_timeout_s
         for share in self._shares.values():
             if share.moving:

@@ -8,7 +8,7 @@ from moodline.shared.bus.base import Headers, Position, Record
 from moodline.shared.bus.partition import partition_for
 
 RECORD_OVERHEAD_BYTES: Final = 320
-"""What a record costs besides its key and value: its objects in CPython, so that the bound holds for tiny records too."""
+"""Memory of a record besides its key and value: its objects in CPython. With it the bound holds for tiny records too."""
 
 _COMPACT_AT: Final = 1024
 
@@ -137,7 +137,7 @@ class Share:
 
     `targets` says who shall own a partition, `owners` who does. A partition passes on in two steps: its owner gives it up in
     its own `poll`, and the new one takes it in a later `poll` of its own. `version` goes up whenever a member has to look;
-    `moving` says that somebody still holds what shall be another's.
+    `moving` says that a member still holds partitions that are assigned to another one.
     """
 
     def __init__(self, topic: Topic) -> None:
@@ -168,7 +168,7 @@ class Share:
         return self.owners[partition] is member and self._targets[partition] is member
 
     def claim(self, member: Member) -> list[int]:
-        """Make a member the owner of what is dealt to it and free; return those partitions."""
+        """Make a member the owner of the free partitions that are assigned to it, and return them."""
         claimed = [
             partition for partition, target in enumerate(self._targets) if target is member and self.owners[partition] is None
         ]

@@ -1,4 +1,4 @@
-"""Which partitions stand still although there is something to read. Pure: times come in.
+"""Finds partitions that stand still although there is something to read. Pure: the time is an argument.
 
 A client may own a partition and never fetch from it again, without an error and without a log line. What shows it is evidence
 from elsewhere: another client says that the partition's end is beyond what was read, and says so lately, so its broker answers.

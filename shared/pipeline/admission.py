@@ -23,7 +23,7 @@ LIVE_BATCH: Final = 256
 """Most messages of a batch with live ones. Large, because only what a batch holds can be compared."""
 
 FILE_BATCH_S: Final = 0.2
-"""How long the file messages of a batch may take, in s. A live message may wait for one batch and share the next: twice this."""
+"""Longest time for the file messages of a batch, in s. A live message may wait for one batch and share the next: twice this."""
 
 _SLICE_S: Final = 0.25
 _SLICES_IN_BUDGET: Final = 8

@@ -1,4 +1,4 @@
-"""Notes in the store of frames that a worker failed on, for those who read the file again."""
+"""Records in the store the frames that a worker failed on, for the worker that reads the file again."""
 
 import logging
 
@@ -11,7 +11,7 @@ log = logging.getLogger("moodline.worker")
 
 
 class FailureNotes:
-    """What a worker calls when its stage has failed on a message alone. Of live streams nothing is noted: nobody sends again."""
+    """Called by a worker when its stage has failed on a message. Frames of live streams are not recorded: none is sent again."""
 
     def __init__(self, store: ProgressStore, worker: str) -> None:
         self._store = store

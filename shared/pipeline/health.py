@@ -1,4 +1,4 @@
-"""Whether a process is alive and at work, told by its loop and asked by whoever restarts it. Thread-safe.
+"""Keeps whether a process is alive and at work: its loop reports, and the supervisor that restarts it asks. Thread-safe.
 
 Alive means: the loop has turned within a bound, and no partition stands still beyond a bound. A loop that waits for a store or a
 bus that is away says so and counts as turning: a restart would not bring them back. Ready means: alive, and waiting for nobody.
@@ -21,7 +21,7 @@ Place = tuple[str, int]
 
 
 class Health:
-    """What one process knows about itself.
+    """The health of one process.
 
     Args:
         metrics: Where partitions that stand still are shown.
@@ -37,7 +37,7 @@ class Health:
         self._standing: dict[str, dict[Place, float]] = {}
 
     def turned(self, worker: str) -> None:
-        """Note that a loop has turned, and waits for nobody."""
+        """Record that a loop has completed a pass and does not wait for another service."""
         with self._lock:
             self._turned_s[worker] = self._clock.monotonic_s()
             self._waits.pop(worker, None)

@@ -25,7 +25,7 @@ from moodline.shared.messages import StreamClass, lane_of
 from moodline.shared.metrics import Metrics
 
 LOOK_S: Final = 0.2
-"""How often a worker looks at the ends of its partitions: with a thousand of them it takes 2 ms."""
+"""Interval at which a worker reads the ends of its partitions: for a thousand of them it takes 2 ms."""
 
 Place = tuple[str, int]
 

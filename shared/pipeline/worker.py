@@ -7,7 +7,7 @@ What goes wrong, and what the loop does:
 
 | fault | answer |
 | --- | --- |
-| bytes that are no message | the record goes to the dead-letter topic with reason and origin; too many in a row stop the worker |
+| bytes that are no message of ours | to the dead-letter topic with reason and origin; after too many in a row, not ready |
 | a message on which the stage itself fails | tried alone; if it fails alone, it goes to the dead-letter topic; the others go on |
 | store or bus unavailable | the batch is read again after a pause, for as long as it takes |
 | outputs are not durable yet | the batch is kept and waited for, for as long as it takes; the worker is not ready meanwhile |
@@ -28,7 +28,6 @@ from moodline.shared.errors import (
     BusUnavailableError,
     DeliveryError,
     MessageError,
-    PoisonLimitError,
     StoreUnavailableError,
 )
 from moodline.shared.messages import (
@@ -45,6 +44,7 @@ from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.delivery import flush_patiently
 from moodline.shared.pipeline.health import Health
 from moodline.shared.pipeline.lag import LOOK_S, Lag, LagGauges
+from moodline.shared.pipeline.plausible import check_plausible
 from moodline.shared.pipeline.stage import Output, Received, Rewind, Send, Stage, Written
 
 log = logging.getLogger("moodline.worker")
@@ -74,7 +74,7 @@ class WorkerOptions:
         name: Name in metrics, logs and dead letters.
         max_records: Most records in a batch.
         linger_s: How long a batch waits for more after its first record.
-        poison_limit: Undecodable records in a row after which the worker stops.
+        poison_limit: Undecodable records in a row after which the worker says that it is not ready.
         idle_s: Longest wait for a first record; bounds how late `tick` and a stop are noticed.
         on_failed: Told of each message on which the stage failed alone, with the error's name. Raises nothing.
     """
@@ -152,6 +152,7 @@ class Worker:
         self._metrics = metrics
         self._clock = clock
         self._poisoned_in_a_row = 0
+        self._last_poison = ""
         self._failures_in_a_row = 0
         self._lag = Lag()
         self._lag_gauges = LagGauges(options.name, metrics, clock)
@@ -163,7 +164,6 @@ class Worker:
         """Work until `stop` is set. Blocks; closes the stage and leaves the group at the end.
 
         Raises:
-            PoisonLimitError: too many undecodable records in a row.
             DeliveryError: outputs of a file stream were lost again and again; nothing was committed.
             BusError: the bus is beyond repair.
         """
@@ -205,7 +205,7 @@ class Worker:
             self._failures_in_a_row = 0
             if records:
                 self._lost_in_a_row = 0
-            self._health.turned(self._options.name)
+            self._tell_health()
 
     def _show_lag(self, records: Sequence[Record]) -> None:
         """Say how far behind this worker is, the batch that it is about to handle included."""
@@ -240,6 +240,7 @@ class Worker:
             )
             try:
                 message = decode(record.value)
+                check_plausible(message, record)
             except MessageError as error:
                 self._dead_letter(record, error.reason, str(error))
                 dead = True
@@ -341,7 +342,7 @@ class Worker:
             key=record.key[:256],
             value=record.value[:DEAD_LETTER_VALUE_LIMIT_BYTES],
         )
-        self._dead_letters.send(DLQ_TOPIC, record.key, encode(letter))
+        self._dead_letters.send(DLQ_TOPIC, letter.key, encode(letter))
         self._metrics.dead_letters.labels(self._options.name, reason).inc()
         log.warning(
             "message.dead",
@@ -352,9 +353,15 @@ class Worker:
             },
         )
         self._poisoned_in_a_row += 1
-        if self._poisoned_in_a_row >= self._options.poison_limit:
-            self._flush_dead_letters()
-            raise PoisonLimitError(
-                f"{self._poisoned_in_a_row} undecodable messages in a row, the last at {origin}; "
-                "check that all workers run the same version"
-            )
+        self._last_poison = origin
+
+    def _tell_health(self) -> None:
+        """Tell that the loop has turned. Rubbish on a topic does not stop it, and a wrong deployment is not overlooked."""
+        if self._poisoned_in_a_row < self._options.poison_limit:
+            self._health.turned(self._options.name)
+            return
+        self._health.waits(
+            self._options.name,
+            f"a message that can be used: the last {self._poisoned_in_a_row} could not, the newest at {self._last_poison}; "
+            "check that all workers run the same version, and who may write to the topics",
+        )

@@ -49,7 +49,7 @@ class Acquisition(msgspec.Struct, frozen=True):
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a stream's timeline has come: the small part of `Progress`, for those who look often.
+    """A stream's progress without what is large: the part of `Progress` that is read often.
 
     Attributes:
         mark: Last frame in the timeline, or None before the first.
@@ -65,15 +65,17 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Progress(Standing, frozen=True, kw_only=True):
-    """Where a stream's timeline stands, with all that is needed to go on from there.
+    """A stream's progress, with everything that is needed to continue from there.
 
     Attributes:
         position: Where on the bus the mark's message was, or None.
         state: The aggregator's state as of the mark; opaque, empty before the first update.
+        session: Newest session that was given out for it, as far as the store knows; 0 before the first.
     """
 
     position: Position | None = None
     state: bytes = b""
+    session: int = 0
 
 
 class FrameFailure(NamedTuple):
@@ -146,11 +148,11 @@ class ApplyResult(StrEnum):
 
 
 class RegistryChanges(NamedTuple):
-    """What has changed in the registry.
+    """The changes of the registry since a version.
 
     Attributes:
         version: As of now; to be given at the next question.
-        stream_ids: Streams that were added, changed or removed since, or are being changed now. None: nobody knows any more.
+        stream_ids: Streams that were added, changed or removed since, or are being changed now. None: not known any more.
     """
 
     version: int
@@ -194,8 +196,8 @@ class Registry(Protocol):
     def changes(self, since: int | None) -> RegistryChanges:
         """Return which definitions have changed since a version that `changes` gave before; cheap, for polling.
 
-        Whoever reads the streams that it names, or all where it names none, and asks again with the new version, misses no
-        change. A stream may be named although nothing has changed.
+        A caller that reads the streams that it names, or all streams where it names none, and asks again with the new version,
+        misses no change. A stream may be named although it has not changed.
         """
         ...
 

@@ -55,7 +55,7 @@ _WRITABLE: Final = "writable"
 _PURGE_BLOCKS: Final = 500
 """Blocks deleted in one step; Redis answers others in between."""
 _ATTEMPTS: Final = 200
-"""Of a step that loses a race only when somebody else wins it."""
+"""Attempts of a step. It loses a race only when another process wins it."""
 
 _registry = Script("registry")
 _stream = Script("stream")
@@ -166,7 +166,7 @@ class RedisStore(RedisDocuments):
         raise StoreUnavailableError(f"stream {spec.stream_id!r} is being added and removed by others all the time")
 
     def _settle(self, stream_id: str, created: Argument, least: int) -> None:
-        """Draw the fence of a stream that was just created, and set it unless somebody else did."""
+        """Draw the fence of a stream that was just created, and set it unless another process did."""
         self._on_stream(stream_id, "settle", created, self._shared("draw", least))
 
     def _purge(self, stream_id: str) -> None:
@@ -207,7 +207,7 @@ class RedisStore(RedisDocuments):
         return sorted(FrameFailure(int(seq), tries, int(session), letter) for seq, tries, session, letter in rows)
 
     def load(self, stream_ids: Sequence[str]) -> list[Progress | None]:
-        fields = ("fence", "mark", "final", "position", "state", "event_time_us")
+        fields = ("fence", "mark", "final", "position", "state", "event_time_us", "session")
         rows = self._link.run([("HMGET", stream_keys(name)[0], *fields) for name in stream_ids]) if stream_ids else []
         return [_progress(*row) for row in rows]
 
@@ -357,13 +357,19 @@ def _standing(fence: bytes | None, mark: bytes | None, final: bytes | None, even
     return Standing(mark=_mark(mark), final=final == b"1", fence=int(fence), last_event_time_us=int(event))
 
 
-def _progress(
-    fence: bytes | None, mark: bytes | None, final: bytes | None, position: bytes | None, state: bytes | None, event: bytes | None
+def _progress(  # the fields of one hash
+    fence: bytes | None,
+    mark: bytes | None,
+    final: bytes | None,
+    position: bytes | None,
+    state: bytes | None,
+    event: bytes | None,
+    session: bytes | None,
 ) -> Progress | None:
     if fence is None or int(fence) == SESSION_LIMIT:
         return None
     if mark is None or position is None or event is None:
-        return Progress(fence=int(fence))
+        return Progress(fence=int(fence), session=int(session or 0))
     return Progress(
         mark=_mark(mark),
         final=final == b"1",
@@ -371,4 +377,5 @@ def _progress(
         state=state or b"",
         fence=int(fence),
         last_event_time_us=int(event),
+        session=int(session or 0),
     )

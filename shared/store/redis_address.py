@@ -1,4 +1,4 @@
-"""Where Redis is: the store's URL, and the redis-py client for it. One server, a master that Sentinel names, or a cluster.
+"""The address of Redis: the store's URL, and the redis-py client for it. One server, a master that Sentinel names, or a cluster.
 
 | URL | Redis |
 | --- | --- |
@@ -60,7 +60,7 @@ class SentinelRefusedError(exceptions.AuthenticationError):
 
 @dataclass(frozen=True, slots=True)
 class RedisAddress:
-    """What a store URL says.
+    """The parts of a store URL.
 
     Attributes:
         kind: Empty for one server, `sentinel`, or `cluster`.
@@ -116,7 +116,7 @@ class RedisAddress:
     def _open_cluster(self) -> Opened:
         nodes = [ClusterNode(host, port) for host, port in self.nodes]  # type: ignore[no-untyped-call]
         options = {name: value for name, value in self._plain_options().items() if name != "db"}
-        # No retry of its own: it follows a slot that has moved all the same, and whoever calls must know of every repetition.
+        # No retry of its own: it follows a slot that has moved all the same, and the caller must know of every repetition.
         client = RedisCluster(startup_nodes=nodes, retry=_no_retry(), ssl=self.tls, **options)
         return client, client.close
 

@@ -10,7 +10,7 @@ from moodline.shared.store.redis_layout import document_keys, log_keys
 from moodline.shared.store.redis_link import Argument, RedisLink, Script
 
 _REMEMBERED_S: Final = 60
-"""How long a record's change is remembered; a call is repeated for some seconds at most."""
+"""Time for which a record's change is remembered; a call is repeated for some seconds at most."""
 
 _REMOVED_AT_ONCE: Final = 500
 

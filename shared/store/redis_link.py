@@ -20,7 +20,7 @@ Call = tuple[Argument, ...]
 _BACKOFF_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 
 _TROUBLE: Final = (exceptions.RedisError, exceptions.RedisClusterException)
-"""What redis-py raises; the second, of a cluster that cannot be reached or lacks slots, is not one of the first."""
+"""Errors of redis-py; the second (a cluster is unavailable or lacks slots) is not a subclass of the first."""
 
 _PASSING: Final = (
     exceptions.ConnectionError,

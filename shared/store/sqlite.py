@@ -37,7 +37,7 @@ _PRUNE_BLOCKS: Final = 500
 _CHANGES_KEPT: Final = 5000
 
 _PROGRESS: Final = """
-    SELECT mark_session, mark_seq, final, topic, partition, offset, state, fence, last_event_time_us
+    SELECT mark_session, mark_seq, final, topic, partition, offset, state, fence, last_event_time_us, session
     FROM stream WHERE stream_id = ?"""
 _STANDING: Final = """
     SELECT mark_session, mark_seq, final, fence, last_event_time_us FROM stream WHERE stream_id = ?"""
@@ -364,10 +364,10 @@ def _standing(mark_session: int | None, mark_seq: int, final: int, fence: int, l
     return Standing(mark=mark, final=bool(final), fence=fence, last_event_time_us=last_event_time_us)
 
 
-def _progress(row: tuple[int | None, int, int, str, int, int, bytes, int, int]) -> Progress:
-    mark_session, mark_seq, final, topic, partition, offset, state, fence, last_event_time_us = row
+def _progress(row: tuple[int | None, int, int, str, int, int, bytes, int, int, int]) -> Progress:
+    mark_session, mark_seq, final, topic, partition, offset, state, fence, last_event_time_us, session = row
     if mark_session is None:
-        return Progress(fence=fence)
+        return Progress(fence=fence, session=session)
     return Progress(
         mark=HighWaterMark(mark_session, mark_seq),
         final=bool(final),
@@ -375,4 +375,5 @@ def _progress(row: tuple[int | None, int, int, str, int, int, bytes, int, int]) 
         state=state,
         fence=fence,
         last_event_time_us=last_event_time_us,
+        session=session,
     )

@@ -49,7 +49,7 @@ _ADDED: Final = (
         PRIMARY KEY (stream, seq)) WITHOUT ROWID""",
     "CREATE TABLE IF NOT EXISTS registry_change (version INTEGER PRIMARY KEY, stream_id TEXT NOT NULL)",
 )
-"""What came later and changes nothing that was there, so that older files get it and older versions still read the file."""
+"""Later additions to the schema. They change nothing that was there: older files get them, older versions still read the file."""
 
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _UNAVAILABLE: Final = _BUSY | {

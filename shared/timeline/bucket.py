@@ -42,6 +42,7 @@ Skips = tuple[int, ...]
 """Counts in the order of `SkipReason`."""
 
 SKIP_REASONS: Final = tuple(SkipReason)
+CORRUPT_AT: Final = SKIP_REASONS.index(SkipReason.CORRUPT)
 NO_SEVEN: Final[Seven] = (0,) * len(EMOTIONS)
 NO_SKIPS: Final[Skips] = (0,) * len(SKIP_REASONS)
 

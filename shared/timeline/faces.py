@@ -1,7 +1,7 @@
-"""What was seen of each face in each sampled frame, as the store keeps it: off unless it has a retention of its own.
+"""The faces of each sampled frame, as the store keeps them: disabled unless they have a retention of their own.
 
 A cell holds all frames of two seconds of event time, one byte of version and MessagePack arrays. A frame without a face, and one
-that nobody looked at, has its place too, so that nothing is missing in silence.
+that was not analysed, has its place too, so that nothing is missing in silence.
 """
 
 from typing import Final

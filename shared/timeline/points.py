@@ -6,7 +6,7 @@ import msgspec
 
 from moodline.shared.emotions import EMOTIONS, PROBABILITY_SCALE
 from moodline.shared.messages import StreamClass
-from moodline.shared.timeline.bucket import SKIP_REASONS, Bucket, Seven
+from moodline.shared.timeline.bucket import CORRUPT_AT, SKIP_REASONS, Bucket, Seven
 
 Shares = tuple[float, ...]
 """Seven fractions, 0 to 1, in the order of `EMOTIONS`."""
@@ -19,8 +19,10 @@ class EmptyReason(StrEnum):
     """Frames were looked at, and none showed a face."""
     UNREADABLE = "unreadable"
     """Frames were looked at; faces were there, and no expression could be read from any of them."""
+    CORRUPT = "corrupt"
+    """Frames were sampled, none could be looked at, and most of them because they are damaged."""
     OVERLOADED = "overloaded"
-    """Frames were sampled, and none could be looked at."""
+    """Frames were sampled, and none could be looked at, for other reasons."""
     NOT_SAMPLED = "not_sampled"
     """Nothing was sampled of the file here: sparse sampling, a gap in the file, outside of it, or not read yet."""
     OFFLINE = "offline"
@@ -151,5 +153,6 @@ def _empty_reason(bucket: Bucket, lane: StreamClass) -> EmptyReason:
     if bucket.classified:
         return EmptyReason.UNREADABLE if bucket.unreadable else EmptyReason.NO_FACE
     if bucket.sampled:
-        return EmptyReason.OVERLOADED
+        is_damaged = 2 * bucket.skipped[CORRUPT_AT] > bucket.sampled
+        return EmptyReason.CORRUPT if is_damaged else EmptyReason.OVERLOADED
     return EmptyReason.OFFLINE if lane is StreamClass.LIVE else EmptyReason.NOT_SAMPLED

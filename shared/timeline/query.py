@@ -139,12 +139,12 @@ def check_points(query: TimelineQuery, limit: int) -> None:
 
 
 def length_us(query: TimelineQuery, window: Extent) -> int:
-    """Return the length that counts when points are chosen, in microseconds: what the question says, wherever its end is now."""
+    """Return the length that counts when points are chosen, in microseconds, as the query gives it, wherever its end is now."""
     return window.end_us - window.start_us if query.span_us is None else query.span_us
 
 
 def count_in(length: int, resolution_s: int) -> int:
-    """Return how many points a length in microseconds has, whatever second it begins at.
+    """Return how many points a length in microseconds has, for every second at which it may begin.
 
     A window that begins inside of a point touches one more. It does not count: else the same question would get another
     resolution from one second to the next.

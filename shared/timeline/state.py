@@ -1,7 +1,7 @@
-"""The aggregator's saved state: what a stream's timeline needs in order to go on, and what is in the picture right now.
+"""The aggregator's saved state: what a stream's timeline needs in order to continue, and the faces that are in the picture now.
 
 One version byte and MessagePack arrays; integers only. The store keeps it with the stream's mark without looking into it. Only
-the aggregator writes it; whoever shows a stream live reads from it which faces are there, and where.
+the aggregator writes it; live views read from it which faces are there, and where.
 """
 
 from typing import Final, NamedTuple, TypeVar

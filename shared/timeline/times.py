@@ -12,7 +12,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _EARLIEST_US: Final = (datetime(1900, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 _LATEST_US: Final = (datetime(2300, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 _LONGEST_S: Final = 366 * 86_400
-"""With these limits the edges of an answer, which lie on the grid, can be written as dates too."""
+"""Limits of event time within which the edges of an answer, which lie on the grid, can be written as dates."""
 
 _UNITS_US: Final = {
     "ms": 1_000,

@@ -315,7 +315,15 @@ class TestApply:
         position = Position("moodline.emotions.live.v1", 15, 2**40)
         state = bytes(range(256)) * 20
         step = writer.write(BucketValue("", 1, 5, b"five"), final=True, position=position, state=state, last_event_time_us=-1)
-        expected = Progress(mark=step.mark, final=True, position=position, state=state, fence=fence.fence, last_event_time_us=-1)
+        expected = Progress(
+            mark=step.mark,
+            final=True,
+            position=position,
+            state=state,
+            fence=fence.fence,
+            last_event_time_us=-1,
+            session=step.mark.session,
+        )
         assert store.load(["nobody", "lobby", "lobby"]) == [None, expected, expected]
         assert store.load([]) == []
         known = Standing(

@@ -149,6 +149,31 @@ def test_a_camera_is_added_seen_live_paused_changed_and_deleted(
     assert list(service.client.list_streams()) == []
 
 
+def test_a_camera_is_tried_before_it_is_added(service: Service, visitor: Visitor, camera: CameraSimulator) -> None:
+    page = visitor.page
+    page.goto(service.url)
+    page.get_by_role("button", name="Add a camera").click()
+    test, steps = dialog(page).get_by_role("button", name="Test the camera"), dialog(page).get_by_role("status")
+    test.click()
+    expect(dialog(page)).to_contain_text("url is required")
+    dialog(page).get_by_label("Address").fill("rtsp://viewer:hunter2@127.0.0.1:9/none")
+    test.click()
+    expect(steps).to_contain_text("nothing listens at the camera's address and port", timeout=SOON_MS)
+    expect(steps).to_contain_text("check address and port")
+    expect(steps).not_to_contain_text("hunter2")
+    dialog(page).get_by_label("Address").fill(f"rtsp://{camera.url('cam0')}")
+    test.click()
+    expect(steps).to_contain_text("This camera works.", timeout=SOON_MS)
+    expect(steps).to_contain_text("its scheme was there twice")
+    expect(steps).to_contain_text("first keyframe: h264, 640x360")
+    visitor.picture("tested")
+    assert list(service.client.list_streams()) == []
+    dialog(page).get_by_label("Name", exact=True).fill("lobby")
+    dialog(page).get_by_role("button", name="Add").click()
+    expect(page.locator(".q-notification").get_by_text("the url was corrected")).to_be_visible()
+    assert service.client.get_stream("lobby").url == camera.url("cam0")
+
+
 def test_a_live_timeline_grows_without_reload(service: Service, visitor: Visitor, camera: CameraSimulator) -> None:
     service.add("lobby", camera.url("cam0"))
     service.wait_for_state("lobby", StreamState.LIVE)

@@ -60,7 +60,7 @@ class World:
         self.stage = AggregatorStage(self._load, AggregatorSettings(), self.metrics, cache_streams)
         self.offset = 0
         self.buckets: dict[tuple[int, int], Bucket] = {}
-        self.now_s = 0.0
+        self.now_s = START_US / 1e6
 
     def _load(self, stream_ids: Sequence[str]) -> list[Progress | None]:
         self.loads.append(list(stream_ids))
@@ -229,13 +229,14 @@ def test_a_gap_before_the_first_frame_reads_again_from_the_claim_on_whatever_the
     world = World()
     message, produced_ms = frame(3, session=CLAIMED_MS), START_US // 1000 + 900 + ahead_ms
     place = Position(TOPIC[StreamClass.FILE], 0, 100)
-    outputs = world.stage.process([Received(message, place, produced_ms)], 0.0)
+    outputs = world.stage.process([Received(message, place, produced_ms)], world.now_s)
     # Captured 5.6 s after the claim.
     assert times(outputs) == [(place, produced_ms - 5600 - MARGIN_MS)]
 
 
 def test_a_session_number_ahead_of_its_claim_does_not_move_the_rewind_forward() -> None:
     world = World()
+    world.progress["a"] = Progress(fence=5, session=2 * CLAIMED_MS)
     assert times(world.receive(frame(3, session=2 * CLAIMED_MS), offset=100)) == [
         (Position(TOPIC[StreamClass.FILE], 0, 100), START_US // 1000 + 600 - MARGIN_MS)
     ]
@@ -283,9 +284,9 @@ def test_a_rewind_that_did_not_show_the_hole_again_is_given_up_after_some_second
     world = World()
     world.receive(frame(0, lane=StreamClass.LIVE))
     world.receive(frame(2, lane=StreamClass.LIVE), offset=10)
-    world.now_s = 4.9
+    world.now_s += 4.9
     assert world.receive(frame(3, lane=StreamClass.LIVE), offset=11) == []
-    world.now_s = 5.0
+    world.now_s += 0.1
     (update,) = updates(world.receive(frame(4, lane=StreamClass.LIVE), offset=12))
     assert update.mark == HighWaterMark(10, 4)
     assert world.total().skipped == (0, 0, 0, 3)

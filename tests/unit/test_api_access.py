@@ -58,6 +58,7 @@ RULES: Final[dict[str, Role | None]] = {
     "POST /api/v1/streams/{stream_id}/frames": OPERATE,
     "WS /api/v1/streams/{stream_id}/frames": OPERATE,
     "POST /api/v1/uploads": OPERATE,
+    "POST /api/v1/cameras/test": OPERATE,
     "POST /api/v1/classify": VIEW,
     "GET /api/v1/compare": VIEW,
     "GET /api/v1/alerts": VIEW,

@@ -146,7 +146,7 @@ def test_the_summary_says_what_the_window_comes_to(world: ApiWorld) -> None:
     assert window["entropy_bits"] == pytest.approx(bits, abs=1e-6)
     assert window["entropy"] == pytest.approx(bits / math.log2(7), abs=1e-6)
     assert (window["coverage"], window["with_faces"]) == (0.6, 0.4)
-    assert window["missing"] == {"overloaded": 0.2, "not_sampled": 0.2, "offline": 0.0}
+    assert window["missing"] == {"corrupt": 0.0, "overloaded": 0.2, "not_sampled": 0.2, "offline": 0.0}
 
 
 def test_a_window_without_faces_has_no_entropy(world: ApiWorld) -> None:

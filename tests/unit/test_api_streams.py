@@ -68,6 +68,7 @@ def test_register_with_defaults(world: ApiWorld) -> None:
         "lane": "file",
         "transport": None,
         "tls_verify": None,
+        "hint": "",
         "has_credentials": False,
         "sample_fps": "5",
         "max_side_px": 1280,
@@ -88,6 +89,7 @@ def test_register_with_defaults(world: ApiWorld) -> None:
             "percent": None,
             "complete": False,
         },
+        "source": None,
     }
     assert world.http.get(answer.headers["location"]).json() == answer.json()
 
@@ -253,6 +255,42 @@ def test_list_parameters_that_are_refused(world: ApiWorld, parameter: str, value
 # State and progress
 
 
+def test_a_file_that_was_cut_and_damaged(world: ApiWorld) -> None:
+    world.add("lobby")
+    world.play("lobby", [smiling()] * 6)
+    world.set_state(
+        "lobby",
+        state=StreamState.ENDED,
+        reason=FailureReason.TRUNCATED,
+        detail="6.0 of 10.0 s; 5 frames are damaged",
+        duration_us=10_000_000,
+        played_us=6_000_000,
+        width=640,
+        height=360,
+        codec="h264",
+        source_fps="25",
+        frames_decoded=148,
+        frames_corrupt=5,
+        frames_lost=2,
+    )
+    answer = world.get("/streams/lobby").json()
+    assert (answer["status"]["state"], answer["status"]["reason"]) == ("ended", "truncated")
+    assert answer["source"] == {
+        "length_s": 10.0,
+        "played_s": 6.0,
+        "fps": "25",
+        "width": 640,
+        "height": 360,
+        "codec": "h264",
+        "decoded": 148,
+        "corrupt": 5,
+        "lost": 2,
+        "reason": "truncated",
+        "detail": "6.0 of 10.0 s; 5 frames are damaged",
+    }
+    assert world.get("/streams").json()["streams"][0]["source"] == answer["source"]
+
+
 def test_a_playing_stream(world: ApiWorld) -> None:
     world.add("lobby")
     world.set_state(
@@ -272,6 +310,7 @@ def test_a_playing_stream(world: ApiWorld) -> None:
         answer["status"] == {"state": "playing", "reason": None, "detail": "", "since": "2026-05-01T12:00:01.500000Z"} | NO_CAMERA
     )
     assert answer["video"] == {"width": 640, "height": 360, "codec": "h264", "source_fps": "30000/1001"}
+    assert answer["source"] is None, "it is not read to its end"
     assert answer["progress"] == {
         "frames": 50,
         "last_time": "2026-05-01T12:00:09.800000Z",

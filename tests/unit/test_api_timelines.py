@@ -73,10 +73,11 @@ def test_a_point_holds_every_fact(world: ApiWorld) -> None:
 
 
 def test_emptiness_has_its_reason_and_no_emotions(world: ApiWorld) -> None:
-    world.play("lobby", [smiling(), nobody(), None, skipped(SkipReason.OVERLOADED), smiling()])
+    skips = skipped(SkipReason.OVERLOADED), skipped(SkipReason.CORRUPT)
+    world.play("lobby", [smiling(), nobody(), None, *skips, smiling()])
     points = world.get("/streams/lobby/timeline").json()["points"]
-    assert [point["empty"] for point in points] == [None, "no_face", "not_sampled", "overloaded", None]
-    for point in points[1:4]:
+    assert [point["empty"] for point in points] == [None, "no_face", "not_sampled", "overloaded", "corrupt", None]
+    for point in points[1:5]:
         assert [point[name] for name in ("dominant", "shares", "smoothed", "raw")] == [None] * 4
 
 

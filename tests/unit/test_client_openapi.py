@@ -64,6 +64,7 @@ BUILT_ON_OTHERS: Final = {"close", "faces_frame", "push_frames", "timeline_frame
 ROUTES_WITHOUT_METHOD: Final = {
     ("post", "/api/v1/session"): "gives browsers a cookie; the client sends its key",
     ("delete", "/api/v1/session"): "takes that cookie away",
+    ("post", "/api/v1/cameras/test"): "the page and `moodline camera probe` do it",
 }
 PARAMETERS_WITHOUT_ARGUMENT: Final = {
     ("get", "/api/v1/streams"): {"cursor"},  # of the next page
@@ -119,7 +120,7 @@ NAMES: Final = {
 OWN_STRUCTS: Final = {"Answer", "PushTotals"}
 OWN_FIELDS: Final = {"Ready": {"reason"}}
 """What the client makes of an error answer."""
-NO_ANSWERS: Final = {"ErrorAnswer", "ErrorDetail", "Health"}
+NO_ANSWERS: Final = {"ErrorAnswer", "ErrorDetail", "Health", "CameraTestAnswer", "CameraTestStep"}
 
 
 def answers_time() -> Any:

@@ -14,7 +14,7 @@ import pytest
 
 from moodline.services.ingest.file.reader import BusFaultError, FileReader, Patience, StalledError
 from moodline.services.ingest.file.reader_thread import ReaderThread
-from moodline.services.ingest.media.frames import DecodedFrame
+from moodline.services.ingest.media.frames import DecodedFrame, Ending
 from moodline.services.ingest.stream.crashes import Crashes
 from moodline.services.ingest.stream.outcome import Outcome
 from moodline.shared.bus import Position
@@ -96,6 +96,25 @@ def test_metrics_and_status_say_what_was_done(desks: DeskOpener) -> None:
     said = status(desk)
     assert (said.attempt, said.frames_sent, said.codec, said.width, said.height) == (2, 20, "stub", 16, 16)
     assert (said.source_fps, said.duration_us, said.since_us) == ("25", 800_000, int(NOW_S * 1e6))
+
+
+def test_damage_is_said_before_the_timeline_is_complete_and_stays_said(desks: DeskOpener) -> None:
+    desk = desks()
+    ending = Ending(FailureReason.TRUNCATED, "0.8 of 2.0 s; 5 frames are damaged", 5, 2)
+    spec = add_stream(desk, source=lambda: StubSource(20, ending=ending))
+    told: list[StreamStatus] = []
+    desk.producer.on_send = lambda message: told.append(status(desk)) if isinstance(message, End) else None
+    assert reader(desk, spec).run() is Outcome.ENDED
+    assert [(said.state, said.reason, said.detail) for said in told] == [(StreamState.PLAYING, ending.reason, ending.detail)]
+    for _ in range(2):
+        said = status(desk)
+        assert (said.state, said.reason, said.detail) == (StreamState.ENDED, ending.reason, ending.detail)
+        assert (said.frames_decoded, said.frames_corrupt, said.frames_lost, said.played_us) == (20, 5, 2, 800_000)
+        # A worker that starts anew finds the timeline complete.
+        assert reader(desk, spec).run() is Outcome.ENDED
+    assert desk.count("files_ended_total", ending="truncated") == 1
+    assert desk.count("file_damaged_frames_total", kind="corrupt") == 3
+    assert desk.count("file_damaged_frames_total", kind="lost") == 2
 
 
 def test_pictures_are_reduced_to_the_streams_limit(desks: DeskOpener) -> None:

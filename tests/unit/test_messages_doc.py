@@ -43,8 +43,8 @@ def rows(text: str) -> dict[str, str]:
 
 
 def own_fields(struct: type[msgspec.Struct]) -> list[str]:
-    inherited = set(Header.__struct_fields__) if issubclass(struct, Header) and struct is not Header else set()
-    return [name for name in struct.__struct_fields__ if name not in inherited]
+    inherited = set(Header.__struct_encode_fields__) if issubclass(struct, Header) and struct is not Header else set()
+    return [name for name in struct.__struct_encode_fields__ if name not in inherited]
 
 
 @pytest.mark.parametrize("struct", STRUCTS, ids=lambda struct: struct.__name__)

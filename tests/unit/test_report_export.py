@@ -53,12 +53,12 @@ def test_csv() -> None:
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
     assert text.count("\r\n") == 4
     assert tuple(rows[0]) == CSV_FIELDS
-    full, overloaded, empty = rows
+    full, damaged, empty = rows
     assert full["start"] == "2026-05-01T12:00:00Z"
     assert full["position_s"] == "-0.5"
     assert (full["dominant"], full["empty"], full["final"], full["coverage"]) == ("happy", "", "true", "1.0")
     assert (full["shares_happy"], full["smoothed_happy"], full["raw_neutral"]) == ("1.0", "0.6", "0.4")
-    assert (overloaded["skipped_corrupt"], overloaded["empty"], overloaded["smoothed_happy"]) == ("5", "overloaded", "")
+    assert (damaged["skipped_corrupt"], damaged["empty"], damaged["smoothed_happy"]) == ("5", "corrupt", "")
     assert (empty["empty"], empty["sampled"], empty["final"]) == ("not_sampled", "0", "false")
 
 

@@ -7,14 +7,25 @@ from pydantic import ValidationError
 
 from moodline.services.api.models import NewStream
 from moodline.services.api.timelines import TimelineParameters
-from moodline.services.report.document import TimelineDocument
+from moodline.services.report.document import SOURCE_EXAMPLE, SourceDocument, TimelineDocument
 from moodline.services.report.palette import EMOTION_COLORS, STACK
+from moodline.services.report.stream_document import STREAM_EXAMPLE, Status, StreamAnswer
 from moodline.services.web.alerts import alerts_html
 from moodline.services.web.chart_data import chart_of
 from moodline.services.web.eta import Eta
 from moodline.services.web.strip import strip_svg
 from moodline.services.web.windows import Window
-from moodline.services.web.words import age_text, id_from_name, labels_from, labels_text, problems_of, span_text
+from moodline.services.web.words import (
+    age_text,
+    file_facts,
+    id_from_name,
+    labels_from,
+    labels_text,
+    problems_of,
+    span_text,
+    state_words,
+    why_text,
+)
 from moodline.shared.emotions import EMOTIONS
 from moodline.shared.errors import InvalidStreamError
 from moodline.shared.messages import SkipReason, StreamClass
@@ -134,6 +145,19 @@ def test_time_left_comes_from_the_speed_of_the_last_seconds() -> None:
         left_s = eta.left_s(10 + 2 * (second - 110), float(second))
     assert left_s == pytest.approx((100 - 78) / 2, rel=0.05), "the slow beginning is forgotten"
     assert eta.left_s(5, 146.0) is None, "it began again"
+
+
+def test_a_file_that_was_not_read_whole_is_not_complete() -> None:
+    example = StreamAnswer.model_validate(STREAM_EXAMPLE)
+    assert state_words(example) == ("reading", "good")
+    assert file_facts(example) == ["h264", "29.97 fps", "120.0 s"]
+    for reason, word in (("truncated", "incomplete"), ("corrupt", "damaged"), (None, "complete")):
+        status = Status.model_validate({"state": "ended", "reason": reason, "detail": "6.0 of 10.0 s" if reason else ""})
+        source = SourceDocument.model_validate(SOURCE_EXAMPLE | {"corrupt": 5, "lost": 2} if reason else SOURCE_EXAMPLE)
+        ended = example.model_copy(update={"status": status, "source": source})
+        assert state_words(ended)[0] == word
+        assert file_facts(ended)[3:] == ["150 frames decoded", *(["5 damaged", "2 lost"] if reason else [])]
+        assert why_text(ended) == (f"{reason}: 6.0 of 10.0 s" if reason else "")
 
 
 def test_ages_and_lengths() -> None:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 import pytest
 
 from moodline.shared.bus.base import Position, Record
-from moodline.shared.errors import BusFullError, DeliveryError, NotDeliveredYetError, PoisonLimitError, StoreUnavailableError
-from moodline.shared.messages import DLQ_TOPIC, Emotions, PipelineStep, StreamClass, decode, decode_dead_letter, encode, topic
+from moodline.shared.errors import BusFullError, DeliveryError, NotDeliveredYetError, StoreUnavailableError
+from moodline.shared.messages import DLQ_TOPIC, Faces, PipelineStep, StreamClass, decode, decode_dead_letter, encode, topic
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.health import Health
 from moodline.shared.pipeline.stage import Output, Received, Rewind, Send, Written
@@ -127,7 +127,7 @@ class EchoStage:
 
 def message(seq: int) -> bytes:
     return encode(
-        Emotions(stream_id="s", session=1, seq=seq, event_time_us=seq, captured_at_us=0, lane=StreamClass.FILE, width=8, height=8)
+        Faces(stream_id="s", session=1, seq=seq, event_time_us=seq, captured_at_us=0, lane=StreamClass.FILE, width=8, height=8)
     )
 
 
@@ -176,12 +176,17 @@ def test_a_record_that_is_no_message_goes_to_the_dead_letters_and_the_rest_goes_
     assert rig.producer.flushed == 3
 
 
-def test_too_many_bad_records_in_a_row_stop_the_worker_and_a_good_one_resets_the_count() -> None:
-    Rig([b"x"] * 4 + [message(0)] + [b"x"] * 4, max_records=1).step(9)
-    rig = Rig([b"x"] * 5, max_records=1)
-    with pytest.raises(PoisonLimitError):
-        rig.step(5)
-    assert rig.consumer.done_to == 3, "the record that broke the limit is not committed"
+def test_with_too_many_bad_records_in_a_row_a_worker_goes_on_and_is_not_ready_until_a_good_one_comes() -> None:
+    rig = Rig([b"x"] * 4 + [message(0)] + [b"x"] * 5 + [message(1)], max_records=1)
+    rig.step(9)
+    assert rig.health.waiting() is None
+    rig.step()
+    assert "the last 5 could not, the newest at moodline.faces.file.v1/0@9" in (rig.health.waiting() or "")
+    rig.step()
+    assert rig.health.waiting() is None
+    assert rig.health.problem() is None
+    assert rig.out_seqs() == [0, 1]
+    assert rig.consumer.done_to == 10
 
 
 def test_a_message_on_which_the_stage_fails_is_buried_alone() -> None:

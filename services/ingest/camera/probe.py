@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from moodline.services.ingest.camera.input.egress import Egress
@@ -14,6 +13,7 @@ from moodline.services.ingest.camera.rtsp.source import RtspSource
 from moodline.services.ingest.camera.sources.open import open_live
 from moodline.shared.camera import CameraAddress
 from moodline.shared.errors import SourceError
+from moodline.shared.probe import CameraStep
 from moodline.shared.streams import FailureReason, Transport
 
 Result = TypeVar("Result")
@@ -32,17 +32,7 @@ _CURES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """The outcome of one step: its name, whether it went well, what was found, and what to change ("" when nothing)."""
-
-    name: str
-    good: bool
-    found: str
-    cure: str = ""
-
-
-def probe(address: CameraAddress, egress: Egress, limits: LiveLimits, seconds: float = 5.0) -> Iterator[Step]:
+def probe(address: CameraAddress, egress: Egress, limits: LiveLimits, seconds: float = 5.0) -> Iterator[CameraStep]:
     """Try a camera, and yield what comes of each step as it is done; ends with the step that fails.
 
     Args:
@@ -68,12 +58,16 @@ def probe(address: CameraAddress, egress: Egress, limits: LiveLimits, seconds: f
         source.close()
 
 
+def _step(name: str, good: bool, found: str, cure: str = "") -> CameraStep:
+    return CameraStep(name=name, good=good, found=found, cure=cure)
+
+
 class _Failed(Exception):  # noqa: N818  # not an error: ends the steps from inside
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: CameraStep) -> None:
         self.step = step
 
 
-def _opened_rtsp(address: CameraAddress, egress: Egress, limits: LiveLimits) -> Generator[Step, None, LiveSource]:
+def _opened_rtsp(address: CameraAddress, egress: Egress, limits: LiveLimits) -> Generator[CameraStep, None, LiveSource]:
     deadline_s = time.monotonic() + limits.open_timeout_s
     plain = yield from _tried(
         "resolve and connect", lambda: egress.connect(address.host, address.port, limits.open_timeout_s), lambda _: ""
@@ -98,7 +92,7 @@ def _opened_rtsp(address: CameraAddress, egress: Egress, limits: LiveLimits) -> 
         raise
 
 
-def _tried(name: str, do: Callable[[], Result], say: Callable[[Result], str]) -> Generator[Step, None, Result]:
+def _tried(name: str, do: Callable[[], Result], say: Callable[[Result], str]) -> Generator[CameraStep, None, Result]:
     began_s = time.monotonic()
     try:
         result = do()
@@ -106,12 +100,12 @@ def _tried(name: str, do: Callable[[], Result], say: Callable[[Result], str]) ->
         raise _Failed(_failure(name, error)) from None
     took = f"{time.monotonic() - began_s:.2f} s"
     said = say(result)
-    yield Step(name, True, f"{said}, {took}" if said else took)
+    yield _step(name, True, f"{said}, {took}" if said else took)
     return result
 
 
-def _failure(name: str, error: SourceError) -> Step:
-    return Step(name, False, str(error), _CURES.get(FailureReason(error.reason), ""))
+def _failure(name: str, error: SourceError) -> CameraStep:
+    return _step(name, False, str(error), _CURES.get(FailureReason(error.reason), ""))
 
 
 def _described(track: VideoTrack) -> str:
@@ -124,7 +118,7 @@ def _first_frame(source: LiveSource) -> str:
     return f"{source.info.codec}, {source.info.width}x{source.info.height}"
 
 
-def _watched(source: LiveSource, seconds: float) -> Iterator[Step]:
+def _watched(source: LiveSource, seconds: float) -> Iterator[CameraStep]:
     began_s, frames = time.monotonic(), list[LiveFrame]()
     for frame in source.frames():
         frames.append(frame)
@@ -134,47 +128,47 @@ def _watched(source: LiveSource, seconds: float) -> Iterator[Step]:
     counts, last = source.counts, frames[-1]
     lost = counts.lost_packets / max(1, counts.packets + counts.lost_packets)
     cure = "set `transport` to tcp, or mend the network" if lost > 0.001 else ""
-    yield Step(
+    yield _step(
         "packets", lost <= 0.001, f"{counts.packets} came, {counts.lost_packets} were lost, {counts.damaged} damaged", cure
     )
     yield from _clock(last)
     yield from _keyframes(source)
     large = last.width * last.height > _LARGE_PX
     cure = "faces need less: take the camera's sub stream, which costs a fraction of the computing time" if large else ""
-    yield Step("size", not large, f"{last.width}x{last.height}", cure)
+    yield _step("size", not large, f"{last.width}x{last.height}", cure)
     if counts.overloaded:
-        yield Step(
+        yield _step(
             "speed", False, f"{counts.overloaded} frames could not be decoded in time", "take the sub stream, or more cores"
         )
 
 
-def _rates(frames: list[LiveFrame], seconds: float) -> Step:
+def _rates(frames: list[LiveFrame], seconds: float) -> CameraStep:
     arrived_s = frames[-1].arrived_s - frames[0].arrived_s
     media_s = float(frames[-1].media_s - frames[0].media_s)
     real = (len(frames) - 1) / arrived_s if arrived_s > 0 else 0.0
     said = f"{len(frames)} frames in {seconds:g} s, {real:.1f} frames/s"
     if len(frames) > 2 and arrived_s > 1 and not 0.8 <= media_s / arrived_s <= 1.25:
-        return Step(
+        return _step(
             "rates", False, f"{said}; time stamps run {media_s / arrived_s:.2f} times as fast", "times of arrival are used"
         )
-    return Step("rates", True, said)
+    return _step("rates", True, said)
 
 
-def _clock(frame: LiveFrame) -> Iterator[Step]:
+def _clock(frame: LiveFrame) -> Iterator[CameraStep]:
     if frame.camera_s is None:
-        yield Step("clock", True, "the camera tells no time of day; times of arrival are used")
+        yield _step("clock", True, "the camera tells no time of day; times of arrival are used")
         return
     ahead_s = frame.camera_s - frame.arrived_s
     good = abs(ahead_s) <= _CLOCK_OFF_S
-    yield Step("clock", good, f"{ahead_s:+.1f} s against this machine", "" if good else "set the camera's clock by NTP")
+    yield _step("clock", good, f"{ahead_s:+.1f} s against this machine", "" if good else "set the camera's clock by NTP")
 
 
-def _keyframes(source: LiveSource) -> Iterator[Step]:
+def _keyframes(source: LiveSource) -> Iterator[CameraStep]:
     counts = source.counts
     if counts.keyframe_gap_s is None:
         if counts.keyframes:
-            yield Step("keyframes", False, "only one came", "set the keyframe interval (GOP, I-frame interval) to 2 s")
+            yield _step("keyframes", False, "only one came", "set the keyframe interval (GOP, I-frame interval) to 2 s")
         return
     good = counts.keyframe_gap_s <= _KEYFRAME_FAR_S
     cure = "" if good else "set the keyframe interval (GOP, I-frame interval) to 2 s: after a loss nothing is seen until the next"
-    yield Step("keyframes", good, f"one in {counts.keyframe_gap_s:.1f} s", cure)
+    yield _step("keyframes", good, f"one in {counts.keyframe_gap_s:.1f} s", cure)

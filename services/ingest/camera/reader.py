@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from moodline.services.ingest.camera.process.job_of import job_of
 from moodline.services.ingest.live.overload import Overload
 from moodline.services.ingest.live.publisher import LivePublisher, PublisherParts
 from moodline.services.ingest.live.records import Failed, Job, Opened, Record, Sample, Stats
@@ -219,30 +220,11 @@ class _Connection:
 
     def job(self) -> Job:
         """Return what the camera's process is to do. Raises `SealError`, `InvalidStreamError`."""
-        address, settings, spec = self._parts.address_of(self._spec), self._parts.settings, self._spec
-        return Job(
-            scheme=address.scheme,
-            host=address.host,
-            port=address.port,
-            target=address.target,
-            username=address.username,
-            password=address.password,
-            transport=address.transport,
-            tls_verify=address.tls_verify,
-            sample_fps=spec.sample_fps,
-            max_side_px=spec.max_side_px,
-            jpeg_quality=settings.jpeg_quality,
-            max_pixels=settings.max_pixels,
-            open_timeout_s=settings.open_timeout_s,
-            read_timeout_s=settings.read_timeout_s,
-            first_frame_timeout_s=settings.first_frame_timeout_s,
-            clock_tolerance_s=settings.clock_tolerance_s,
-            schemes=settings.schemes,
-            allow_loopback=settings.allow_loopback,
-            allow_networks=settings.allow_networks,
-            deny_networks=settings.deny_networks,
-            tls_ca_file=None if settings.tls_ca_file is None else str(settings.tls_ca_file),
-            memory_bytes=settings.camera_memory_bytes,
+        return job_of(
+            self._parts.address_of(self._spec),
+            self._parts.settings,
+            sample_fps=self._spec.sample_fps,
+            max_side_px=self._spec.max_side_px,
             not_before_us=self.last_event_us,
         )
 

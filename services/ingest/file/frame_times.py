@@ -5,7 +5,7 @@ The rules are those of FFmpeg's own player (`vp_duration` in ffplay.c) and of it
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import islice
 from typing import Final, Generic, NamedTuple, TypeVar
@@ -18,9 +18,6 @@ MAX_HOLD_DISCONTINUOUS_S: Final = Fraction(10)
 
 _REPEATS: Final = 8
 """So many frames with one time stamp share the time of one; where there are more, the stamps tell nothing."""
-
-_LOOK_AHEAD: Final = 2
-"""Frames that must be known after the one that is placed: an odd stamp shows only by those after it."""
 
 
 class Stamp(NamedTuple):
@@ -84,10 +81,10 @@ class FrameTimes:
         self._length_s = self._nominal_s
         self.end_s = Fraction(0)
 
-    def place(self, stamp: Stamp, following: Stamp | None, second: Stamp | None = None) -> Fraction:
+    def place(self, stamp: Stamp, following: Stamp | None, second: Callable[[], Stamp | None] = lambda: None) -> Fraction:
         """Return from when on a frame is shown, in s.
 
-        `following` is the frame after it, None for the last; `second` the one after that.
+        `following` is the frame after it, None for the last; `second` gives the one after that, where it matters.
         """
         if self._is_plain and following is not None and self._goes_on_plainly(stamp.pts, following.pts):
             self._stamped_s = (stamp.pts or 0) * self._time_base
@@ -96,7 +93,8 @@ class FrameTimes:
             self._uses_dts = stamp.pts is None
         stamped_s = self._seconds(stamp)
         next_s = None if following is None else self._seconds(following)
-        second_s = None if second is None else self._seconds(second)
+        after = second()
+        second_s = None if after is None else self._seconds(after)
         if self._at_s is None:
             at_s = self._first(stamped_s, next_s, second_s)
         elif stamped_s is None:
@@ -181,16 +179,22 @@ class FrameTimes:
 
 
 def shown(frames: Iterator[tuple[Item, Stamp]], times: FrameTimes) -> Iterator[Shown[Item]]:
-    """Yield the frames with the times in which they are shown; reads two frames ahead. The last ends at `times.end_s`."""
-    ahead: deque[tuple[Item, Stamp]] = deque(islice(frames, 1 + _LOOK_AHEAD))
+    """Yield the frames with the times in which they are shown. The last ends at `times.end_s`.
+
+    Reads one frame ahead, and two where an odd stamp shows only by those after it: a picture of 8K has 50 MB.
+    """
+    ahead: deque[tuple[Item, Stamp]] = deque()
+
+    def later(index: int) -> Stamp | None:
+        ahead.extend(islice(frames, max(0, index + 1 - len(ahead))))
+        return ahead[index][1] if len(ahead) > index else None
+
     before: tuple[Item, Fraction] | None = None
-    while ahead:
+    while later(0) is not None:
         item, stamp = ahead.popleft()
-        following = [later for _, later in ahead]
-        at_s = times.place(stamp, *following) if following else times.place(stamp, None)
+        at_s = times.place(stamp, later(0), lambda: later(1))
         if before is not None:
             yield Shown(before[0], before[1], at_s)
         before = item, at_s
-        ahead.extend(islice(frames, 1))
     if before is not None:
         yield Shown(before[0], before[1], times.end_s)

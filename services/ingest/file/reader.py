@@ -40,7 +40,7 @@ from moodline.shared.messages import End, Frame, PipelineStep, SkipReason, Strea
 from moodline.shared.metrics import Metrics
 from moodline.shared.settings import IngestSettings
 from moodline.shared.store import FrameFailure, HighWaterMark, ProgressStore
-from moodline.shared.streams import FailureReason, StreamSpec, StreamState, parse_sample_fps
+from moodline.shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus, parse_sample_fps
 
 log = logging.getLogger("moodline.ingest.reader")
 
@@ -57,6 +57,9 @@ _DEATHS: Final = 2
 _ENDS_FROM_OUTSIDE: Final = 4
 _FAILURES_LIMIT: Final = 8
 """If more frames on their way have failed, the stage is broken and not the frames: none is left out."""
+
+
+_ENDINGS: Final = frozenset({FailureReason.TRUNCATED, FailureReason.CORRUPT, FailureReason.TOO_LARGE, FailureReason.TIMEOUT})
 
 
 class StalledError(MoodlineError):
@@ -162,6 +165,7 @@ class FileReader:
         self._next_seq = 0
         self._mark: HighWaterMark | None = None
         self._final = False
+        self._ending = Ending()
         self._left_out: dict[int, FrameFailure] = {}
 
     @property
@@ -200,7 +204,7 @@ class FileReader:
         bind(session=claim.session)
         self.report = StatusReport(store, self._parts.clock, spec, claim.session, before)
         if claim.final:
-            self._set_state(StreamState.ENDED)
+            self._set_state(StreamState.ENDED, *_told_of_end(before))
             raise _Halt(Outcome.ENDED)
         failures = self._failing(claim.next_seq)
         if len(failures) <= _FAILURES_LIMIT:
@@ -315,6 +319,7 @@ class FileReader:
     def _finish(self, finished: "Finished") -> None:
         self.decoding = False
         seq, ending = finished.seq, finished.ending
+        self._note_ending(finished)
         self._send(
             End(
                 stream_id=self._spec.stream_id,
@@ -327,16 +332,28 @@ class FileReader:
         )
         self._flush()
         self._wait_until(lambda: self._final)
-        assert self.report is not None
-        self.report.ended(finished.decoded, ending.corrupt, ending.lost, finished.end_us)
-        detail = "; ".join(part for part in (ending.detail, self._of_left_out()) if part)
+        detail = self._of_content()
         self._set_state(StreamState.ENDED, ending.reason, detail)
-        self._parts.metrics.files_ended.labels(ending.reason or "whole").inc()
+        self._count_ending(ending)
         fields = {"stream_id": self._spec.stream_id, "frames": seq, "reason": ending.reason, "detail": detail}
         if ending.reason is None:
             log.info("stream.ended", extra=fields)
         else:
             log.warning("stream.ended", extra=fields)
+
+    def _note_ending(self, finished: "Finished") -> None:
+        """Say how the content ended before its end is in the timeline: whoever claims a complete timeline does not read again."""
+        assert self.report is not None
+        self._ending = ending = finished.ending
+        self.report.ended(finished.decoded, ending.corrupt, ending.lost, finished.end_us)
+        if ending.reason is not None:
+            self._set_state(StreamState.PLAYING, ending.reason, self._of_content())
+
+    def _count_ending(self, ending: Ending) -> None:
+        metrics = self._parts.metrics
+        metrics.files_ended.labels(ending.reason or "whole").inc()
+        metrics.file_damaged_frames.labels("corrupt").inc(ending.corrupt - ending.lost)
+        metrics.file_damaged_frames.labels("lost").inc(ending.lost)
 
     def _send(self, message: Frame | End) -> int:
         """Send one message, waiting while the bus is full: that is back-pressure. Return its size in bytes."""
@@ -382,7 +399,7 @@ class FileReader:
             if self._mark != mark:
                 since_s, mark, doubted, say_s = followed.watched_s, self._mark, False, STANDSTILL_S
                 if self.report is not None and self.report.state is StreamState.STALLED:
-                    self._set_state(StreamState.PLAYING, detail=self._of_left_out())
+                    self._set_state(StreamState.PLAYING, detail=self._of_content())
             if done():
                 break
             still_s = followed.watched_s - since_s
@@ -442,6 +459,9 @@ class FileReader:
         )
         raise StalledError("a worker failed on the next frame")
 
+    def _of_content(self) -> str:
+        return "; ".join(part for part in (self._ending.detail, self._of_left_out()) if part)
+
     def _of_left_out(self) -> str:
         if not self._left_out:
             return ""
@@ -457,7 +477,7 @@ class FileReader:
 
     def _set_state(self, state: StreamState, reason: FailureReason | None = None, detail: str = "") -> None:
         assert self.report is not None
-        if not self.report.set_state(state, reason, detail):
+        if not self.report.set_state(state, reason or self._ending.reason, detail):
             raise _Halt(Outcome.FENCED)
 
     def _fail(self, error: SourceError | InvalidStreamError) -> Outcome:
@@ -470,3 +490,10 @@ class FileReader:
 
     def _now_us(self) -> int:
         return int(self._parts.clock.now_s() * 1e6)
+
+
+def _told_of_end(before: StreamStatus) -> tuple[FailureReason | None, str]:
+    """Return reason and detail of a file's end, as an earlier reader told them."""
+    if before.played_us is None or before.reason not in _ENDINGS:
+        return None, ""
+    return before.reason, "" if before.state is StreamState.STALLED else before.detail

@@ -16,7 +16,6 @@ import os
 from collections.abc import Generator, Iterator
 from datetime import datetime
 from fractions import Fraction
-from functools import partial
 from heapq import heappop, heappush
 from typing import Any, Final, NamedTuple
 
@@ -163,12 +162,12 @@ class VideoFile:
         stamped = ((decoded, decoded.stamp) for decoded in self._all())
         for following in shown(stamped, self._times):
             if waiting is not None:
-                yield self._given(before, waiting, following.item.frame)
-                before = waiting.item.frame
+                yield from self._given(before, waiting, following.item.frame)
+                before = _if_interlaced(waiting.item.frame)
             waiting = following
         if waiting is not None:
             self._hold_for_the_sound()
-            yield self._given(before, waiting._replace(until_s=self._times.end_s), None)
+            yield from self._given(before, waiting._replace(until_s=self._times.end_s), None)
 
     def close(self) -> None:
         self._rest.close()
@@ -177,15 +176,16 @@ class VideoFile:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _given(self, before: Any, one: Shown[_Decoded], after: Any) -> DecodedFrame:
+    def _given(self, before: Any, one: Shown[_Decoded], after: Any) -> Iterator[DecodedFrame]:
+        """Yield one frame; its picture is let go of when the next is asked for."""
         if one.item.is_damaged:
             self._corrupt += 1
             self._lost += one.item.frame is None
-            return DecodedFrame(one.from_s, _refuse_damaged, one.until_s)
-        return DecodedFrame(one.from_s, partial(self._to_bgr, before, one.item.frame, after), one.until_s)
-
-    def _to_bgr(self, before: Any, frame: Any, after: Any) -> BgrImage:
-        return self._pictures.convert(before, frame, after)
+            yield DecodedFrame(one.from_s, _refuse_damaged, one.until_s)
+            return
+        held = [(before, one.item.frame, after)]
+        yield DecodedFrame(one.from_s, lambda: self._pictures.convert(*held[0]), one.until_s)
+        held.clear()
 
     def _hold_for_the_sound(self) -> None:
         """The last picture stays until the sound has ended."""
@@ -305,6 +305,10 @@ class VideoFile:
                 f"no frame can be decoded: the file is cut, {self._structure.missing_bytes} bytes are missing at its end",
             )
         return SourceError(FailureReason.CORRUPT, f"no frame can be decoded: the file is damaged ({codec.name})")
+
+
+def _if_interlaced(frame: Any) -> Any:
+    return frame if frame is not None and frame.interlaced_frame else None
 
 
 def _refuse_damaged() -> BgrImage:

@@ -7,6 +7,7 @@ const [LEFT, RIGHT] = [46, 16];
 const HATCHES = {
   no_face: "M-2 10 10 -2M-2 2 2 -2M6 10 10 6",
   unreadable: "M-1 4H9M4 -1V9",
+  corrupt: "M4 -1V9",
   overloaded: "M0 0 8 8M0 8 8 0",
   not_sampled: "M4 3.9v.2M0 0v.2",
   offline: "M-2 -2 10 10M-2 6 2 10M6 -2 10 2",

@@ -49,14 +49,15 @@ class HttpConnection:
         """Return whether another request may follow: the last answer is read to its end, and the server keeps the connection."""
         return not self._closed and self._protocol.our_state is h11.DONE and self._protocol.their_state is h11.DONE
 
-    def request(self, target: str, headers: list[tuple[str, str]], deadline_s: float) -> h11.Response:
-        """Send a GET and return the head of its answer."""
+    def request(self, target: str, headers: list[tuple[str, str]], deadline_s: float, body: bytes | None = None) -> h11.Response:
+        """Send a GET, or a POST where there is a body, and return the head of its answer."""
         if self.used:
             self._protocol.start_next_cycle()
         self.used = True
         try:
-            request = h11.Request(method="GET", target=target, headers=headers)
-            data = (self._protocol.send(request) or b"") + (self._protocol.send(h11.EndOfMessage()) or b"")
+            request = h11.Request(method="GET" if body is None else "POST", target=target, headers=headers)
+            events = (request, *([] if body is None else [h11.Data(data=body)]), h11.EndOfMessage())
+            data = b"".join(self._protocol.send(event) or b"" for event in events)
         except h11.LocalProtocolError:
             raise SourceError(FailureReason.CORRUPT, "the camera's path or user name cannot be sent over HTTP") from None
         self._head.begin()

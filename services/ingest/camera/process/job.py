@@ -19,6 +19,7 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 
+from moodline.services.ingest.camera.input.egress import Egress
 from moodline.services.ingest.camera.input.frames import LiveFrame, LiveLimits, LiveSource
 from moodline.services.ingest.camera.process.channel import Channel, ChannelClosedError, ChannelError
 from moodline.services.ingest.camera.process.link import EXIT_MEMORY
@@ -49,6 +50,11 @@ _FPS_OVER: Final = 4
 
 def open_job(job: Job, opener: LiveOpener = open_live) -> LiveSource:
     """Connect to a job's camera, under its address policy. Raises `SourceError`."""
+    return opener(*parts_of(job))
+
+
+def parts_of(job: Job) -> tuple[CameraAddress, Egress, LiveLimits]:
+    """Return where a job's camera is, what judges and opens its connections, and its time-outs and size."""
     from moodline.services.ingest.camera.input.egress import PolicyEgress
     from moodline.shared.net_policy import net_policy_of
 
@@ -65,7 +71,7 @@ def open_job(job: Job, opener: LiveOpener = open_live) -> LiveSource:
     )
     egress = PolicyEgress(policy, ca_file=None if job.tls_ca_file is None else Path(job.tls_ca_file))
     limits = LiveLimits(job.open_timeout_s, job.read_timeout_s, job.max_pixels, job.first_frame_timeout_s)
-    return opener(address, egress, limits)
+    return address, egress, limits
 
 
 def run_camera(connected: socket.socket, open_camera: JobOpener = open_job) -> NoReturn:
