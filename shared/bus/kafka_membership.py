@@ -31,6 +31,9 @@ _JOIN_STATE: Final = re.compile(r'"join_state":\s*"([^"]*)"')
 """There is one in the client's statistics; to parse them all costs 10 ms where there are a thousand partitions."""
 
 _CLOSE_S: Final = 10.0
+_LEAVE_S: Final = 8.0
+"""After a session the group has forgotten a member that could not leave."""
+_LEAVE_POLL_S: Final = 0.02
 _SEEK_S: Final = 5.0
 _SEEK_PAUSE_S: Final = 0.005
 _SEEK_LATER: Final = frozenset({KafkaError._STATE, KafkaError._TIMED_OUT, KafkaError._PREV_IN_PROGRESS})
@@ -156,13 +159,26 @@ class Membership:
                     self._client.commit(offsets=self._places(offsets), asynchronous=False)
                 except KafkaException as error:
                     log.info("bus.commit_ignored", extra={"topic": self._topic, "code": error.args[0].name()})
-            # A client that has no partitions closes without leaving, and its group waits for it until the session ends. One
-            # that subscribes to nothing leaves in every state.
-            with suppress(KafkaException):
-                self._client.unsubscribe()
+            self._unsubscribe()
             self._client.close()
 
         return BackgroundTask(leave, "kafka-leave")
+
+    def _unsubscribe(self) -> None:
+        """Leave the group before the client is closed, which in librdkafka 2.16 is not safe in every state.
+
+        - A client without partitions closes without a LeaveGroup request, and its group waits for it until the session ends.
+        - While a request to join is unanswered, leaving is put off until the answer.
+        - A client that is closed while a callback of a rebalance waits to be served may end its group's part before it serves
+          the next one, whose call then waits for ever and holds the interpreter's lock: the whole process stands still.
+        """
+        deadline_s = time.monotonic() + _LEAVE_S
+        with suppress(KafkaException):
+            self._client.unsubscribe()
+            while time.monotonic() < deadline_s:
+                self._client.poll(_LEAVE_POLL_S)
+                if not self._client.memberid() and not self._client.assignment():
+                    break
 
     def _call(self, call: Callable[[], Any]) -> Any:
         try:
