@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import av
 
-from moodline.services.ingest.file.video import CONTAINERS
+from moodline.services.ingest.file.container import CONTAINERS
 from moodline.shared.errors import SourceError
 
 _RATE_HZ: Final = 48_000

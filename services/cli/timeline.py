@@ -13,6 +13,9 @@ from moodline.services.cli.console import TableConsole
 from moodline.services.report import palette_of, plot_timeline, timeline_csv, timeline_table
 from moodline.services.report.document import TimelineDocument
 from moodline.services.report.export import timeline_json
+from moodline.services.report.outputs import STDOUT, Output, judge_outputs, shown
+from moodline.services.report.plot import FORMATS
+from moodline.shared.errors import OutputError
 
 TABLE_POINTS: Final = 60
 """Rows that a terminal can be scrolled through, where the user asks for no other number."""
@@ -26,7 +29,7 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-def timeline(
+def timeline(  # noqa: PLR0913  # one for each option
     stream_id: Annotated[str, typer.Argument(metavar="ID", help="The stream's id.", show_default=False)],
     start: Annotated[
         str | None,
@@ -41,19 +44,30 @@ def timeline(
     max_points: Annotated[int | None, typer.Option(min=2, help="The finest points of which there are at most so many.")] = None,
     output: Annotated[Format, typer.Option("--format", help="What to print.")] = Format.TABLE,
     plot: Annotated[Path | None, typer.Option(help="Also draw it into this file (.png, .svg or .pdf).")] = None,
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Replace a picture that is there.")] = False,
 ) -> None:
     """Show a stream's timeline. Relative times count from a file's end, from the present for a live stream."""
     if resolution is not None and max_points is not None:
         raise typer.BadParameter("give --resolution or --max-points, not both", param_hint="--max-points")
     if max_points is None and resolution is None and output is Format.TABLE and plot is None:
         max_points = TABLE_POINTS
+    if plot is not None:
+        judge_plot(plot, force=force)
     with open_client() as client:
         answer = client.timeline(stream_id, start=start, end=end, resolution=resolution, max_points=max_points)
     document = document_of(answer)
     print_timeline(document, output)
     if plot is not None:
         plot_timeline(document, plot)
-        typer.echo(f"drawn into {plot}", err=True)
+        typer.echo(f"drawn into {shown(plot)}", err=True)
+
+
+def judge_plot(path: Path, *, force: bool) -> None:
+    """Make sure that a picture can be drawn into a file. Raises `OutputError`."""
+    if path == STDOUT:
+        raise OutputError("--plot writes a file, and cannot write to standard output")
+    judge_outputs([Output("--plot", path, tuple(f".{name}" for name in FORMATS))], [], force=force)
 
 
 def document_of(timeline: Timeline) -> TimelineDocument:

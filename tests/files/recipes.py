@@ -117,3 +117,41 @@ def corner_values(image: npt.NDArray[np.uint8]) -> list[int]:
 def as_fractions(seconds: list[Any]) -> list[Fraction]:
     """Return exact times."""
     return [Fraction(value) for value in seconds]
+
+
+def ebml(number: int, body: bytes) -> bytes:
+    """Return one element of Matroska."""
+    return number.to_bytes((number.bit_length() + 7) // 8, "big") + (len(body) | 1 << 56).to_bytes(8, "big") + body
+
+
+def with_elements(path: Path, parents: tuple[int, ...], extra: bytes) -> None:
+    """Add elements at the end of the first element that a path of numbers leads to, in a Matroska file's tracks.
+
+    The file is one that was written as a stream (`-live 1`): its segment has no length that would change.
+    """
+    data = path.read_bytes()
+    at = data.index((0x18538067).to_bytes(4, "big")) + 12
+    while _element(data, at)[0] != 0x1654AE6B:
+        at = _element(data, at)[1]
+    _, end, tracks = _element(data, at)
+    path.write_bytes(data[:at] + ebml(0x1654AE6B, _longer(tracks, parents, extra)) + data[end:])
+
+
+def _longer(data: bytes, parents: tuple[int, ...], extra: bytes) -> bytes:
+    if not parents:
+        return data + extra
+    at = 0
+    while True:
+        number, end, body = _element(data, at)
+        if number == parents[0]:
+            return data[:at] + ebml(number, _longer(body, parents[1:], extra)) + data[end:]
+        at = end
+
+
+def _element(data: bytes, at: int) -> tuple[int, int, bytes]:
+    """Return an element's number, where it ends, and its content."""
+    wide = 9 - data[at].bit_length()
+    long = 9 - data[at + wide].bit_length()
+    start = at + wide + long
+    end = start + (int.from_bytes(data[at + wide : start], "big") & ((1 << 7 * long) - 1))
+    return int.from_bytes(data[at : at + wide], "big"), end, data[start:end]

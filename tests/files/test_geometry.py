@@ -10,7 +10,18 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.files.recipes import clip, corner_values, corners, ffmpeg, first_picture, jpeg_with_exif, opened, png_with_icc
+from tests.files.recipes import (
+    clip,
+    corner_values,
+    corners,
+    ebml,
+    ffmpeg,
+    first_picture,
+    jpeg_with_exif,
+    opened,
+    png_with_icc,
+    with_elements,
+)
 
 UPRIGHT = [240, 180, 120, 60]
 
@@ -138,3 +149,15 @@ def test_hdr_looks_like_sdr(tmp_path: Path, transfer: str, most: float) -> None:
     sdr, found = first_picture(scene).astype(int), first_picture(tmp_path / "hdr.mp4").astype(int)
     assert np.abs(found - sdr).mean() < most
     assert abs(found.mean() - sdr.mean()) < most
+
+
+def test_what_a_matroska_file_crops(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=320x240:d=0.2", "-f", "matroska", "-live", "1", path)
+    whole = first_picture(path)
+    # PixelCropLeft, PixelCropTop, PixelCropRight, PixelCropBottom (RFC 9559).
+    crops = b"".join(ebml(number, bytes([px])) for number, px in ((0x54CC, 20), (0x54BB, 10), (0x54DD, 40), (0x54AA, 30)))
+    with_elements(path, (0xAE, 0xE0), crops)
+    source = opened(path)
+    assert (source.info.width, source.info.height) == (260, 200)
+    assert np.array_equal(first_picture(path), whole[10:210, 20:280])

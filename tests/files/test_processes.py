@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from moodline.services.ingest.camera.process.host import host_environment
 from moodline.services.ingest.file.process import FileProcessError, FileProcesses, ProcessSamples, death_of
 from moodline.services.ingest.file.samples import LocalSamples, Wanted
+from moodline.services.ingest.process.host import host_environment
 from moodline.shared.errors import SourceError
 from moodline.shared.settings import IngestSettings
 from tests.files.recipes import ffmpeg, opened
@@ -78,9 +78,11 @@ def test_deaths(status: int | None, reason: str) -> None:
 
 
 def test_memory_is_limited(files: FileProcesses, tmp_path: Path) -> None:
-    (tmp_path / "large.png").write_bytes(png_of_nothing(8000, 6000))
+    (tmp_path / "large.png").write_bytes(png_of_nothing(12_000, 8000))
     with pytest.raises((SourceError, FileProcessError)) as caught:  # noqa: SIM117  # at opening or at reading
-        with closing(open_in_process(files, tmp_path / "large.png", file_memory_bytes=256 << 20)) as found:
+        with closing(
+            open_in_process(files, tmp_path / "large.png", file_memory_bytes=256 << 20, max_pixels=100_000_000)
+        ) as found:
             list(found.frames())
     assert caught.value.reason == "too_large"
     assert "MEMORY" in str(caught.value) or "memory" in str(caught.value)

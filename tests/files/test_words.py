@@ -10,7 +10,7 @@ import pytest
 from moodline.services.ingest.file.open import open_source
 from moodline.shared.errors import SourceError
 from moodline.shared.settings import IngestSettings
-from tests.files.recipes import corners, ffmpeg, first_picture, opened, refusal
+from tests.files.recipes import corners, ebml, ffmpeg, first_picture, opened, refusal, with_elements
 from tests.support.make_media import make_video
 
 TGA = struct.pack("<BBBHHBHHHHBB", 0, 0, 2, 0, 0, 0, 0, 0, 8, 8, 24, 32) + b"\x7f" * 192
@@ -103,3 +103,13 @@ def test_a_pipe_says_so(tmp_path: Path) -> None:
 def test_a_socket_and_a_device_say_so() -> None:
     with pytest.raises(SourceError, match="device"):
         open_source("file:///dev/null", IngestSettings(media_root=Path("/")))
+
+
+def test_an_encrypted_webm_is_told_to_be_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.webm"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=160x120:d=0.2", "-c:v", "libvpx", "-f", "webm", "-live", "1", path)
+    assert opened(path).info.codec == "vp8"
+    # ContentEncodings, ContentEncoding, ContentEncodingType 1: encryption (RFC 9559).
+    with_elements(path, (0xAE,), ebml(0x6D80, ebml(0x6240, ebml(0x5033, b"\x01") + ebml(0x5035, b""))))
+    reason, sentence = refusal(path)
+    assert (reason, "encrypted" in sentence) == ("codec", True)

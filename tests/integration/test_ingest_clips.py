@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from moodline.services.ingest.file.open import open_source
-from moodline.services.ingest.file.reader import FileReader, Patience
+from moodline.services.ingest.file.patience import Patience
+from moodline.services.ingest.file.reader import FileReader
 from moodline.services.ingest.media.frames import Source
 from moodline.services.ingest.media.sampling import Sampler
 from moodline.services.ingest.stream.outcome import Outcome

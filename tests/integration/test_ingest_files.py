@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 import pytest
 
+from moodline.services.ingest.file.container import CONTAINERS
 from moodline.services.ingest.file.open import SCHEMES, open_source
-from moodline.services.ingest.file.video import CONTAINERS, VideoFile
+from moodline.services.ingest.file.video import VideoFile
 from moodline.services.ingest.media.frames import Ending, Source, never
 from moodline.shared.errors import ImageError, SourceError
 from moodline.shared.settings import IngestSettings

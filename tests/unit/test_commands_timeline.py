@@ -72,6 +72,16 @@ def test_csv(world: ApiWorld) -> None:
     assert [row["position_s"] for row in rows] == [f"{10.0 * n}" for n in range(10)]
 
 
+def test_a_picture_that_is_there_stays_unless_forced(world: ApiWorld, tmp_path: Path) -> None:
+    world.play("lobby", [smiling()])
+    picture = tmp_path / "t.png"
+    picture.write_bytes(b"mine")
+    assert isinstance(run("lobby", "--plot", str(picture)).exception, OutputError)
+    assert picture.read_bytes() == b"mine"
+    assert run("lobby", "--plot", str(picture), "--force").exit_code == 0
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
 def test_plot(world: ApiWorld, tmp_path: Path) -> None:
     world.play("lobby", [smiling(), nobody()])
     picture = tmp_path / "t.png"

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from moodline.services.ingest.file.reader import BusFaultError, FileReader, Patience, StalledError
+from moodline.services.ingest.file.patience import Patience
+from moodline.services.ingest.file.reader import BusFaultError, FileReader, StalledError
 from moodline.services.ingest.file.reader_thread import ReaderThread
 from moodline.services.ingest.media.frames import DecodedFrame, Ending
 from moodline.services.ingest.stream.crashes import Crashes

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moodline.services.ingest.camera.process.channel import Channel, ChannelClosedError, ChannelError, RecordParser, encode_record
 from moodline.services.ingest.live.records import Failed, Job, Opened, Record, Sample, Stats
+from moodline.services.ingest.process.channel import Channel, ChannelClosedError, ChannelError, RecordParser, encode_record
 from moodline.shared.messages import SkipReason
 from moodline.shared.streams import FailureReason
 from tests.support.camera_doubles import make_job

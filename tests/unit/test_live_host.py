@@ -13,9 +13,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from moodline.services.ingest.camera.process.host import CameraHost, host_environment
-from moodline.services.ingest.camera.process.link import EXIT_MEMORY, CameraGoneError, CameraLink, sentence_of
+from moodline.services.ingest.camera.process.host import CameraHost
+from moodline.services.ingest.camera.process.link import CameraGoneError, CameraLink, sentence_of
 from moodline.services.ingest.live.records import Opened, Record, Sample, Stats
+from moodline.services.ingest.process.fate import EXIT_MEMORY
+from moodline.services.ingest.process.host import host_environment
 from moodline.shared.streams import FailureReason
 from tests.support.camera_doubles import OPENER, make_job
 

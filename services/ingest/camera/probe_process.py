@@ -17,11 +17,13 @@ from typing import Final, Self
 import msgspec
 
 from moodline.services.ingest.camera.probe import probe
-from moodline.services.ingest.camera.process.host import host_environment
-from moodline.services.ingest.camera.process.job import limit_memory, parts_of
+from moodline.services.ingest.camera.process.job import parts_of
 from moodline.services.ingest.camera.process.job_of import job_of
-from moodline.services.ingest.camera.process.link import EXIT_MEMORY, sentence_of
+from moodline.services.ingest.camera.process.link import sentence_of
 from moodline.services.ingest.live.records import Job
+from moodline.services.ingest.process.fate import EXIT_MEMORY
+from moodline.services.ingest.process.host import host_environment
+from moodline.services.ingest.process.limits import limit_memory
 from moodline.services.ingest.stream.crashes import place_of
 from moodline.shared.camera import CameraAddress
 from moodline.shared.probe import CameraStep

@@ -1,18 +1,36 @@
 """Opens the source of a file or a synthetic scene. The scheme of the URL selects the adapter."""
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
 
 from moodline.services.ingest.media.frames import Cancelled, Source, never
 from moodline.shared.errors import SourceError
-from moodline.shared.settings import IngestSettings
 from moodline.shared.streams import FailureReason
 
-SourceOpener = Callable[[str, IngestSettings, Cancelled], Source]
+
+class ReadLimits(Protocol):
+    """What may be read; fields as in `IngestSettings`, which is one."""
+
+    @property
+    def media_root(self) -> Path: ...
+
+    @property
+    def max_pixels(self) -> int: ...
+
+
+class FileLimits(NamedTuple):
+    """The same by itself."""
+
+    media_root: Path
+    max_pixels: int
+
+
+SourceOpener = Callable[[str, ReadLimits, Cancelled], Source]
 """Opens the source that a URL names."""
 
 
-def open_source(url: str, settings: IngestSettings, cancelled: Cancelled = never) -> Source:
+def open_source(url: str, settings: ReadLimits, cancelled: Cancelled = never) -> Source:
     """Open the source that a URL names: `file:///absolute/path` below the media root, or `synthetic://scene?options`.
 
     Blocks until the first frame is decoded.
@@ -28,20 +46,20 @@ def open_source(url: str, settings: IngestSettings, cancelled: Cancelled = never
     return opener(url, settings, cancelled)
 
 
-def _open_file(url: str, settings: IngestSettings, cancelled: Cancelled) -> Source:
+def _open_file(url: str, settings: ReadLimits, cancelled: Cancelled) -> Source:
     from moodline.services.ingest.file.content import open_content
     from moodline.services.ingest.file.media_file import open_media_file
 
     return open_content(open_media_file(url, settings.media_root), settings.max_pixels, cancelled)
 
 
-def _open_synthetic(url: str, _settings: IngestSettings, _cancelled: Cancelled) -> Source:
+def _open_synthetic(url: str, _settings: ReadLimits, _cancelled: Cancelled) -> Source:
     from moodline.services.ingest.file.synthetic import open_scene
 
     return open_scene(url)
 
 
-def _open_sequence(url: str, settings: IngestSettings, cancelled: Cancelled) -> Source:
+def _open_sequence(url: str, settings: ReadLimits, cancelled: Cancelled) -> Source:
     from moodline.services.ingest.file.sequence import open_sequence
 
     return open_sequence(url, lambda picture: _open_file(picture, settings, cancelled), cancelled)

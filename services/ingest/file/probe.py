@@ -9,8 +9,8 @@ from typing import Final
 
 import msgspec
 
-from moodline.services.ingest.camera.process.host import host_environment
 from moodline.services.ingest.file.open import open_source
+from moodline.services.ingest.process.host import host_environment
 from moodline.shared.errors import InvalidStreamError, SourceError
 from moodline.shared.probe import Probed
 from moodline.shared.settings import IngestSettings

@@ -5,111 +5,40 @@ a thread. The process gets a `FileJob` over its socket pair and sends sampled fr
 take them, so the worker's credit holds it back. It ends at once when the worker closes the link.
 """
 
-import os
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from pathlib import Path
-from typing import Final, NoReturn, cast
+from typing import Final, cast
 
-import msgspec
-
-from moodline.services.ingest.camera.process.channel import Channel, ChannelClosedError, ChannelError
-from moodline.services.ingest.camera.process.host import FILE_RUNNER, CameraHost
-from moodline.services.ingest.camera.process.job import end_with, limit_memory
-from moodline.services.ingest.camera.process.link import EXIT_MEMORY, CameraGoneError, Fate
-from moodline.services.ingest.file.samples import FileSample, LocalSamples, Wanted
+from moodline.services.ingest.file.records import (
+    FileCounts,
+    FileDefect,
+    FileEnded,
+    FileFailed,
+    FileFrame,
+    FileJob,
+    FileOpened,
+    FileRecord,
+)
+from moodline.services.ingest.file.samples import FileSample, Wanted
 from moodline.services.ingest.media.frames import Ending, SourceInfo
-from moodline.services.ingest.stream.crashes import place_of
+from moodline.services.ingest.process.channel import Channel, ChannelClosedError, ChannelError
+from moodline.services.ingest.process.fate import CRASHES, EXIT_MEMORY, Fate
+from moodline.services.ingest.process.host import Forked, ProcessGoneError, ProcessHost
 from moodline.shared.errors import MoodlineError, SourceError
 from moodline.shared.settings import IngestSettings
 from moodline.shared.streams import FailureReason
 
+_RUNNER: Final = "moodline.services.ingest.file.child:run_file"
+_PRELOAD: Final = ("moodline.services.ingest.file.content", "moodline.services.ingest.file.media_file")
 _SILENCE_S: Final = 120.0
 """The process tells its counts each second; after so long without a word its decoder hangs."""
 _LOOK_S: Final = 0.5
 _FATE_WAIT_S: Final = 1.5
 _SEND_BUFFER_BYTES: Final = 1024 * 1024
-_CRASHES: Final = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGTRAP})
-
-
-class FileJob(msgspec.Struct, frozen=True, kw_only=True, tag="file"):
-    """The task of one file's process; fields as in `StreamSpec`, `IngestSettings` and `Wanted`."""
-
-    url: str
-    media_root: str
-    max_pixels: int
-    memory_bytes: int
-    sample_fps: str
-    max_side_px: int
-    jpeg_quality: int
-    first_seq: int
-    left_out: tuple[int, ...]
-
-
-class FileOpened(msgspec.Struct, frozen=True, kw_only=True, tag="file_opened"):
-    """The first frame was decoded; fields as in `SourceInfo`, `fps` as a fraction in text, or ""."""
-
-    codec: str
-    width: int
-    height: int
-    fps: str
-    duration_us: int | None
-    created_at_us: int | None
-
-
-class FileFrame(msgspec.Struct, frozen=True, kw_only=True, tag="file_frame"):
-    """One sampled frame; fields as in `FileSample`."""
-
-    seq: int
-    at_us: int
-    width: int
-    height: int
-    jpeg: bytes
-    repeats: int
-    repeats_us: int
-    why: str
-    decoded: int
-    damaged: int
-
-
-class FileCounts(msgspec.Struct, frozen=True, kw_only=True, tag="file_counts"):
-    """Totals so far, about once a second."""
-
-    decoded: int
-    damaged: int
-
-
-class FileEnded(msgspec.Struct, frozen=True, kw_only=True, tag="file_ended"):
-    """The content was read to its end; fields as in `Samples` and `Ending`."""
-
-    decoded: int
-    damaged: int
-    end_us: int
-    seq: int
-    reason: FailureReason | None
-    detail: str
-    corrupt: int
-    lost: int
-
-
-class FileFailed(msgspec.Struct, frozen=True, kw_only=True, tag="file_failed"):
-    """The content cannot be read."""
-
-    reason: FailureReason
-    detail: str
-
-
-class FileDefect(msgspec.Struct, frozen=True, kw_only=True, tag="file_defect"):
-    """Moodline's own code failed; `place` as of `place_of`."""
-
-    place: str
-
-
-FileRecord = FileOpened | FileFrame | FileCounts | FileEnded | FileFailed | FileDefect
 
 
 class FileProcessError(MoodlineError):
@@ -131,97 +60,11 @@ class FileDefectError(RuntimeError):
     """A defect of Moodline in the file's process; the message is type and place."""
 
 
-# The process's side
-
-
-def run_file(connected: socket.socket) -> NoReturn:
-    """Take the job from the socket, read its file to the end or until the worker closes the socket; then end the process."""
-    channel = Channel(connected, FileJob)
-    try:
-        job = channel.receive(None)
-    except (ChannelClosedError, ChannelError):
-        os._exit(0)
-    assert job is not None  # without a time-out there is no None
-    limit_memory(job.memory_bytes)
-    threading.Thread(target=end_with, args=(channel,), name="control", daemon=True).start()
-    try:
-        _read(job, channel)
-    except ChannelClosedError:
-        os._exit(0)
-    except MemoryError:
-        os._exit(EXIT_MEMORY)
-    except BaseException as error:  # noqa: BLE001  # the process ends here; there is nobody above
-        try:
-            channel.send(FileDefect(place=place_of(error)))
-        finally:
-            os._exit(0)
-    os._exit(0)
-
-
-def _read(job: FileJob, channel: Channel[FileJob]) -> None:
-    from moodline.services.ingest.file.open import open_source
-
-    try:
-        source = open_source(job.url, IngestSettings(media_root=Path(job.media_root), max_pixels=job.max_pixels))
-        info = source.info
-        channel.send(
-            FileOpened(
-                codec=info.codec,
-                width=info.width,
-                height=info.height,
-                fps="" if info.fps is None else str(info.fps),
-                duration_us=info.duration_us,
-                created_at_us=info.created_at_us,
-            )
-        )
-        wanted = Wanted(job.sample_fps, job.max_side_px, job.jpeg_quality, job.first_seq, frozenset(job.left_out))
-        samples = LocalSamples(source, wanted)
-        for sample in samples.frames():
-            if sample is None:
-                channel.send(FileCounts(decoded=samples.decoded, damaged=samples.damaged))
-            else:
-                channel.send(_frame(sample, samples))
-        ending = samples.ending
-    except SourceError as error:
-        channel.send(FileFailed(reason=FailureReason(error.reason), detail=str(error)))
-        return
-    channel.send(
-        FileEnded(
-            decoded=samples.decoded,
-            damaged=samples.damaged,
-            end_us=samples.end_us,
-            seq=samples.seq,
-            reason=ending.reason,
-            detail=ending.detail,
-            corrupt=ending.corrupt,
-            lost=ending.lost,
-        )
-    )
-
-
-def _frame(sample: FileSample, samples: LocalSamples) -> FileFrame:
-    return FileFrame(
-        seq=sample.seq,
-        at_us=sample.at_us,
-        width=sample.width,
-        height=sample.height,
-        jpeg=sample.jpeg,
-        repeats=sample.repeats,
-        repeats_us=sample.repeats_us,
-        why=sample.why,
-        decoded=samples.decoded,
-        damaged=samples.damaged,
-    )
-
-
-# The worker's side
-
-
 class FileProcesses:
     """Starts one process per file. Thread-safe. Starts nothing before the first file, or `prepare`."""
 
     def __init__(self) -> None:
-        self._host = CameraHost(FILE_RUNNER, send_buffer_bytes=_SEND_BUFFER_BYTES)
+        self._host = ProcessHost(Forked("moodline-file", _RUNNER, preload=_PRELOAD), _SEND_BUFFER_BYTES)
 
     def prepare(self) -> None:
         """Start what files' processes are forked from, so that the first file need not wait for it. Returns at once."""
@@ -247,7 +90,7 @@ class FileProcesses:
         )
         try:
             connected, fate, end = self._host.start()
-        except CameraGoneError as error:
+        except ProcessGoneError as error:
             raise FileProcessError(FailureReason.INTERNAL, f"the file's process cannot be started: {error}") from None
         link = _FileLink(connected, fate, end, stop)
         try:
@@ -370,7 +213,7 @@ class _FileLink:
 def death_of(status: int | None) -> FileProcessError:
     """Return what is to be said of a process that ended with this wait status (as of `os.waitpid`), or with an unknown one."""
     code = 0 if status is None else status & 0x7F
-    if code in _CRASHES:
+    if code in CRASHES:
         return FileProcessError(FailureReason.CORRUPT, f"the file crashes its decoder (signal {code})")
     if status is not None and status >> 8 == EXIT_MEMORY:
         return FileProcessError(

@@ -15,6 +15,7 @@ import msgspec
 
 from moodline.services.ingest.file.credit import Credit
 from moodline.services.ingest.file.open import SourceOpener
+from moodline.services.ingest.file.patience import DOUBLINGS, Patience
 from moodline.services.ingest.file.process import FileProcessError, FileProcesses
 from moodline.services.ingest.file.progress_watch import Followed, ProgressWatch
 from moodline.services.ingest.file.samples import FileSample, LocalSamples, Samples, Wanted
@@ -43,9 +44,6 @@ from moodline.shared.store import FrameFailure, HighWaterMark, ProgressStore
 from moodline.shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus, parse_sample_fps
 
 log = logging.getLogger("moodline.ingest.reader")
-
-DOUBLINGS: Final = 5
-"""How often the wait before a file is read again doubles: with 30 s it ends at 16 min."""
 
 _FLUSH_LOOK_S: Final = 5.0
 _TOPIC: Final = topic(PipelineStep.FRAMES, StreamClass.FILE)
@@ -79,43 +77,6 @@ class BusFaults:
     """Counts how often the bus lost records of the producer that all readers of this worker share."""
 
     count: int = 0
-
-
-@dataclass(slots=True)
-class Patience:
-    """The time that a timeline may stand still before the file is read again, over several attempts of one reader.
-
-    The wait doubles each time at the same mark, up to a limit: a pipeline that is slow or stopped for a while gets few
-    frames twice, and what was truly lost is sent again for as long as it takes. A stream never fails for want of others.
-    """
-
-    stall_s: float
-    mark: HighWaterMark | None = None
-    read_again: int = 0
-    died_at: int = -1
-    deaths: int = 0
-    end_us: int = 0
-    """How far the content was sent, in microseconds of media time."""
-
-    def die(self, next_seq: int) -> int:
-        """Count a death of the file's process before it gave this frame; return how many there were in a row."""
-        self.deaths = self.deaths + 1 if next_seq == self.died_at else 1
-        self.died_at = next_seq
-        return self.deaths
-
-    def limit_s(self, mark: HighWaterMark | None) -> float:
-        """Return how long the timeline may stand at this mark, in s."""
-        return self.stall_s * 2 ** min(self.read_again, DOUBLINGS) if mark == self.mark else self.stall_s
-
-    def is_at(self, next_seq: int) -> bool:
-        """Return whether the timeline stood still right before this frame when the stream was last read."""
-        return self.read_again > 0 and next_seq == (0 if self.mark is None else self.mark.seq + 1)
-
-    def try_again(self, mark: HighWaterMark | None) -> int:
-        """Count a standstill at this mark; return how many there were."""
-        self.read_again = self.read_again + 1 if mark == self.mark else 1
-        self.mark = mark
-        return self.read_again
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 import logging
 from typing import Final
 
+from moodline.services.ingest.file.patience import Patience
 from moodline.services.ingest.file.process import FileDefectError, FileProcessError
-from moodline.services.ingest.file.reader import BusFaultError, FileReader, Patience, ReaderParts, StalledError
+from moodline.services.ingest.file.reader import BusFaultError, FileReader, ReaderParts, StalledError
 from moodline.services.ingest.stream.crashes import PAUSES_S, Crashes, place_of
 from moodline.services.ingest.stream.outcome import Outcome
 from moodline.services.ingest.stream.thread import StreamThread

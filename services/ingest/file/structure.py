@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Final, NamedTuple
 
+from moodline.services.ingest.file.matroska import read_matroska
+
 _READ_LIMIT_BYTES: Final = 1 << 20
 _BOXES_LIMIT: Final = 4096
 _TAIL_BYTES: Final = 64 * 1024
 _EBML: Final = b"\x1a\x45\xdf\xa3"
-_SEGMENT: Final = b"\x18\x53\x80\x67"
 
 _CONTAINERS: Final = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl"})
 _VIDEO_ENTRY_BYTES: Final = 78
@@ -38,7 +39,7 @@ class Structure(NamedTuple):
         is_iso: An ISO base media file (MP4, MOV, HEIC).
         has_index: Of an ISO file: it has a `moov` or `meta` box, without which nothing in it can be found.
         is_encrypted: Its video is encrypted (common encryption, FairPlay).
-        apertures: Clean apertures by track id.
+        apertures: Clean apertures: by track id in an ISO file, by the video track's number from 0 in Matroska.
     """
 
     missing_bytes: int = 0
@@ -65,7 +66,7 @@ def structure_of(descriptor: int) -> Structure:
         if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"moof"):
             return _iso(descriptor, size)
         if head.startswith(_EBML):
-            return Structure(missing_bytes=_matroska_missing(descriptor, size))
+            return _matroska(descriptor, size)
         if head.startswith(b"\xff\xd8\xff"):
             tail = os.pread(descriptor, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
             return Structure(is_cut_picture=b"\xff\xd9" not in tail)
@@ -162,13 +163,15 @@ def clean_aperture(body: bytes) -> CleanAperture | None:
     return CleanAperture(width, height, right, down) if width >= 1 and height >= 1 else None
 
 
-def _matroska_missing(descriptor: int, size: int) -> int:
-    head = os.pread(descriptor, 4096, 0)
-    at = head.find(_SEGMENT)
-    if at < 0:
-        return 0
-    first = head[at + 4]
-    length = 9 - first.bit_length()
-    field = int.from_bytes(head[at + 4 : at + 4 + length], "big") & ((1 << 7 * length) - 1)
-    is_unknown = field == (1 << 7 * length) - 1
-    return 0 if is_unknown or not first else max(0, at + 4 + length + field - size)
+def _matroska(descriptor: int, size: int) -> Structure:
+    found = read_matroska(descriptor, size)
+    apertures = {
+        number: CleanAperture(
+            Fraction(crop.width - crop.left - crop.right),
+            Fraction(crop.height - crop.top - crop.bottom),
+            Fraction(crop.left - crop.right, 2),
+            Fraction(crop.top - crop.bottom, 2),
+        )
+        for number, crop in found.crops.items()
+    }
+    return Structure(missing_bytes=found.missing_bytes, is_encrypted=found.is_encrypted, apertures=apertures)

@@ -21,12 +21,19 @@ from typing import Any, Final, NamedTuple
 
 import av
 from av.container import Flags
-from av.stream import Discard, Disposition
+from av.stream import Discard
 from av.video.frame import PictureType
 
+from moodline.services.ingest.file.container import (
+    decoder_limit,
+    open_container,
+    require_read_kind,
+    require_size,
+    too_large,
+    video_stream,
+)
 from moodline.services.ingest.file.endings import Lengths, ending_of
 from moodline.services.ingest.file.frame_times import MAX_HOLD_DISCONTINUOUS_S, MAX_HOLD_S, FrameTimes, Shown, Stamp, shown
-from moodline.services.ingest.file.kinds import refused_kind
 from moodline.services.ingest.file.picture import Pictures
 from moodline.services.ingest.file.structure import Structure, structure_of
 from moodline.services.ingest.media.frames import BgrImage, Cancelled, DecodedFrame, Ending, SourceInfo
@@ -34,22 +41,11 @@ from moodline.services.ingest.media.image_size import HEAD_BYTES, image_size_px
 from moodline.shared.errors import ImageError, SourceError
 from moodline.shared.streams import FailureReason
 
-CONTAINERS: Final = (
-    "amv,apng,asf,av1,avi,dirac,dv,flv,gif,gxf,h261,h263,h264,hevc,ivf,m4v,matroska,mjpeg,mjpeg_2000,mov,mpeg,mpegts,mpegvideo,"
-    "mxf,nsv,nut,obu,ogg,rm,vc1,vvc,wtv,yuv4mpegpipe,"
-    "bmp_pipe,jpeg_pipe,jpegxl_pipe,pam_pipe,pbm_pipe,pgm_pipe,png_pipe,ppm_pipe,tiff_pipe,webp_pipe,"
-    "aac,ac3,aiff,amr,eac3,flac,mp3,w64,wav"
-)
-"""FFmpeg's names of the demuxers that are let in: containers and pictures that hold their own media. Those without video are
-here so that an audio file is told to be one."""
-
 _BAD_READS_LIMIT: Final = 16
 _SPREAD_LIMIT: Final = 250
 """Frames without a keyframe after damage for which the damage is taken to go on; encoders' usual longest distance."""
 _TS_DISCONT: Final = 0x0200
 """FFmpeg's `AVFMT_TS_DISCONT`: the container's clock may begin again."""
-_NOT_VIDEO: Final = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.dependent
-"""Covers, previews, and tiles or layers that are no picture of their own (HEIC photos, stereo video)."""
 _INTRA: Final = (PictureType.I, PictureType.SI)
 
 
@@ -70,14 +66,14 @@ def open_video(descriptor: int, max_pixels: int, cancelled: Cancelled) -> "Video
         if size == 0:
             raise SourceError(FailureReason.EMPTY, "the file is empty (0 bytes)")
         head = os.pread(descriptor, HEAD_BYTES, 0)
-        _require_size(image_size_px(head), max_pixels)
-        _require_read_kind(head, os.pread(descriptor, 64, max(0, size - 64)))
+        require_size(image_size_px(head), max_pixels)
+        require_read_kind(head, os.pread(descriptor, 64, max(0, size - 64)))
         structure = structure_of(descriptor)
         if structure.is_encrypted:
             raise SourceError(
                 FailureReason.CODEC, "the video is encrypted (DRM), so its pictures cannot be read; use a copy that is not"
             )
-        container = _open_container(descriptor, max_pixels, structure)
+        container = open_container(descriptor, max_pixels, structure)
         kept = os.dup(descriptor)
     finally:
         # FFmpeg has made a duplicate of its own.
@@ -116,9 +112,9 @@ class VideoFile:
         self._broken_for = 0
         self._undecoded: list[tuple[int, int, Stamp]] = []
         self._sound_end_s: Fraction | None = None
-        self._stream = _video_stream(container)
+        self._stream = video_stream(container)
         self._sound = container.streams.best("audio")
-        _require_size((self._stream.codec_context.width, self._stream.codec_context.height), max_pixels)
+        require_size((self._stream.codec_context.width, self._stream.codec_context.height), max_pixels)
         self._prepare(max_pixels)
         rate = self._stream.average_rate or self._stream.guessed_rate
         is_discontinuous = bool(container.format.flags & _TS_DISCONT)
@@ -129,11 +125,12 @@ class VideoFile:
         self._rest = self._decode()
         self._early: list[_Decoded] = []
         first = self._first_frame(max_pixels)
-        _require_size((first.width, first.height), max_pixels)
-        aperture = self._structure.apertures.get(self._stream.id)
+        require_size((first.width, first.height), max_pixels)
+        order = [stream.index for stream in container.streams.video].index(self._stream.index)
+        aperture = self._structure.apertures.get(self._stream.id if self._structure.is_iso else order)
         self._pictures = Pictures(first, self._stream.sample_aspect_ratio, aperture)
         width, height = self._pictures.size_px(first)
-        _require_size((width, height), max_pixels)
+        require_size((width, height), max_pixels)
         self.info = SourceInfo(
             self._stream.codec_context.name,
             width,
@@ -211,7 +208,7 @@ class VideoFile:
         # One thread: what a damaged packet does to the frames around it must not depend on timing.
         codec.thread_count = 1
         codec.thread_type = "NONE"
-        codec.options = {"max_pixels": _decoder_limit(max_pixels)}
+        codec.options = {"max_pixels": decoder_limit(max_pixels)}
         # PyAV lets FFmpeg make up missing time stamps; it reads far ahead for that, and gets B-frames in AVI wrong.
         self._container.flags &= ~Flags.gen_pts.value
         for stream in self._container.streams:
@@ -296,7 +293,7 @@ class VideoFile:
     def _nothing(self, max_pixels: int) -> SourceError:
         codec = self._stream.codec_context
         if codec.width * codec.height > max_pixels:
-            return _too_large(codec.width, codec.height, max_pixels)
+            return too_large(codec.width, codec.height, max_pixels)
         if self._packets == 0 and self.damaged == 0 and self._stream.frames == 0:
             return SourceError(FailureReason.EMPTY, "the file has a video track, but no frame in it")
         if self._structure.missing_bytes:
@@ -313,66 +310,6 @@ def _if_interlaced(frame: Any) -> Any:
 
 def _refuse_damaged() -> BgrImage:
     raise ImageError("the frame is damaged")
-
-
-def _require_read_kind(head: bytes, tail: bytes) -> None:
-    sentence = refused_kind(head, tail)
-    if sentence is not None:
-        raise SourceError(FailureReason.CODEC, sentence)
-
-
-def _open_container(descriptor: int, max_pixels: int, structure: Structure) -> Any:
-    options = {
-        "fd": str(descriptor),
-        "protocol_whitelist": "fd",
-        "format_whitelist": CONTAINERS,
-        "max_pixels": _decoder_limit(max_pixels),
-    }
-    try:
-        return av.open("fd:", options=options, metadata_errors="replace")
-    except av.error.ArgumentError:
-        raise SourceError(
-            FailureReason.CODEC,
-            "the file is of a kind that is not read: it must be a video container or a picture, no playlist or script",
-        ) from None
-    except av.error.MemoryError:
-        raise SourceError(FailureReason.TOO_LARGE, "the file needs more memory than there is") from None
-    except av.FFmpegError as error:
-        if structure.is_iso and not structure.has_index:
-            raise SourceError(
-                FailureReason.CORRUPT,
-                "the file has no index (moov): it was cut, its recording was interrupted, or it is still being written",
-            ) from None
-        raise SourceError(FailureReason.CORRUPT, f"the file is no video, or damaged: {error.strerror}") from None
-
-
-def _video_stream(container: Any) -> Any:
-    tracks = [stream for stream in container.streams.video if not stream.disposition & _NOT_VIDEO]
-    if not tracks:
-        raise SourceError(FailureReason.NO_VIDEO, "the file has no video track")
-    best = container.streams.best("video")
-    track = best if best in tracks else tracks[0]
-    if track.codec_context is None:
-        raise SourceError(FailureReason.CODEC, "the file's video codec is not supported")
-    return track
-
-
-def _decoder_limit(max_pixels: int) -> str:
-    """Return the limit for FFmpeg's decoders, which round sizes up to whole blocks before they compare."""
-    return str(2 * max_pixels + 65_536)
-
-
-def _require_size(size_px: tuple[int, int] | None, max_pixels: int) -> None:
-    if size_px is not None and size_px[0] * size_px[1] > max_pixels:
-        width, height = size_px
-        raise _too_large(width, height, max_pixels)
-
-
-def _too_large(width: int, height: int, max_pixels: int) -> SourceError:
-    return SourceError(
-        FailureReason.TOO_LARGE,
-        f"a picture of {width} x {height} px is over the limit of {max_pixels} px (MOODLINE_INGEST_MAX_PIXELS)",
-    )
 
 
 def _start_s(container: Any, video: Any) -> Fraction | None:

@@ -6,14 +6,10 @@ never waits for the worker to take a frame: while one cannot be handed over, new
 Framing: a length of 4 bytes, big-endian, then MessagePack of one record.
 """
 
-from typing import Final
-
 import msgspec
 
 from moodline.shared.messages import SkipReason
 from moodline.shared.streams import FailureReason, Transport
-
-RECORD_LIMIT_BYTES: Final = 64 * 1024 * 1024
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True, tag="job"):

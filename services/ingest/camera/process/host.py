@@ -1,208 +1,37 @@
-"""The worker's side of the camera host: one small helper process, out of which all camera processes are forked.
+"""Starts the processes of cameras."""
 
-A fork of the worker itself would be unsafe (threads, TensorFlow) and large; starting Python again for each camera would take a
-second of CPU time. So the worker starts one process that has loaded what cameras need, and that forks on request. It never sees
-an address or a password: the worker sends the `Job` to the camera's process over their own socket pair.
-
-Messages on the control socket have a fixed size: `REQUEST` to the host (with the camera's socket when it is to open), `REPORT`
-back. The host ends, and takes all cameras with it, when the control socket closes.
-"""
-
-import logging
-import os
-import socket
-import struct
-import subprocess
-import sys
-import threading
-from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
-from moodline.services.ingest.camera.process.link import CameraGoneError, CameraLink, Fate
+from moodline.services.ingest.camera.process.link import CameraGoneError, CameraLink
 from moodline.services.ingest.live.records import Job
+from moodline.services.ingest.process.host import Forked, ProcessGoneError, ProcessHost
 
-log = logging.getLogger("moodline.ingest.camera_host")
-
-OPEN: Final = 1
-END: Final = 2
-STARTED: Final = 3
-ENDED: Final = 4
-
-REQUEST: Final = struct.Struct("!BQ")
-"""Kind (`OPEN`, `END`), number of the camera."""
-REPORT: Final = struct.Struct("!BQq")
-"""Kind (`STARTED`, `ENDED`), number of the camera, process id or wait status."""
-
-FILE_RUNNER: Final = "moodline.services.ingest.file.process:run_file"
 DEFAULT_OPENER: Final = "moodline.services.ingest.camera.process.job:open_job"
+_RUNNER: Final = "moodline.services.ingest.camera.process.job:run_camera"
+_PRELOAD: Final = (
+    "moodline.services.ingest.camera.input.egress",
+    "moodline.services.ingest.camera.rtsp.source",
+    "moodline.services.ingest.camera.http.source",
+    "moodline.services.ingest.camera.sources.device",
+)
 
 _START_S: Final = 30.0
 """Longest time until the host has loaded its modules and forked; it takes a second on an idle machine."""
-_END_S: Final = 2.0
 _SEND_BUFFER_BYTES: Final = 64 * 1024
 """Of the camera's end: what waits here for the worker grows old, so it is kept to a frame or two."""
-
-_KEPT: Final = frozenset(
-    {
-        "PATH",
-        "HOME",
-        "LANG",
-        "TZ",
-        "TMPDIR",
-        "LD_LIBRARY_PATH",
-        "DYLD_LIBRARY_PATH",
-        "SSL_CERT_FILE",
-        "SSL_CERT_DIR",
-        "SYSTEMROOT",
-    }
-)
-
-_ONE_THREAD: Final = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
-
-
-def host_environment(environment: "os._Environ[str] | dict[str, str]") -> dict[str, str]:
-    """Return the host's environment: what programs need to run, and nothing else, for any variable may hold a secret.
-
-    One thread per library.
-    """
-    kept = {name: value for name, value in environment.items() if name in _KEPT or name.startswith("LC_")}
-    # The host finds the very modules that the worker uses, from wherever that was started.
-    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109  # text, as the rest of the path
-    return kept | _ONE_THREAD | {"PYTHONPATH": path, "MALLOC_ARENA_MAX": "2"}
-
-
-class _HostProcess:
-    """One running host. Its reports are read by a thread of their own."""
-
-    def __init__(self, opener: str) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        command = [sys.executable, "-P", "-m", "moodline.services.ingest.camera.process.host_main", str(theirs.fileno()), opener]
-        with theirs:
-            try:
-                self.process = subprocess.Popen(  # noqa: S603  # our own module, by this interpreter
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    env=host_environment(os.environ),
-                    pass_fds=(theirs.fileno(),),
-                    # Ctrl-C at a terminal goes to the worker alone.
-                    start_new_session=True,
-                )
-            except OSError:
-                ours.close()
-                raise CameraGoneError("the process that cameras are started from cannot be started") from None
-        self._control = ours
-        self._lock = threading.Lock()
-        self._fates: dict[int, Fate] = {}
-        self._number = 0
-        self._alive = True
-        self._reader = threading.Thread(target=self._read, name="camera-host", daemon=True)
-        self._reader.start()
-
-    @property
-    def is_alive(self) -> bool:
-        with self._lock:
-            return self._alive
-
-    def open(self, camera_end: socket.socket) -> tuple[int, Fate] | None:
-        """Ask for a process that gets `camera_end`; None when the host is gone."""
-        with self._lock:
-            if not self._alive:
-                return None
-            self._number += 1
-            fate = self._fates[self._number] = Fate()
-            try:
-                socket.send_fds(self._control, [REQUEST.pack(OPEN, self._number)], [camera_end.fileno()])
-            except OSError:
-                self._alive = False
-                del self._fates[self._number]
-                return None
-            return self._number, fate
-
-    def end(self, number: int) -> None:
-        """Ask that a camera's process is seen to its end. Without a host it has died already."""
-        with self._lock:
-            if not self._alive or number not in self._fates:
-                return
-            try:
-                self._control.sendall(REQUEST.pack(END, number))
-            except OSError:
-                self._alive = False
-
-    def close(self) -> None:
-        with self._lock:
-            self._alive = False
-            try:
-                self._control.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                log.debug("camera_host.gone")
-        self._reader.join(2 * _END_S)
-
-    def _read(self) -> None:
-        with self._control:
-            while (report := self._report()) is not None:
-                kind, number, value = report
-                with self._lock:
-                    fate = self._fates.get(number) if kind == STARTED else self._fates.pop(number, None)
-                if fate is None:
-                    continue
-                if kind == STARTED:
-                    fate.started(value)
-                else:
-                    fate.ended(value)
-            with self._lock:
-                self._alive = False
-                fates, self._fates = list(self._fates.values()), {}
-        self._reap()
-        for fate in fates:
-            fate.ended(None)
-
-    def _report(self) -> tuple[int, int, int] | None:
-        data = b""
-        while len(data) < REPORT.size:
-            try:
-                piece = self._control.recv(REPORT.size - len(data))
-            except OSError:
-                return None
-            if not piece:
-                return None
-            data += piece
-        kind, number, value = REPORT.unpack(data)
-        return kind, number, value
-
-    def _reap(self) -> None:
-        try:
-            status = self.process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            status = self.process.wait()
-        if status:
-            log.warning("camera_host.ended", extra={"status": status})
 
 
 class CameraHost:
     """Starts one process per camera. Thread-safe. Starts nothing before the first camera; a host that died is replaced."""
 
-    def __init__(self, opener: str = DEFAULT_OPENER, send_buffer_bytes: int = _SEND_BUFFER_BYTES) -> None:
-        """Prepare; nothing is started yet.
-
-        Args:
-            opener: What opens a camera, a `JobOpener` as `module:function`, or what reads a file (`FILE_RUNNER`); imported by
-                the host.
-            send_buffer_bytes: How much may wait in the socket for the worker.
-        """
-        self._opener = opener
-        self._send_buffer_bytes = send_buffer_bytes
-        self._lock = threading.Lock()
-        self._host: _HostProcess | None = None
-        self._closed = False
+    def __init__(self, opener: str = DEFAULT_OPENER) -> None:
+        """Prepare; nothing is started yet. `opener` is what opens a camera, a `JobOpener` as `module:function`."""
+        self._host = ProcessHost(Forked("moodline-camera", _RUNNER, (opener,), _PRELOAD), _SEND_BUFFER_BYTES)
 
     @property
     def pid(self) -> int | None:
         """The host's process id; None when none runs."""
-        with self._lock:
-            return self._host.process.pid if self._host is not None and self._host.is_alive else None
+        return self._host.pid
 
     def open(self, job: Job) -> CameraLink:
         """Start a process that reads a camera; blocks until it runs, which takes a second for the first and milliseconds then.
@@ -210,7 +39,10 @@ class CameraHost:
         Raises:
             CameraGoneError: it cannot be started, or the host was closed.
         """
-        link = CameraLink(*self.start())
+        try:
+            link = CameraLink(*self._host.start())
+        except ProcessGoneError as error:
+            raise CameraGoneError(str(error)) from None
         fate = link.fate
         try:
             link.send(job)
@@ -221,48 +53,6 @@ class CameraHost:
             raise
         return link
 
-    def start(self) -> tuple[socket.socket, Fate, Callable[[], None]]:
-        """Ask for a process; return the worker's end of its socket, its fate, and what sees to it that it ends.
-
-        Raises:
-            CameraGoneError: it cannot be started, or the host was closed.
-        """
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        with theirs:
-            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer_bytes)
-            try:
-                host, number, fate = self._ask(theirs)
-            except CameraGoneError:
-                ours.close()
-                raise
-        return ours, fate, lambda: host.end(number)
-
-    def prepare(self) -> None:
-        """Start the host, so that the first process need not wait for it; does not wait for it either."""
-        with suppress(CameraGoneError):
-            self._running()
-
     def close(self) -> None:
         """End the host and all camera processes; returns when they are gone. Safe to call twice."""
-        with self._lock:
-            self._closed = True
-            host, self._host = self._host, None
-        if host is not None:
-            host.close()
-
-    def _ask(self, camera_end: socket.socket) -> tuple[_HostProcess, int, Fate]:
-        # Twice: a host that has just died shows only when it is asked.
-        for _ in range(2):
-            host = self._running()
-            asked = host.open(camera_end)
-            if asked is not None:
-                return host, *asked
-        raise CameraGoneError("the process that cameras are started from cannot be started")
-
-    def _running(self) -> _HostProcess:
-        with self._lock:
-            if self._closed:
-                raise CameraGoneError("no camera is opened any more: the worker ends")
-            if self._host is None or not self._host.is_alive:
-                self._host = _HostProcess(self._opener)
-            return self._host
+        self._host.close()

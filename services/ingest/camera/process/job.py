@@ -6,23 +6,19 @@ Nothing is logged or printed here: what there is to say goes over the socket.
 """
 
 import os
-import resource
 import socket
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import msgspec
 
 from moodline.services.ingest.camera.input.egress import Egress
 from moodline.services.ingest.camera.input.frames import LiveFrame, LiveLimits, LiveSource
-from moodline.services.ingest.camera.process.channel import Channel, ChannelClosedError, ChannelError
-from moodline.services.ingest.camera.process.link import EXIT_MEMORY
 from moodline.services.ingest.camera.sources.open import LiveOpener, open_live
 from moodline.services.ingest.live.capture_clock import CaptureClock, Placed
 from moodline.services.ingest.live.latest import LatestSlot
@@ -30,6 +26,9 @@ from moodline.services.ingest.live.records import Failed, Job, Opened, Sample, S
 from moodline.services.ingest.media.encode import encode_jpeg, reduce_image
 from moodline.services.ingest.media.frames import BgrImage
 from moodline.services.ingest.media.sampling import Sampler
+from moodline.services.ingest.process.channel import Channel, ChannelClosedError, ChannelError
+from moodline.services.ingest.process.fate import EXIT_MEMORY
+from moodline.services.ingest.process.limits import end_with, limit_memory
 from moodline.services.ingest.stream.crashes import place_of
 from moodline.shared.camera import CameraAddress
 from moodline.shared.errors import ImageError, SourceError
@@ -87,23 +86,6 @@ def run_camera(connected: socket.socket, open_camera: JobOpener = open_job) -> N
     _supervised(channel, lambda: CameraTask(job, channel).run(open_camera))
     # The worker takes what was said, and closes. Not waiting for that could cost it the last record.
     os._exit(0)
-
-
-def end_with(channel: Channel[Any]) -> None:
-    """End the process as soon as the worker closes its end, whatever the other threads do."""
-    channel.wait_closed()
-    os._exit(0)
-
-
-def limit_memory(memory_bytes: int) -> None:
-    """Limit what the process may allocate of its own; what it shares with the host it was forked from does not count.
-
-    Linux alone: elsewhere mapped memory is outside of the limit, so there is none.
-    """
-    if sys.platform == "linux":
-        pages = int(Path("/proc/self/statm").read_text().split()[5])
-        limit_bytes = pages * resource.getpagesize() + memory_bytes
-        resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
 
 
 def _supervised(channel: Channel[Job], work: Callable[[], None]) -> None:

@@ -6,18 +6,14 @@ import threading
 from collections.abc import Callable
 from typing import Final, cast
 
-from moodline.services.ingest.camera.process.channel import Channel, ChannelClosedError, ChannelError
 from moodline.services.ingest.live.records import Job, Record
+from moodline.services.ingest.process.channel import Channel, ChannelClosedError, ChannelError
+from moodline.services.ingest.process.fate import CRASHES, EXIT_MEMORY, Fate
 from moodline.shared.errors import SourceError
 from moodline.shared.streams import FailureReason
 
-EXIT_MEMORY: Final = 77
-"""Exit code of a camera's process that ran into its memory limit."""
-
 _FATE_WAIT_S: Final = 1.5
 """How long the end of a process may take to be known after its socket closed."""
-
-_CRASHES: Final = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGTRAP})
 
 
 class CameraGoneError(SourceError):
@@ -27,49 +23,13 @@ class CameraGoneError(SourceError):
         super().__init__(FailureReason.CORRUPT, message)
 
 
-class Fate:
-    """The state of one camera's process, as the camera host reports it. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._started = threading.Event()
-        self._ended = threading.Event()
-        self.pid: int | None = None
-        self.status: int | None = None
-        """Wait status as of `os.waitpid`; None while it runs, and when nobody is left who could know."""
-
-    def started(self, pid: int) -> None:
-        """Note that the process runs."""
-        self.pid = pid
-        self._started.set()
-
-    def ended(self, status: int | None) -> None:
-        """Note that the process is gone, or that nobody can tell any more."""
-        if not self._ended.is_set():
-            self.status = status
-        self._ended.set()
-        self._started.set()
-
-    def wait_started(self, timeout_s: float) -> bool:
-        """Wait until the process runs or is gone; False after the time-out."""
-        return self._started.wait(timeout_s)
-
-    def wait_ended(self, timeout_s: float) -> bool:
-        """Wait until the process is gone; False after the time-out."""
-        return self._ended.wait(timeout_s)
-
-    @property
-    def is_known_ended(self) -> bool:
-        """Return whether the process has ended."""
-        return self._ended.is_set()
-
-
 def sentence_of(status: int | None) -> str:
     """Return what is said about a process that ended with this wait status (as of `os.waitpid`), or with an unknown one."""
     if status is None:
         return "the camera's process ended, because the process that all cameras are started from ended"
     # Python has no name for the parts of a wait status that is portable but this.
     code = status & 0x7F
-    if code in _CRASHES:
+    if code in CRASHES:
         return f"the camera's process ended (signal {code}): what the camera sends crashes the decoder"
     if code == signal.SIGKILL:
         return "the camera's process was killed (signal 9): most likely the machine ran out of memory"

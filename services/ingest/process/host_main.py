@@ -1,7 +1,7 @@
-"""The camera host: loads what cameras need once, then forks one process per camera. Started by `CameraHost`; one thread.
+"""The host: loads what its processes need once, then forks them. Started by `ProcessHost`; one thread.
 
-It decides nothing and knows nothing of cameras: it forks when asked, sees to it that a camera which is to end is gone within a
-second, and reports how each ended. It ends, and with it all cameras, when the control socket closes.
+It decides nothing and knows nothing of cameras or files: it forks when asked, sees to it that a process which is to end is gone
+within a second, and reports how each ended. It ends, and with it all of them, when the control socket closes.
 """
 
 import contextlib
@@ -23,16 +23,7 @@ import av  # noqa: F401  # loaded once, here, for all cameras
 import cv2
 import numpy as np  # noqa: F401
 
-from moodline.services.ingest.camera.process.host import END, ENDED, FILE_RUNNER, OPEN, REPORT, REQUEST, STARTED
-from moodline.services.ingest.camera.process.job import run_camera
-
-_PRELOAD: Final = (
-    "moodline.services.ingest.camera.input.egress",
-    "moodline.services.ingest.camera.rtsp.source",
-    "moodline.services.ingest.camera.http.source",
-    "moodline.services.ingest.camera.sources.device",
-)
-_FILE_PRELOAD: Final = ("moodline.services.ingest.file.content", "moodline.services.ingest.file.media_file")
+from moodline.services.ingest.process.host import END, ENDED, OPEN, REPORT, REQUEST, STARTED
 
 Work = Callable[[socket.socket], None]
 """What a process does with its end of the socket pair; it never returns."""
@@ -184,33 +175,27 @@ def _load(name: str) -> Any:
     return getattr(importlib.import_module(module), function)
 
 
-def _camera_work(opener: Any) -> Work:
-    return lambda connected: run_camera(connected, opener)
-
-
 def main(arguments: list[str]) -> None:
-    """Run the host. Arguments: number of the control socket's file descriptor, opener as `module:function`."""
+    """Run the host. Arguments: number of the control socket's file descriptor; then the fields of `Forked`."""
+    descriptor, name, runner, given, preload = arguments
     # The worker decides when the host ends, by closing the socket.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    control = socket.socket(fileno=int(arguments[0]))
+    control = socket.socket(fileno=int(descriptor))
     control.set_inheritable(False)
-    _prctl(_PR_SET_NAME, b"moodline-camhost")
+    _prctl(_PR_SET_NAME, b"moodline-host")
     # A core file of a camera would hold its password.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    is_of_files = arguments[1] == FILE_RUNNER
-    target = _load(arguments[1])
-    for module in _FILE_PRELOAD if is_of_files else _PRELOAD:
-        # What is not installed is missed by the cameras that need it, not by all.
+    run = _load(runner)
+    objects = [_load(one) for one in given.split(",") if one]
+    for module in filter(None, preload.split(",")):
+        # What is not installed is missed by those that need it, not by all.
         with contextlib.suppress(ImportError):
             importlib.import_module(module)
     # What is loaded stays shared with the forks: collections do not touch it.
     gc.collect()
     gc.freeze()
-    if is_of_files:
-        _Host(control, target, b"moodline-file").run()
-    else:
-        _Host(control, _camera_work(target), b"moodline-camera").run()
+    _Host(control, lambda connected: run(connected, *objects), name.encode()).run()
 
 
 if __name__ == "__main__":

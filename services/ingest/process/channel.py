@@ -11,9 +11,9 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
-from moodline.services.ingest.live.records import RECORD_LIMIT_BYTES
 from moodline.shared.errors import MoodlineError
 
+RECORD_LIMIT_BYTES: Final = 64 * 1024 * 1024
 _LENGTH: Final = struct.Struct("!I")
 _CHUNK_BYTES: Final = 256 * 1024
 _ENCODER: Final = msgspec.msgpack.Encoder()
