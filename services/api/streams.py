@@ -73,7 +73,7 @@ def add_stream(ctx: Ctx, caller: Operator, body: NewStream, response: Response) 
         **address_fields(ctx, body),
     )
     if spec.lane is StreamClass.FILE:
-        recorded_at_us = _whole_second(now_us) if body.recorded_at is None else given_us(body.recorded_at, _whole_second(now_us), "recorded_at")
+        recorded_at_us = given_us(body.recorded_at or "now", _whole_second(now_us), "recorded_at")
         spec = msgspec.structs.replace(spec, recorded_at_us=recorded_at_us)
     require_scope(caller, spec)
     _require_quota(ctx, caller)
