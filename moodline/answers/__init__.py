@@ -4,7 +4,7 @@ from moodline.answers.alerts import Alert, AlertPage, Delivery, DeliveryPage, Dr
 from moodline.answers.base import Answer
 from moodline.answers.pictures import Classified, FacePage, FaceRow, Picture, PictureFace
 from moodline.answers.service import Caller, Change, ChangePage, Key, KeyPage, Model, Models, NewKey, Ready, Refusal
-from moodline.answers.streams import Progress, Pushed, PushTotals, Status, Stream, StreamPage, Upload, Video
+from moodline.answers.streams import Progress, Pushed, PushTotals, Source, Status, Stream, StreamPage, Upload, Video
 from moodline.answers.timelines import (
     ComparedPoint,
     Comparison,
@@ -54,6 +54,7 @@ __all__ = [
     "RulePage",
     "Series",
     "Shares",
+    "Source",
     "Statistics",
     "Status",
     "Stream",

@@ -45,7 +45,7 @@ class Picture(Answer, frozen=True, kw_only=True):
 
 
 class Classified(Answer, frozen=True, kw_only=True):
-    """What was found, in the order of the pictures."""
+    """The answer to several pictures, in their order."""
 
     pictures: list[Picture]
 

@@ -62,6 +62,36 @@ class Progress(Answer, frozen=True, kw_only=True):
     complete: bool
 
 
+class Source(Answer, frozen=True, kw_only=True):
+    """A file that was read to its end, and what became of its frames.
+
+    Attributes:
+        length_s: Length that the file declares, in s; None where it declares none.
+        played_s: Length that was played, in s.
+        fps: Nominal frame rate as a fraction, or empty.
+        width: Of the shown picture, in px.
+        height: Of the shown picture, in px.
+        codec: FFmpeg's name of the codec.
+        decoded: Frames that came out of the decoder.
+        corrupt: Frames that are damaged.
+        lost: Of these, frames that did not come out of the decoder.
+        reason: `truncated` or `corrupt` where the file was not read whole; else None.
+        detail: One sentence about that.
+    """
+
+    length_s: float | None = None
+    played_s: float | None = None
+    fps: str
+    width: int
+    height: int
+    codec: str
+    decoded: int
+    corrupt: int
+    lost: int
+    reason: str | None = None
+    detail: str
+
+
 class Stream(Answer, frozen=True, kw_only=True):
     """A registered stream: its definition, what it does now, and how far its timeline is.
 
@@ -85,6 +115,7 @@ class Stream(Answer, frozen=True, kw_only=True):
         status: What it does now.
         video: None until the content has been opened.
         progress: How far its timeline is.
+        source: The file and what became of its frames, when it was read to its end; else None.
     """
 
     id: str
@@ -106,6 +137,7 @@ class Stream(Answer, frozen=True, kw_only=True):
     status: Status
     video: Video | None = None
     progress: Progress
+    source: Source | None = None
 
 
 class StreamPage(Answer, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Values = Literal["shares", "smoothed", "raw"]
-"""Which seven values of a point."""
+"""The names of the three vectors of a point."""
 
 _COUNTS: Final = ("sampled", "classified", "frames_with_faces", "faces", "tracks_begun", "unreadable", "too_small")
 _FACE_REALS: Final = ("position_s", "x1", "y1", "x2", "y2", "score", "quality")

@@ -119,7 +119,7 @@ def analyze(  # noqa: PLR0913  # one for each option
 
 
 class Result:
-    """What an analysis gave.
+    """The result of an analysis.
 
     Attributes:
         document: The timeline as `moodline analyze --json` writes it.
@@ -218,7 +218,7 @@ class PictureFolder:
 
 
 class _Parts:
-    """What a result is made of; `kept` holds the pictures that were given as arrays."""
+    """The parts of a result; `kept` holds the pictures that were given as arrays."""
 
     def __init__(  # six parts
         self,

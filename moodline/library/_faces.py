@@ -9,7 +9,7 @@ from moodline.shared.messages import FaceEmotion
 
 
 class Box(NamedTuple):
-    """Where a face is, in px of the picture that was given, from its left upper corner."""
+    """A face's place, in px of the picture that was given, from its left upper corner."""
 
     left: float
     top: float

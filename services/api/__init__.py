@@ -3,4 +3,4 @@
 from typing import Final
 
 PREFIX: Final = "/api/v1"
-"""Of every route about streams and timelines; a change that clients cannot take gets a new one."""
+"""The path of every route about streams and timelines begins so. A change that breaks clients gets another prefix."""

@@ -26,10 +26,10 @@ from moodline.services.auth.callers import LOCAL, Caller, Role
 from moodline.shared.errors import BodyTooLargeError, MoodlineError
 
 CALLER_KEY: Final = "moodline.caller"
-"""Where in a connection's scope the caller is that admission found."""
+"""The key of a connection's scope under which admission puts the caller."""
 
 OPEN_BODY_BYTES: Final = 1024
-"""What anybody may send before it is known who they are."""
+"""The largest body that is read before the caller is known, in bytes."""
 JSON_BODY_BYTES: Final = 128 * 1024
 """The largest body that can be meant: a key with 200 labels."""
 JSON_BODY_TIMEOUT_S: Final = 10.0
@@ -39,7 +39,7 @@ JSON_BODY_QUOTES: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Entrance:
-    """What one route lets in.
+    """The limits of one route.
 
     Attributes:
         route: The route.

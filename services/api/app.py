@@ -74,6 +74,7 @@ def create_app(
         version=version("moodline"),
         docs_url=None,  # that page would load its scripts from a foreign host; see `docs_page`
         redoc_url=None,
+        openapi_url=None,  # a route of our own, which refuses parameters as all others do
         redirect_slashes=False,
         dependencies=[Depends(check_request)],
         responses=problem_responses(

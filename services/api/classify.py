@@ -79,7 +79,7 @@ class PictureAnswer(BaseModel):
 
 
 class ClassifyAnswer(BaseModel):
-    """What was found, in the order of the pictures."""
+    """The answer to several pictures, in their order."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"pictures": [_PICTURE]}]})
 

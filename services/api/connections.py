@@ -30,7 +30,7 @@ _FRAGMENTS: Final = 4096
 _STALLED_S: Final = 30.0
 """A reader that takes nothing of its answer for so long is cut off."""
 _REST_S: Final = 5.0
-"""What an answered request still sends is read for so long."""
+"""The rest of a request that has been answered is read for so long."""
 
 
 @dataclass

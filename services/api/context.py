@@ -41,7 +41,7 @@ class Intake:
 
 
 Readiness = Callable[[], dict[str, bool]]
-"""Tells, per part of the process besides the store, whether it can work."""
+"""A function that returns for each part of the process besides the store whether it can work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Context:
 
 
 CONTEXT_KEY: Final = "moodline.context"
-"""Where in a connection's scope the context is, for applications that are mounted in the API's."""
+"""The key of a connection's scope that holds the context, for applications that are mounted in the API's."""
 
 
 def context_of(connection: HTTPConnection) -> Context:

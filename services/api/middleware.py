@@ -104,7 +104,7 @@ class SameSite:
 
 
 class SecurityHeaders:
-    """Tells browsers what an answer may do: nothing but be read, unless it says so itself as the page does.
+    """Adds headers that tell browsers to do nothing with an answer but read it, unless the answer has its own as the page does.
 
     It is not shown in a frame, not taken for another type, and no address of ours goes to other sites.
     """

@@ -194,7 +194,7 @@ class CameraTestStep(BaseModel):
 
 
 class CameraTestAnswer(BaseModel):
-    """What works with a camera, and what to change."""
+    """Findings about a camera: what works, and what to change."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_TEST_EXAMPLE]})
 

@@ -27,7 +27,7 @@ MEDIA_TYPES: Final[Mapping[Format, tuple[str, ...]]] = {
     Format.PARQUET: ("application/vnd.apache.parquet", "application/x-parquet"),
     Format.ARROW: ("application/vnd.apache.arrow.stream",),
 }
-"""By the first one an answer is called; the others are understood too."""
+"""The media types of each format. Answers use the first one; the others are understood in requests."""
 
 _OF_PYARROW: Final = frozenset({Format.PARQUET, Format.ARROW})
 _NEEDED: Final = "{} needs the package pyarrow where the API runs: pip install 'moodline[parquet]'"

@@ -25,7 +25,7 @@ _BOUNDARY: Final = "moodline-frame"
 _HEAD: Final = b"--%s\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
 _RENEW_S: Final = 2.0
 _NOTED_S: Final = 60.0
-"""Who looks at a stream again and again is written to the audit log at most this often."""
+"""Repeated looks of one caller at one stream are written to the audit log at most this often, in s."""
 _JPEG: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}, "description": "The picture."}
 }

@@ -24,6 +24,7 @@ from moodline.shared.errors import (
     NotAllowedError,
     NotPushedError,
     NotReadyError,
+    ParameterError,
     StreamNotFoundError,
     StreamPausedError,
     TooSlowError,
@@ -129,7 +130,7 @@ class _Conversation:
         self._ctx = ctx
         self._socket = socket
         self._stream_id = stream_id
-        self._captured_at: str | None = None
+        self._captured_at_s: float | None = None
         self._spec: StreamSpec | None = None
         self._known_s = 0.0
         self._frames = 0
@@ -167,12 +168,12 @@ class _Conversation:
     async def _take(self, message: Message) -> dict[str, Any] | None:
         text, body = message.get("text"), message.get("bytes")
         if text is not None:
-            self._captured_at = _time_in(text)
+            self._captured_at_s = _time_in(self._ctx, text)
             return None
-        captured_at, self._captured_at = self._captured_at, None
+        captured_at_s, self._captured_at_s = self._captured_at_s, None
         self._frames += 1
         spec = await self._refresh()
-        pushed = await run_in_threadpool(_taker(self._ctx).push, spec, body or b"", _seconds(self._ctx, captured_at))
+        pushed = await run_in_threadpool(_taker(self._ctx).push, spec, body or b"", captured_at_s)
         if not pushed.sampled:
             await asyncio.sleep(_HURRY_S)
         return {"type": "frame", "number": self._frames, **_answer(pushed).model_dump(mode="json")}
@@ -216,14 +217,14 @@ def _taker(ctx: Context) -> Pushes:
     return ctx.intake.pushes
 
 
-def _time_in(text: str) -> str | None:
-    """Return the time in a text message such as `{"captured_at": "2026-05-01T12:00:00Z"}`."""
+def _time_in(ctx: Context, text: str) -> float | None:
+    """Return the time, in s, in a text message such as `{"captured_at": "2026-05-01T12:00:00Z"}`."""
     try:
         given = json.loads(text) if len(text) <= _TEXT_LIMIT else None
         if not isinstance(given, dict) or set(given) != {"captured_at"}:
             raise ValueError
-        return None if given["captured_at"] is None else check_time(given["captured_at"])
-    except ValueError:
+        return _seconds(ctx, None if given["captured_at"] is None else check_time(given["captured_at"]))
+    except (ValueError, ParameterError):
         raise FrameError('a text message looks like {"captured_at": "2026-05-01T12:00:00.250Z"}') from None
 
 

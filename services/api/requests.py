@@ -1,4 +1,4 @@
-"""What is checked of every request, whatever its route: its parameters are known there, and its answer can be taken."""
+"""Checks of every request: its route knows all of its parameters, and the client accepts the type of the answer."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ _JSON: Final = "application/json"
 
 
 class _Known(NamedTuple):
-    """What a route knows: its parameters, those that may come several times, and the media types of its answers."""
+    """The parameters of a route, those that may come several times, and the media types of its answers."""
 
     names: frozenset[str]
     repeatable: frozenset[str]
@@ -26,7 +26,7 @@ class _Known(NamedTuple):
 
 
 _KNOWN: Final[WeakKeyDictionary[Any, _Known]] = WeakKeyDictionary()
-"""By handler: what was found out once about its route."""
+"""The parameters of each route, by its handler; read from the route once."""
 
 
 async def check_request(connection: HTTPConnection) -> None:

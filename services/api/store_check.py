@@ -1,4 +1,4 @@
-"""Whether the store takes writes, asked once a second however many ask."""
+"""A check whether the store takes writes, made at most once a second for all who ask."""
 
 import threading
 from typing import Final

@@ -73,7 +73,7 @@ def add_stream(ctx: Ctx, caller: Operator, body: NewStream, response: Response) 
         **address_fields(ctx, body),
     )
     if spec.lane is StreamClass.FILE:
-        recorded_at_us = _whole_second(now_us) if body.recorded_at is None else given_us(body.recorded_at, now_us, "recorded_at")
+        recorded_at_us = given_us(body.recorded_at or "now", _whole_second(now_us), "recorded_at")
         spec = msgspec.structs.replace(spec, recorded_at_us=recorded_at_us)
     require_scope(caller, spec)
     _require_quota(ctx, caller)
@@ -248,7 +248,7 @@ def _changes(ctx: Context, spec: StreamSpec, body: StreamChange) -> dict[str, An
     if body.sample_fps is not None:
         _checked_rate(body.sample_fps)
     if body.recorded_at is not None:
-        given["recorded_at_us"] = given_us(body.recorded_at, ctx.now_us(), "recorded_at")
+        given["recorded_at_us"] = given_us(body.recorded_at, _whole_second(ctx.now_us()), "recorded_at")
     return given
 
 

@@ -31,7 +31,7 @@ _MOST_TRACK: Final = 2**53 - 2
 _QUERY = problem_responses("stream_not_found", "invalid_query", "invalid_request")
 _TRACK_QUERY = problem_responses("stream_not_found", "track_not_found", "invalid_query", "invalid_request")
 _CACHEABLE: Final = "private, max-age=300"
-"""What is final cannot change; but who may see it can, and the stream may be deleted."""
+"""Final points do not change. They are cached only so long, because access can change and the stream can be deleted."""
 _BY_ACCEPT: Final = "default: as `Accept` says, else `json`."
 _BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
 EXPORTS: Final[dict[int | str, dict[str, Any]]] = {

@@ -40,10 +40,10 @@ from moodline.shared.streams import STREAM_ID_PATTERN, StreamSpec, parse_sample_
 router = APIRouter(prefix=PREFIX, tags=["uploads"])
 
 _LEAST_BYTES: Final = 64 * 1024
-"""What must come of an upload in twice its idle time-out: whoever sends less keeps a place that others need."""
+"""The fewest bytes of an upload in twice its idle time-out. A slower sender would keep a place that others need."""
 _WRITE_BYTES: Final = 1024 * 1024
 _LOOK_BYTES: Final = 64 * 1024 * 1024
-"""How much is written between two looks at the free disk."""
+"""Bytes that are written between two checks of the free disk."""
 _FILE_BODY: Final[dict[str, Any]] = {
     "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 }

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Final
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +15,7 @@ from moodline.answers import Alert, Rule
 from moodline.services.alerts.rules import Direction, RuleKind
 from moodline.services.alerts.rules import Rule as NewRule
 from moodline.services.cli.connection import open_client
+from moodline.services.cli.console import TableConsole
 from moodline.services.report.moments import iso
 
 app = typer.Typer(name="alerts", help="Alert rules, what fires now, and what did.", no_args_is_help=True)
@@ -42,7 +42,7 @@ def list_all(*, as_json: AsJson = False) -> None:
         typer.echo(_json({"rules": [_plain(rule) for rule in rules], "firing": firing}))
     elif rules:
         on = {rule.id: [each.stream for each in firing if each.rule == rule.id] for rule in rules}
-        Console().print(_rule_table(rules, on))
+        TableConsole().print(_rule_table(rules, on))
     else:
         typer.echo("there are no alert rules; make one with `moodline alerts add ID KIND --stream STREAM`")
 
@@ -117,7 +117,7 @@ def show(rule_id: RuleId, *, as_json: AsJson = False) -> None:
         if value not in (None, "", []):
             table.add_row(name.replace("_", " "), Text(iso(value) if isinstance(value, datetime) else str(value)))
     table.add_row("fires on", Text(", ".join(on) or "nothing"))
-    Console(soft_wrap=True).print(table)
+    TableConsole(soft_wrap=True).print(table)
 
 
 @app.command()
@@ -208,7 +208,7 @@ def _print_events(events: Sequence[Alert], *, as_json: bool, nothing: str) -> No
     if as_json:
         typer.echo(_json(events))
     elif events:
-        Console().print(_event_table(events))
+        TableConsole().print(_event_table(events))
     else:
         typer.echo(nothing)
 

@@ -139,7 +139,7 @@ def _parse_recorded_at(text: str) -> int:
     if not text:
         return 0
     try:
-        return parse_time(text, to_us(datetime.now(UTC)), "recorded_at")
+        return parse_time(text, to_us(datetime.now(UTC).replace(microsecond=0)), "recorded_at")
     except QueryError:
         raise InvalidStreamError(
             "recorded_at",

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from moodline.services.cli.analysis_bar import AnalysisBar
 from moodline.services.cli.analysis_plan import Options, Plan, judge_plans, make_spec, outputs_of
+from moodline.services.cli.console import TableConsole
 from moodline.services.cli.interruption import Interruption, interruptible
 from moodline.services.cli.trouble import Verbose, is_verbose, logs_only_if_wanted, note_verbose, sentence_of
 from moodline.services.report import (
@@ -230,7 +231,7 @@ class _Work:
         if self._shows_table:
             bar.hide()
             shown_document = fine if asked else results.document(TimelineQuery(max_points=_TABLE_POINTS))
-            table = Console(stderr=plan.prints)
+            table = TableConsole(stderr=plan.prints)
             table.print(timeline_table(shown_document, palette=palette_of(table.color_system), width=table.width))
         if work is None:
             return

@@ -4,11 +4,11 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from moodline.services.auth.audit import read_changes
+from moodline.services.cli.console import TableConsole
 from moodline.services.cli.data_dir import DataDir
 from moodline.services.cli.keys import open_keys
 from moodline.services.cli.streams import AsJson
@@ -45,4 +45,4 @@ def audit(
         ids = " ".join(f"{name}={value}" for name, value in one.ids.items())
         # As text: names may look like markup.
         table.add_row(*(Text(printable(cell)) for cell in (iso(to_datetime(one.at_us)), one.who, one.role or "-", one.what, ids)))
-    Console().print(table)
+    TableConsole().print(table)

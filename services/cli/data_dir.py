@@ -1,4 +1,4 @@
-"""Which store a command opens: the one of the settings, or that of a data directory."""
+"""Choose the store that a command opens: the one of the settings, or that of a data directory."""
 
 from pathlib import Path
 from typing import Annotated

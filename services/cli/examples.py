@@ -59,7 +59,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "keys ls": ("moodline keys ls",),
     "keys rm": ("moodline keys rm dashboard",),
 }
-"""By the command's name; of the workers, which have no options, there are none."""
+"""Examples by the command's name. Workers have none, because they have no options."""
 
 
 def examples_text(name: str) -> str | None:

@@ -12,7 +12,7 @@ _ASKS: Final = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SI
 
 @dataclass(slots=True)
 class Interruption:
-    """Whether the command was told to end, and how."""
+    """A flag that says whether the command was told to end, and by which signal."""
 
     number: int = 0
 
@@ -22,7 +22,7 @@ class Interruption:
 
     @property
     def exit_code(self) -> int:
-        """What shells expect of a command that a signal has ended."""
+        """The exit code of a command that a signal has ended, as shells expect it: 128 and the signal's number."""
         return 128 + self.number
 
 

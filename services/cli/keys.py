@@ -8,13 +8,13 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from moodline.services.auth.audit import Change, append_change
 from moodline.services.auth.callers import Role
 from moodline.services.auth.keyring import KeyInfo, KeyRecord, Keyring
+from moodline.services.cli.console import TableConsole
 from moodline.services.cli.data_dir import DataDir, say_store, settings_with
 from moodline.services.cli.streams import AsJson
 from moodline.services.report.moments import iso, to_datetime, to_us
@@ -78,7 +78,7 @@ def list_keys(as_json: AsJson = False, data_dir: DataDir = None) -> None:
         only = ", ".join((*(info.record.streams or ()), *(info.record.labels or ())))
         row = {**_shown(info), "only": only or "all streams"}
         table.add_row(*(Text(str(row[title] or "-")) for title in titles))
-    Console().print(table)
+    TableConsole().print(table)
 
 
 @app.command("rm")

@@ -3,12 +3,12 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from moodline import Model, Models
 from moodline.services.cli.connection import open_client
+from moodline.services.cli.console import TableConsole
 from moodline.services.cli.streams import AsJson
 
 app = typer.Typer(name="models", help="See and change the classifier's model.", no_args_is_help=True)
@@ -22,7 +22,7 @@ def list_models(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(page.to_json())
         return
-    Console().print(_table(page.models))
+    TableConsole().print(_table(page.models))
     _report_refusal(page)
 
 

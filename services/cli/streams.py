@@ -15,6 +15,7 @@ from rich.text import Text
 from moodline import Client, Stream, StreamChanges, StreamOptions, Video
 from moodline.answers import StreamPage
 from moodline.services.cli.connection import open_client
+from moodline.services.cli.console import TableConsole
 from moodline.services.report.moments import clock_text, iso
 from moodline.shared.camera_url import corrected_url
 from moodline.shared.clock import SystemClock
@@ -103,7 +104,7 @@ def list_all(*, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(StreamPage(streams=streams).to_json())
     elif streams:
-        _print_list(Console(), streams)
+        _print_list(TableConsole(), streams)
     else:
         typer.echo("no streams are registered; add one with `moodline streams add ID PATH`")
 
@@ -116,7 +117,7 @@ def show(stream_id: StreamId, *, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(stream.to_json())
     else:
-        Console(soft_wrap=True).print(_card(stream))
+        TableConsole(soft_wrap=True).print(_card(stream))
 
 
 @app.command()

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
 
 from moodline import Timeline
 from moodline.services.cli.connection import open_client
+from moodline.services.cli.console import TableConsole
 from moodline.services.report import palette_of, plot_timeline, timeline_csv, timeline_table
 from moodline.services.report.document import TimelineDocument
 from moodline.services.report.export import timeline_json
@@ -78,7 +78,7 @@ def document_of(timeline: Timeline) -> TimelineDocument:
 def print_timeline(document: TimelineDocument, output: Format) -> None:
     """Print a timeline on standard output."""
     if output is Format.TABLE:
-        console = Console()
+        console = TableConsole()
         console.print(timeline_table(document, palette=palette_of(console.color_system), width=console.width))
         if document.coarser_than_asked:
             typer.echo("the asked resolution is no longer kept for this window", err=True)

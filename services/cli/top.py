@@ -12,6 +12,7 @@ from rich.text import Text
 
 from moodline import Client, Ready, Stream
 from moodline.services.cli.connection import open_client
+from moodline.services.cli.console import TableConsole
 from moodline.services.cli.streams import STATE_STYLES, position_text, why
 from moodline.services.report.palette import GAP_NAMES
 from moodline.services.report.table import palette_of
@@ -24,7 +25,7 @@ _ORDER: Final = (
     *(StreamState.FAILED, StreamState.STALLED, StreamState.BACKING_OFF, StreamState.CONNECTING),
     *(StreamState.LIVE, StreamState.PLAYING, StreamState.PENDING, StreamState.PAUSED, StreamState.ENDED),
 )
-"""What needs somebody comes first."""
+"""States in the order of the table: those that need attention come first."""
 _WINDOW: Final = "-10s"
 _RESERVED_LINES: Final = 7
 
@@ -35,7 +36,7 @@ def top(
     once: Annotated[bool, typer.Option("--once", help="Print one table and end, also where output is no terminal.")] = False,
 ) -> None:
     """Watch streams and workers; what needs somebody comes first. Ends by Ctrl-C."""
-    console, clock = Console(), SystemClock()
+    console, clock = TableConsole(), SystemClock()
     with open_client() as client:
         if once or not sys.stdout.isatty():
             console.print(_screen(client, console, limit=None))

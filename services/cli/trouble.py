@@ -1,4 +1,4 @@
-"""How a command ends when something goes wrong: one line on standard error and exit code 1, whatever it was."""
+"""End a command that failed: one line on standard error and exit code 1 for every kind of failure."""
 
 import logging
 import sys
@@ -44,7 +44,7 @@ _EXTRAS: Final = {
     "onnx": "train",
     "onnxruntime": "train",
 }
-"""Which extra brings a package. Of a package that several bring, the smallest."""
+"""The extra that brings a package; the smallest where several do."""
 _WHOLE: Final = {
     **dict.fromkeys(("analyze", "demo", "run", "camera", "push"), "embedded"),
     **dict.fromkeys(("train", "evaluate"), "train"),

@@ -256,11 +256,11 @@ class _Seen:
     specs: dict[str, StreamSpec] = field(default_factory=dict)
     streams: dict[str, WatchedStream] = field(default_factory=dict)
     wishes: dict[Subscriber, SubscriptionFilter] = field(default_factory=dict)
-    """What each listener's scope was chosen by."""
+    """The streams and labels that each listener's scope was chosen by."""
     scopes: dict[Subscriber, dict[str, StreamSpec]] = field(default_factory=dict)
     alert: int | None = None
     events: list[FeedEvent] = field(default_factory=list)
-    """What nobody was told yet; also kept where the store failed half-way."""
+    """Changes that have not been sent yet; they are kept where the store fails half-way."""
     unreadable: dict[str, str] = field(default_factory=dict)
 
     def read_registry(self, store: Store, now_s: float) -> bool:

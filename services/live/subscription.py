@@ -28,11 +28,11 @@ KEEP_ALIVE_S: Final = 15.0
 """After so long without an event the listener is told that the connection lives."""
 
 RENEW_S: Final = 5.0
-"""How often it is asked whether the listener still may hear what it hears."""
+"""Seconds between two checks whether the listener still may read these streams."""
 
 _CHUNK: Final = 600
 _FEW_STREAMS: Final = 16
-"""With so few, every point carries the listener's position; with more, the last event of each batch does."""
+"""Up to so many streams every point carries the listener's position; with more, only the last event of each batch."""
 
 _CLOCKS_APART_US: Final = 5_000_000
 _NOTHING: Final = (-1, True, 0)

@@ -37,7 +37,7 @@ _HOME_ASSISTANT_STARTED: Final = b"online"
 
 
 class Publisher(Protocol):
-    """Where messages go."""
+    """The receiver of messages."""
 
     @property
     def is_connected(self) -> bool:
@@ -141,7 +141,7 @@ class MqttBridge:
 
 
 class RetainedState:
-    """What a broker is to hold: the newest message of every retained topic, by stream."""
+    """The newest message of every retained topic, by stream: what a broker has to hold."""
 
     def __init__(self, topics: Topics) -> None:
         self._topics = topics

@@ -22,7 +22,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
 class Message(NamedTuple):
-    """What is published; an empty payload of a retained message removes it from the broker."""
+    """A message to publish; an empty payload of a retained message removes it from the broker."""
 
     topic: str
     payload: str

@@ -45,4 +45,4 @@ GAP_NAMES: Final[dict[EmptyReason, str]] = {
 }
 
 STACK: Final = ("neutral", "sad", "fear", "disgust", "angry", "surprise", "happy")
-"""From the bottom up: neutral as the ground, then unpleasant ones, with the pleasant ones on top."""
+"""The order of stacked emotions from the bottom up: neutral, then the unpleasant ones, then the pleasant ones."""

@@ -1,4 +1,4 @@
-"""From what the store knows of a stream to what a client is told. Pure."""
+"""Make the answer about a stream from what the store knows of it. Pure."""
 
 from datetime import datetime
 

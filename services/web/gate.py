@@ -9,7 +9,7 @@ from typing import Final
 
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import RedirectResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from moodline.services.api.context import context_of
@@ -46,8 +46,13 @@ class PageGate:
             await self._page(scope, receive, send)
             return
         path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if scope["type"] == "http" and (path in _FREE or _is_page(path)) and scope["method"] not in ("GET", "HEAD"):
+            answer = error_response("method_not_allowed", f"{scope['method']} is not possible here")
+            answer.headers["allow"] = "GET, HEAD"
+            await answer(scope, receive, send)
+            return
         if scope["type"] == "http" and path in _FREE:
-            await _free(path)(scope, receive, send)
+            await _answered(_free(path), scope, receive, send)
             return
         connection: HTTPConnection = WebSocket(scope, receive, send) if scope["type"] == "websocket" else Request(scope)
         try:
@@ -56,6 +61,10 @@ class PageGate:
             caller = await ctx.guard.identify(connection)
             limit, who = ctx.settings.quotas.requests_per_key, f"requests of key {caller.name}"
             with ctx.gate.hold(who, limit):
+                if _is_page(path) and scope.get("method") == "HEAD":
+                    # Nothing is built for who only asks whether the page is there.
+                    await Response(media_type="text/html; charset=utf-8")(scope, receive, send)
+                    return
                 if _is_page(path):
                     _require_room()
                 await self._page(_without_prefix(scope), receive, send)
@@ -104,6 +113,15 @@ def _without_prefix(scope: Scope) -> Scope:
     """Return the scope without the header by which NiceGUI lets a sender put a path into its page."""
     headers = [(name, value) for name, value in scope["headers"] if name != b"x-forwarded-prefix"]
     return {**scope, "headers": headers}
+
+
+async def _answered(answer: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    """Send an answer; to HEAD without its body."""
+
+    async def without_body(message: Message) -> None:
+        await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+    await answer(scope, receive, without_body if scope["method"] == "HEAD" else send)
 
 
 @cache

@@ -19,7 +19,8 @@ from moodline.shared.messages import Emotions, Face, FaceEmotion, Frame, StreamC
 from moodline.shared.previews import Preview, PreviewBoard, PreviewResult, Previews, RedisPreviews
 from moodline.shared.settings import ApiSettings, PreviewSettings
 from tests.support.access import make_key, with_key
-from tests.support.api import ApiWorld, StubClock
+from tests.support.api import ApiWorld
+from tests.support.clocks import StubClock
 from tests.support.fixtures import local_server
 from tests.support.servers import RedisServer, wait_until
 

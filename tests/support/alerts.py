@@ -21,7 +21,8 @@ from moodline.shared.store import BucketValue, HighWaterMark, Retention, Store, 
 from moodline.shared.store.sqlite import SqliteStore
 from moodline.shared.streams import StreamSpec, StreamState, StreamStatus
 from moodline.shared.timeline.bucket import LEVELS_S, Bucket, merge_all, pack
-from tests.support.api import NOW_S, StubClock, nobody, smiling
+from tests.support.api import NOW_S, nobody, smiling
+from tests.support.clocks import StubClock
 
 START = int(NOW_S)
 KEY = new_key()

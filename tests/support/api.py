@@ -31,27 +31,10 @@ from moodline.shared.timeline.tracks import (
     pack_track_summary,
     track_series,
 )
+from tests.support.clocks import NOW_S, StubClock
 
-NOW_S = 1_777_636_800.0
-"""2026-05-01T12:00:00Z"""
 NOW = "2026-05-01T12:00:00Z"
 NOW_US = int(NOW_S * 1_000_000)
-
-
-@dataclass
-class StubClock:
-    """Stands still until told to move."""
-
-    now: float = NOW_S
-
-    def now_s(self) -> float:
-        return self.now
-
-    def monotonic_s(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 class AsgiTransport(httpx.BaseTransport):

@@ -19,28 +19,9 @@ from moodline.shared.settings import IngestSettings
 from moodline.shared.store import HighWaterMark, Retention, Store, TimelineUpdate
 from moodline.shared.store.sqlite import SqliteStore
 from moodline.shared.streams import StreamSpec
+from tests.support.clocks import SteppingClock
 
 NOW_S = 1_750_000_000.0
-
-
-class StubClock:
-    """Wall time stands still; monotonic time goes on by `step_s` whenever somebody looks."""
-
-    def __init__(self, step_s: float = 0.0) -> None:
-        self.step_s = step_s
-        self._monotonic_s = 0.0
-        self._lock = threading.Lock()
-
-    def now_s(self) -> float:
-        return NOW_S
-
-    def monotonic_s(self) -> float:
-        with self._lock:
-            self._monotonic_s += self.step_s
-            return self._monotonic_s
-
-    def sleep(self, seconds: float) -> None:
-        raise AssertionError("nothing here may sleep")
 
 
 @dataclass
@@ -184,7 +165,7 @@ def open_desk(
 ) -> Desk:
     store = open_store(tmp_path)
     producer = RecordingProducer(store if applies else None, limit_bytes)
-    metrics, clock = Metrics(), StubClock(step_s)
+    metrics, clock = Metrics(), SteppingClock(NOW_S, step_s)
     watch = ProgressWatch(store, metrics, clock)
     sources: dict[str, Callable[[], StubSource]] = {}
     opened: list[StubSource] = []

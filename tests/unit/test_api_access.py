@@ -25,7 +25,6 @@ VIEW, OPERATE, ADMIN = Role.VIEWER, Role.OPERATOR, Role.ADMIN
 
 RULES: Final[dict[str, Role | None]] = {
     "GET /openapi.json": None,
-    "HEAD /openapi.json": None,
     "GET /docs": None,
     "GET /docs/start.js": None,
     "GET /docs/{name}": None,

@@ -8,11 +8,13 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from moodline.services.api import negotiation
 from moodline.services.api.server import ApiServer
 from moodline.services.api.tables import POINT_COLUMNS
 from moodline.services.report.export import CSV_FIELDS
+from moodline.services.web.mount import _PageRoutes
 from tests.support.access import rules
 from tests.support.api import NOW_S, ApiWorld, nobody, smiling
 
@@ -108,6 +110,22 @@ def test_allow_names_every_method_of_a_path(played: ApiWorld) -> None:
     assert allowed("HEAD", f"{LOBBY}/pause") == {"POST"}
     assert allowed("PATCH", "/api/v1/session") == {"GET", "HEAD", "POST", "DELETE"}
     assert allowed("POST", "/healthz") == {"GET", "HEAD"}
+    assert allowed("POST", "/openapi.json") == {"GET", "HEAD"}
+
+
+def test_the_page_has_the_same_manners(played: ApiWorld) -> None:
+    async def page(scope: Scope, _receive: Receive, send: Send) -> None:
+        raise AssertionError(f"the page is not asked for {scope['method']} {scope['path']}")
+
+    played.app.router.routes.append(_PageRoutes(page, played.app.state.context))
+    for path in ("/", "/streams/lobby", "/sign-in", "/favicon.ico"):
+        head = played.http.head(path)
+        assert (head.status_code, head.content) == (200, b""), path
+        assert head.headers["content-type"].startswith(("text/html", "image/svg"))
+        for method in ("PUT", "POST", "DELETE"):
+            answer = played.http.request(method, path)
+            assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD"), (method, path)
+            assert answer.json()["error"]["code"] == "method_not_allowed"
 
 
 # Validators

@@ -21,7 +21,7 @@ from moodline.shared.pipeline.worker import ProducerSink, Worker, WorkerOptions
 from moodline.shared.settings import ClassifierSettings
 from moodline.shared.store.model_choice import ModelChoice, read_refusal, write_choice
 from moodline.shared.store.sqlite import SqliteStore
-from tests.support.api import StubClock
+from tests.support.clocks import StubClock
 from tests.support.stores import RETENTION
 
 STREAMS = 4

@@ -33,7 +33,8 @@ from moodline import (
 )
 from moodline.services.api.server import ApiServer
 from moodline.shared.streams import FailureReason, StreamState
-from tests.support.api import NOW, ApiWorld, AsgiTransport, StubClock, nobody, smiling
+from tests.support.api import NOW, ApiWorld, AsgiTransport, nobody, smiling
+from tests.support.clocks import StubClock
 
 Answer = Callable[[httpx.Request], httpx.Response]
 

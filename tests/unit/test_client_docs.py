@@ -20,7 +20,8 @@ from moodline.shared.probe import Probed
 from moodline.shared.push import Pushed
 from moodline.shared.settings import UploadsSettings
 from moodline.shared.streams import StreamSpec
-from tests.support.api import NOW_US, ApiWorld, StubClock, nobody, smiling
+from tests.support.api import NOW_US, ApiWorld, nobody, smiling
+from tests.support.clocks import StubClock
 from tests.support.faces import KEPT_FACES, two_frames
 
 EXAMPLE = re.compile(r"```python\n(?P<code>.*?)```\n(\n```text\n(?P<said>.*?)```\n)?", re.DOTALL)

@@ -35,7 +35,8 @@ from moodline.shared.push import Pushed
 from moodline.shared.settings import UploadsSettings
 from moodline.shared.streams import FailureReason, StreamSpec
 from tests.support.access import make_key
-from tests.support.api import NOW_US, ApiWorld, AsgiTransport, StubClock, smiling
+from tests.support.api import NOW_US, ApiWorld, AsgiTransport, smiling
+from tests.support.clocks import StubClock
 
 RETRY = b"retry: 2000\n\n"
 HELLO = b'event: hello\ndata: {"time":"2026-05-01T12:00:00Z","streams":["lobby"],"resolution_s":1,"resumed":false}\n\n'

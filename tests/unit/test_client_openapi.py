@@ -107,6 +107,7 @@ NAMES: Final = {
     "Refusal": "RefusalAnswer",
     "Rule": "RuleAnswer",
     "Series": "SeriesDocument",
+    "Source": "SourceDocument",
     "Statistics": "WindowStatistics",
     "Stream": "StreamAnswer",
     "Summary": "SummaryDocument",

@@ -14,7 +14,8 @@ from moodline.shared.classify import ClassifiedPicture, PictureFace
 from moodline.shared.errors import InvalidImageError
 from moodline.shared.previews import Preview, PreviewBoard
 from moodline.shared.settings import ClassifySettings, PreviewSettings
-from tests.support.api import ApiWorld, AsgiTransport, StubClock
+from tests.support.api import ApiWorld, AsgiTransport
+from tests.support.clocks import StubClock
 from tests.support.faces import KEPT_FACES, keep_faces
 
 HAPPY = (0.0, 0.0, 0.0, 0.9, 0.0, 0.0, 0.1)

@@ -17,7 +17,8 @@ from moodline.services.api.server import ApiServer
 from moodline.services.cli.app import app
 from moodline.shared.classify import ClassifiedPicture, PictureFace
 from moodline.shared.previews import Preview, PreviewBoard
-from tests.support.api import NOW_US, ApiWorld, StubClock, nobody, smiling
+from tests.support.api import NOW_US, ApiWorld, nobody, smiling
+from tests.support.clocks import StubClock
 from tests.support.faces import KEPT_FACES, two_frames
 
 HOST = "http://127.0.0.1:8000"

@@ -16,7 +16,8 @@ from moodline.shared.camera_url import CameraSecret
 from moodline.shared.errors import SourceError
 from moodline.shared.seal import Sealer, open_sealer
 from moodline.shared.streams import FailureReason, StreamState, Transport
-from tests.support.api import NOW_US, ApiWorld, AsgiTransport, StubClock, smiling
+from tests.support.api import NOW_US, ApiWorld, AsgiTransport, smiling
+from tests.support.clocks import StubClock
 
 
 @pytest.fixture

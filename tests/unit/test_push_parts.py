@@ -17,7 +17,7 @@ from moodline.shared.errors import BusUnavailableError, SourceError
 from moodline.shared.messages import StreamClass
 from moodline.shared.settings import IngestSettings
 from moodline.shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus
-from tests.support.api import StubClock
+from tests.support.clocks import StubClock
 from tests.support.ingest_doubles import NOW_S, open_store
 
 

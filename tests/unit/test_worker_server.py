@@ -12,6 +12,7 @@ from moodline.services.runtime.worker_server import start_worker_server
 from moodline.shared.errors import SettingsError
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.health import Health
+from tests.support.clocks import SleepingClock
 
 Ask = Callable[[str], tuple[int, str]]
 
@@ -21,27 +22,13 @@ def metrics() -> Metrics:
     return Metrics()
 
 
-class StubClock:
-    def __init__(self) -> None:
-        self.time_s = 1000.0
-
-    def now_s(self) -> float:
-        return self.time_s
-
-    def monotonic_s(self) -> float:
-        return self.time_s
-
-    def sleep(self, seconds: float) -> None:
-        self.time_s += seconds
+@pytest.fixture
+def clock() -> SleepingClock:
+    return SleepingClock()
 
 
 @pytest.fixture
-def clock() -> StubClock:
-    return StubClock()
-
-
-@pytest.fixture
-def health(metrics: Metrics, clock: StubClock) -> Health:
+def health(metrics: Metrics, clock: SleepingClock) -> Health:
     return Health(metrics, clock)
 
 
@@ -80,7 +67,7 @@ def test_it_is_ready_while_its_loop_runs(ask: Ask, metrics: Metrics) -> None:
     assert ask("/readyz")[0] == 503
 
 
-def test_a_loop_that_does_not_turn_is_not_alive(ask: Ask, health: Health, clock: StubClock) -> None:
+def test_a_loop_that_does_not_turn_is_not_alive(ask: Ask, health: Health, clock: SleepingClock) -> None:
     health.turned("detector")
     clock.time_s += 119
     assert ask("/healthz")[0] == 200
@@ -130,7 +117,7 @@ def test_metrics_are_prometheus_text(ask: Ask, metrics: Metrics) -> None:
 def test_a_port_that_is_taken_is_named(ask: Ask, port: int) -> None:
     assert ask("/healthz")[0] == 200
     with pytest.raises(SettingsError, match=f"port {port}.*MOODLINE_WORKER_METRICS_PORT"):
-        start_worker_server("127.0.0.1", port, Metrics(), Health(Metrics(), StubClock()))
+        start_worker_server("127.0.0.1", port, Metrics(), Health(Metrics(), SleepingClock()))
 
 
 def test_a_silent_client_holds_up_nobody(ask: Ask, port: int) -> None:
