@@ -355,6 +355,7 @@ def service(tree: Path, folder: Path) -> Iterator[tuple[Target, psutil.Process]]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MOODLINE_")} | {
         "PYTHONPATH": str(tree),
         "MOODLINE_DATA_DIR": str(folder / "data"),
+        "MOODLINE_INGEST_MEDIA_ROOT": str(folder),
         "MOODLINE_API_PORT": str(port),
         "MOODLINE_API_ACCESS": "keys",
         "MOODLINE_DETECTOR_THREADS": "1",
