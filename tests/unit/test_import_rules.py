@@ -36,7 +36,7 @@ def test_imports_that_point_upwards_are_refused(tree: Path) -> None:
     plant(tree, "shared/bus/partition.py", "import moodline.shared.store.records")
     plant(tree, "services/report/palette.py", "import moodline.services.web.words")
     plant(tree, "services/ingest/media/sampling.py", "import moodline.services.ingest.file.credit")
-    plant(tree, "services/ingest/camera/rtsp/wire.py", "import moodline.services.ingest.process.channel")
+    plant(tree, "services/ingest/camera/rtsp/wire.py", "import moodline.services.ingest.camera.process.link")
 
     found = broken_rules(tree)
 
