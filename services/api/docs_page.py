@@ -48,9 +48,12 @@ _FILES: Final[Mapping[str, str]] = {"swagger-ui.css": "text/css", "swagger-ui-bu
 
 
 @router.get("/openapi.json")
-async def description(request: Request) -> JSONResponse:
-    """Return the description of the API for machines (OpenAPI 3.1)."""
-    return JSONResponse(request.app.openapi())
+def description(request: Request) -> Response:
+    """Return the description of the API for machines (OpenAPI 3.1): made once, beside the event loop: that takes 0.5 s."""
+    state = request.app.state
+    if not hasattr(state, "description"):
+        state.description = JSONResponse(request.app.openapi()).body
+    return Response(state.description, media_type="application/json")
 
 
 @router.get("/docs")

@@ -79,6 +79,7 @@ def test_without_a_key_no_route_takes_a_mebibyte_nor_much_time(world: ApiWorld) 
     body = json.dumps({f"f{number}": 1 for number in range(76_000)}).encode()
     assert 900_000 < len(body) < MEBIBYTE
     headers = {"content-type": "application/json"}
+    asyncio.run(_send(world, "GET", "/openapi.json", b"", {}))  # made once for each process
     for entrance in table(world):
         method, _, path = entrance.name.partition(" ")
         if method == "WS":

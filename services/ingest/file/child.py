@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from moodline.services.ingest.file.open import FileLimits, open_source
 from moodline.services.ingest.file.records import (
@@ -27,6 +27,9 @@ from moodline.services.ingest.stream.crashes import place_of
 from moodline.shared.errors import SourceError
 from moodline.shared.streams import FailureReason
 
+_OPENCV_NO_MEMORY: Final = -4
+"""`cv2.Error.StsNoMem`, the code of OpenCV's error for it."""
+
 
 def run_file(connected: socket.socket) -> NoReturn:
     """Take the job from the socket, read its file to the end or until the worker closes the socket; then end the process."""
@@ -45,6 +48,8 @@ def run_file(connected: socket.socket) -> NoReturn:
     except MemoryError:
         os._exit(EXIT_MEMORY)
     except BaseException as error:  # noqa: BLE001  # the process ends here; there is nobody above
+        if getattr(error, "code", None) == _OPENCV_NO_MEMORY:
+            os._exit(EXIT_MEMORY)
         try:
             channel.send(FileDefect(place=place_of(error)))
         finally:

@@ -48,10 +48,13 @@ class Pictures:
 
         Raises:
             ImageError: it cannot be converted.
+            MemoryError: there is not enough memory; FFmpeg's own error for it is one, too.
         """
         try:
             whole = self._deinterlacer.whole(before, frame, after) if frame.interlaced_frame else frame
             image = self._bgr(whole)
+        except MemoryError:
+            raise
         except (av.FFmpegError, ValueError) as error:
             raise ImageError(f"the frame cannot be converted: {getattr(error, 'strerror', None) or error}") from None
         left, top, right, bottom = self._part(frame)

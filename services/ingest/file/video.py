@@ -233,6 +233,8 @@ class VideoFile:
             except IndexError:
                 # A packet of a track that appeared in mid-file, which PyAV does not know; it has been read, and is left out.
                 continue
+            except MemoryError:
+                raise
             except av.FFmpegError:
                 # Most demuxers find their way back after damage; where one does not, the file ends.
                 self.damaged += 1

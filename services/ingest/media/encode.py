@@ -30,6 +30,8 @@ def encode_jpeg(image: BgrImage, quality: int) -> bytes:
     try:
         encoded, data = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, quality))
     except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError from None
         raise ImageError(f"the frame cannot be encoded as JPEG: {error.err}") from None
     if not encoded:
         raise ImageError("the frame cannot be encoded as JPEG")
