@@ -33,6 +33,8 @@ _JOIN_STATE: Final = re.compile(r'"join_state":\s*"([^"]*)"')
 _CLOSE_S: Final = 10.0
 _LEAVE_S: Final = 8.0
 """After a session the group has forgotten a member that could not leave."""
+_STOP_S: Final = 2.5
+"""A process that stops waits less: who stopped it may kill it."""
 _LEAVE_POLL_S: Final = 0.02
 _SEEK_S: Final = 5.0
 _SEEK_PAUSE_S: Final = 0.005
@@ -133,7 +135,7 @@ class Membership:
         """Leave the group in the background, without another word; what is done and not committed comes again."""
         self._retired = True
         self.owned, self._starting = set(), {}
-        self._leave({})
+        self._leave({}, _LEAVE_S)
 
     def close(self) -> None:
         """Commit what is done and leave the group. Gives up after a while; the session's end then does it."""
@@ -147,10 +149,10 @@ class Membership:
             if owned:
                 self._on_revoked(owned)
         finally:
-            if not self._leave(left).wait(_CLOSE_S):
+            if not self._leave(left, _STOP_S).wait(_CLOSE_S):
                 log.warning("bus.close_unanswered", extra={"topic": self._topic, "partitions": sorted(left)})
 
-    def _leave(self, offsets: Offsets) -> BackgroundTask[None]:
+    def _leave(self, offsets: Offsets, patience_s: float) -> BackgroundTask[None]:
         self._starts.close()
 
         def leave() -> None:
@@ -159,12 +161,12 @@ class Membership:
                     self._client.commit(offsets=self._places(offsets), asynchronous=False)
                 except KafkaException as error:
                     log.info("bus.commit_ignored", extra={"topic": self._topic, "code": error.args[0].name()})
-            self._unsubscribe()
+            self._unsubscribe(patience_s)
             self._client.close()
 
         return BackgroundTask(leave, "kafka-leave")
 
-    def _unsubscribe(self) -> None:
+    def _unsubscribe(self, patience_s: float) -> None:
         """Leave the group before the client is closed, which in librdkafka 2.16 is not safe in every state.
 
         - A client without partitions closes without a LeaveGroup request, and its group waits for it until the session ends.
@@ -172,7 +174,7 @@ class Membership:
         - A client that is closed while a callback of a rebalance waits to be served may end its group's part before it serves
           the next one, whose call then waits for ever and holds the interpreter's lock: the whole process stands still.
         """
-        deadline_s = time.monotonic() + _LEAVE_S
+        deadline_s = time.monotonic() + patience_s
         with suppress(KafkaException):
             self._client.unsubscribe()
             while time.monotonic() < deadline_s:
