@@ -99,7 +99,7 @@ def test_an_empty_service_invites(service: Service, visitor: Visitor) -> None:
     visitor.picture("empty")
     page.get_by_role("button", name="Try the sample").click()
     page.wait_for_url("**/streams/sample")
-    expect(page.get_by_role("status").filter(has_text="complete")).to_be_visible(timeout=SOON_MS)
+    expect(page.get_by_role("status").filter(has_text="complete")).to_be_visible(timeout=4 * SOON_MS)
     expect(page.get_by_label("Totals")).to_contain_text("happy")
 
 
