@@ -27,7 +27,7 @@ from tests.support.reference import reference_dump, synthetic_spec
 from tests.support.servers import RedisServer, kafka_libs, wait_until
 from tests.support.standstill import Standstill
 
-pytestmark = [pytest.mark.redis, pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.redis, pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.quiet]
 
 LONG = os.environ.get("MOODLINE_TEST_CLUSTERS") == "long"
 AWAY_S = 60.0 if LONG else 8.0
