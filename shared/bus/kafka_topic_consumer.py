@@ -20,7 +20,7 @@ from moodline.shared.errors import BusError
 
 _LOOK_S: Final = 0.5
 _STARTING_SLICE_S: Final = 0.01
-_JOIN_S: Final = (15.0, 15.0, 30.0)
+_JOIN_S: Final = (12.0, 12.0, 24.0)
 """A request to join may stay unanswered, by a broker that coordinates the group no more. The client would wait 5 min for it.
 
 A group may also take its time: it waits for every member, and each change needs two rounds. So the third client waits longer.
