@@ -43,16 +43,15 @@ class TimelineSink:
         applies = [output for output in outputs if isinstance(output, Apply)]
         rewinds = [output for output in outputs if isinstance(output, Rewind)]
         results = self._store.apply([output.update for output in applies]) if applies else []
+        refused, stale = set(), []
         for output, result in zip(applies, results, strict=True):
             self._metrics.updates.labels(result).inc()
             if result is ApplyResult.APPLIED:
                 self._observe_latency(output)
-        refused = {
-            apply.update.stream_id: result
-            for apply, result in zip(applies, results, strict=True)
-            if result is not ApplyResult.APPLIED
-        }
-        stale = [apply.update for apply in applies if refused.get(apply.update.stream_id) is ApplyResult.STALE]
+                continue
+            refused.add(output.update.stream_id)
+            if result is ApplyResult.STALE:
+                stale.append(output.update)
         if stale:
             rewinds += self._behind(stale)
         return Written(_smallest(map(self._place, rewinds)), frozenset(refused))
