@@ -61,7 +61,7 @@ class ClockCamera:
 
     def _serve(self, connected: socket.socket) -> None:
         held = b""
-        with contextlib.suppress(OSError):
+        with connected, contextlib.suppress(OSError):
             while data := connected.recv(65_536):
                 held += data
                 # Reports of the receiver stand between requests.
