@@ -35,14 +35,14 @@ from moodline.shared.bus.base import Position
 from moodline.shared.messages import StreamClass
 from moodline.shared.store import ApplyResult, BucketValue, HighWaterMark, Retention, Store, TimelineUpdate, open_store
 from moodline.shared.streams import StreamSpec
-from moodline.shared.timeline.bucket import LEVELS_S, SECOND_US, Bucket, merge_all, pack
-from moodline.shared.timeline.models import MODELS_LEVEL_S, MODELS_SERIES, pack_models, record_model
+from moodline.shared.timeline.bucket import SECOND_US, TIERS_S, Bucket, merge_all, pack
+from moodline.shared.timeline.models import MODELS_SERIES, MODELS_TIER_S, pack_models, record_model
 from tests.support.servers import RedisServer, die_with_parent, free_port
 from tests.support.service import MOODLINE
 
 DAY_S = 86_400
 END_S = 1_777_636_800
-RETENTION = Retention(dict.fromkeys(LEVELS_S, 10**8))
+RETENTION = Retention(dict.fromkeys(TIERS_S, 10**8))
 _CHUNK = 2_000
 IDLE_S = 3.0
 """The API closes a connection that was idle for 5 s."""
@@ -119,38 +119,45 @@ class Writer:
 
     store: Store
     stream_id: str
-    mark: HighWaterMark
+    high_water_mark: HighWaterMark
     second: int
     rng: random.Random
     written_s: dict[int, float] = field(default_factory=dict)
 
     def next_update(self) -> TimelineUpdate:
         self.second += 1
-        cells = [BucketValue("", level_s, self.second // level_s, pack(_bucket(self.rng, 5))) for level_s in LEVELS_S]
-        before, self.mark = self.mark, HighWaterMark(self.mark.session, self.mark.seq + 5)
-        return _update(self.stream_id, before, self.mark, cells, self.second)
+        bucket_values = [BucketValue("", tier_s, self.second // tier_s, pack(_bucket(self.rng, 5))) for tier_s in TIERS_S]
+        before, self.high_water_mark = (
+            self.high_water_mark,
+            HighWaterMark(self.high_water_mark.epoch, self.high_water_mark.seq + 5),
+        )
+        return _update(self.stream_id, before, self.high_water_mark, bucket_values, self.second)
 
 
 def fill(store: Store, stream_id: str) -> Writer:
     """Register a camera and write its last 24 h."""
     rng = random.Random(stream_id)
     store.add(StreamSpec(stream_id=stream_id, url="rtsp://192.0.2.1/", lane=StreamClass.LIVE, created_at_us=END_S * SECOND_US))
-    mark = HighWaterMark(store.claim(stream_id, END_S).session, 0)
+    high_water_mark = HighWaterMark(store.acquire(stream_id, END_S).epoch, 0)
     first = END_S - DAY_S
     tens = {second // 10: _bucket(rng, 50) for second in range(first, END_S, 10)}
-    cells = [BucketValue("", 10, index, pack(bucket)) for index, bucket in tens.items()]
-    for level_s in LEVELS_S[2:]:
+    bucket_values = [BucketValue("", 10, index, pack(bucket)) for index, bucket in tens.items()]
+    for tier_s in TIERS_S[2:]:
         groups: dict[int, list[Bucket]] = {}
         for index, bucket in tens.items():
-            groups.setdefault(index * 10 // level_s, []).append(bucket)
-        cells += [BucketValue("", level_s, index, pack(merge_all(group))) for index, group in groups.items()]
-    cells += [BucketValue("", 1, second, pack(_bucket(rng, 5))) for second in range(END_S - 3600, END_S)]
+            groups.setdefault(index * 10 // tier_s, []).append(bucket)
+        bucket_values += [BucketValue("", tier_s, index, pack(merge_all(group))) for index, group in groups.items()]
+    bucket_values += [BucketValue("", 1, second, pack(_bucket(rng, 5))) for second in range(END_S - 3600, END_S)]
     for day in range(first // DAY_S, END_S // DAY_S + 1):
-        cells.append(BucketValue(MODELS_SERIES, MODELS_LEVEL_S, day, pack_models(record_model(None, "fer-seed", day * DAY_S)[0])))
+        bucket_values.append(
+            BucketValue(MODELS_SERIES, MODELS_TIER_S, day, pack_models(record_model(None, "fer-seed", day * DAY_S)[0]))
+        )
     before: HighWaterMark | None = None
-    for at in range(0, len(cells), _CHUNK):
-        assert store.apply([_update(stream_id, before, mark, cells[at : at + _CHUNK], END_S - 1)]) == [ApplyResult.APPLIED]
-        before, mark = mark, HighWaterMark(mark.session, mark.seq + 1)
+    for at in range(0, len(bucket_values), _CHUNK):
+        assert store.apply([_update(stream_id, before, high_water_mark, bucket_values[at : at + _CHUNK], END_S - 1)]) == [
+            ApplyResult.APPLIED
+        ]
+        before, high_water_mark = high_water_mark, HighWaterMark(high_water_mark.epoch, high_water_mark.seq + 1)
     assert before is not None
     return Writer(store, stream_id, before, END_S - 1, rng)
 
@@ -177,17 +184,21 @@ def _bucket(rng: random.Random, frames: int) -> Bucket:
 
 
 def _update(
-    stream_id: str, before: HighWaterMark | None, mark: HighWaterMark, cells: Sequence[BucketValue], second: int
+    stream_id: str,
+    before: HighWaterMark | None,
+    high_water_mark: HighWaterMark,
+    bucket_values: Sequence[BucketValue],
+    second: int,
 ) -> TimelineUpdate:
     return TimelineUpdate(
         stream_id=stream_id,
         expected=before,
-        mark=mark,
+        high_water_mark=high_water_mark,
         final=False,
-        position=Position("moodline.emotions.live.v1", 0, mark.seq),
+        position=Position("moodline.emotions.live.v1", 0, high_water_mark.seq),
         state=b"",
         last_event_time_us=second * SECOND_US,
-        cells=tuple(cells),
+        bucket_values=tuple(bucket_values),
     )
 
 

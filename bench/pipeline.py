@@ -145,7 +145,9 @@ def run_embedded(clips: list[Path], repeat: int) -> Result:
                 service.check()
                 time.sleep(0.02)
             wall, cpu = time.perf_counter() - wall, cpu_self_s() - cpu
-            frames = sum(item.mark.seq for item in store.load([s.stream_id for s in specs]) if item and item.mark)
+            frames = sum(
+                item.high_water_mark.seq for item in store.load([s.stream_id for s in specs]) if item and item.high_water_mark
+            )
             faces = int(
                 service.resources.metrics.registry.get_sample_value("moodline_faces_total", {"worker": "aggregator"}) or 0
             )
@@ -167,7 +169,11 @@ def run_distributed(clips: list[Path], repeat: int, backlog_minutes: float) -> R
             cluster.wait_until_final(specs, 3600)
             wall = time.perf_counter() - wall
             used = {name: cpu_of_s(pid) - before[name] for name, pid in (pids | servers).items()}
-            frames = sum(item.mark.seq for item in cluster.store.load([s.stream_id for s in specs]) if item and item.mark)
+            frames = sum(
+                item.high_water_mark.seq
+                for item in cluster.store.load([s.stream_id for s in specs])
+                if item and item.high_water_mark
+            )
             time.sleep(1)
             faces = int(cluster.total("moodline_faces_total:aggregator"))
             memory = {kind: rss_mib(pid) for kind, pid in pids.items()}

@@ -76,13 +76,13 @@ def register(store: Store, count: int) -> None:
         name, is_file = f"stream-{number:05}", number % 2 == 0
         url, lane = ("file:///srv/media/clip.mp4", StreamClass.FILE) if is_file else ("rtsp://camera.example/1", StreamClass.LIVE)
         store.add(StreamSpec(stream_id=name, url=url, lane=lane, paused=not is_file, labels={"site": "berlin"}))
-        session = store.claim(name, START_US / 1e6).session
-        said = StreamState.ENDED if is_file else StreamState.PAUSED
-        store.set_status(name, session, StreamStatus(state=said, width=1920, height=1080, codec="h264"))
+        epoch = store.acquire(name, START_US / 1e6).epoch
+        reported = StreamState.ENDED if is_file else StreamState.PAUSED
+        store.set_status(name, epoch, StreamStatus(state=reported, width=1920, height=1080, codec="h264"))
         update = TimelineUpdate(
             stream_id=name,
             expected=None,
-            mark=HighWaterMark(session, 1000),
+            high_water_mark=HighWaterMark(epoch, 1000),
             final=is_file,
             position=Position("moodline.emotions.file.v1", 1, 1000),
             state=b"" if is_file else state,

@@ -50,15 +50,15 @@ def main() -> None:
 
 def fill(client: Any, store: Store, count: int) -> None:
     now_s = time.time()
-    sessions = {}
+    epochs = {}
     for number in range(CAMERAS):
         name = f"camera-{number}"
         store.add(StreamSpec(stream_id=name, url="rtsp://camera.example/1", lane=StreamClass.LIVE))
-        sessions[name] = store.claim(name, now_s - DAY_S).session
+        epochs[name] = store.acquire(name, now_s - DAY_S).epoch
         update = TimelineUpdate(
             stream_id=name,
             expected=None,
-            mark=HighWaterMark(sessions[name], count),
+            high_water_mark=HighWaterMark(epochs[name], count),
             final=True,
             position=Position(TOPIC, 0, count),
             state=b"",
@@ -67,7 +67,7 @@ def fill(client: Any, store: Store, count: int) -> None:
         store.apply([update])
     for number in range(count):
         name, at_s = f"camera-{number % CAMERAS}", now_s - DAY_S + DAY_S * number / count
-        send(client, frame(name, sessions[name], number // CAMERAS, at_s), at_s)
+        send(client, frame(name, epochs[name], number // CAMERAS, at_s), at_s)
     client.flush()
 
 
@@ -92,9 +92,9 @@ def measure(client: Any, bus: Bus, store: Store, before: int) -> None:
     store.add(
         StreamSpec(stream_id=NEW, url="rtsp://camera.example/2", lane=StreamClass.LIVE, created_at_us=int(clock.now_s() * 1e6))
     )
-    session = store.claim(NEW, clock.now_s()).session
+    epoch = store.acquire(NEW, clock.now_s()).epoch
     for seq in range(5, 10):
-        send(client, frame(NEW, session, seq, clock.now_s()), clock.now_s())
+        send(client, frame(NEW, epoch, seq, clock.now_s()), clock.now_s())
     client.flush()
     while not value("moodline_rewinds_total"):
         worker.step(stop)
@@ -111,7 +111,7 @@ def measure(client: Any, bus: Bus, store: Store, before: int) -> None:
 
 def _is_in(store: Store) -> bool:
     progress = store.load([NEW])[0]
-    return progress is not None and progress.mark is not None
+    return progress is not None and progress.high_water_mark is not None
 
 
 def send(client: Any, message: Emotions, at_s: float) -> None:
@@ -119,11 +119,11 @@ def send(client: Any, message: Emotions, at_s: float) -> None:
     client.poll(0)
 
 
-def frame(stream_id: str, session: int, seq: int, at_s: float) -> Emotions:
+def frame(stream_id: str, epoch: int, seq: int, at_s: float) -> Emotions:
     at_us = int(at_s * 1e6)
     return Emotions(
         stream_id=stream_id,
-        session=session,
+        epoch=epoch,
         seq=seq,
         event_time_us=at_us,
         captured_at_us=at_us,

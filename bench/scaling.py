@@ -122,17 +122,17 @@ def make_faces() -> list[tuple[Face, ...]]:
 def fill(cluster: Cluster, messages: int) -> int:
     """Register streams and put the backlog on the bus; return how many messages it has."""
     bus, faces, sent = open_bus(cluster.kafka_url, partitions=PARTITIONS), make_faces(), 0
-    producer, sessions = bus.open_producer(), {}
+    producer, epochs = bus.open_producer(), {}
     for spec in specs():
         cluster.store.add(spec)
-        sessions[spec.stream_id] = cluster.store.claim(spec.stream_id, time.time()).session
+        epochs[spec.stream_id] = cluster.store.acquire(spec.stream_id, time.time()).epoch
     frames = messages // STREAMS
     for seq in range(frames + 1):
-        for number, (stream_id, session) in enumerate(sessions.items()):
+        for number, (stream_id, epoch) in enumerate(epochs.items()):
             at_us = START_US + seq * FRAME_US
             head: dict[str, Any] = {
                 "stream_id": stream_id,
-                "session": session,
+                "session": epoch,
                 "seq": seq,
                 "event_time_us": at_us,
                 "captured_at_us": at_us,

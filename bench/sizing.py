@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from moodline.shared.settings import StoreSettings
 
-_LEVELS_S = (1, 10, 60, 600, 3600)
+_TIERS_S = (1, 10, 60, 600, 3600)
 _KB, _MB, _GB = 1e3, 1e6, 1e9
 _MIB_PER_PARTITION = 1024
 """Most that a partition of live frames, or of crops, keeps: `shared/bus/retention.py`."""
@@ -56,12 +56,12 @@ class Need:
 
 
 def streams_memory_bytes(load: Load, store: StoreSettings) -> float:
-    """Return what one stream's timeline takes in Redis once every level is as long as it is kept, in bytes.
+    """Return what one stream's timeline takes in Redis once every tier is as long as it is kept, in bytes.
 
-    The finest level has a bucket more for each face that is followed.
+    The finest tier has a bucket more for each face that is followed.
     """
     kept_s = (store.retention_1s_s, store.retention_10s_s, store.retention_1min_s, store.retention_10min_s, store.retention_1h_s)
-    buckets = sum(kept / level for kept, level in zip(kept_s, _LEVELS_S, strict=True)) + load.faces * kept_s[0]
+    buckets = sum(kept / tier for kept, tier in zip(kept_s, _TIERS_S, strict=True)) + load.faces * kept_s[0]
     return buckets * load.bucket_bytes
 
 
@@ -109,10 +109,10 @@ def parse(arguments: list[str] | None = None) -> tuple[Load, StoreSettings]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for item in dataclasses.fields(Load):
         parser.add_argument(f"--{item.name.replace('_', '-')}", type=float, default=item.default, help=item.metadata["help"])
-    for level in ("1s", "10s", "1min", "10min", "1h"):
-        name = f"retention_{level}_s"
+    for tier in ("1s", "10s", "1min", "10min", "1h"):
+        name = f"retention_{tier}_s"
         default = StoreSettings.model_fields[name].default
-        parser.add_argument(f"--retention-{level}-s", type=int, default=default, help=f"how long {level} points are kept, in s")
+        parser.add_argument(f"--retention-{tier}-s", type=int, default=default, help=f"how long {tier} points are kept, in s")
     options = vars(parser.parse_args(arguments))
     names = {item.name for item in dataclasses.fields(Load)}
     for name, value in options.items():

@@ -179,35 +179,35 @@ def corrected_url(given: str) -> tuple[str, str]:
     slash, `&amp;` for `&`, and a bare address without a scheme. What is left stands as it was given.
     """
     url = _INVISIBLE.sub("", given.strip(_AROUND)).replace("&amp;", "&")
-    said = ["blanks, quotation marks or &amp; were taken out of it"] if url != given else []
+    corrections = ["blanks, quotation marks or &amp; were taken out of it"] if url != given else []
     if (before := _BEFORE.match(url)) is not None:
         url = url[before.end() :].strip(_AROUND)
-        said.append("what stood before it was left out")
+        corrections.append("what stood before it was left out")
     if (options := _OPTIONS.search(url)) is not None:
         url = url[: options.start()]
-        said.append("another program's options after # were left out")
+        corrections.append("another program's options after # were left out")
     if (misspelt := _MISSPELT_SCHEME.match(url)) is not None:
         scheme = _MISSPELT[misspelt["scheme"].lower()]
         url = scheme + url[misspelt.end() :]
-        said.append(f"its scheme is {scheme}")
+        corrections.append(f"its scheme is {scheme}")
     if (inner := _INNER_SCHEME.match(url)) is not None:
         url = f"{inner['scheme'].lower()}://{inner['user']}{url[inner.end() :]}"
-        said.append("its scheme was there twice")
+        corrections.append("its scheme was there twice")
     # The inner scheme is the camera's own: what stands before it was put there by a form or a browser.
     match = _TWICE.match(url)
     if match is not None:
         url = f"{match['scheme'].lower()}://{url[match.end() :]}"
-        said.append("its scheme was there twice")
+        corrections.append("its scheme was there twice")
     elif (broken := _BROKEN_SCHEME.match(url)) is not None:
         url = f"{broken['scheme'].lower()}://{url[broken.end() :]}"
-        said.append("its scheme was written in another way than ://")
+        corrections.append("its scheme was written in another way than ://")
     elif _BARE.match(url) and "://" not in url:
         url = f"rtsp://{url}"
-        said.append("it had no scheme, and rtsp:// was put before it")
+        corrections.append("it had no scheme, and rtsp:// was put before it")
     if "\\" in url and "@" not in url:
         url = re.sub(r"\\+", "/", url)
-        said.append("its backslashes became slashes")
-    return url, f"the url was corrected: {', and '.join(said)}" if said else ""
+        corrections.append("its backslashes became slashes")
+    return url, f"the url was corrected: {', and '.join(corrections)}" if corrections else ""
 
 
 def register_url(given: str, *, username: str | None = None, password: str | None = None) -> RegisteredUrl:

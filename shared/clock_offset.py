@@ -66,11 +66,11 @@ def measure_offset(store_time: Callable[[], float | None], machine: Clock) -> Of
     best: Offset | None = None
     for _ in range(_QUESTIONS):
         asked_s, begun_s = machine.now_s(), machine.monotonic_s()
-        told_s = store_time()
-        if told_s is None:
+        store_s = store_time()
+        if store_s is None:
             return None
         took_s = machine.monotonic_s() - begun_s
-        found = Offset(asked_s + took_s / 2 - told_s, took_s / 2)
+        found = Offset(asked_s + took_s / 2 - store_s, took_s / 2)
         if best is None or found.uncertain_s < best.uncertain_s:
             best = found
     return best

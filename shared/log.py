@@ -74,15 +74,20 @@ class _TextFormatter(logging.Formatter):
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        said = record.getMessage()
-        own = record.name.partition(".")[0] == _OWN and said in EVENTS
+        message = record.getMessage()
+        own = record.name.partition(".")[0] == _OWN and message in EVENTS
         line: dict[str, object] = dict(_fields(record))
         if not own:
-            line["text"] = said
+            line["text"] = message
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         shown = {key: masked(value) if isinstance(value, str) else value for key, value in line.items()}
-        head = {"ts": record.created, "level": record.levelname.lower(), "logger": record.name, "event": said if own else FOREIGN}
+        head = {
+            "ts": record.created,
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": message if own else FOREIGN,
+        }
         return json.dumps(shown | head, default=lambda value: masked(str(value)))
 
 
@@ -115,12 +120,12 @@ class OncePerSecond(logging.Filter):
         cause = (record.name, _NUMBERS.sub("0", str(record.msg))[:_CAUSE_LENGTH], f"{kind} {vars(record).get('reason', '')}")
         with self._lock:
             now_s = self._now_s()
-            said_s, traced_s, left_out = self._causes.get(cause, (-math.inf, -math.inf, 0))
+            reported_s, traced_s, suppressed = self._causes.get(cause, (-math.inf, -math.inf, 0))
             if int(now_s) != self._second:
                 self._second, self._lines = int(now_s), 0
             # Whoever can choose the words of a message makes as many causes as he likes.
-            if now_s - said_s < 1.0 or self._lines >= _LINES_PER_S:
-                self._causes[cause] = (said_s, traced_s, left_out + 1)
+            if now_s - reported_s < 1.0 or self._lines >= _LINES_PER_S:
+                self._causes[cause] = (reported_s, traced_s, suppressed + 1)
                 self._bound()
                 return False
             self._lines += 1
@@ -128,8 +133,8 @@ class OncePerSecond(logging.Filter):
             self._causes[cause] = (now_s, now_s if with_trace else traced_s, 0)
             self._causes.move_to_end(cause)
             self._bound()
-        if left_out:
-            record.suppressed = left_out
+        if suppressed:
+            record.suppressed = suppressed
         if record.exc_info and not with_trace:
             record.msg, record.args = f"{record.getMessage().strip()} ({kind}: {record.exc_info[1]})", None
             record.exc_info = None

@@ -1,6 +1,6 @@
 """Messages between workers, topic names, and the codec. Nothing else in Moodline knows bytes.
 
-A frame is `(stream_id, session, seq)`. Every topic carries exactly one message per sampled frame, in order of `seq`
+A frame is `(stream_id, epoch, seq)`. Every topic carries exactly one message per sampled frame, in order of `seq`
 within a stream, also when the frame has no face or was skipped, so the sequence has no silent holes. `End` closes a
 finite stream and takes the next `seq` itself.
 
@@ -27,14 +27,14 @@ class StreamClass(StrEnum):
 
 
 class PipelineStep(StrEnum):
-    """The three hops of a frame between workers; each has one topic per lane."""
+    """The three pipeline steps of a frame between workers; each has one topic per stream class."""
 
     FRAMES = "frames"
     FACES = "faces"
     EMOTIONS = "emotions"
 
 
-class SkipReason(StrEnum):
+class DropReason(StrEnum):
     """The reasons for which a sampled frame has no result. Timelines store counts by position: append only."""
 
     EXPIRED = "expired"
@@ -53,20 +53,20 @@ STREAMS_TOPIC: Final = f"{TOPIC_PREFIX}.streams.v1"
 DLQ_TOPIC: Final = f"{TOPIC_PREFIX}.dlq.v1"
 
 
-def topic(hop: PipelineStep, lane: StreamClass) -> str:
-    """Return the topic of one hop and lane, e.g. `moodline.frames.file.v1`."""
-    return f"{TOPIC_PREFIX}.{hop}.{lane}.v1"
+def topic(step: PipelineStep, lane: StreamClass) -> str:
+    """Return the topic of one pipeline step and stream class, e.g. `moodline.frames.file.v1`."""
+    return f"{TOPIC_PREFIX}.{step}.{lane}.v1"
 
 
 ALL_TOPICS: Final[tuple[str, ...]] = (
-    *(topic(hop, lane) for hop in PipelineStep for lane in StreamClass),
+    *(topic(step, lane) for step in PipelineStep for lane in StreamClass),
     STREAMS_TOPIC,
     DLQ_TOPIC,
 )
 
 
-def lane_of(topic_name: str) -> StreamClass | None:
-    """Return the lane of a hop's topic, or None for the other topics."""
+def stream_class_of(topic_name: str) -> StreamClass | None:
+    """Return the stream class of a pipeline step's topic, or None for the other topics."""
     for lane in StreamClass:
         if topic_name.endswith(f".{lane}.v1"):
             return lane
@@ -79,8 +79,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         v: Schema version.
         stream_id: The stream; also the key on every topic.
-        session: Fencing number of the claim under which the frame was read, 0 to 2**53 - 1. Larger is newer, over all streams.
-        seq: Number of the sampled frame, 0 to 2**53 - 1: from the start of the content for files, of the session for live
+        epoch: fencing token of the acquisition under which the frame was read, 0 to 2**53 - 1. Larger is newer, over all streams.
+        seq: Number of the sampled frame, 0 to 2**53 - 1: from the start of the content for files, of the epoch for live
             sources.
         event_time_us: Position on the timeline, microseconds since the Unix epoch, UTC. Never decreases in a stream.
         captured_at_us: Wall clock when ingest read the frame, microseconds since the Unix epoch. Only for latency and
@@ -90,7 +90,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
     v: int = SCHEMA_VERSION
     stream_id: str
-    session: int
+    epoch: int = msgspec.field(name="session")
     seq: int
     event_time_us: int
     captured_at_us: int
@@ -112,7 +112,7 @@ class Frame(Header, frozen=True, kw_only=True, tag_field="kind", tag="frame"):
     width: int
     height: int
     jpeg: bytes = b""
-    skip: SkipReason | None = None
+    skip: DropReason | None = None
     repeats: int = 0
     repeats_us: int = 0
 
@@ -144,7 +144,7 @@ class Faces(Header, frozen=True, kw_only=True, tag_field="kind", tag="faces"):
     width: int
     height: int
     faces: tuple[Face, ...] = ()
-    skip: SkipReason | None = None
+    skip: DropReason | None = None
     too_small: int = 0
     repeats: int = 0
     repeats_us: int = 0
@@ -178,7 +178,7 @@ class Emotions(Header, frozen=True, kw_only=True, tag_field="kind", tag="emotion
     width: int
     height: int
     faces: tuple[FaceEmotion, ...] = ()
-    skip: SkipReason | None = None
+    skip: DropReason | None = None
     model: str = ""
     too_small: int = 0
     repeats: int = 0
@@ -247,7 +247,7 @@ def encode(message: AnyMessage) -> bytes:
 
 
 def decode(value: bytes) -> Message:
-    """Decode a message of a hop.
+    """Decode a message of a pipeline step.
 
     Raises:
         MessageError: with reason `malformed` (not a message), `version` (of another schema version) or `invalid` (a field
@@ -305,7 +305,7 @@ def _check_content(message: Message) -> None:
 def _check_header(message: Message) -> None:
     if not message.stream_id:
         raise MessageError("invalid", "stream_id must not be empty")
-    if not (0 <= message.seq < _NUMBER_LIMIT and 0 <= message.session < _NUMBER_LIMIT):
+    if not (0 <= message.seq < _NUMBER_LIMIT and 0 <= message.epoch < _NUMBER_LIMIT):
         raise MessageError("invalid", "seq and session must be 0 to 2**53 - 1")
     if not (_EARLIEST_US <= message.event_time_us < _LATEST_US and _EARLIEST_US <= message.captured_at_us < _LATEST_US):
         raise MessageError("invalid", "a time lies outside the years 1 to 9999")

@@ -9,7 +9,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from moodline.shared.emotions import EMOTIONS
-from moodline.shared.messages import SkipReason, StreamClass
+from moodline.shared.messages import DropReason, StreamClass
 from moodline.shared.stream_metrics import StreamMetrics
 
 DEAD_LETTER_REASONS: Final = ("malformed", "version", "invalid", "stage_error")
@@ -282,7 +282,7 @@ class Metrics:
         self.mqtt_connected: Final = Gauge(
             "moodline_mqtt_connected", "1 while this process is connected to the MQTT broker.", registry=r
         )
-        self.alerts_judging: Final = Gauge("moodline_alerts_judging", "1 while this process judges alert rules.", registry=r)
+        self.alerts_evaluating: Final = Gauge("moodline_alerts_judging", "1 while this process judges alert rules.", registry=r)
         self.http_seconds: Final = Histogram(
             "moodline_http_request_seconds",
             "Time to answer an API request, in s, by route template, method and status class.",
@@ -307,7 +307,7 @@ class Metrics:
         """Show a worker's counters before they count: a rate needs a value before the first event."""
         for lane in StreamClass:
             self.frames.labels(worker, lane)
-            for skip in SkipReason:
+            for skip in DropReason:
                 self.frames_skipped.labels(worker, lane, skip)
         for target in ("bus", "store"):
             self.retries.labels(worker, target)

@@ -14,25 +14,25 @@ from moodline.shared.store.registry_view import RegistryView
 
 log = logging.getLogger("moodline.previews")
 
-_LOOK_S: Final = 1.0
+_POLL_S: Final = 1.0
 _JOIN_S: Final = 5.0
 
 
 class PreviewWatch:
     """A context manager: entering starts the thread. `wanted` may be read by any thread."""
 
-    def __init__(self, registry: Registry, previews: Previews, clock: Clock, turn_s: float, send: Callable[[], None]) -> None:
-        """Prepare; `send` is called every `turn_s`, and raises nothing."""
+    def __init__(self, registry: Registry, previews: Previews, clock: Clock, interval_s: float, send: Callable[[], None]) -> None:
+        """Prepare; `send` is called every `interval_s`, and raises nothing."""
         self.wanted: frozenset[str] = frozenset()
         self._view = RegistryView(registry)
         self._previews = previews
         self._clock = clock
-        self._turn_s = turn_s
+        self._interval_s = interval_s
         self._send = send
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="previews", daemon=True)
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Find out which streams are looked at. Raises `StoreUnavailableError`."""
         self._view.refresh(self._clock.monotonic_s())
         switched_on = [name for name, spec in self._view.specs.items() if spec.preview and not spec.paused]
@@ -47,14 +47,14 @@ class PreviewWatch:
         self._thread.join(_JOIN_S)
 
     def _run(self) -> None:
-        looked_s = float("-inf")
+        polled_s = float("-inf")
         while not self._stop.is_set():
             now_s = self._clock.monotonic_s()
-            if now_s - looked_s >= _LOOK_S:
-                looked_s = now_s
+            if now_s - polled_s >= _POLL_S:
+                polled_s = now_s
                 try:
-                    self.look()
+                    self.poll()
                 except StoreError as error:
                     log.warning("previews.interrupted", extra={"reason": type(error).__name__})
             self._send()
-            self._stop.wait(self._turn_s)
+            self._stop.wait(self._interval_s)

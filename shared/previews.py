@@ -25,9 +25,9 @@ _PICTURES: Final = 4
 _RESULTS: Final = 256
 _STREAMS: Final = 1000
 _UNREAD_S: Final = 1.0
-_LOOKED_AT_S: Final = 30.0
+_VIEWED_S: Final = 30.0
 """A stream stays subscribed for this time after the last request."""
-_TURN_S: Final = 0.5
+_INTERVAL_S: Final = 0.5
 _PAUSE_S: Final = 2.0
 _CHANNEL: Final = "moodline.preview."
 
@@ -43,7 +43,7 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True, tag="picture"):
     """One picture.
 
     Attributes:
-        stream_id, session, seq: Which frame it is.
+        stream_id, epoch, seq: Which frame it is.
         time_us: Event time, microseconds since the Unix epoch.
         jpeg: As it was analysed, or smaller.
         boxes: Of the faces.
@@ -51,7 +51,7 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True, tag="picture"):
     """
 
     stream_id: str
-    session: int = 0
+    epoch: int = msgspec.field(default=0, name="session")
     seq: int = 0
     time_us: int
     jpeg: bytes
@@ -63,7 +63,7 @@ class PreviewResult(msgspec.Struct, frozen=True, tag="faces"):
     """The results for the faces of one frame."""
 
     stream_id: str
-    session: int
+    epoch: int = msgspec.field(name="session")
     seq: int
     faces: tuple[Read, ...]
 
@@ -106,7 +106,7 @@ class PreviewBoard:
         self._held: OrderedDict[str, deque[tuple[Preview, float]]] = OrderedDict()
         self._results: dict[str, deque[PreviewResult]] = {}
         self._bytes = 0
-        self._looked_at: dict[str, float] = {}
+        self._viewed: dict[str, float] = {}
         self._changed = threading.Condition()
 
     def wanted(self, stream_ids: Iterable[str]) -> set[str]:
@@ -114,10 +114,10 @@ class PreviewBoard:
 
     def looked_at(self) -> set[str]:
         """Return the streams whose newest picture was asked for in the last 30 s."""
-        since_s = self._clock.monotonic_s() - _LOOKED_AT_S
+        since_s = self._clock.monotonic_s() - _VIEWED_S
         with self._changed:
-            self._looked_at = {name: asked_s for name, asked_s in self._looked_at.items() if asked_s >= since_s}
-            return set(self._looked_at)
+            self._viewed = {name: asked_s for name, asked_s in self._viewed.items() if asked_s >= since_s}
+            return set(self._viewed)
 
     def publish(self, preview: Preview) -> None:
         now_s = self._clock.monotonic_s()
@@ -142,7 +142,7 @@ class PreviewBoard:
     def newest(self, stream_id: str, wait_s: float, after_us: int | None = None) -> Preview | None:
         until_s = time.monotonic() + wait_s
         with self._changed:
-            self._looked_at[stream_id] = self._clock.monotonic_s()
+            self._viewed[stream_id] = self._clock.monotonic_s()
             while True:
                 found = self._fresh(stream_id, after_us)
                 left_s = until_s - time.monotonic()
@@ -154,7 +154,7 @@ class PreviewBoard:
         with self._changed:
             self._held.clear()
             self._results.clear()
-            self._looked_at.clear()
+            self._viewed.clear()
             self._bytes = 0
 
     def _fresh(self, stream_id: str, after_us: int | None) -> Preview | None:
@@ -164,9 +164,9 @@ class PreviewBoard:
             for preview, shown_s in self._held.get(stream_id, ())
             if shown_s >= now_s - KEPT_S and (after_us is None or preview.time_us > after_us)
         ]
-        read = {(result.session, result.seq): result.faces for result in self._results.get(stream_id, ())}
+        read = {(result.epoch, result.seq): result.faces for result in self._results.get(stream_id, ())}
         for preview, shown_s in reversed(held):
-            faces = read.get((preview.session, preview.seq))
+            faces = read.get((preview.epoch, preview.seq))
             if faces is not None or not preview.boxes:
                 return msgspec.structs.replace(preview, faces=faces or ())
             if now_s - shown_s >= _UNREAD_S:
@@ -263,16 +263,16 @@ class RedisPreviews:
                         act(*(f"{_CHANNEL}{name}" for name in names))
                 known = wanted
                 if not known:
-                    self._stop.wait(_TURN_S / 5)
+                    self._stop.wait(_INTERVAL_S / 5)
                     continue
-                message = pubsub.get_message(timeout=_TURN_S / 5)
+                message = pubsub.get_message(timeout=_INTERVAL_S / 5)
                 while message is not None:
                     with suppress(msgspec.MsgspecError, TypeError):
-                        said = _decoder.decode(message["data"])
-                        if isinstance(said, Preview):
-                            self._board.publish(said)
+                        decoded = _decoder.decode(message["data"])
+                        if isinstance(decoded, Preview):
+                            self._board.publish(decoded)
                         else:
-                            self._board.publish_result(said)
+                            self._board.publish_result(decoded)
                     message = pubsub.get_message(timeout=0.0)
         finally:
             pubsub.close()

@@ -39,6 +39,6 @@ class Pushes(Protocol):
             FrameTooLargeError, FrameError: the frame cannot be used.
             StreamTakenError: another process has the stream.
             TooBusyError: too many streams.
-            StreamNotFoundError, StoreUnavailableError, BusUnavailableError: the stream could not be claimed.
+            StreamNotFoundError, StoreUnavailableError, BusUnavailableError: the stream could not be acquired.
         """
         ...

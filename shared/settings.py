@@ -294,7 +294,7 @@ class QuotasSettings(_Group):
 
 
 class AlertsSettings(_Group):
-    """Alert rules and their webhooks; they are judged wherever the API runs."""
+    """Alert rules and their webhooks; they are evaluated wherever the API runs."""
 
     enabled: bool = Field(
         True, description="Whether this process judges rules and sends webhooks; the API for rules is always on."

@@ -10,7 +10,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from moodline.shared.emotions import EMOTIONS
-from moodline.shared.messages import SkipReason
+from moodline.shared.messages import DropReason
 
 _LIMITED: Final = "for at most MOODLINE_WORKER_STREAM_METRICS streams of a process"
 
@@ -46,7 +46,7 @@ class StreamMetrics:
             ["stream"],
             registry=registry,
         )
-        self.sessions: Final = Counter(
+        self.epochs: Final = Counter(
             "moodline_stream_sessions_total",
             f"Connections to a camera that were begun, by stream, {_LIMITED}.",
             ["stream"],
@@ -89,7 +89,7 @@ class StreamMetrics:
             if stream_id in self._counted or stream_id not in self._streams:
                 return
             self._counted.add(stream_id)
-        for result in ("faces", "no_face", *SkipReason):
+        for result in ("faces", "no_face", *DropReason):
             self.frames.labels(stream_id, result)
         for emotion in EMOTIONS:
             self.emotions.labels(stream_id, emotion)
@@ -101,5 +101,5 @@ class StreamMetrics:
             if stream_id not in self._streams:
                 return
             self._streams.discard(stream_id)
-            for family in (self.state, self.fps, self.behind_seconds, self.sessions, self.frames, self.faces, self.emotions):
+            for family in (self.state, self.fps, self.behind_seconds, self.epochs, self.frames, self.faces, self.emotions):
                 family.remove_by_labels({"stream": stream_id})

@@ -70,8 +70,8 @@ PUSH_URL: Final = f"{PUSH_SCHEME}://"
 """URL of a live stream whose frames are pushed to the API; ingest reads nothing."""
 
 
-def lane_of_url(url: str) -> StreamClass:
-    """Return the lane of what a URL names, by its scheme."""
+def stream_class_of_url(url: str) -> StreamClass:
+    """Return the stream class of what a URL names, by its scheme."""
     return StreamClass.LIVE if url.partition("://")[0].lower() in (*LIVE_SCHEMES, PUSH_SCHEME) else StreamClass.FILE
 
 
@@ -132,7 +132,7 @@ class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
         detail: One sentence for people; never a credential.
         since_us: When this state began, wall clock.
         attempt: `StreamSpec.attempt` that this status belongs to.
-        frames_sent: Sampled frames sent under this session.
+        frames_sent: Sampled frames sent under this epoch.
         duration_us: Length of the content where known, else None.
         width, height: Of the decoded video, after rotation; 0 when unknown.
         codec: FFmpeg's name of the codec, or "".
@@ -142,7 +142,7 @@ class StreamStatus(msgspec.Struct, frozen=True, kw_only=True):
         last_frame_us: Live: when the last frame arrived, wall clock; 0 before the first.
         fps: Live: measured frames per second that arrive, 0 when unknown.
         clock_offset_ms: Live: how far the camera's clock is ahead of ours, in ms; None where it tells no time.
-        lost_packets: Live: network packets that never came, under this session.
+        lost_packets: Live: network packets that never came, under this epoch.
         frames_decoded, frames_corrupt, frames_lost: Files, when they have ended: frames that came out of the decoder; damaged
             ones; of these, such as did not come out of it at all.
         played_us: Files, when they have ended: how long they play, in microseconds; None before.

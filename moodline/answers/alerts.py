@@ -150,7 +150,7 @@ class DryRun(Answer, frozen=True, kw_only=True):
     """The alerts that a rule would have raised.
 
     Attributes:
-        streams: Ids of the streams that were judged.
+        streams: Ids of the streams that were evaluated.
         events: In order of time.
         fired: How many alerts began.
         told: Of these, how many others would have been told of.

@@ -32,7 +32,7 @@ class RuleOptions(TypedDict, total=False):
         baseline_min: Of `change`: minutes with enough faces that it needs.
         no_data_s: After so long without an answer a firing alert is over, in s.
         quiet_s: Nobody is told again of the same within this time, in s.
-        enabled: Whether it is judged.
+        enabled: Whether it is evaluated.
         note: For people.
         webhook_url: Where alerts are sent; a change to an empty text removes it.
         webhook_template: Form of what is sent; by default that of the URL's host.
@@ -77,7 +77,7 @@ class AlertMethods:
             kind: `share` of an emotion over or under a threshold, `change` of it against the stream's own baseline, `no_faces`
                 in frames that were looked at, or `offline`: nothing comes from a camera.
             stream: Id of the stream to watch.
-            label: `key=value`, or `key`: every stream with it is judged on its own.
+            label: `key=value`, or `key`: every stream with it is evaluated on its own.
             options: See `RuleOptions`.
         """
         given = query(id=rule_id, kind=kind, stream=stream, label=label) | options

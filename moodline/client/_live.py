@@ -14,7 +14,7 @@ from moodline.client._link import Link
 from moodline.errors import BusyError, ClientError, ServiceError, UnreachableError
 
 _CHUNK_BYTES: Final = 256 * 1024
-_LOOKED_AT_S: Final = 300.0
+_VIEWED_S: Final = 300.0
 """The service looks at a file's end before it answers."""
 _LOST_PAUSE_S: Final = 0.5
 _PATIENCE_S: Final = 60.0
@@ -117,7 +117,7 @@ class LiveMethods:
         """
         path = Path(path)
         stream = query(stream=stream_id, label=names(labels), recorded_at=when(recorded_at), sample_fps=sample_fps)
-        timeout = httpx.Timeout(self._link.timeout_s, read=max(self._link.timeout_s, _LOOKED_AT_S))
+        timeout = httpx.Timeout(self._link.timeout_s, read=max(self._link.timeout_s, _VIEWED_S))
         try:
             with path.open("rb") as file:
                 total = path.stat().st_size

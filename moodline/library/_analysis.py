@@ -33,7 +33,7 @@ from moodline.services.report.document import analysis_document
 from moodline.services.report.export import CSV_FIELDS, point_row
 from moodline.services.report.faces import FACE_FIELDS, FaceRow, flat, require_faces_format, write_faces
 from moodline.services.report.moments import iso, to_us
-from moodline.services.report.outputs import Output, judge_outputs, replacing
+from moodline.services.report.outputs import Output, check_outputs, replacing
 from moodline.services.report.tracks import TrackDocument, track_document
 from moodline.shared.emotions import EMOTIONS
 from moodline.shared.messages import Emotions
@@ -195,7 +195,7 @@ class Result:
         from moodline.services.analysis.results import annotate
 
         parts = self._parts
-        judge_outputs([Output("annotate", Path(path))], parts.files, force=True)
+        check_outputs([Output("annotate", Path(path))], parts.files, force=True)
 
         def on_frame(at_s: Fraction) -> bool:
             if progress is not None:

@@ -108,7 +108,7 @@ def _read(path: Path, settings: Settings) -> "BgrImage":
 def _faces(images: "Sequence[BgrImage]", settings: Settings) -> list[list[Face]]:
     from moodline.services.aggregator.tracker import least_quality
 
-    answers = _engine(settings).look(images)
+    answers = _engine(settings).detect(images)
     faces = []
     least = least_quality(settings.aggregator)
     for image, answer in zip(images, answers, strict=True):
@@ -133,7 +133,7 @@ class _Engine:
         self._detector: Stage = DetectorStage(lambda: open_detector(detector), detector, metrics)
         self._classifier: Stage = ClassifierStage(open_model(classifier), classifier, metrics)
 
-    def look(self, images: "Sequence[BgrImage]") -> list[Emotions]:
+    def detect(self, images: "Sequence[BgrImage]") -> list[Emotions]:
         """Return what is seen in each picture."""
         frames = [self._frame(number, image) for number, image in enumerate(images)]
         with self._lock:
@@ -149,7 +149,7 @@ class _Engine:
         reduced = reduce_image(image, ingest.max_side_px)
         frame = Frame(
             stream_id="picture",
-            session=0,
+            epoch=0,
             seq=number,
             event_time_us=0,
             captured_at_us=0,

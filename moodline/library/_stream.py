@@ -15,7 +15,7 @@ from moodline.services.analysis.inputs import clips_of
 from moodline.services.analysis.live import STREAM_ID, LiveRun, run_live
 from moodline.services.report.moments import to_datetime
 from moodline.shared.messages import StreamClass
-from moodline.shared.streams import StreamSpec, Transport, lane_of_url, parse_sample_fps
+from moodline.shared.streams import StreamSpec, Transport, parse_sample_fps, stream_class_of_url
 
 _SIZE_EVERY: Final = 25
 
@@ -25,7 +25,7 @@ class LiveFrame:
     """One sampled frame.
 
     Attributes:
-        number: Counts from 0; of a camera anew with each connection.
+        number: Counts from 0; of a camera again with each connection.
         time: When it was captured, UTC; of a file counted from 1970-01-01.
         position_s: Media time of a file, in s; None for cameras.
         faces: Its faces, with track and smoothed emotions; boxes in px of the camera's picture.
@@ -72,7 +72,7 @@ def stream(  # one for each option
     rate = settings.ingest.sample_fps if sample_fps is None else str(sample_fps)
     parse_sample_fps(rate)
     url = str(source)
-    if lane_of_url(url) is StreamClass.FILE:
+    if stream_class_of_url(url) is StreamClass.FILE:
         clips = clips_of([url])
         if len(clips) != 1:
             raise ClientError(f"{url} names {len(clips)} videos; take them one by one")

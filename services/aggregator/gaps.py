@@ -22,14 +22,14 @@ MARGIN_MS: Final = 60_000
 
 @dataclass(slots=True)
 class _Gap:
-    mark: HighWaterMark | None
+    high_water_mark: HighWaterMark | None
     seen: Position
     since_s: float
     is_confirmed: bool = False
 
 
 class Gaps:
-    """Holes after the marks of streams. A rewind is asked for once per stream and mark.
+    """Holes after the high-water marks of streams. A rewind is asked for once per stream and high-water mark.
 
     The hole is real when, after the rewind, a frame beyond it comes again (at or before the offset where the hole was first
     seen) and the missing one has not come.
@@ -40,37 +40,43 @@ class Gaps:
         self._rewinds: dict[tuple[str, int], Position] = {}
         self._since: dict[tuple[str, int], Rewind] = {}
 
-    def is_open(self, stream_id: str, mark: HighWaterMark | None) -> bool:
-        """Return whether a hole after this mark is known."""
+    def is_open(self, stream_id: str, high_water_mark: HighWaterMark | None) -> bool:
+        """Return whether a hole after this high-water mark is known."""
         gap = self._gaps.get(stream_id)
-        return gap is not None and gap.mark == mark
+        return gap is not None and gap.high_water_mark == high_water_mark
 
-    def is_confirmed(self, stream_id: str, mark: HighWaterMark | None) -> bool:
-        """Return whether the rewind has shown that the frames after this mark are not on the bus."""
-        return self.is_open(stream_id, mark) and self._gaps[stream_id].is_confirmed
+    def is_confirmed(self, stream_id: str, high_water_mark: HighWaterMark | None) -> bool:
+        """Return whether the rewind has shown that the frames after this high-water mark are not on the bus."""
+        return self.is_open(stream_id, high_water_mark) and self._gaps[stream_id].is_confirmed
 
     def observe(
-        self, stream_id: str, mark: HighWaterMark | None, place: Position | None, seen: Position, since_ms: int, now_s: float
+        self,
+        stream_id: str,
+        high_water_mark: HighWaterMark | None,
+        place: Position | None,
+        seen: Position,
+        since_ms: int,
+        now_s: float,
     ) -> None:
         """Record a frame that has a hole before it, and ask for a rewind if this is the first sight of the hole.
 
         Args:
             stream_id: The stream.
-            mark: Its mark; the hole is right after it.
-            place: Where on the bus the mark's message was, or None.
+            high_water_mark: Its high-water mark; the hole is right after it.
+            place: Where on the bus the high-water mark's message was, or None.
             seen: Where the frame is.
             since_ms: When the missing frames were produced at the earliest, in ms since the Unix epoch on the bus's clock; it
                 bounds the rewind where `place` says nothing.
             now_s: Wall clock.
         """
         gap = self._gaps.get(stream_id)
-        if gap is None or gap.mark != mark or gap.seen[:2] != seen[:2]:
-            self._remember(stream_id, _Gap(mark, seen, now_s))
+        if gap is None or gap.high_water_mark != high_water_mark or gap.seen[:2] != seen[:2]:
+            self._remember(stream_id, _Gap(high_water_mark, seen, now_s))
             self._rewind(place, seen, since_ms)
         elif not gap.is_confirmed and (seen.offset <= gap.seen.offset or now_s - gap.since_s >= _PATIENCE_S):
             gap.is_confirmed = True
-            session = None if mark is None else mark.session
-            log.warning("aggregator.gap", extra={"stream_id": stream_id, "session": session, "mark": mark, "seen": seen})
+            epoch = None if high_water_mark is None else high_water_mark.epoch
+            log.warning("aggregator.gap", extra={"stream_id": stream_id, "session": epoch, "mark": high_water_mark, "seen": seen})
 
     def take_rewinds(self) -> list[Rewind]:
         """Return from where to read again since the last call: of each partition at most one place and one time."""
@@ -79,7 +85,7 @@ class Gaps:
         return rewinds
 
     def forget(self, stream_id: str) -> None:
-        """Forget a stream's hole: its mark may be another one now."""
+        """Forget a stream's hole: its high-water mark may be another one now."""
         self._gaps.pop(stream_id, None)
 
     def forget_partitions(self, partitions: frozenset[tuple[str, int]]) -> None:
@@ -101,7 +107,7 @@ class Gaps:
             after = place._replace(offset=place.offset + 1)
             self._rewinds[key] = min(after, self._rewinds.get(key, after))
             return
-        # The mark's place says nothing: there is none, it is on another partition, or the topic was made again.
+        # The high-water mark's place says nothing: there is none, it is on another partition, or the topic was made again.
         known = self._since.get(key)
         if known is not None:
             seen, since_ms = min(seen, known.position), min(since_ms, known.since_ms or 0)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from moodline.services.aggregator.gaps import MARGIN_MS
 from moodline.shared.bus.base import Position
 from moodline.shared.clock import Clock
-from moodline.shared.messages import StreamClass, lane_of
+from moodline.shared.messages import StreamClass, stream_class_of
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.stage import Apply, Output, Rewind, Written
 from moodline.shared.store.base import ApplyResult, Progress, ProgressStore, TimelineUpdate
@@ -27,7 +27,7 @@ class TimelineSink:
         self._offset_at = offset_at
 
     def write(self, outputs: Sequence[Output]) -> Written:
-        """Apply all updates. Blocks on the store; safe to repeat, because every update names the mark it is based on.
+        """Apply all updates. Blocks on the store; safe to repeat, because every update names the high-water mark it is based on.
 
         A refused update means that another worker has written, or that the store lost its last writes. Where the store is
         behind what was read, it is read again from there. Where the store is ahead nothing is skipped, since other streams
@@ -67,19 +67,19 @@ class TimelineSink:
         return place
 
     def _behind(self, refused: Sequence[TimelineUpdate]) -> list[Rewind]:
-        """Return from where to read those streams again whose stored mark is behind what was read."""
+        """Return from where to read those streams again whose stored high-water mark is behind what was read."""
         rewinds = []
         for update, progress in zip(refused, self._store.load([update.stream_id for update in refused]), strict=True):
-            if progress is None or update.mark.session < progress.fence:
+            if progress is None or update.high_water_mark.epoch < progress.min_epoch:
                 # Removed, or registered again: nothing of what was read belongs to it.
                 continue
             log.warning(
                 "aggregator.stale",
                 extra={
                     "stream_id": update.stream_id,
-                    "session": update.mark.session,
+                    "session": update.high_water_mark.epoch,
                     "expected": update.expected,
-                    "stored": progress.mark,
+                    "stored": progress.high_water_mark,
                 },
             )
             stored, read = progress.position, update.position
@@ -90,15 +90,15 @@ class TimelineSink:
         return rewinds
 
     def _since_ms(self, update: TimelineUpdate, progress: Progress) -> int:
-        """Return the earliest production time of what follows the stored mark in the update's session."""
-        begun_ms = update.mark.session
-        if lane_of(update.position.topic) is StreamClass.LIVE and progress.last_event_time_us is not None:
+        """Return the earliest production time of what follows the stored high-water mark in the update's epoch."""
+        begun_ms = update.high_water_mark.epoch
+        if stream_class_of(update.position.topic) is StreamClass.LIVE and progress.last_event_time_us is not None:
             begun_ms = max(begun_ms, progress.last_event_time_us // 1000)
         return min(begun_ms, int(self._clock.now_s() * 1000)) - MARGIN_MS
 
     def _observe_latency(self, output: Apply) -> None:
         now_us = self._clock.now_s() * 1e6
-        histogram = self._metrics.end_to_end_seconds.labels(lane_of(output.update.position.topic) or StreamClass.FILE)
+        histogram = self._metrics.end_to_end_seconds.labels(stream_class_of(output.update.position.topic) or StreamClass.FILE)
         for captured in output.captured_at_us:
             histogram.observe(max(0.0, now_us - captured) / 1e6)
 

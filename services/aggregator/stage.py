@@ -1,23 +1,24 @@
 """The aggregator's core: from frames that may come late, twice or never, to updates that are exactly right.
 
-Each stream has a mark `(session, seq)`, the last frame in its timeline. What happens to a message:
+Each stream has a high-water mark `(epoch, seq)`, the last frame in its timeline. What happens to a message:
 
 | message | file | live |
 | --- | --- | --- |
 | stream not registered | dropped, `unknown` | same |
-| session below the registration's fence, or below the mark's | dropped, `fenced` | same |
-| session that the store cannot have given out, or of the other lane than what came before | dropped, `implausible` | same |
+| epoch below the registration's minimum epoch, or below the high-water mark's | dropped, `fenced` | same |
+| epoch that the store cannot have given out, or of the other lane than what came before | dropped, `implausible` | same |
 | a time or a number far ahead of what can be | - | dropped, `implausible` |
 | timeline already closed | dropped, `duplicate` | same |
-| newer session | goes on after the mark | a new segment, from seq 0; nobody is followed across |
-| at or below the mark | dropped, `duplicate` | same |
-| right after the mark | added | same |
-| beyond a hole | dropped, `gap`; the bus is read again after the mark, once | same |
+| newer epoch | goes on after the high-water mark | a new segment, from seq 0; nobody is followed across |
+| at or below the high-water mark | dropped, `duplicate` | same |
+| right after the high-water mark | added | same |
+| beyond a hole | dropped, `gap`; the bus is read again after the high-water mark, once | same |
 | the same, and the hole is still there | dropped, `gap`; ingest sends it again | added; the missing ones count as `lost` |
 
-All that a batch changes in a stream is one update, conditional on the mark before it. The stage's own memory is a cache of
+All that a batch changes in a stream is one update, conditional on the high-water mark before it. The stage's own memory is a
+cache of
 the store: it may be dropped at any time between batches, and the outcome is the same. It is read from the store at the first
-sight of a stream and of a new session (the stream may have been removed and registered again), or after a refused update.
+sight of a stream and of a new epoch (the stream may have been removed and registered again), or after a refused update.
 """
 
 from collections import Counter, OrderedDict
@@ -31,7 +32,7 @@ from moodline.services.aggregator.tracker import least_quality
 from moodline.shared.bus.base import Position
 from moodline.shared.emotions import EMOTIONS
 from moodline.shared.errors import MessageError, StoreError
-from moodline.shared.messages import Emotions, End, SkipReason, StreamClass, lane_of
+from moodline.shared.messages import DropReason, Emotions, End, StreamClass, stream_class_of
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.stage import Apply, Output, Received
 from moodline.shared.settings import AggregatorSettings
@@ -41,7 +42,7 @@ WORKER: Final = "aggregator"
 
 _UNKNOWN_RECHECK_S: Final = 1.0
 _AHEAD_S: Final = 2 * 86_400
-"""How far sessions and event times may be ahead of our clock: clocks of hosts differ, but not by more."""
+"""How far epochs and event times may be ahead of our clock: clocks of hosts differ, but not by more."""
 _FURTHER_US: Final = 3_600_000_000
 """How far a live stream may go on at once where its timeline is farther ahead already."""
 _MISSING: Final = 1_000_000
@@ -52,14 +53,17 @@ _NO_FACES: Final[Mapping[str, int]] = {}
 
 @dataclass(slots=True)
 class _Stream:
-    """A stream as of its mark. When this was read, `session` was the newest seen, and `given_out` the newest in the store."""
+    """A stream as of its high-water mark.
 
-    mark: HighWaterMark | None
+    When this was read, `epoch` was the newest seen, and `given_out` the newest in the store.
+    """
+
+    high_water_mark: HighWaterMark | None
     final: bool
-    fence: int
+    min_epoch: int
     position: Position | None
     timeline: StreamTimeline
-    session: int
+    epoch: int
     given_out: int
     place: tuple[str, int]
 
@@ -114,7 +118,7 @@ class AggregatorStage:
         Raises:
             StoreUnavailableError: progress could not be read; nothing of the batch was used.
             StoreError: a stored state cannot be read by this version.
-            MessageError: a message is of another hop.
+            MessageError: a message is of another pipeline step.
         """
         self._pending_updates = {}
         self._dropped = Counter()
@@ -151,15 +155,15 @@ class AggregatorStage:
             self._gaps.forget(stream_id)
 
     def _load_missing(self, batch: Sequence[Received], now_s: float) -> None:
-        """Read the progress of streams that are new here, or come under a session that is."""
+        """Read the progress of streams that are new here, or come under an epoch that is."""
         newest: dict[str, tuple[int, tuple[str, int]]] = {}
         for item in batch:
             message = item.message
             known = self._streams.get(message.stream_id)
-            if known is None or message.session > known.session:
-                session = max(message.session, newest.get(message.stream_id, (0,))[0])
-                newest[message.stream_id] = session, (item.position.topic, item.position.partition)
-        wanted = [stream_id for stream_id, (session, _) in newest.items() if not self._is_unknown(stream_id, session, now_s)]
+            if known is None or message.epoch > known.epoch:
+                epoch = max(message.epoch, newest.get(message.stream_id, (0,))[0])
+                newest[message.stream_id] = epoch, (item.position.topic, item.position.partition)
+        wanted = [stream_id for stream_id, (epoch, _) in newest.items() if not self._is_unknown(stream_id, epoch, now_s)]
         if not wanted:
             return
         for stream_id, progress in zip(wanted, self._load(wanted), strict=True):
@@ -168,31 +172,33 @@ class AggregatorStage:
                 self._report_unknown(stream_id, newest[stream_id][0], now_s)
             else:
                 self._unknown.pop(stream_id, None)
-                session, place = newest[stream_id]
-                # A session that nobody was given must not keep the next one that somebody is given from being looked up.
-                known_session = min(session, max(progress.session, _newest_session(now_s)))
-                self._streams[stream_id] = self._restore(stream_id, progress, known_session, place)
+                epoch, place = newest[stream_id]
+                # An epoch that nobody was given must not keep the next one that somebody is given from being looked up.
+                known_epoch = min(epoch, max(progress.epoch, _newest_session(now_s)))
+                self._streams[stream_id] = self._restore(stream_id, progress, known_epoch, place)
 
-    def _is_unknown(self, stream_id: str, session: int, now_s: float) -> bool:
+    def _is_unknown(self, stream_id: str, epoch: int, now_s: float) -> bool:
         """Return whether the store said a moment ago that this stream is not registered.
 
-        A newer session than that of the message which was asked for then: it may be registered again, and is asked for again.
+        A newer epoch than that of the message which was asked for then: it may be registered again, and is asked for again.
         """
-        known_session, until_s = self._unknown.get(stream_id, (-1, now_s))
-        return session <= known_session and now_s < until_s
+        known_epoch, until_s = self._unknown.get(stream_id, (-1, now_s))
+        return epoch <= known_epoch and now_s < until_s
 
-    def _report_unknown(self, stream_id: str, session: int, now_s: float) -> None:
+    def _report_unknown(self, stream_id: str, epoch: int, now_s: float) -> None:
         if len(self._unknown) >= self._cache_streams:
             self._unknown.clear()
-        self._unknown[stream_id] = session, now_s + _UNKNOWN_RECHECK_S
+        self._unknown[stream_id] = epoch, now_s + _UNKNOWN_RECHECK_S
 
-    def _restore(self, stream_id: str, progress: Progress, session: int, place: tuple[str, int]) -> _Stream:
-        if progress.mark is not None and not progress.final and not progress.state:
+    def _restore(self, stream_id: str, progress: Progress, epoch: int, place: tuple[str, int]) -> _Stream:
+        if progress.high_water_mark is not None and not progress.final and not progress.state:
             raise StoreError(f"stream {stream_id} has a mark but no aggregator state: the store lost a part of it")
         state = b"" if progress.final else progress.state
         timeline = StreamTimeline(self._settings, state, keeps_faces=self._keeps_faces)
-        given_out = max(progress.session, progress.fence, progress.mark.session if progress.mark else 0)
-        return _Stream(progress.mark, progress.final, progress.fence, progress.position, timeline, session, given_out, place)
+        given_out = max(progress.epoch, progress.min_epoch, progress.high_water_mark.epoch if progress.high_water_mark else 0)
+        return _Stream(
+            progress.high_water_mark, progress.final, progress.min_epoch, progress.position, timeline, epoch, given_out, place
+        )
 
     def _handle(self, item: Received, now_s: float) -> None:
         message, position = item.message, item.position
@@ -217,21 +223,21 @@ class AggregatorStage:
     def _is_held_back(self, stream: _Stream, item: Received, missing: int, now_s: float) -> bool:
         """Return whether a message must not be added, because what comes before it may still come."""
         stream_id = item.message.stream_id
-        if not missing and not self._gaps.is_open(stream_id, stream.mark):
+        if not missing and not self._gaps.is_open(stream_id, stream.high_water_mark):
             return False
-        self._gaps.observe(stream_id, stream.mark, stream.position, item.position, _since_ms(stream, item), now_s)
-        return item.message.lane is StreamClass.FILE or not self._gaps.is_confirmed(stream_id, stream.mark)
+        self._gaps.observe(stream_id, stream.high_water_mark, stream.position, item.position, _since_ms(stream, item), now_s)
+        return item.message.lane is StreamClass.FILE or not self._gaps.is_confirmed(stream_id, stream.high_water_mark)
 
     def _add(self, stream: _Stream, message: Emotions | End, position: Position, missing: int) -> None:
         pending = self._pending_updates.get(message.stream_id)
         if pending is None:
-            pending = self._pending_updates[message.stream_id] = _PendingUpdate(stream.mark)
+            pending = self._pending_updates[message.stream_id] = _PendingUpdate(stream.high_water_mark)
         if _begins_segment(stream, message):
             stream.timeline.begin_segment()
         if missing:
             stream.timeline.add_lost(missing, message.event_time_us, message.seq - missing)
-            self._metrics.frames_skipped.labels(WORKER, message.lane, SkipReason.LOST).inc(missing)
-            self._count_in_stream(message.stream_id, SkipReason.LOST, missing)
+            self._metrics.frames_skipped.labels(WORKER, message.lane, DropReason.LOST).inc(missing)
+            self._count_in_stream(message.stream_id, DropReason.LOST, missing)
         if isinstance(message, End):
             stream.timeline.close(message.event_time_us)
             stream.final = True
@@ -239,7 +245,7 @@ class AggregatorStage:
             stream.timeline.add(message)
             pending.captured_at_us.append(message.captured_at_us)
             self._count(message)
-        stream.mark = HighWaterMark(message.session, message.seq)
+        stream.high_water_mark = HighWaterMark(message.epoch, message.seq)
         stream.position = position
 
     def _count(self, message: Emotions) -> None:
@@ -269,51 +275,51 @@ class AggregatorStage:
     def _update(self, stream_id: str, pending: _PendingUpdate) -> TimelineUpdate:
         stream = self._streams[stream_id]
         event_time_us = stream.timeline.event_time_us
-        assert stream.mark is not None
+        assert stream.high_water_mark is not None
         assert stream.position is not None
         assert event_time_us is not None
         return TimelineUpdate(
             stream_id=stream_id,
             expected=pending.expected,
-            mark=stream.mark,
+            high_water_mark=stream.high_water_mark,
             final=stream.final,
             position=stream.position,
             # A closed timeline needs no state any more.
             state=b"" if stream.final else stream.timeline.save(),
             last_event_time_us=event_time_us,
-            cells=stream.timeline.take_values(),
+            bucket_values=stream.timeline.take_values(),
         )
 
 
 def _reason_to_drop(stream: _Stream, message: Emotions | End) -> str | None:
-    mark = stream.mark
-    if message.session < stream.fence:
+    high_water_mark = stream.high_water_mark
+    if message.epoch < stream.min_epoch:
         return "fenced"
     if stream.final:
         return "duplicate"
-    if mark is None:
+    if high_water_mark is None:
         return None
-    if message.session < mark.session:
+    if message.epoch < high_water_mark.epoch:
         return "fenced"
-    if not _begins_segment(stream, message) and message.seq <= mark.seq:
+    if not _begins_segment(stream, message) and message.seq <= high_water_mark.seq:
         return "duplicate"
     return None
 
 
 def _newest_session(now_s: float) -> int:
-    """Return the newest session that a store can have given out and lost again: sessions are times in ms, or little more."""
+    """Return the newest epoch that a store can have given out and lost again: epochs are times in ms, or little more."""
     return int((now_s + _AHEAD_S) * 1000)
 
 
 def _implausible(stream: _Stream, message: Emotions | End, now_s: float) -> str | None:
     """Return `implausible` for what no reader of this stream can have sent; one such message would spoil a timeline for good.
 
-    A session above all that are given out would fence every reader to come, a time in a thousand years would stay the present,
+    An epoch above all that are given out would fence every reader to come, a time in a thousand years would stay the present,
     and a number that is too large would make all real frames old ones.
     """
-    if message.session > max(stream.given_out, _newest_session(now_s)):
+    if message.epoch > max(stream.given_out, _newest_session(now_s)):
         return "implausible"
-    if stream.position is not None and lane_of(stream.position.topic) not in (None, message.lane):
+    if stream.position is not None and stream_class_of(stream.position.topic) not in (None, message.lane):
         return "implausible"
     if message.lane is not StreamClass.LIVE:
         return None
@@ -325,24 +331,26 @@ def _implausible(stream: _Stream, message: Emotions | End, now_s: float) -> str 
 
 
 def _begins_segment(stream: _Stream, message: Emotions | End) -> bool:
-    """Return whether this is the first message of a new session of a live stream; a file's sessions all go on where it was."""
-    return message.lane is StreamClass.LIVE and stream.mark is not None and message.session > stream.mark.session
+    """Return whether this is the first message of a new epoch of a live stream; a file's epochs all go on where it was."""
+    return (
+        message.lane is StreamClass.LIVE and stream.high_water_mark is not None and message.epoch > stream.high_water_mark.epoch
+    )
 
 
 def _expected_seq(stream: _Stream, message: Emotions | End) -> int:
-    return 0 if stream.mark is None or _begins_segment(stream, message) else stream.mark.seq + 1
+    return 0 if stream.high_water_mark is None or _begins_segment(stream, message) else stream.high_water_mark.seq + 1
 
 
 def _since_ms(stream: _Stream, item: Received) -> int:
     """Return when what is missing before a message was produced at the earliest, in ms on the clock that stamps records.
 
-    Ingest sends everything of a session after it has claimed it, and a session's number is not above the time of the claim by
-    much. How long that was before the message is measured by ingest's clock alone, so it does not matter whether the bus's
-    clock agrees. What was sent under an older session is not looked for: ingest sends it again.
+    Ingest sends everything of an epoch after it has acquired it, and an epoch's number is not above the time of the acquisition
+    by much. How long that was before the message is measured by ingest's clock alone, so it does not matter whether the bus's
+    clock agrees. What was sent under an older epoch is not looked for: ingest sends it again.
     """
     message = item.message
     captured_ms = message.captured_at_us // 1000
-    begun_ms = message.session
+    begun_ms = message.epoch
     event_ms = (stream.timeline.event_time_us or 0) // 1000
     if message.lane is StreamClass.LIVE and begun_ms < event_ms <= captured_ms:
         # The missing frames of a live stream were captured after those that are in its timeline.

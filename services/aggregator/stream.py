@@ -1,11 +1,11 @@
-"""One stream's timeline as it grows: open buckets of all levels, tracked faces, and the cells that changed.
+"""One stream's timeline as it grows: open buckets of all tiers, tracked faces, and the bucket values that changed.
 
-A frame is added to the open 1 s bucket alone. An open bucket of a coarser level keeps the finer ones that are closed already;
+A frame is added to the open 1 s bucket alone. An open bucket of a coarser tier keeps the finer ones that are closed already;
 its value is these and the open finer one together. When event time leaves a bucket, it is closed: written once more, final,
-merged into the next level, and never touched again, because event time never goes back. Tracks work alike: their closed
+merged into the next tier, and never touched again, because event time never goes back. Tracks work alike: their closed
 seconds, and an open one. Which model answered is written where it changes.
 
-The saved state (`moodline.shared.timeline.state`) holds everything that later cells depend on.
+The saved state (`moodline.shared.timeline.state`) holds everything that later bucket values depend on.
 """
 
 from typing import Final
@@ -13,18 +13,18 @@ from typing import Final
 import msgspec
 
 from moodline.services.aggregator.tracker import StreamTracker, TrackedFace
-from moodline.shared.messages import Emotions, SkipReason
+from moodline.shared.messages import DropReason, Emotions
 from moodline.shared.settings import AggregatorSettings
 from moodline.shared.store.base import BucketValue
 from moodline.shared.timeline import (
-    LEVELS_S,
-    MODELS_LEVEL_S,
     MODELS_SERIES,
+    MODELS_TIER_S,
     NOTHING,
     SECOND_US,
-    TRACK_LEVEL_S,
-    TRACKS_LEVEL_S,
+    TIERS_S,
+    TRACK_TIER_S,
     TRACKS_SERIES,
+    TRACKS_TIER_S,
     Bucket,
     TrackBucket,
     TrackSummary,
@@ -37,10 +37,10 @@ from moodline.shared.timeline import (
     record_model,
     track_series,
 )
-from moodline.shared.timeline.bucket import NO_SKIPS, SKIP_REASONS, Seven, Skips
+from moodline.shared.timeline.bucket import DROP_REASONS, NO_DROPS, Drops, Seven
 from moodline.shared.timeline.faces import (
-    FACES_LEVEL_S,
     FACES_SERIES,
+    FACES_TIER_S,
     MOST_LOST,
     SeenFrame,
     faces_index,
@@ -49,11 +49,11 @@ from moodline.shared.timeline.faces import (
 )
 from moodline.shared.timeline.state import OpenTrack, SavedState, TrackerState, load_state, save_state
 
-_SPANS_US: Final = tuple(level_s * SECOND_US for level_s in LEVELS_S)
+_SPANS_US: Final = tuple(tier_s * SECOND_US for tier_s in TIERS_S)
 
 
 class StreamTimeline:
-    """The growing timeline of one stream. Pure: cells depend only on the settings, the state and what was added."""
+    """The growing timeline of one stream. Pure: bucket values depend only on the settings, the state and what was added."""
 
     def __init__(self, settings: AggregatorSettings, state: bytes = b"", *, keeps_faces: bool = False) -> None:
         """Continue from `save`'s bytes; empty bytes begin a new timeline. `keeps_faces`: write each face of each frame too.
@@ -88,9 +88,9 @@ class StreamTimeline:
         self._end_lost_tracks()
         now_us = self._open_at()
         if self._keeps_faces:
-            self._note(seen_frame(message, now_us, [(face.track_id, face.read) for face in tracked]))
+            self._record(seen_frame(message, now_us, [(face.track_id, face.read) for face in tracked]))
         if message.skip is not None:
-            self._grow(Bucket(1, _skips(message.skip, 1)))
+            self._grow(Bucket(1, _drops(message.skip, 1)))
             return
         if message.model:
             self._record_model(message.model, now_us // SECOND_US)
@@ -105,8 +105,8 @@ class StreamTimeline:
         now_us = self._open_at()
         if self._keeps_faces:
             for number in range(first, first + min(frames, MOST_LOST)):
-                self._note(SeenFrame(number, now_us, skipped=SkipReason.LOST))
-        self._grow(Bucket(frames, _skips(SkipReason.LOST, frames)))
+                self._record(SeenFrame(number, now_us, skipped=DropReason.LOST))
+        self._grow(Bucket(frames, _drops(DropReason.LOST, frames)))
 
     def begin_segment(self) -> None:
         """Note that what comes next does not continue what came before: nobody is followed across."""
@@ -123,31 +123,34 @@ class StreamTimeline:
         self._is_grown = False
 
     def take_values(self) -> tuple[BucketValue, ...]:
-        """Return every cell that changed since the last call, with its absolute value."""
+        """Return every bucket value that changed since the last call, with its absolute value."""
         if self._is_grown:
             saved, finer = self._saved, NOTHING
-            for level_s, index, part in zip(LEVELS_S, saved.indexes, saved.parts, strict=True):
+            for tier_s, index, part in zip(TIERS_S, saved.indexes, saved.parts, strict=True):
                 finer = merge(part, finer)
-                self._changed["", level_s, index] = pack(finer)
+                self._changed["", tier_s, index] = pack(finer)
             self._is_grown = False
         for track_id in self._moved:
             self._write_track(track_id, is_ended=False)
         self._moved.clear()
-        cells = tuple(BucketValue(*place, value) for place, value in self._changed.items())
+        bucket_values = tuple(BucketValue(*place, value) for place, value in self._changed.items())
         self._changed = {}
-        return cells
+        return bucket_values
 
     def save(self) -> bytes:
         """Return the state, from which another process continues exactly here."""
         return save_state(self._saved)
 
-    def _note(self, frame: SeenFrame) -> None:
-        """Add a frame to the cell of faces that it lies in; the former cell is complete, because event time never goes back."""
+    def _record(self, frame: SeenFrame) -> None:
+        """Add a frame to the bucket value of faces that it lies in.
+
+        The former bucket value is complete, because event time never goes back.
+        """
         seen, index = self._saved.seen, faces_index(frame.time_us)
         if seen and faces_index(seen[0].time_us) != index:
             seen.clear()
         seen.append(frame)
-        self._changed[FACES_SERIES, FACES_LEVEL_S, index] = pack_frames(seen)
+        self._changed[FACES_SERIES, FACES_TIER_S, index] = pack_frames(seen)
 
     def _pass_time(self, event_time_us: int) -> None:
         self._tracker.advance_time(event_time_us)
@@ -163,21 +166,21 @@ class StreamTimeline:
             saved.parts = [NOTHING] * len(_SPANS_US)
         elif now_us // _SPANS_US[0] != saved.indexes[0]:
             indexes = [now_us // span_us for span_us in _SPANS_US]
-            # Levels are nested: those that are left come first.
+            # Tiers are nested: those that are left come first.
             left = sum(old != new for old, new in zip(saved.indexes, indexes, strict=True))
             self._close_buckets(left)
             saved.indexes = indexes
         return now_us
 
-    def _close_buckets(self, levels: int) -> None:
-        """Close the finest `levels` open buckets; what they hold goes on into the next level."""
+    def _close_buckets(self, tiers: int) -> None:
+        """Close the finest `tiers` open buckets; what they hold goes on into the next tier."""
         saved, finer = self._saved, NOTHING
-        for at in range(levels):
+        for at in range(tiers):
             finer = msgspec.structs.replace(merge(saved.parts[at], finer), final=True)
-            self._changed["", LEVELS_S[at], saved.indexes[at]] = pack(finer)
+            self._changed["", TIERS_S[at], saved.indexes[at]] = pack(finer)
             saved.parts[at] = NOTHING
-        if 0 < levels < len(saved.parts):
-            saved.parts[levels] = merge(saved.parts[levels], finer)
+        if 0 < tiers < len(saved.parts):
+            saved.parts[tiers] = merge(saved.parts[tiers], finer)
 
     def _grow(self, bucket: Bucket) -> None:
         self._saved.parts[0] = merge(self._saved.parts[0], bucket)
@@ -187,7 +190,7 @@ class StreamTimeline:
         day, is_changed = record_model(self._saved.models, model, second)
         self._saved.models = day
         if is_changed:
-            self._changed[MODELS_SERIES, MODELS_LEVEL_S, day.day] = pack_models(day)
+            self._changed[MODELS_SERIES, MODELS_TIER_S, day.day] = pack_models(day)
 
     def _add_to_track(self, face: TrackedFace, now_us: int) -> None:
         second = now_us // SECOND_US
@@ -217,15 +220,15 @@ class StreamTimeline:
         self._write_track_second(track_id, track)
         seen = merge_track(track.closed, track.open)
         summary = TrackSummary(track.first_us, track.last_us, seen, is_ended)
-        self._changed[TRACKS_SERIES, TRACKS_LEVEL_S, track_id] = pack_track_summary(summary)
+        self._changed[TRACKS_SERIES, TRACKS_TIER_S, track_id] = pack_track_summary(summary)
 
     def _write_track_second(self, track_id: int, track: OpenTrack) -> None:
-        self._changed[track_series(track_id), TRACK_LEVEL_S, track.second] = pack_track_bucket(track.open)
+        self._changed[track_series(track_id), TRACK_TIER_S, track.second] = pack_track_bucket(track.open)
 
 
-def _skips(reason: SkipReason, frames: int) -> Skips:
-    at = SKIP_REASONS.index(reason)
-    return (*NO_SKIPS[:at], frames, *NO_SKIPS[at + 1 :])
+def _drops(reason: DropReason, frames: int) -> Drops:
+    at = DROP_REASONS.index(reason)
+    return (*NO_DROPS[:at], frames, *NO_DROPS[at + 1 :])
 
 
 def _frame_bucket(message: Emotions, tracked: list[TrackedFace]) -> Bucket:
@@ -238,10 +241,10 @@ def _frame_bucket(message: Emotions, tracked: list[TrackedFace]) -> Bucket:
     if len(read) == 1:
         ((face, seen),) = read
         leading = _leading(seen.smoothed)
-        return Bucket(1, NO_SKIPS, 1, 1, face.probabilities, seen.smoothed, leading, int(seen.begun), False, unreadable, small)
+        return Bucket(1, NO_DROPS, 1, 1, face.probabilities, seen.smoothed, leading, int(seen.begun), False, unreadable, small)
     return Bucket(
         1,
-        NO_SKIPS,
+        NO_DROPS,
         1,
         len(read),
         _sums([face.probabilities for face, _ in read]),

@@ -9,10 +9,10 @@ from moodline.shared.errors import QueryError
 from moodline.shared.store.base import TimelineStore
 from moodline.shared.streams import StreamSpec
 from moodline.shared.timeline.bucket import SECOND_US
-from moodline.shared.timeline.levels import Extent, Levels
+from moodline.shared.timeline.tiers import Extent, Tiers
 
 MAX_SECONDS: Final = 200_000
-"""Most seconds of all streams together that one dry run judges."""
+"""Most seconds of all streams together that one dry run evaluates."""
 
 
 def dry_run(store: TimelineStore, rule: Rule, specs: list[StreamSpec], window: Extent | None) -> list[AlertEvent]:
@@ -22,11 +22,11 @@ def dry_run(store: TimelineStore, rule: Rule, specs: list[StreamSpec], window: E
         store: Where to read.
         rule: The rule.
         specs: The streams that it watches.
-        window: Event time to judge; None: of each stream, all that is kept in seconds. An alert that fires at the end of it
+        window: Event time to evaluate; None: of each stream, all that is kept in seconds. An alert that fires at the end of it
             has no end in the answer.
 
     Raises:
-        QueryError: the window begins before the kept seconds of a stream do, or there is too much to judge.
+        QueryError: the window begins before the kept seconds of a stream do, or there is too much to evaluate.
         StoreError: a stored value cannot be read.
     """
     spans = {spec.stream_id: _span(store, spec, window) for spec in specs}
@@ -43,11 +43,11 @@ def dry_run(store: TimelineStore, rule: Rule, specs: list[StreamSpec], window: E
 
 
 def _span(store: TimelineStore, spec: StreamSpec, window: Extent | None) -> range:
-    levels = Levels(store, spec.stream_id)
-    bounds = levels.bounds(1)
+    tiers = Tiers(store, spec.stream_id)
+    bounds = tiers.bounds(1)
     if window is None:
         return range(0) if bounds is None else range(bounds[0], bounds[1] + 1)
     start_s, stop_s = window.start_us // SECOND_US, -(-window.end_us // SECOND_US)
-    if bounds is not None and not levels.answers(1, window.start_us):
+    if bounds is not None and not tiers.answers(1, window.start_us):
         raise QueryError("from", f"points of 1 s, which rules are judged on, of stream {spec.stream_id} are gone for this window")
     return range(start_s, stop_s)

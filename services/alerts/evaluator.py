@@ -81,7 +81,7 @@ class AlertState(msgspec.Struct, frozen=True, array_like=True):
 
     Attributes:
         stream: The stream's id.
-        at_s: The next second to be judged.
+        at_s: The next second to be evaluated.
         judged_from_s: Seconds before this one only build up window and baseline.
         born_us: When the stream was registered: another one of the same name has other events.
         window: Seconds with faces within the window.
@@ -157,7 +157,7 @@ class AlertEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def first_state(rule: Rule, stream: str, from_s: int, born_us: int = 0) -> AlertState:
-    """Return the state of a rule that judges from a second on; it first wants the history before that."""
+    """Return the state of a rule that evaluates from a second on; it first wants the history before that."""
     return AlertState(stream, from_s - rule.history_s, from_s, born_us)
 
 
@@ -182,7 +182,7 @@ def evaluate(rule: Rule, points: Iterable[Second], state: AlertState) -> tuple[A
 
 
 def withdraw(rule_id: str, state: AlertState, reason: Reason = Reason.WITHDRAWN) -> list[AlertEvent]:
-    """Return the end of a firing alert that will not be judged any more; nothing where none fires."""
+    """Return the end of a firing alert that will not be evaluated any more; nothing where none fires."""
     return [_resolved(rule_id, state, state.firing, state.at_s, reason)] if state.firing else []
 
 

@@ -1,4 +1,4 @@
-"""The seconds that rules are judged on, from the store."""
+"""The seconds that rules are evaluated on, from the store."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -48,9 +48,9 @@ def seconds(store: TimelineStore, spec: StreamSpec, start_s: int, stop_s: int) -
     observed = spec.lane is StreamClass.LIVE and not spec.paused
     for chunk_s in range(start_s, stop_s, _CHUNK_S):
         end_s = min(stop_s, chunk_s + _CHUNK_S)
-        cells = {index: unpack(value) for index, value in store.read(spec.stream_id, "", 1, chunk_s, end_s)}
+        bucket_values = {index: unpack(value) for index, value in store.read(spec.stream_id, "", 1, chunk_s, end_s)}
         for second in range(chunk_s, end_s):
-            bucket = cells.get(second)
+            bucket = bucket_values.get(second)
             if bucket is None:
                 yield Second(second, observed=observed)
             else:

@@ -17,7 +17,7 @@ from moodline.shared.errors import RevisionConflictError, SealError, WebhookErro
 from moodline.shared.metrics import Metrics
 from moodline.shared.seal import Sealer
 from moodline.shared.settings import AlertsSettings
-from moodline.shared.store.base import Document, Documents
+from moodline.shared.store.base import VersionedEntries, VersionedEntry
 
 log = logging.getLogger("moodline.alerts")
 
@@ -81,7 +81,7 @@ class Outbox:
 
     def __init__(
         self,
-        store: Documents,
+        store: VersionedEntries,
         sealer: Sealer,
         sender: Sender,
         settings: AlertsSettings,
@@ -103,14 +103,14 @@ class Outbox:
         """Take a webhook; once only for each event."""
         delivery = Delivery(event_id=event_id, rule=rule_id, webhook=webhook, body=body, due_us=self._now_us())
         try:
-            self._store.put_document(DELIVERIES, event_id, encode(delivery), None)
+            self._store.put_entry(DELIVERIES, event_id, encode(delivery), None)
         except RevisionConflictError:
             log.debug("webhook.known", extra={"alert_event": event_id})
 
     def deliver_due(self, may_go_on: Callable[[], bool]) -> int:
         """Try what is due, and return how much that was. Blocks on the receivers; stops early once `may_go_on` says no."""
         due, now_us = [], self._now_us()
-        for found in self._store.documents(DELIVERIES):
+        for found in self._store.list_entries(DELIVERIES):
             delivery = decode(found.value, Delivery)
             if delivery.done and delivery.due_us + _REMEMBER_US <= now_us:
                 self._forget(found)
@@ -136,7 +136,7 @@ class Outbox:
         due_us = now_us if is_over else now_us + int(self._pause_s(attempts) * 1_000_000)
         changed = msgspec.structs.replace(delivery, attempts=attempts, due_us=due_us, done=is_over)
         try:
-            self._store.put_document(DELIVERIES, delivery.event_id, encode(changed), revision)
+            self._store.put_entry(DELIVERIES, delivery.event_id, encode(changed), revision)
         except RevisionConflictError:
             # Another owner tried it at the same time: what it says counts.
             return False
@@ -145,7 +145,7 @@ class Outbox:
 
     def _open(self, delivery: Delivery) -> tuple[str, str, bytes]:
         """Return where to send, the secret to sign with, and what to send in the form that is wanted by now."""
-        found = self._store.document(RULES, delivery.rule)
+        found = self._store.get_entry(RULES, delivery.rule)
         rule = None if found is None else decode(found.value, Rule)
         webhook = delivery.webhook if rule is None else rule.webhook
         if webhook is None:
@@ -177,9 +177,9 @@ class Outbox:
         )
         self._store.append_record(DELIVERY_LOG, encode(record), KEEP)
 
-    def _forget(self, found: Document) -> None:
+    def _forget(self, found: VersionedEntry) -> None:
         try:
-            self._store.remove_document(DELIVERIES, found.key, found.revision)
+            self._store.remove_entry(DELIVERIES, found.key, found.revision)
         except RevisionConflictError:
             log.debug("webhook.known", extra={"alert_event": found.key})
 

@@ -9,7 +9,7 @@ from moodline.services.alerts.evaluator import AlertEvent, AlertState
 from moodline.services.alerts.rules import Rule
 from moodline.services.report.moments import iso, to_datetime
 from moodline.shared.errors import RevisionConflictError, RuleExistsError, RuleNotFoundError, StoreError
-from moodline.shared.store.base import Document, Documents
+from moodline.shared.store.base import VersionedEntries, VersionedEntry
 
 RULES: Final = "alert-rules"
 STATES: Final = "alert-state"
@@ -30,7 +30,7 @@ class Saved(msgspec.Struct, frozen=True, array_like=True):
 
     Attributes:
         rule: The rule's id.
-        condition: Fingerprint of what the rule judged.
+        condition: Fingerprint of what the rule evaluated.
         state: Where it stands.
         pending: Events of the last step that are not in the log yet, oldest first.
     """
@@ -69,16 +69,16 @@ def state_key(rule_id: str, stream_id: str) -> str:
 class RuleBook:
     """The rules in the store."""
 
-    def __init__(self, store: Documents) -> None:
+    def __init__(self, store: VersionedEntries) -> None:
         self._store = store
 
     def rules(self) -> list[StoredRule]:
         """Return all rules, ordered by id."""
-        return [_stored(found) for found in self._store.documents(RULES)]
+        return [_stored(found) for found in self._store.list_entries(RULES)]
 
     def get(self, rule_id: str) -> StoredRule:
         """Return a rule. Raises `RuleNotFoundError`."""
-        found = self._store.document(RULES, rule_id)
+        found = self._store.get_entry(RULES, rule_id)
         if found is None:
             raise RuleNotFoundError(f"there is no alert rule {rule_id!r}")
         return _stored(found)
@@ -86,21 +86,21 @@ class RuleBook:
     def add(self, rule: Rule) -> StoredRule:
         """Store a new rule. Raises `RuleExistsError`."""
         try:
-            return StoredRule(self._store.put_document(RULES, rule.rule_id, encode(rule), None), rule)
+            return StoredRule(self._store.put_entry(RULES, rule.rule_id, encode(rule), None), rule)
         except RevisionConflictError:
             raise RuleExistsError(f"there is an alert rule {rule.rule_id!r} already") from None
 
     def replace(self, rule: Rule, revision: int) -> StoredRule:
         """Store a changed rule. Raises `RevisionConflictError` unless the stored one has this revision."""
         try:
-            return StoredRule(self._store.put_document(RULES, rule.rule_id, encode(rule), revision), rule)
+            return StoredRule(self._store.put_entry(RULES, rule.rule_id, encode(rule), revision), rule)
         except RevisionConflictError:
             raise _changed(rule.rule_id) from None
 
     def remove(self, rule_id: str, revision: int | None = None) -> None:
         """Remove a rule. Raises `RuleNotFoundError`, and `RevisionConflictError` unless it has the revision, if one is given."""
         try:
-            was_there = self._store.remove_document(RULES, rule_id, revision)
+            was_there = self._store.remove_entry(RULES, rule_id, revision)
         except RevisionConflictError:
             raise _changed(rule_id) from None
         if not was_there:
@@ -109,7 +109,7 @@ class RuleBook:
 
 def event_json(event: AlertEvent, written_us: int) -> bytes:
     """Return an event as the log, live answers and webhooks write it: one JSON object, times in ISO 8601."""
-    said = {
+    payload = {
         "id": event.event_id,
         "rule": event.rule,
         "stream": event.stream,
@@ -123,10 +123,10 @@ def event_json(event: AlertEvent, written_us: int) -> bytes:
         "notify": event.notify,
         "written": _iso(written_us),
     }
-    return json.dumps(said, separators=(",", ":")).encode()
+    return json.dumps(payload, separators=(",", ":")).encode()
 
 
-def _stored(found: Document) -> StoredRule:
+def _stored(found: VersionedEntry) -> StoredRule:
     return StoredRule(found.revision, decode(found.value, Rule))
 
 

@@ -52,7 +52,7 @@ class Webhook(msgspec.Struct, frozen=True):
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
-    """An alert rule. Every stream that it names is judged on its own.
+    """An alert rule. Every stream that it names is evaluated on its own.
 
     Attributes:
         rule_id: Like a stream's id.
@@ -71,7 +71,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
         baseline_min: `change`: minutes with enough faces that a baseline needs.
         no_data_s: After so long without knowledge, a pending alert is forgotten and a firing one is over.
         quiet_s: After a notification, another firing within this time is logged but not sent.
-        enabled: Judged at all.
+        enabled: Evaluated at all.
         note: For people.
         webhook: Where alerts are sent; None: nowhere.
         created_at_us: When the rule was made, microseconds since the Unix epoch.
@@ -112,13 +112,13 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def history_s(self) -> int:
-        """Seconds before the first judged one that its judgement rests on."""
+        """Seconds before the first evaluated one that its judgement rests on."""
         if not self.measures:
             return 0
         return self.window_s + (self.baseline_s + self.for_s + 60 if self.kind is RuleKind.CHANGE else 0)
 
     def condition(self) -> tuple[object, ...]:
-        """Return everything that decides what is judged; a rule with another condition begins again."""
+        """Return everything that decides what is evaluated; a rule with another condition begins again."""
         measured = (self.emotion, self.direction, self.threshold, self.clear_threshold, self.window_s, self.min_faces)
         return self.kind, *measured, self.for_s, self.clear_for_s, self.baseline_s, self.baseline_min, self.no_data_s
 

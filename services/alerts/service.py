@@ -7,9 +7,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
-from moodline.services.alerts.judge import RuleEvaluator
-from moodline.services.alerts.lease import LeaderLease
+from moodline.services.alerts.leader_lease import LeaderLease
 from moodline.services.alerts.outbox import Outbox
+from moodline.services.alerts.rule_evaluator import RuleEvaluator
 from moodline.services.alerts.webhook import HttpSender, Sender, webhook_policy
 from moodline.shared.clock import Clock
 from moodline.shared.errors import MoodlineError, RevisionConflictError
@@ -38,7 +38,7 @@ class AlertService:
         self._lease = LeaderLease(store, clock, uuid.uuid4().hex)
         sender = sender or HttpSender(webhook_policy(alerts), alerts.webhook_timeout_s)
         self._outbox = Outbox(store, open_sealer(settings), sender, alerts, metrics, clock)
-        self._judge = RuleEvaluator(store, self._outbox, metrics, clock, lambda: self._lease.is_held)
+        self._evaluator = RuleEvaluator(store, self._outbox, metrics, clock, lambda: self._lease.is_held)
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -49,15 +49,15 @@ class AlertService:
             StoreError: the store fails; a later step makes up for it.
         """
         is_ours = self._lease.hold()
-        self._metrics.alerts_judging.set(is_ours)
+        self._metrics.alerts_evaluating.set(is_ours)
         if not is_ours:
-            self._judge.forget()
+            self._evaluator.forget()
             return False
         try:
-            self._judge.step()
+            self._evaluator.step()
         except RevisionConflictError:
             # A rule was just changed, or another owner wrote: what is in memory cannot be trusted, the lease will tell.
-            self._judge.forget()
+            self._evaluator.forget()
         return True
 
     def deliver(self) -> int:
@@ -87,10 +87,10 @@ class AlertService:
         """Write what is in memory only, and hand the lease on."""
         try:
             if self._lease.is_held:
-                self._judge.save()
+                self._evaluator.save()
             self._lease.release()
         except MoodlineError as error:
-            # Nothing is lost: the next owner judges the last moments again, once the lease has run out.
+            # Nothing is lost: the next owner evaluates the last moments again, once the lease has run out.
             log.warning("alerts.not_handed_on", extra={"reason": str(error)})
 
     def _repeat(self, work: Callable[[], object]) -> None:

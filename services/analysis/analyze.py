@@ -25,7 +25,7 @@ from moodline.shared.streams import StreamSpec, StreamState, StreamStatus
 
 STREAM_ID = "clip"
 _POLL_S = 0.05
-_NOTE_S: Final = 1.0
+_RECORD_S: Final = 1.0
 _STOP_S: Final = 20.0
 _LAST_WORD_S: Final = 3.0
 
@@ -147,7 +147,7 @@ class _Run:
         self._clock = SystemClock()
         self._metrics = Metrics()
         self._elapsed_s = 0.0
-        self._noted_s = 0.0
+        self._recorded_s = 0.0
         self._kept_is_complete = False
         self._final_since_s: float | None = None
 
@@ -194,7 +194,7 @@ class _Run:
         """Return what there is."""
         stream_id = self._spec.stream_id
         progress, status = store.load([stream_id])[0], store.statuses([stream_id])[0]
-        self._note(progress, status)
+        self._record(progress, status)
         complete = progress is not None and progress.final
         return Analysis(store, self._spec, status, self._metrics, self._elapsed_s, complete, self._log)
 
@@ -215,17 +215,17 @@ class _Run:
         if self._on_progress is not None:
             extent = self._extent(progress, status)
             self._on_progress(AnalysisProgress(extent.frames, extent.media_us, extent.duration_us))
-        if self._clock.monotonic_s() - self._noted_s >= _NOTE_S:
-            self._note(progress, status)
+        if self._clock.monotonic_s() - self._recorded_s >= _RECORD_S:
+            self._record(progress, status)
         if progress.final and self._final_since_s is None:
             self._final_since_s = self._clock.monotonic_s()
         # The reader has the last word on how the content ended.
-        is_said = status.state is StreamState.ENDED
-        return self._final_since_s is not None and (is_said or self._clock.monotonic_s() - self._final_since_s > _LAST_WORD_S)
+        is_reported = status.state is StreamState.ENDED
+        return self._final_since_s is not None and (is_reported or self._clock.monotonic_s() - self._final_since_s > _LAST_WORD_S)
 
-    def _note(self, progress: Progress | None, status: StreamStatus) -> None:
-        self._noted_s = self._clock.monotonic_s()
-        self._work.note(self._extent(progress, status))
+    def _record(self, progress: Progress | None, status: StreamStatus) -> None:
+        self._recorded_s = self._clock.monotonic_s()
+        self._work.record(self._extent(progress, status))
 
     def _extent(self, progress: Progress | None, status: StreamStatus) -> Extent:
         last_us = progress.last_event_time_us if progress is not None else None
@@ -234,10 +234,10 @@ class _Run:
 
 
 def _frames_of(progress: Progress | None) -> int:
-    if progress is None or progress.mark is None:
+    if progress is None or progress.high_water_mark is None:
         return 0
     # The end of the content takes a number of its own.
-    return progress.mark.seq + (0 if progress.final else 1)
+    return progress.high_water_mark.seq + (0 if progress.final else 1)
 
 
 def _open_tap(service: EmbeddedService) -> Consumer:

@@ -11,12 +11,12 @@ from moodline.shared.timeline.faces import seen_frame
 
 
 def track_frames(frames: Iterable[Emotions], settings: AggregatorSettings) -> Iterator[tuple[Emotions, list[TrackedFace]]]:
-    """Yield each frame of a stream with its tracked faces, as the timeline has them; a new session follows nobody across."""
-    tracker, session = StreamTracker(settings), None
+    """Yield each frame of a stream with its tracked faces, as the timeline has them; a new epoch follows nobody across."""
+    tracker, epoch = StreamTracker(settings), None
     for message in frames:
-        if message.lane is StreamClass.LIVE and session not in (None, message.session):
+        if message.lane is StreamClass.LIVE and epoch not in (None, message.epoch):
             tracker.end_all()
-        session = message.session
+        epoch = message.epoch
         yield message, tracker.observe(message)
 
 

@@ -15,7 +15,7 @@ from moodline.services.report.outputs import shown
 from moodline.shared.camera_url import register_url
 from moodline.shared.errors import SourceError
 from moodline.shared.messages import StreamClass
-from moodline.shared.streams import LIVE_SCHEMES, FailureReason, is_pushed, lane_of_url
+from moodline.shared.streams import LIVE_SCHEMES, FailureReason, is_pushed, stream_class_of_url
 
 PICTURE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 VIDEO_SUFFIXES: Final = frozenset(
@@ -61,7 +61,7 @@ def clips_of(given: Sequence[str], fps: str = "", *, live: bool = False) -> list
         if word.startswith("synthetic:"):
             clips.append(Clip(word, "scene", word))
             continue
-        if live and lane_of_url(word) is StreamClass.LIVE and not is_pushed(word):
+        if live and stream_class_of_url(word) is StreamClass.LIVE and not is_pushed(word):
             clips.append(Clip(register_url(word).url, "camera", word))
             continue
         for path in _paths(word, fps):

@@ -17,7 +17,7 @@ from moodline.shared.messages import Emotions, PipelineStep, StreamClass, decode
 from moodline.shared.seal import open_sealer
 from moodline.shared.settings import BusSettings, Settings, StoreSettings
 from moodline.shared.store import Store
-from moodline.shared.streams import FailureReason, StreamSpec, StreamState, lane_of_url
+from moodline.shared.streams import FailureReason, StreamSpec, StreamState, stream_class_of_url
 
 STREAM_ID: Final = "stream"
 _POLL_S: Final = 0.05
@@ -126,7 +126,7 @@ def run_live(settings: Settings, spec: StreamSpec, *, first_frame_s: float = 30.
                 "store": StoreSettings.model_validate({"url": f"sqlite:///{Path(directory) / 'stream.db'}"}),
             }
         )
-        if lane_of_url(spec.url) is _LIVE:
+        if stream_class_of_url(spec.url) is _LIVE:
             spec = _sealed(local, spec)
         service = EmbeddedService(local)
         run = LiveRun(service, spec, local, first_frame_s)

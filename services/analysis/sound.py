@@ -1,4 +1,4 @@
-"""The sound of a file, copied into another as it is, or encoded anew where the other kind of file does not take it."""
+"""The sound of a file, copied into another as it is, or encoded again where the other kind of file does not take it."""
 
 import os
 from collections.abc import Callable, Iterator

@@ -53,7 +53,7 @@ class WorkFolder:
     keep: bool = False
     can_keep: bool = True
 
-    def note(self, extent: Extent) -> None:
+    def record(self, extent: Extent) -> None:
         """Write down how far the analysis came."""
         (self.path / _EXTENT).write_bytes(msgspec.json.encode(extent))
 

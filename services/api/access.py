@@ -40,12 +40,12 @@ async def identify(connection: HTTPConnection) -> Caller:
         UnauthorizedError: a key is needed and none was given, or it is not good any more.
         StoreUnavailableError: keys cannot be looked up.
     """
-    return await context_of(connection).guard.check(connection)
+    return await context_of(connection).authenticator.check(connection)
 
 
 async def _admit(connection: HTTPConnection) -> Caller:
     known: Caller | None = connection.scope.get(CALLER_KEY)
-    return known or await context_of(connection).guard.identify(connection)
+    return known or await context_of(connection).authenticator.identify(connection)
 
 
 def _at_least(role: Role) -> Callable[[Caller], Awaitable[Caller]]:

@@ -121,11 +121,11 @@ def _too_large(limit_bytes: int) -> BodyTooLargeError:
 
 async def _identify(scope: Scope, entrance: Entrance) -> None:
     connection = HTTPConnection(scope)
-    guard = context_of(connection).guard
+    authenticator = context_of(connection).authenticator
     if entrance.role is None:
-        guard.count_anonymous(connection)
+        authenticator.count_anonymous(connection)
         return
-    caller: Caller = await guard.identify(connection)
+    caller: Caller = await authenticator.identify(connection)
     scope[CALLER_KEY] = caller
 
 
@@ -135,7 +135,7 @@ def _place(scope: Scope) -> AbstractContextManager[None]:
     ctx = context_of(connection)
     caller: Caller | None = scope.get(CALLER_KEY)
     who = address_of(connection) if caller is None or caller is LOCAL else f"key {caller.name}"
-    return ctx.gate.hold(f"requests of {who}", ctx.settings.quotas.requests_per_key)
+    return ctx.concurrency.hold(f"requests of {who}", ctx.settings.quotas.requests_per_key)
 
 
 async def _take_body(scope: Scope, receive: Receive, limit_bytes: int) -> Receive:

@@ -107,7 +107,7 @@ class _Terms(_Body):
 
 
 class NewRule(_Terms):
-    """A rule to make. It names a stream, or a label: then every stream with this label is judged on its own."""
+    """A rule to make. It names a stream, or a label: then every stream with this label is evaluated on its own."""
 
     model_config = ConfigDict(
         json_schema_extra={

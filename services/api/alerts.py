@@ -38,7 +38,7 @@ from moodline.services.report.moments import to_datetime
 from moodline.shared.camera_url import CameraSecret
 from moodline.shared.errors import NotAllowedError, QueryError, RevisionConflictError, RuleNotFoundError
 from moodline.shared.streams import StreamSpec
-from moodline.shared.timeline.levels import Extent
+from moodline.shared.timeline.tiers import Extent
 from moodline.shared.timeline.times import parse_time
 
 router = APIRouter(prefix=PREFIX, tags=["alerts"])
@@ -61,7 +61,7 @@ Cursor = Annotated[int | None, Query(ge=1, le=2**53, description="`next_cursor` 
 def list_firing(ctx: Ctx, caller: Viewer) -> FiringPage:
     """Return the alerts that fire now, the newest first."""
     ids = {spec.stream_id for spec in visible_streams(ctx, caller)}
-    saved = [decode(found.value, Saved) for found in ctx.store.documents(STATES)]
+    saved = [decode(found.value, Saved) for found in ctx.store.list_entries(STATES)]
     firing = [_firing(each.rule, each.state.stream, each.state.firing) for each in saved if each.state.firing is not None]
     shown = [each for each in firing if each.stream in ids]
     return FiringPage(firing=sorted(shown, key=lambda each: each.at, reverse=True))
@@ -83,7 +83,7 @@ def list_rules(ctx: Ctx, caller: Viewer) -> RulePage:
 )
 @audited("POST /alerts/rules", "body.id")
 def add_rule(ctx: Ctx, caller: Operator, body: NewRule, response: Response) -> RuleAnswer:
-    """Make a rule. Of cameras it judges from now on; of a file that is not read yet, all of it."""
+    """Make a rule. Of cameras it evaluates from now on; of a file that is not read yet, all of it."""
     rule = _new_rule(ctx, body)
     _require_target(ctx, caller, rule)
     secret = None
@@ -173,8 +173,8 @@ def read_deliveries(ctx: Ctx, caller: Operator, limit: Limit = 100, cursor: Curs
     for number, value in _records(ctx, DELIVERY_LOG, cursor):
         record = decode(value, DeliveryRecord)
         if caller.sees_all or record.rule in rules:
-            said = msgspec.structs.asdict(record)
-            found.append((number, DeliveryAnswer(at=to_datetime(said.pop("at_us")), **said)))
+            fields = msgspec.structs.asdict(record)
+            found.append((number, DeliveryAnswer(at=to_datetime(fields.pop("at_us")), **fields)))
         if len(found) > limit:
             break
     return DeliveryPage(deliveries=[answer for _, answer in found[:limit]], next_cursor=_next(found, limit))
@@ -325,8 +325,8 @@ def _answer(stored: StoredRule, response: Response | None = None, secret: str | 
     rule = stored.rule
     if response is not None:
         response.headers["etag"] = f'"{stored.revision}"'
-    said = msgspec.structs.asdict(rule)
-    said = {name: value for name, value in said.items() if name not in ("rule_id", "webhook", "created_at_us")}
+    fields = msgspec.structs.asdict(rule)
+    fields = {name: value for name, value in fields.items() if name not in ("rule_id", "webhook", "created_at_us")}
     return RuleAnswer(
         id=rule.rule_id,
         webhook=rule.webhook.url if rule.webhook else None,
@@ -334,5 +334,5 @@ def _answer(stored: StoredRule, response: Response | None = None, secret: str | 
         webhook_secret=secret,
         created_at=to_datetime(rule.created_at_us),
         revision=stored.revision,
-        **said,
+        **fields,
     )

@@ -90,9 +90,9 @@ def create_app(
     )
     policy = _policy(settings.ingest)
     feed = LiveFeed(store, clock)
-    guard = Authenticator(store, settings.api, clock, metrics.keys_refused.inc)
+    authenticator = Authenticator(store, settings.api, clock, metrics.keys_refused.inc)
     app.state.context = Context(
-        store, settings, metrics, clock, open_sealer(settings), policy, feed, guard, StoreCheck(store, clock),
+        store, settings, metrics, clock, open_sealer(settings), policy, feed, authenticator, StoreCheck(store, clock),
         readiness, catalogue, intake or Intake(),
         stretches=ChunkCache(settings.api.timeline_cache_mb * 1_000_000),
     )  # fmt: skip

@@ -92,7 +92,7 @@ def audited(route: str, *more: str) -> Callable[[Callable[_P, _R]], Callable[_P,
         signature = inspect.signature(handler)
         names = (*_IN_PATH.findall(route), *more)
 
-        def note(arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        def record(arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
             given = signature.bind(*arguments, **named).arguments
             ids = {name.rpartition(".")[2]: _value(given, name) for name in names}
             record_change(
@@ -104,7 +104,7 @@ def audited(route: str, *more: str) -> Callable[[Callable[_P, _R]], Callable[_P,
             with _watched() as watched:
                 answer = handler(*arguments, **named)
             if watched.changed:
-                note(arguments, named)
+                record(arguments, named)
             return answer
 
         @wraps(handler)
@@ -112,7 +112,7 @@ def audited(route: str, *more: str) -> Callable[[Callable[_P, _R]], Callable[_P,
             with _watched() as watched:
                 answer = await cast(Any, handler(*arguments, **named))
             if watched.changed:
-                await run_in_threadpool(note, arguments, named)
+                await run_in_threadpool(record, arguments, named)
             return answer
 
         chosen = cast(Callable[_P, _R], awaited if inspect.iscoroutinefunction(handler) else plain)
@@ -151,7 +151,7 @@ def nothing_changed() -> None:
 
 def record_change(ctx: Context, caller: Caller, what: str, ids: dict[str, str]) -> None:
     """Write a change to the audit log. Raises `StoreUnavailableError`: a change that cannot be recorded is told as failed."""
-    ctx.guard.audit.change(caller, what, ids)
+    ctx.authenticator.audit.change(caller, what, ids)
 
 
 def _value(given: Any, name: str) -> Any:

@@ -23,7 +23,7 @@ from moodline.shared.camera_url import (
 )
 from moodline.shared.errors import InvalidStreamError
 from moodline.shared.messages import StreamClass
-from moodline.shared.streams import PUSH_SCHEME, PUSH_URL, StreamSpec, is_pushed, lane_of_url
+from moodline.shared.streams import PUSH_SCHEME, PUSH_URL, StreamSpec, is_pushed, stream_class_of_url
 
 _NO_CAMERA: Final = "only cameras can be tried: rtsp://, rtsps://, http://, https:// or device://0"
 _OF_CAMERAS: Final = ("username", "password", "transport", "tls_verify")
@@ -38,9 +38,9 @@ def meant_url(ctx: Context, given: str, lane: StreamClass | None = None) -> tupl
         lane: Of the stream that it is for, where that is known.
     """
     url, hint = corrected_url(given)
-    if not hint or lane is StreamClass.FILE or lane_of_url(url) is StreamClass.FILE:
+    if not hint or lane is StreamClass.FILE or stream_class_of_url(url) is StreamClass.FILE:
         return given, ""
-    if lane is None and lane_of_url(given) is StreamClass.FILE:
+    if lane is None and stream_class_of_url(given) is StreamClass.FILE:
         # A folder may have an address as its name.
         with suppress(InvalidStreamError):
             checked_url(given, ctx.settings.ingest.media_root)
@@ -74,7 +74,7 @@ def tested_address(ctx: Context, caller: Caller, body: NewCameraTest) -> tuple[C
 
 def _new_address(ctx: Context, body: NewCameraTest, given: str) -> tuple[CameraAddress, str, str]:
     url, hint = meant_url(ctx, given)
-    if lane_of_url(url) is StreamClass.FILE or is_pushed(url):
+    if stream_class_of_url(url) is StreamClass.FILE or is_pushed(url):
         raise InvalidStreamError("url", _NO_CAMERA)
     registered = register_url(url, username=_plain(body.username), password=_plain(body.password))
     _require_allowed(ctx, registered.url)
@@ -89,7 +89,7 @@ def address_fields(ctx: Context, body: NewStream) -> dict[str, Any]:
         InvalidStreamError: names the field that cannot be used; never repeats a value.
         SealError: there are secrets, but they cannot be sealed.
     """
-    lane = lane_of_url(body.url)
+    lane = stream_class_of_url(body.url)
     _require_fields_of(body.url, body)
     if lane is StreamClass.FILE:
         return {"url": _checked_file(ctx, body.url), "lane": lane}
@@ -104,7 +104,7 @@ def address_fields(ctx: Context, body: NewStream) -> dict[str, Any]:
 def changed_address_fields(ctx: Context, spec: StreamSpec, body: StreamChange) -> dict[str, Any]:
     """Return what changes of a stream's address. Raises as `address_fields` does."""
     _require_fields_of(spec.url, body)
-    if body.url is not None and body.url != spec.url and lane_of_url(body.url) is not spec.lane:
+    if body.url is not None and body.url != spec.url and stream_class_of_url(body.url) is not spec.lane:
         raise InvalidStreamError("url", "a file cannot become a camera, nor a camera a file; delete the stream and add it again")
     if body.url is not None and is_pushed(body.url) is not is_pushed(spec.url):
         raise InvalidStreamError("url", f"only a stream that was added as {PUSH_URL} has that url; add another stream")
@@ -153,7 +153,7 @@ def _relocated(ctx: Context, spec: StreamSpec, url: str | None, username: str | 
 
 
 def _require_fields_of(url: str, body: NewStream | StreamChange) -> None:
-    lane = lane_of_url(url)
+    lane = stream_class_of_url(url)
     if lane is StreamClass.LIVE:
         if body.recorded_at is not None:
             raise InvalidStreamError("recorded_at", "a camera's timeline is in the present; recorded_at is for files")

@@ -103,7 +103,7 @@ async def classify(ctx: Ctx, caller: Viewer, request: Request) -> ClassifyAnswer
     classifier = ctx.intake.pictures
     if classifier is None or not settings.max_waiting:
         raise NotReadyError("this process has no models for pictures: install moodline[detector,classifier]")
-    with ctx.gate.hold("requests to classify", settings.max_waiting):
+    with ctx.concurrency.hold("requests to classify", settings.max_waiting):
         named = await _pictures(request, settings)
         found = await run_in_threadpool(_classified, classifier, [picture for _, picture in named])
     return ClassifyAnswer(

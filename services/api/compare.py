@@ -20,9 +20,9 @@ from moodline.services.report.statistics import STATISTICS_EXAMPLE, WindowStatis
 from moodline.shared.emotions import EMOTIONS
 from moodline.shared.errors import QueryError
 from moodline.shared.streams import StreamSpec
-from moodline.shared.timeline.levels import Extent
 from moodline.shared.timeline.points import EmptyReason, TimelinePoint
 from moodline.shared.timeline.query import extent
+from moodline.shared.timeline.tiers import Extent
 from moodline.shared.timeline.times import parse_time
 
 router = APIRouter(prefix=PREFIX, tags=["timelines"])

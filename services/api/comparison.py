@@ -9,8 +9,7 @@ import msgspec
 from moodline.shared.errors import QueryError
 from moodline.shared.messages import StreamClass
 from moodline.shared.store.base import TimelineStore
-from moodline.shared.timeline.bucket import LEVELS_S, NOTHING, SECOND_US, Bucket, merge, merge_all
-from moodline.shared.timeline.levels import Extent
+from moodline.shared.timeline.bucket import NOTHING, SECOND_US, TIERS_S, Bucket, merge, merge_all
 from moodline.shared.timeline.points import TimelinePoint, make_point
 from moodline.shared.timeline.query import (
     LEAST_POINTS,
@@ -18,10 +17,11 @@ from moodline.shared.timeline.query import (
     TimelineQuery,
     count_in,
     extent,
-    find_cells,
+    find_bucket_values,
     hours_for,
     merged_buckets,
 )
+from moodline.shared.timeline.tiers import Extent
 
 MAX_STREAMS: Final = 100
 """Most streams that one comparison reads."""
@@ -73,7 +73,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 def compare(store: TimelineStore, asked: Sequence[Series], window: Extent | None, max_points: int) -> Comparison:
     """Return several timelines at one resolution. Blocks on the store, twice or so for every stream.
 
-    The resolution is the finest stored level that gives at most `max_points` for each series and is still kept of every
+    The resolution is the finest stored tier that gives at most `max_points` for each series and is still kept of every
     stream for this window. Buckets of a group are added up, so that its point is what one stream with all of its frames has.
 
     Args:
@@ -94,7 +94,7 @@ def compare(store: TimelineStore, asked: Sequence[Series], window: Extent | None
     if window is None or not streams:
         edges = window or Extent(0, 0)
         nothing = [_series(each, {}) for each in asked]
-        return Comparison(from_us=edges.start_us, to_us=edges.end_us, resolution_s=LEVELS_S[0], series=nothing)
+        return Comparison(from_us=edges.start_us, to_us=edges.end_us, resolution_s=TIERS_S[0], series=nothing)
     found = _find(store, sorted(streams), window, most)
     plan = next(iter(found.values())).plan
     step_us = plan.resolution_s * SECOND_US
@@ -121,9 +121,9 @@ def _find(store: TimelineStore, streams: Sequence[str], window: Extent, most: in
         for stream in streams:
             if stream not in found or found[stream].plan.resolution_s != resolution_s:
                 query = TimelineQuery(from_us=window.start_us, to_us=window.end_us, resolution_s=resolution_s)
-                cells = find_cells(store, stream, query, most)
-                assert cells is not None, "a window with both ends is never open"
-                found[stream] = cells
+                bucket_values = find_bucket_values(store, stream, query, most)
+                assert bucket_values is not None, "a window with both ends is never open"
+                found[stream] = bucket_values
         coarsest_s = max(each.plan.resolution_s for each in found.values())
         if coarsest_s == resolution_s:
             return found
@@ -132,9 +132,9 @@ def _find(store: TimelineStore, streams: Sequence[str], window: Extent, most: in
 
 def _resolution(window: Extent, most: int) -> int:
     length = window.end_us - window.start_us
-    for level_s in LEVELS_S:
-        if count_in(length, level_s) <= most:
-            return level_s
+    for tier_s in TIERS_S:
+        if count_in(length, tier_s) <= most:
+            return tier_s
     return hours_for(length, most)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from moodline.services.api.gate import ConcurrencyLimit
+from moodline.services.api.concurrency import ConcurrencyLimit
 from moodline.services.api.store_check import StoreCheck
 from moodline.services.auth.authenticator import Authenticator
 from moodline.services.live.feed import LiveFeed
@@ -55,13 +55,13 @@ class Context:
     sealer: Sealer
     policy: NetPolicy
     feed: LiveFeed
-    guard: Authenticator
+    authenticator: Authenticator
     store_check: StoreCheck
     readiness: Readiness | None = None
     catalogue: Catalogue | None = None
     intake: Intake = Intake()
-    gate: ConcurrencyLimit = field(default_factory=ConcurrencyLimit)
-    looked_at: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    concurrency: ConcurrencyLimit = field(default_factory=ConcurrencyLimit)
+    audited_at: dict[tuple[str, str, str], float] = field(default_factory=dict)
     stretches: ChunkCache = field(default_factory=lambda: ChunkCache(0))
 
     def now_us(self) -> int:

@@ -19,7 +19,7 @@ from moodline.services.live.feed import SubscriptionFilter
 from moodline.services.live.subscription import Selects, Sent, Subscription
 from moodline.shared.errors import MoodlineError, NotAllowedError, QueryError, StoreError, UnauthorizedError
 from moodline.shared.streams import StreamSpec
-from moodline.shared.timeline.bucket import LEVELS_S
+from moodline.shared.timeline.bucket import TIERS_S
 from moodline.shared.timeline.times import parse_resolution
 
 log = logging.getLogger("moodline.api")
@@ -92,8 +92,8 @@ def subscribe(
         QueryError: resolution or position cannot be used.
         StreamNotFoundError: a named stream is not there, or the caller may not see it. Not raised on resuming.
     """
-    level_s = parse_resolution(asked.resolution)
-    if level_s not in LEVELS_S:
+    tier_s = parse_resolution(asked.resolution)
+    if tier_s not in TIERS_S:
         raise QueryError("resolution", "events come at 1s, 10s, 1min, 10min or 1h")
     cursor = read_cursor(last_event_id) if last_event_id else None
     named = frozenset(asked.stream)
@@ -101,7 +101,7 @@ def subscribe(
         for stream_id in sorted(named):
             visible(ctx, caller, stream_id)
     selects = _selects(caller, named, asked.label)
-    wish = SubscriptionFilter(selects, level_s, asked.faces)
+    subscription_filter = SubscriptionFilter(selects, tier_s, asked.faces)
 
     async def renew() -> Selects | None:
         nonlocal caller, selects
@@ -117,7 +117,7 @@ def subscribe(
         return selects
 
     return Subscription(
-        ctx.feed, ctx.clock, wish, cursor=cursor, named=named, renew=renew if identify_again is not None else None
+        ctx.feed, ctx.clock, subscription_filter, cursor=cursor, named=named, renew=renew if identify_again is not None else None
     )
 
 

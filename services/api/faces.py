@@ -20,14 +20,14 @@ from moodline.shared.messages import StreamClass
 from moodline.shared.streams import StreamSpec
 from moodline.shared.timeline.bucket import SECOND_US
 from moodline.shared.timeline.faces import read_frames
-from moodline.shared.timeline.levels import Extent
 from moodline.shared.timeline.query import extent
+from moodline.shared.timeline.tiers import Extent
 from moodline.shared.timeline.times import parse_time
 
 router = APIRouter(prefix=PREFIX, tags=["timelines"])
 
-_STRETCH_US: Final = 1200 * SECOND_US
-_MOST_STRETCHES: Final = 500
+_CHUNK_US: Final = 1200 * SECOND_US
+_MOST_CHUNKS: Final = 500
 """So many reads of the store at most make one answer; what lies beyond is on the next page."""
 
 
@@ -111,8 +111,8 @@ def _read(ctx: Context, spec: StreamSpec, window: Extent, place: _Place | None, 
     start_us = window.start_us if place is None else max(window.start_us, place.time_us)
     given = place.given if place is not None and place.time_us == start_us else 0
     at = _Place(start_us, 0)
-    for _ in range(_MOST_STRETCHES):
-        stop_us = min(start_us + _STRETCH_US, window.end_us)
+    for _ in range(_MOST_CHUNKS):
+        stop_us = min(start_us + _CHUNK_US, window.end_us)
         for frame in read_frames(ctx.store, spec.stream_id, start_us, stop_us):
             at = _Place(frame.time_us, at.given + 1 if frame.time_us == at.time_us else 1)
             if given and frame.time_us == start_us and at.given <= given:

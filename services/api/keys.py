@@ -101,7 +101,7 @@ class CallerAnswer(BaseModel):
 @router.get("/keys", summary="List keys")
 def list_keys(ctx: Ctx, caller: Admin) -> KeyPage:  # noqa: ARG001 - its role is what counts
     """Return all keys, without what is secret of them."""
-    return KeyPage(keys=[_answer(info) for info in ctx.guard.keyring.list_keys()])
+    return KeyPage(keys=[_answer(info) for info in ctx.authenticator.keyring.list_keys()])
 
 
 @router.post(
@@ -113,7 +113,7 @@ def list_keys(ctx: Ctx, caller: Admin) -> KeyPage:  # noqa: ARG001 - its role is
 @audited("POST /keys", "body.name")
 def add_key(ctx: Ctx, caller: Admin, body: NewKey) -> NewKeyAnswer:  # noqa: ARG001 - its role is what counts
     """Make a key. The answer is the only place where it is ever shown."""
-    record, key = ctx.guard.keyring.add(
+    record, key = ctx.authenticator.keyring.add(
         KeyRecord(
             name=body.name,
             role=body.role,
@@ -123,7 +123,7 @@ def add_key(ctx: Ctx, caller: Admin, body: NewKey) -> NewKeyAnswer:  # noqa: ARG
             expires_at_us=None if body.expires_at is None else given_us(body.expires_at, ctx.now_us(), "expires_at"),
         )
     )
-    ctx.guard.forget()
+    ctx.authenticator.forget()
     return NewKeyAnswer(**_answer(KeyInfo(record, None)).model_dump(), key=key)
 
 
@@ -133,8 +133,8 @@ def add_key(ctx: Ctx, caller: Admin, body: NewKey) -> NewKeyAnswer:  # noqa: ARG
 @audited("DELETE /keys/{name}")
 def remove_key(ctx: Ctx, caller: Admin, name: str) -> None:  # noqa: ARG001 - its role is what counts
     """Remove a key, and end the sessions that it opened. Other processes of the API refuse it within 2 s."""
-    ctx.guard.keyring.remove(name)
-    ctx.guard.forget()
+    ctx.authenticator.keyring.remove(name)
+    ctx.authenticator.forget()
 
 
 @router.get("/session", summary="Who am I?")
@@ -146,11 +146,11 @@ async def get_session(caller: Viewer) -> CallerAnswer:
 @router.post("/session", summary="Sign in with a browser", responses=problem_responses("invalid_request", "body_too_large"))
 async def open_session(ctx: Ctx, request: Request, response: Response, body: NewSession) -> CallerAnswer:
     """Exchange a key for a cookie, which pages, event streams and web sockets of a browser then bring along by themselves."""
-    record = await ctx.guard.sign_in(body.key.get_secret_value(), address_of(request))
+    record = await ctx.authenticator.sign_in(body.key.get_secret_value(), address_of(request))
     lifetime_s = ctx.settings.api.session_s
     limit = ctx.settings.quotas.sessions_per_key
-    session = await run_in_threadpool(ctx.guard.keyring.open_session, record, lifetime_s, limit)
-    await run_in_threadpool(ctx.guard.audit.signed, record.caller(), "POST /session", address_of(request))
+    session = await run_in_threadpool(ctx.authenticator.keyring.open_session, record, lifetime_s, limit)
+    await run_in_threadpool(ctx.authenticator.audit.signed, record.caller(), "POST /session", address_of(request))
     response.set_cookie(
         SESSION_COOKIE,
         session,
@@ -168,10 +168,10 @@ async def close_session(ctx: Ctx, request: Request) -> Response:
     """End the session of the cookie, if there is one, and take the cookie away."""
     session = request.cookies.get(SESSION_COOKIE)
     # A cookie that was never given out ends nothing: else anybody could make every caller be looked up again.
-    record = await run_in_threadpool(ctx.guard.keyring.close_session, session) if session else None
+    record = await run_in_threadpool(ctx.authenticator.keyring.close_session, session) if session else None
     if record is not None:
-        ctx.guard.forget()
-        await run_in_threadpool(ctx.guard.audit.signed, record.caller(), "DELETE /session", address_of(request))
+        ctx.authenticator.forget()
+        await run_in_threadpool(ctx.authenticator.audit.signed, record.caller(), "DELETE /session", address_of(request))
     answer = Response(status_code=204)
     answer.delete_cookie(SESSION_COOKIE, path="/", httponly=True, samesite="strict", secure=request.url.scheme == "https")
     return answer

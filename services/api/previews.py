@@ -24,7 +24,7 @@ _WAIT_S: Final = 3.0
 _BOUNDARY: Final = "moodline-frame"
 _HEAD: Final = b"--%s\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
 _RENEW_S: Final = 2.0
-_NOTED_S: Final = 60.0
+_AUDITED_S: Final = 60.0
 """Repeated looks of one caller at one stream are written to the audit log at most this often, in s."""
 _JPEG: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}, "description": "The picture."}
@@ -44,8 +44,8 @@ Boxes = Annotated[bool, Query(description="Draw boxes and leading emotions.")]
 def snapshot(ctx: Ctx, caller: Viewer, stream_id: str, boxes: Boxes = False) -> Response:
     """Return the newest analysed picture of a stream whose `preview` is on. It is in memory only, and kept for seconds."""
     previews = _allowed(ctx, caller, stream_id)
-    _note(ctx, caller, stream_id, "GET /streams/{stream_id}/snapshot.jpg")
-    with ctx.gate.hold("pictures", ctx.settings.preview.max_viewers):
+    _audit(ctx, caller, stream_id, "GET /streams/{stream_id}/snapshot.jpg")
+    with ctx.concurrency.hold("pictures", ctx.settings.preview.max_viewers):
         preview = previews.newest(stream_id, _WAIT_S)
         if preview is None:
             raise NoPictureError(f"no picture of stream {stream_id!r} has been analysed in the last seconds; is it live?")
@@ -61,8 +61,8 @@ def snapshot(ctx: Ctx, caller: Viewer, stream_id: str, boxes: Boxes = False) -> 
 async def live(ctx: Ctx, caller: Viewer, stream_id: str, request: Request, boxes: Boxes = False) -> StreamingResponse:
     """Return analysed pictures as they come (MJPEG), a few a second at most, until the client leaves or the preview is off."""
     await run_in_threadpool(_allowed, ctx, caller, stream_id)
-    with ctx.gate.hold("pictures", ctx.settings.preview.max_viewers):
-        await run_in_threadpool(_note, ctx, caller, stream_id, "GET /streams/{stream_id}/live.mjpg")
+    with ctx.concurrency.hold("pictures", ctx.settings.preview.max_viewers):
+        await run_in_threadpool(_audit, ctx, caller, stream_id, "GET /streams/{stream_id}/live.mjpg")
     media = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
     parts = _parts(ctx, request, stream_id, boxes)
     return StreamingResponse(parts, media_type=media, headers={"x-accel-buffering": "no"})
@@ -73,7 +73,7 @@ async def _parts(ctx: Context, request: Request, stream_id: str, boxes: bool) ->
     last_us: int | None = None
     loop, checked_s = asyncio.get_running_loop(), float("-inf")
     # The answer has begun, so no error can be told in it: it ends.
-    with suppress(MoodlineError), ctx.gate.hold("pictures", ctx.settings.preview.max_viewers):
+    with suppress(MoodlineError), ctx.concurrency.hold("pictures", ctx.settings.preview.max_viewers):
         while True:
             if loop.time() - checked_s >= _RENEW_S:
                 previews = await run_in_threadpool(_allowed, ctx, await identify(request), stream_id)
@@ -98,14 +98,14 @@ def _allowed(ctx: Context, caller: Caller, stream_id: str) -> Previews:
     return ctx.intake.previews
 
 
-def _note(ctx: Context, caller: Caller, stream_id: str, what: str) -> None:
+def _audit(ctx: Context, caller: Caller, stream_id: str, what: str) -> None:
     now_s = ctx.clock.monotonic_s()
-    noted = ctx.looked_at
-    for key in [key for key, at_s in list(noted.items()) if now_s - at_s >= _NOTED_S]:
-        noted.pop(key, None)
+    audited = ctx.audited_at
+    for key in [key for key, at_s in list(audited.items()) if now_s - at_s >= _AUDITED_S]:
+        audited.pop(key, None)
     key = (caller.name, stream_id, what)
-    if key not in noted:
-        noted[key] = now_s
+    if key not in audited:
+        audited[key] = now_s
         record_change(ctx, caller, what, {"stream_id": stream_id})
 
 

@@ -100,7 +100,10 @@ async def push_frame(
 ) -> PushAnswer:
     """Take one JPEG as a frame of a stream with the url `push://`; the newest wins, as with cameras."""
     settings = ctx.settings.push
-    with ctx.gate.hold("pushed frames", 2 * settings.max_streams), ctx.gate.hold(f"frames of {stream_id!r}", _BODIES_PER_STREAM):
+    with (
+        ctx.concurrency.hold("pushed frames", 2 * settings.max_streams),
+        ctx.concurrency.hold(f"frames of {stream_id!r}", _BODIES_PER_STREAM),
+    ):
         await run_in_threadpool(_pushed_stream, ctx, caller, stream_id)
         too_large = FrameTooLargeError(f"the frame is larger than {settings.max_bytes} bytes (MOODLINE_PUSH_MAX_BYTES)")
         body = await whole_body(request, settings.max_bytes, settings.body_timeout_s, too_large)
@@ -113,8 +116,8 @@ async def push_frames(socket: WebSocket, ctx: Ctx, _caller: Operator, stream_id:
     await socket.accept()
     try:
         with (
-            ctx.gate.hold("pushing connections", 2 * ctx.settings.push.max_streams),
-            ctx.gate.hold(f"connections of {stream_id!r}", _SOCKETS_PER_STREAM),
+            ctx.concurrency.hold("pushing connections", 2 * ctx.settings.push.max_streams),
+            ctx.concurrency.hold(f"connections of {stream_id!r}", _SOCKETS_PER_STREAM),
         ):
             await _Conversation(ctx, socket, stream_id).run()
     except WebSocketDisconnect:

@@ -39,24 +39,24 @@ class Head:
         if (not _is_ours(scope) and scope.get("path") not in ("/healthz", "/readyz")) or scope.get("method") != "HEAD":
             await self._app(scope, receive, send)
             return
-        is_told = False
+        is_sent = False
 
         async def without_body(message: Message) -> None:
-            nonlocal is_told
+            nonlocal is_sent
             if message["type"] == "http.response.body":
-                if not is_told:
-                    is_told = True
+                if not is_sent:
+                    is_sent = True
                     await send({"type": "http.response.body", "body": b"", "more_body": False})
-            elif not is_told:
+            elif not is_sent:
                 await send(message)
 
-        async def until_told() -> Message:
-            return {"type": "http.disconnect"} if is_told else await receive()
+        async def until_sent() -> Message:
+            return {"type": "http.disconnect"} if is_sent else await receive()
 
         # The same scope: what the router writes into it is read by who measures.
         scope["method"] = "GET"
         try:
-            await self._app(scope, until_told, without_body)
+            await self._app(scope, until_sent, without_body)
         finally:
             scope["method"] = "HEAD"
 

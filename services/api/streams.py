@@ -271,7 +271,7 @@ def _content(spec: StreamSpec) -> tuple[object, ...]:
 def _require_not_started(found: _Found) -> None:
     """A frame on its way under the old definition would enter the timeline of the new one, so the reader must be idle."""
     spec, status, progress = found
-    if progress.mark is not None or progress.final or status.frames_sent or status.state not in _NOT_READING:
+    if progress.high_water_mark is not None or progress.final or status.frames_sent or status.state not in _NOT_READING:
         raise StreamStartedError(
             f"url, sample_fps, max_side_px and recorded_at of stream {spec.stream_id!r} cannot change any more, since "
             "frames have been read with them; delete the stream and add it again"

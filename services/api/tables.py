@@ -19,7 +19,7 @@ from moodline.services.report.export import csv_text
 from moodline.services.report.moments import iso
 from moodline.services.report.tracks import TrackDocument, TrackPointDocument
 from moodline.shared.emotions import EMOTIONS
-from moodline.shared.messages import SkipReason
+from moodline.shared.messages import DropReason
 
 EXTENSIONS: Final[Mapping[Format, str]] = {
     Format.CSV: "csv",
@@ -71,7 +71,7 @@ def _vectors(*names: str) -> tuple[Column, ...]:
 POINT_COLUMNS: Final = (
     Column("start", Kind.TIME),
     Column("position_s"),
-    *_of(Kind.INTEGER, "sampled", "classified", *(f"skipped_{reason}" for reason in SkipReason)),
+    *_of(Kind.INTEGER, "sampled", "classified", *(f"skipped_{reason}" for reason in DropReason)),
     Column("coverage"),
     *_of(Kind.INTEGER, "frames_with_faces", "faces", "tracks_begun"),
     *_of(Kind.TEXT, "dominant", "empty"),

@@ -18,8 +18,8 @@ from moodline.shared.errors import QueryError
 from moodline.shared.messages import StreamClass
 from moodline.shared.streams import StreamSpec
 from moodline.shared.timeline.bucket import SECOND_US
-from moodline.shared.timeline.levels import Extent
-from moodline.shared.timeline.query import TimelineQuery, extent, find_cells, timeline
+from moodline.shared.timeline.query import TimelineQuery, extent, find_bucket_values, timeline
+from moodline.shared.timeline.tiers import Extent
 from moodline.shared.timeline.times import is_absolute, parse_resolution, parse_time
 from moodline.shared.timeline.track_query import track_list, track_timeline
 
@@ -127,7 +127,7 @@ def get_timeline(
         described = {"stream": stream_id, "lane": spec.lane, "resolution_s": document.resolution_s}
         response = exported(wanted, point_table(document.points), document.points, stream_id, described)
         return _cached(response, parameters, all(point.final for point in document.points) and bool(document.points))
-    found = find_cells(ctx.store, stream_id, query, ctx.settings.api.max_points)
+    found = find_bucket_values(ctx.store, stream_id, query, ctx.settings.api.max_points)
     if found is None:
         return Response(_document(ctx, spec, query).model_dump_json(), media_type="application/json")
     body = timeline_json(

@@ -29,7 +29,10 @@ _AT_ONCE_PER_KEY: Final = 2
 @audited("POST /cameras/test", "body.stream")
 def try_camera(ctx: Ctx, caller: Operator, body: NewCameraTest) -> CameraTestAnswer:
     """Try a camera step by step, from where the API runs, and say what to change. Registers nothing; takes up to a minute."""
-    with ctx.gate.hold(f"camera tests of {caller.name!r}", _AT_ONCE_PER_KEY), ctx.gate.hold("camera tests", _AT_ONCE):
+    with (
+        ctx.concurrency.hold(f"camera tests of {caller.name!r}", _AT_ONCE_PER_KEY),
+        ctx.concurrency.hold("camera tests", _AT_ONCE),
+    ):
         address, url, hint = tested_address(ctx, caller, body)
         if ctx.intake.camera_prober is None:
             raise NotReadyError("this process cannot read cameras; install moodline[ingest] where the API runs")

@@ -42,7 +42,7 @@ router = APIRouter(prefix=PREFIX, tags=["uploads"])
 _LEAST_BYTES: Final = 64 * 1024
 """The fewest bytes of an upload in twice its idle time-out. A slower sender would keep a place that others need."""
 _WRITE_BYTES: Final = 1024 * 1024
-_LOOK_BYTES: Final = 64 * 1024 * 1024
+_CHECK_BYTES: Final = 64 * 1024 * 1024
 """Bytes that are written between two checks of the free disk."""
 _FILE_BODY: Final[dict[str, Any]] = {
     "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
@@ -104,7 +104,7 @@ async def upload(ctx: Ctx, caller: Operator, request: Request, asked: Annotated[
     try:
         at_once = ctx.settings.uploads.max_at_once
         of_one = at_once if caller is LOCAL else min(at_once, ctx.settings.quotas.uploads_per_key)
-        with ctx.gate.hold(f"uploads of {caller.name!r}", of_one), ctx.gate.hold("uploads", at_once):
+        with ctx.concurrency.hold(f"uploads of {caller.name!r}", of_one), ctx.concurrency.hold("uploads", at_once):
             answer = await _upload(ctx, caller, request, asked)
     except MoodlineError as error:
         ctx.metrics.uploads.labels(error.code).inc()
@@ -174,13 +174,13 @@ def _prepare(ctx: Context, folder: UploadFolder, announced_bytes: int) -> Path:
 
 async def _receive(ctx: Context, folder: UploadFolder, request: Request, part: Path) -> int:
     """Write the body into the file; return its size in bytes."""
-    written = looked_at = 0
+    written = checked_at = 0
     with part.open("wb", buffering=0) as file:
         async for piece in _pieces(chunks_of(request, ctx.settings.uploads.idle_timeout_s, _LEAST_BYTES)):
             _require_size(ctx, written + len(piece))
-            if written - looked_at >= _LOOK_BYTES:
+            if written - checked_at >= _CHECK_BYTES:
                 await run_in_threadpool(folder.require_room, len(piece))
-                looked_at = written
+                checked_at = written
             await run_in_threadpool(_write, file, piece)
             ctx.metrics.upload_bytes.inc(len(piece))
             written += len(piece)

@@ -1,6 +1,7 @@
 """The audit log: who changed what, and when. Never what a body held: it may be a secret.
 
-Every entry is also a line of the process's log, which other machines can keep out of reach of whoever holds a key here.
+Every entry is also a line of the process's log, which other machines can keep where it cannot be changed by whoever holds a key
+here.
 """
 
 import logging
@@ -14,7 +15,7 @@ from moodline.services.auth.callers import Caller, Role
 from moodline.services.auth.limits import Buckets
 from moodline.shared.clock import Clock
 from moodline.shared.errors import StoreError
-from moodline.shared.store.base import Documents
+from moodline.shared.store.base import VersionedEntries
 
 log = logging.getLogger("moodline.audit")
 
@@ -57,13 +58,13 @@ class Change(msgspec.Struct, frozen=True):
 _changes = msgspec.json.Decoder(Change)
 
 
-def append_change(store: Documents, change: Change) -> int:
+def append_change(store: VersionedEntries, change: Change) -> int:
     """Write a change to the audit log and the process's log, and return its number."""
     _to_log(change)
     return store.append_record(AUDIT_LOG, msgspec.json.encode(change), AUDIT_KEEP)
 
 
-def read_changes(store: Documents, limit: int, before: int | None = None) -> list[tuple[int, Change]]:
+def read_changes(store: VersionedEntries, limit: int, before: int | None = None) -> list[tuple[int, Change]]:
     """Return numbers and changes, newest first, below the number `before` where it is given."""
     return [(number, _decode(value)) for number, value in store.records(AUDIT_LOG, 0, limit, before=before, newest_first=True)]
 
@@ -76,7 +77,7 @@ class AuditWriter:
     written once a minute for each key and address.
     """
 
-    def __init__(self, store: Documents, clock: Clock, keep_s: float) -> None:
+    def __init__(self, store: VersionedEntries, clock: Clock, keep_s: float) -> None:
         """Prepare; entries older than `keep_s` are removed."""
         self._store = store
         self._clock = clock

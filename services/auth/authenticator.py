@@ -20,7 +20,7 @@ from moodline.services.auth.origins import is_loopback, is_own_page
 from moodline.shared.clock import Clock
 from moodline.shared.errors import RateLimitedError, SettingsError, UnauthorizedError
 from moodline.shared.settings import ApiSettings
-from moodline.shared.store.base import Documents
+from moodline.shared.store.base import VersionedEntries
 
 SESSION_COOKIE: Final = "moodline_session"
 _TRUSTED_S: Final = 2.0
@@ -50,7 +50,7 @@ class Authenticator:
     """Decides for one application. Coroutines belong to the event loop; `forget` may be called from any thread."""
 
     def __init__(
-        self, store: Documents, settings: ApiSettings, clock: Clock, on_refused: Callable[[], None] = lambda: None
+        self, store: VersionedEntries, settings: ApiSettings, clock: Clock, on_refused: Callable[[], None] = lambda: None
     ) -> None:
         """Prepare; `on_refused` is called for every key that is not good."""
         self._on_refused = on_refused
@@ -176,7 +176,7 @@ def _remember(known: OrderedDict[str, _T], digest: str, value: _T) -> None:
         known.popitem(last=False)
 
 
-def require_access(store: Documents, settings: ApiSettings, clock: Clock) -> None:
+def require_access(store: VersionedEntries, settings: ApiSettings, clock: Clock) -> None:
     """Refuse to serve others than this machine without keys, unless that is asked for.
 
     Raises:

@@ -24,7 +24,7 @@ from moodline.shared.errors import (
     RevisionConflictError,
     StoreError,
 )
-from moodline.shared.store.base import Documents
+from moodline.shared.store.base import VersionedEntries
 from moodline.shared.streams import check_stream_id
 
 _KEYS: Final = "keys"
@@ -36,7 +36,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}", re.ASCII)
 _KEY = re.compile(r"mdl_(?P<id>[0-9a-f]{12})_[A-Za-z0-9_-]{43}", re.ASCII)
 _SESSION = re.compile(r"mds_[A-Za-z0-9_-]{43}", re.ASCII)
 _SECRET_BYTES: Final = 32
-_USE_NOTED_US: Final = 60_000_000
+_USE_RECORDED_US: Final = 60_000_000
 """The time of last use is written at most this often per key."""
 _RESERVED: Final = frozenset({"local", "anonymous", "system"})
 """Names that the audit log and answers give to those who have no key."""
@@ -100,7 +100,7 @@ _sessions = msgspec.json.Decoder(_Session)
 class Keyring:
     """Makes, lists, removes and checks keys and sessions. Thread-safe; every method asks the store."""
 
-    def __init__(self, store: Documents, clock: Clock) -> None:
+    def __init__(self, store: VersionedEntries, clock: Clock) -> None:
         self._store = store
         self._clock = clock
 
@@ -116,33 +116,33 @@ class Keyring:
         kept = msgspec.structs.replace(record, digest=_digest(key), created_at_us=self._now_us())
         self._remember_keys()
         try:
-            self._store.put_document(_KEYS, kept.key_id, msgspec.json.encode(kept), None)
+            self._store.put_entry(_KEYS, kept.key_id, msgspec.json.encode(kept), None)
         except RevisionConflictError:
             raise KeyExistsError(f"there is a key {record.name!r} already; remove it first, or choose another name") from None
         return kept, key
 
     def list_keys(self) -> list[KeyInfo]:
         """Return all keys, ordered by name."""
-        uses = {document.key: int(document.value) for document in self._store.documents(_USES)}
-        records = [_decode(document.value) for document in self._store.documents(_KEYS)]
+        uses = {entry.key: int(entry.value) for entry in self._store.list_entries(_USES)}
+        records = [_decode(entry.value) for entry in self._store.list_entries(_KEYS)]
         return [KeyInfo(record, uses.get(record.key_id)) for record in sorted(records, key=lambda record: record.name)]
 
     def exist(self) -> bool:
         """Return whether there is any key, expired ones included."""
-        return bool(self._store.documents(_KEYS))
+        return bool(self._store.list_entries(_KEYS))
 
     def were_made(self) -> bool:
         """Return whether there ever was a key: whoever removes the last one does not mean to let everybody in."""
-        return self.exist() or self._store.document(_HISTORY, _WERE_MADE) is not None
+        return self.exist() or self._store.get_entry(_HISTORY, _WERE_MADE) is not None
 
     def remove(self, name: str) -> None:
         """Remove a key, and with it the sessions that it opened. Raises `KeyNotFoundError`."""
         key_id = _id_of(name)
-        if self._store.document(_KEYS, key_id) is not None:
+        if self._store.get_entry(_KEYS, key_id) is not None:
             self._remember_keys()
-        if not self._store.remove_document(_KEYS, key_id):
+        if not self._store.remove_entry(_KEYS, key_id):
             raise KeyNotFoundError(f"there is no key {name!r}")
-        self._store.remove_document(_USES, key_id)
+        self._store.remove_entry(_USES, key_id)
         self._drop_sessions(key_id)
 
     def holder(self, key: str) -> KeyRecord | None:
@@ -155,7 +155,7 @@ class Keyring:
 
     def session_holder(self, session: str) -> KeyRecord | None:
         """Return the record of the key that opened a session; None when either is unknown, over or expired."""
-        stored = self._store.document(_SESSIONS, _digest(session)) if _SESSION.fullmatch(session) else None
+        stored = self._store.get_entry(_SESSIONS, _digest(session)) if _SESSION.fullmatch(session) else None
         if stored is None:
             return None
         opened = _sessions.decode(stored.value)
@@ -169,34 +169,34 @@ class Keyring:
         self._make_room(record.key_id, limit)
         session = f"mds_{secrets.token_urlsafe(_SECRET_BYTES)}"
         opened = _Session(record.key_id, record.digest, self._now_us() + int(lifetime_s * 1e6))
-        self._store.put_document(_SESSIONS, _digest(session), msgspec.json.encode(opened), None)
+        self._store.put_entry(_SESSIONS, _digest(session), msgspec.json.encode(opened), None)
         return session
 
     def close_session(self, session: str) -> KeyRecord | None:
         """End a session; return the record of its key, or None where there was no such session."""
         record = self.session_holder(session)
         if record is not None:
-            self._store.remove_document(_SESSIONS, _digest(session))
+            self._store.remove_entry(_SESSIONS, _digest(session))
         return record
 
     def record_use(self, record: KeyRecord) -> None:
         """Remember that a key was used now; writes at most once a minute."""
-        stored = self._store.document(_USES, record.key_id)
+        stored = self._store.get_entry(_USES, record.key_id)
         now_us = self._now_us()
-        if stored is not None and now_us - int(stored.value) < _USE_NOTED_US:
+        if stored is not None and now_us - int(stored.value) < _USE_RECORDED_US:
             return
         try:
-            self._store.put_document(_USES, record.key_id, b"%d" % now_us, None if stored is None else stored.revision)
+            self._store.put_entry(_USES, record.key_id, b"%d" % now_us, None if stored is None else stored.revision)
         except RevisionConflictError:
             return  # another process noted the same at this moment
 
     def _remember_keys(self) -> None:
-        if self._store.document(_HISTORY, _WERE_MADE) is None:
+        if self._store.get_entry(_HISTORY, _WERE_MADE) is None:
             with suppress(RevisionConflictError):
-                self._store.put_document(_HISTORY, _WERE_MADE, b"1", None)
+                self._store.put_entry(_HISTORY, _WERE_MADE, b"1", None)
 
     def _record(self, key_id: str) -> KeyRecord | None:
-        stored = self._store.document(_KEYS, key_id)
+        stored = self._store.get_entry(_KEYS, key_id)
         record = None if stored is None else _decode(stored.value)
         if record is None or (record.expires_at_us is not None and record.expires_at_us <= self._now_us()):
             return None
@@ -204,16 +204,16 @@ class Keyring:
 
     def _drop_sessions(self, key_id: str | None) -> None:
         """Remove the sessions of a key, and all that are over."""
-        for document in self._store.documents(_SESSIONS):
-            opened = _sessions.decode(document.value)
+        for entry in self._store.list_entries(_SESSIONS):
+            opened = _sessions.decode(entry.value)
             if opened.key_id == key_id or opened.expires_at_us <= self._now_us():
-                self._store.remove_document(_SESSIONS, document.key)
+                self._store.remove_entry(_SESSIONS, entry.key)
 
     def _make_room(self, key_id: str, limit: int) -> None:
-        opened = [(_sessions.decode(document.value), document.key) for document in self._store.documents(_SESSIONS)]
+        opened = [(_sessions.decode(entry.value), entry.key) for entry in self._store.list_entries(_SESSIONS)]
         mine = sorted((session.expires_at_us, key) for session, key in opened if session.key_id == key_id)
         for _, key in mine[: max(0, len(mine) - limit + 1)]:
-            self._store.remove_document(_SESSIONS, key)
+            self._store.remove_entry(_SESSIONS, key)
 
     def _now_us(self) -> int:
         return int(self._clock.now_s() * 1_000_000)

@@ -61,12 +61,12 @@ class OpenVinoModel:
         answers = np.empty((len(crops), len(EMOTIONS)), np.float32)
         with self._lock:
             requests = self._requests
-            for turn, at in enumerate(starts):
-                if turn >= len(requests):
-                    self._take(starts[turn - len(requests)], turn, answers)
-                requests[turn % len(requests)].start_async({0: self._padded(crops[at : at + self._batch_size])})
-            for turn in range(max(0, len(starts) - len(requests)), len(starts)):
-                self._take(starts[turn], turn, answers)
+            for number, at in enumerate(starts):
+                if number >= len(requests):
+                    self._take(starts[number - len(requests)], number, answers)
+                requests[number % len(requests)].start_async({0: self._padded(crops[at : at + self._batch_size])})
+            for number in range(max(0, len(starts) - len(requests)), len(starts)):
+                self._take(starts[number], number, answers)
         return answers
 
     def close(self) -> None:
@@ -88,9 +88,9 @@ class OpenVinoModel:
         exact.infer({0: crops})
         return bfloat16_agrees([self.predict(crops)], [exact.get_output_tensor(0).data], _TOLERANCE, self.name, str(crops.shape))
 
-    def _take(self, at: int, turn: int, answers: Probabilities) -> None:
+    def _take(self, at: int, number: int, answers: Probabilities) -> None:
         """Wait for the batch that starts at `at`, and copy its answer."""
-        request: Any = self._requests[turn % len(self._requests)]
+        request: Any = self._requests[number % len(self._requests)]
         try:
             request.wait()
         except RuntimeError as error:

@@ -10,7 +10,7 @@ from moodline.shared.previews import PreviewResult, Previews
 from moodline.shared.store import Registry
 
 _MOST: Final = 1024
-_TURN_S: Final = 0.1
+_INTERVAL_S: Final = 0.1
 
 
 class ResultPublisher:
@@ -21,13 +21,13 @@ class ResultPublisher:
         self._least_quality = least_quality
         self._previews = previews
         self._taken: deque[PreviewResult] = deque(maxlen=_MOST)
-        self.watch: Final = PreviewWatch(registry, previews, clock, _TURN_S, self.send)
+        self.watch: Final = PreviewWatch(registry, previews, clock, _INTERVAL_S, self.send)
 
     def offer(self, message: Emotions) -> None:
         """Take an answer, if its stream is looked at. Costs a look into a set."""
         if message.stream_id in self.watch.wanted and message.skip is None:
             faces = tuple((face.box, face.probabilities if face.quality >= self._least_quality else ()) for face in message.faces)
-            self._taken.append(PreviewResult(message.stream_id, message.session, message.seq, faces))
+            self._taken.append(PreviewResult(message.stream_id, message.epoch, message.seq, faces))
 
     def send(self) -> None:
         """Send what has been taken since the last call."""

@@ -50,7 +50,7 @@ class ClassifierStage:
         model: The network; closed with the stage.
         settings: The fixed batch size, for the fill ratio, and the age budget of live frames.
         metrics: Where faces, skips, fill and the time of the network are counted.
-        successor: Asked between two batches for a model that replaces the present one; closed with the stage.
+        replacement: Asked between two batches for a model that replaces the present one; closed with the stage.
         timer: Returns seconds; what the network takes is measured with it.
         on_classified: Called with each answer; must be quick and raise nothing.
     """
@@ -61,7 +61,7 @@ class ClassifierStage:
         settings: ClassifierSettings,
         metrics: Metrics,
         timer: Callable[[], float] = time.perf_counter,
-        successor: ModelReplacement | None = None,
+        replacement: ModelReplacement | None = None,
         on_classified: Callable[[Emotions], None] | None = None,
     ) -> None:
         self._on_classified = on_classified
@@ -69,7 +69,7 @@ class ClassifierStage:
         self._settings = settings
         self._metrics = metrics
         self._timer = timer
-        self._successor = successor
+        self._replacement = replacement
         self._faces_per_message = 1.0
         live = topic(PipelineStep.FACES, StreamClass.LIVE)
         self._admission = BatchAdmission(live, settings.age_budget_s, _BUDGET_SHARE, self._faces_per_call(), timer)
@@ -98,13 +98,13 @@ class ClassifierStage:
         """Nothing is written to the store."""
 
     def close(self) -> None:
-        if self._successor is not None:
-            self._successor.close()
+        if self._replacement is not None:
+            self._replacement.close()
         self._model.close()
 
     def _take_replacement(self) -> None:
         """Go on with another model, if one is ready. All messages of a batch are answered by one model."""
-        model = self._successor.take() if self._successor is not None else None
+        model = self._replacement.take() if self._replacement is not None else None
         if model is not None:
             former, self._model = self._model, model
             self._metrics.model_active.labels(former.name).set(0)
@@ -124,7 +124,7 @@ class ClassifierStage:
                 # A few faces in one message or another say little; a batch of file messages is sized by their mean.
                 self._faces_per_message += _NEWEST_SHARE * (max(1, len(message.faces)) - self._faces_per_message)
         admitted = list(messages)
-        for index, reason in enumerate(self._admission.skips(messages, _faces_in, now_s)):
+        for index, reason in enumerate(self._admission.drops(messages, _faces_in, now_s)):
             message = admitted[index]
             if reason is not None and isinstance(message, Faces):
                 self._metrics.frames_skipped.labels(_NAME, message.lane, reason).inc()
@@ -152,7 +152,7 @@ class ClassifierStage:
             return message
         answer = Emotions(
             stream_id=message.stream_id,
-            session=message.session,
+            epoch=message.epoch,
             seq=message.seq,
             event_time_us=message.event_time_us,
             captured_at_us=message.captured_at_us,

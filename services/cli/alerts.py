@@ -196,12 +196,12 @@ def show_log(
 def dry_run(rule_id: RuleId, start: From = None, end: To = None, *, as_json: AsJson = False) -> None:
     """Show which alerts a rule would have raised over stored history."""
     with open_client() as client:
-        said = client.dry_run(rule_id, start=start, end=end)
+        result = client.dry_run(rule_id, start=start, end=end)
     if as_json:
-        typer.echo(_json(said))
+        typer.echo(_json(result))
         return
-    _print_events(said.events, as_json=False, nothing="it would not have fired")
-    typer.echo(f"fired {said.fired} times on {len(said.streams)} streams; told {said.told} times", err=True)
+    _print_events(result.events, as_json=False, nothing="it would not have fired")
+    typer.echo(f"fired {result.fired} times on {len(result.streams)} streams; told {result.told} times", err=True)
 
 
 def _print_events(events: Sequence[Alert], *, as_json: bool, nothing: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from moodline.services.report.faces import FACE_SUFFIXES, require_faces_format
 from moodline.services.report.moments import to_us
-from moodline.services.report.outputs import STDOUT, Output, judge_outputs, shown
+from moodline.services.report.outputs import STDOUT, Output, check_outputs, shown
 from moodline.services.report.plot import FORMATS
 from moodline.shared.errors import InvalidStreamError, OutputError, QueryError
 from moodline.shared.settings import Settings
@@ -112,7 +112,7 @@ def judge_plans(plans: Sequence[Plan], *, force: bool) -> None:
             # An encoded video is seldom smaller than a tenth of its source.
             size = sum(file.stat().st_size for file in plan.clip.files) // 10 if option == "--annotate" else 0
             outputs.append(Output(option, path, suffixes.get(option, ()), max(1 << 20, size)))
-    judge_outputs(outputs, inputs, force=force)
+    check_outputs(outputs, inputs, force=force)
     for output in outputs:
         if output.option == "--faces" and output.path != STDOUT:
             require_faces_format(output.path)

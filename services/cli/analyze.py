@@ -33,7 +33,7 @@ from moodline.shared.errors import MoodlineError, OutputError
 from moodline.shared.log import configure_logging, masked
 from moodline.shared.messages import Emotions, StreamClass
 from moodline.shared.settings import Settings, load_settings
-from moodline.shared.streams import lane_of_url
+from moodline.shared.streams import stream_class_of_url
 from moodline.shared.timeline import TimelineQuery, parse_resolution
 
 if TYPE_CHECKING:
@@ -109,33 +109,33 @@ def analyze(  # noqa: PLR0913, PLR0917  # one for each option
     plans = [Plan(clip, outputs_of(clip, wanted, several=len(found) > 1), options) for clip in found]
     judge_plans(plans, force=options.force)
     quiet = logs_only_if_wanted(is_verbose() or settings.log.level != "info")
-    with quiet, interruptible() as told:
-        code = _run_all(plans, settings, told)
+    with quiet, interruptible() as interruption:
+        code = _run_all(plans, settings, interruption)
     if code:
         raise typer.Exit(code)
 
 
-def _run_all(plans: Sequence[Plan], settings: Settings, told: Interruption) -> int:
+def _run_all(plans: Sequence[Plan], settings: Settings, interruption: Interruption) -> int:
     console = Console(stderr=True)
     several = len(plans) > 1
     for number, plan in enumerate(plans):
-        if told.asked():
+        if interruption.asked():
             plan.failures.append("not begun")
             continue
         title = f"{number + 1}/{len(plans)} {plan.clip.name}" if several else ""
         try:
-            _Work(plan, settings, told, console, title, shows_table=not several).run()
+            _Work(plan, settings, interruption, console, title, shows_table=not several).run()
         except MoodlineError as error:
             if not several:
                 raise
             plan.failures.append(masked(sentence_of(error, "analyze")))
-            _say(console, f"moodline: {plan.clip.name}: {plan.failures[-1]}")
+            _print_line(console, f"moodline: {plan.clip.name}: {plan.failures[-1]}")
         if plan.warning:
-            _say(console, f"moodline: warning: {plan.clip.name}: {plan.warning}")
+            _print_line(console, f"moodline: warning: {plan.clip.name}: {plan.warning}")
     if several:
         Console(stderr=any(plan.prints for plan in plans)).print(_summary(plans))
-    if told.asked():
-        return told.exit_code
+    if interruption.asked():
+        return interruption.exit_code
     if any(plan.failures for plan in plans):
         return 1
     return _DAMAGED if any(plan.warning and plan.options.strict for plan in plans) else 0
@@ -145,10 +145,10 @@ class _Work:
     """The work on one clip."""
 
     def __init__(
-        self, plan: Plan, settings: Settings, told: Interruption, console: Console, title: str, *, shows_table: bool
+        self, plan: Plan, settings: Settings, interruption: Interruption, console: Console, title: str, *, shows_table: bool
     ) -> None:
         self._plan = plan
-        self._told = told
+        self._interruption = interruption
         self._console = console
         self._title = title
         self._shows_table = shows_table
@@ -160,8 +160,8 @@ class _Work:
         from moodline.services.analysis.results import Results
         from moodline.services.analysis.work import open_work
 
-        if lane_of_url(self._spec.url) is StreamClass.LIVE:
-            self._look()
+        if stream_class_of_url(self._spec.url) is StreamClass.LIVE:
+            self._poll()
             return
         plan = self._plan
         with ExitStack() as stack:
@@ -172,9 +172,9 @@ class _Work:
                     self._settings,
                     self._spec,
                     work=work,
-                    on_begin=self._say_kept,
+                    on_begin=self._report_kept,
                     on_progress=bar.analysed,
-                    interrupted=self._told.asked,
+                    interrupted=self._interruption.asked,
                 )
             )
             plan.frames, plan.elapsed_s = analysis.frames_in_timeline, analysis.elapsed_s
@@ -184,9 +184,9 @@ class _Work:
                 plan.warning = ": ".join(part for part in (analysis.status.reason, analysis.status.detail) if part)
             self._write(Results(analysis, plan.clip.name, self._settings), bar, work)
             bar.close()
-            self._say_end(analysis, work)
+            self._report_end(analysis, work)
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         """Look at a camera for some seconds and write the outputs."""
         from moodline.services.analysis.analyze import AnalysisProgress
         from moodline.services.analysis.live import run_live
@@ -202,7 +202,7 @@ class _Work:
             messages: list[Emotions] = []
             for message, _ in run.frames():
                 seen_us = message.event_time_us - (messages[0].event_time_us if messages else message.event_time_us)
-                if seen_us >= seconds_us or self._told.asked():
+                if seen_us >= seconds_us or self._interruption.asked():
                     break
                 messages.append(message)
                 bar.analysed(AnalysisProgress(len(messages), seen_us, seconds_us))
@@ -213,7 +213,7 @@ class _Work:
             status = run.store.statuses([run.spec.stream_id])[0]
             self._write(Results(Seen(run.store, run.spec, status, messages), plan.clip.name, self._settings), bar, None)
         for failure in plan.failures:
-            _say(self._console, f"moodline: {failure}")
+            _print_line(self._console, f"moodline: {failure}")
 
     def _write(self, results: "Results", bar: AnalysisBar, work: "WorkFolder | None") -> None:
         plan, resolution = self._plan, self._plan.options.resolution
@@ -241,19 +241,19 @@ class _Work:
             work.keep = True
 
     def _annotate(self, path: Path, results: "Results", bar: AnalysisBar, work: "WorkFolder") -> None:
-        if self._told.asked():
+        if self._interruption.asked():
             raise OutputError(f"{shown(path)} is not begun: it is made of the whole analysis")
         bar.show()
         done = results.write_annotated(path, lambda at_s: self._goes_on(bar, at_s))
-        if self._told.asked():
+        if self._interruption.asked():
             work.keep = True
-            _say(self._console, f"{shown(path)} ends early, at {clock_text(float(done.end_s))}")
+            _print_line(self._console, f"{shown(path)} ends early, at {clock_text(float(done.end_s))}")
         if done.silent:
-            _say(self._console, f"moodline: warning: {shown(path)}: {done.silent}")
+            _print_line(self._console, f"moodline: warning: {shown(path)}: {done.silent}")
 
     def _goes_on(self, bar: AnalysisBar, at_s: Fraction) -> bool:
         bar.annotated(at_s)
-        return not self._told.asked()
+        return not self._interruption.asked()
 
     def _try(self, option: str, write: Callable[[Path], None]) -> None:
         """Write one output; one that fails does not take the others along."""
@@ -270,31 +270,31 @@ class _Work:
             self._plan.failures.append(f"{option}: {sentence_of(error, 'analyze')}")
         else:
             if path != STDOUT:
-                _say(self._console, f"wrote {shown(path)}")
+                _print_line(self._console, f"wrote {shown(path)}")
 
-    def _say_kept(self, work: "WorkFolder") -> None:
+    def _report_kept(self, work: "WorkFolder") -> None:
         if work.kept is not None:
-            _say(self._console, f"goes on after {_extent_text(work.kept)}")
+            _print_line(self._console, f"goes on after {_extent_text(work.kept)}")
         elif self._plan.options.resume:
-            _say(self._console, "nothing is kept of this analysis, with these options; it begins at the start")
+            _print_line(self._console, "nothing is kept of this analysis, with these options; it begins at the start")
         elif work.left is not None:
-            _say(
+            _print_line(
                 self._console,
                 f"an interrupted analysis of this clip is kept ({_extent_text(work.left)}); --resume goes on with it",
             )
 
-    def _say_end(self, analysis: "Analysis", work: "WorkFolder") -> None:
+    def _report_end(self, analysis: "Analysis", work: "WorkFolder") -> None:
         plan = self._plan
         for failure in plan.failures:
-            _say(self._console, f"moodline: {failure}")
+            _print_line(self._console, f"moodline: {failure}")
         if not analysis.complete:
             again = "; --resume goes on from there" if work.keep and work.can_keep else ""
-            _say(self._console, f"moodline: interrupted after {plan.frames} frames{again}")
+            _print_line(self._console, f"moodline: interrupted after {plan.frames} frames{again}")
         elif work.keep and work.can_keep:
-            _say(self._console, "moodline: the analysis is kept; --resume writes what is missing without analysing again")
+            _print_line(self._console, "moodline: the analysis is kept; --resume writes what is missing without analysing again")
         if plan.elapsed_s:
             speed = plan.frames / plan.elapsed_s
-            _say(self._console, f"{plan.frames} frames in {plan.elapsed_s:.1f} s, {speed:.0f} frames/s")
+            _print_line(self._console, f"{plan.frames} frames in {plan.elapsed_s:.1f} s, {speed:.0f} frames/s")
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -318,7 +318,7 @@ def _to_stdout(data: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def _say(console: Console, text: str) -> None:
+def _print_line(console: Console, text: str) -> None:
     """Say a line on standard error, as it is: names may look like markup."""
     console.print(Text(text), soft_wrap=True, highlight=False)
 

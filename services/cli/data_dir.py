@@ -28,7 +28,7 @@ def settings_with(data_dir: Path | None) -> Settings:
 _NO_URL = type(Settings().store.url)("")
 
 
-def say_store(settings: Settings) -> None:
+def report_store(settings: Settings) -> None:
     """Say on standard error which store is used, without its secrets."""
     url = settings.store_url()
     place = url.removeprefix("sqlite:///") if url.startswith("sqlite:") else f"{url.partition('://')[0]}://…"

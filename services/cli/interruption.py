@@ -29,15 +29,15 @@ class Interruption:
 @contextmanager
 def interruptible() -> Iterator[Interruption]:
     """Note Ctrl-C, SIGTERM and SIGHUP in place of ending at once; a second Ctrl-C raises `KeyboardInterrupt`."""
-    told = Interruption()
+    interruption = Interruption()
 
-    def note(number: int, _frame: FrameType | None) -> None:
-        if told.number and number == signal.SIGINT:
+    def record(number: int, _frame: FrameType | None) -> None:
+        if interruption.number and number == signal.SIGINT:
             raise KeyboardInterrupt
-        told.number = told.number or number
+        interruption.number = interruption.number or number
 
-    with _handling(note):
-        yield told
+    with _handling(record):
+        yield interruption
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from moodline.services.auth.audit import Change, append_change
 from moodline.services.auth.callers import Role
 from moodline.services.auth.keyring import KeyInfo, KeyRecord, Keyring
 from moodline.services.cli.console import TableConsole
-from moodline.services.cli.data_dir import DataDir, say_store, settings_with
+from moodline.services.cli.data_dir import DataDir, report_store, settings_with
 from moodline.services.cli.streams import AsJson
 from moodline.services.report.moments import iso, to_datetime, to_us
 from moodline.services.runtime.bootstrap import retention
@@ -57,7 +57,7 @@ def add(
             expires_at_us=expires_at_us,
         )
         kept, key = keyring.add(record)
-        _note(store, "POST /keys", kept.name)
+        _audit(store, "POST /keys", kept.name)
     typer.echo(key)
 
 
@@ -86,7 +86,7 @@ def remove(name: Name, data_dir: DataDir = None) -> None:
     """Remove a key, and end the sessions that it opened. A running service refuses it within 2 s."""
     with open_keys(data_dir) as (store, keyring):
         keyring.remove(name)
-        _note(store, "DELETE /keys/{name}", name)
+        _audit(store, "DELETE /keys/{name}", name)
     typer.echo(f"{name} is removed")
 
 
@@ -94,7 +94,7 @@ def remove(name: Name, data_dir: DataDir = None) -> None:
 def open_keys(data_dir: Path | None = None) -> Iterator[tuple[Store, Keyring]]:
     """Yield the store of the settings, or of a data directory, and the keys in it; says which store it is."""
     settings, clock = settings_with(data_dir), SystemClock()
-    say_store(settings)
+    report_store(settings)
     store = open_store(settings.store_url(), retention(settings))
     try:
         yield store, Keyring(store, clock)
@@ -102,7 +102,7 @@ def open_keys(data_dir: Path | None = None) -> Iterator[tuple[Store, Keyring]]:
         store.close()
 
 
-def _note(store: Store, what: str, name: str) -> None:
+def _audit(store: Store, what: str, name: str) -> None:
     append_change(store, Change(to_us(datetime.now(UTC)), COMMAND_LINE, Role.ADMIN, what, {"name": name}))
 
 

@@ -21,7 +21,7 @@ from moodline.shared.camera_url import corrected_url
 from moodline.shared.clock import SystemClock
 from moodline.shared.errors import InvalidStreamError
 from moodline.shared.messages import StreamClass
-from moodline.shared.streams import StreamState, Transport, lane_of_url
+from moodline.shared.streams import StreamState, Transport, stream_class_of_url
 
 app = typer.Typer(name="streams", help="Register streams and see what they do.", no_args_is_help=True)
 
@@ -78,7 +78,7 @@ def add(  # noqa: PLR0913  # one for each option
     """Register a stream."""
     if paused and wait:
         raise typer.BadParameter("a paused stream comes to no end", param_hint="--wait")
-    if wait and lane_of_url(url) is StreamClass.LIVE:
+    if wait and stream_class_of_url(url) is StreamClass.LIVE:
         raise typer.BadParameter("a camera comes to no end", param_hint="--wait")
     if password_stdin and username is None:
         raise typer.BadParameter("give --username too", param_hint="--password-stdin")
@@ -227,7 +227,7 @@ def _read_password() -> str:
 
 def _warn_of_password(url: str) -> None:
     authority = url.partition("://")[2].partition("/")[0]
-    if lane_of_url(url) is StreamClass.LIVE and ":" in authority.rpartition("@")[0]:
+    if stream_class_of_url(url) is StreamClass.LIVE and ":" in authority.rpartition("@")[0]:
         typer.echo(
             "moodline: others on this machine can see a password on the command line; use --username and --password-stdin",
             err=True,
@@ -238,7 +238,7 @@ def _absolute(url: str) -> str:
     """Return a local path as seen from the root, since the service may run in another directory; other urls as they are meant."""
     if not Path(url).expanduser().exists():
         meant, hint = corrected_url(url)
-        if hint and lane_of_url(meant) is StreamClass.LIVE:
+        if hint and stream_class_of_url(meant) is StreamClass.LIVE:
             typer.echo(f"moodline: {hint}", err=True)
             return meant
     return url if "://" in url or url.startswith("file:") else str(Path(url).expanduser().absolute())

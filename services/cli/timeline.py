@@ -13,7 +13,7 @@ from moodline.services.cli.console import TableConsole
 from moodline.services.report import palette_of, plot_timeline, timeline_csv, timeline_table
 from moodline.services.report.document import TimelineDocument
 from moodline.services.report.export import timeline_json
-from moodline.services.report.outputs import STDOUT, Output, judge_outputs, shown
+from moodline.services.report.outputs import STDOUT, Output, check_outputs, shown
 from moodline.services.report.plot import FORMATS
 from moodline.shared.errors import OutputError
 
@@ -67,7 +67,7 @@ def judge_plot(path: Path, *, force: bool) -> None:
     """Make sure that a picture can be drawn into a file. Raises `OutputError`."""
     if path == STDOUT:
         raise OutputError("--plot writes a file, and cannot write to standard output")
-    judge_outputs([Output("--plot", path, tuple(f".{name}" for name in FORMATS))], [], force=force)
+    check_outputs([Output("--plot", path, tuple(f".{name}" for name in FORMATS))], [], force=force)
 
 
 def document_of(timeline: Timeline) -> TimelineDocument:

@@ -78,8 +78,8 @@ def _rank(stream: Stream) -> int:
 
 def _head(streams: list[Stream], ready: Ready) -> Text:
     counts = {state: sum(one.status.state == state for one in streams) for state in _ORDER}
-    said = ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no streams"
-    text = Text(f"{len(streams)} streams: {said}\n")
+    summary = ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "no streams"
+    text = Text(f"{len(streams)} streams: {summary}\n")
     text.append("service: ").append("ready" if ready.ready else "not ready", style="green" if ready.ready else "red")
     for name, state in sorted(ready.checks.items()):
         text.append(f"  {name} ").append("yes" if state is True else "no" if state is False else str(state))

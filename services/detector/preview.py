@@ -43,7 +43,7 @@ class PreviewPublisher:
                 self._previews.publish(
                     Preview(
                         stream_id=frame.stream_id,
-                        session=frame.session,
+                        epoch=frame.epoch,
                         seq=frame.seq,
                         time_us=frame.event_time_us,
                         jpeg=jpeg,

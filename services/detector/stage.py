@@ -11,7 +11,7 @@ from moodline.services.detector.crop import cut_faces
 from moodline.services.detector.image import decode_jpeg
 from moodline.services.detector.quality import load_quality
 from moodline.shared.errors import ImageError, MessageError
-from moodline.shared.messages import End, Face, Faces, Frame, Message, PipelineStep, SkipReason, StreamClass, topic
+from moodline.shared.messages import DropReason, End, Face, Faces, Frame, Message, PipelineStep, StreamClass, topic
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.admission import BatchAdmission
 from moodline.shared.pipeline.stage import Output, Received, Send
@@ -64,10 +64,10 @@ class DetectorStage:
     def process(self, batch: Sequence[Received], now_s: float) -> list[Output]:
         started_s = self._timer()
         messages = [received.message for received in batch]
-        skips = self._admission.skips(messages, _searches, now_s)
-        answers = list(self._pool.map(self._answer, messages, skips))
+        drops = self._admission.drops(messages, _searches, now_s)
+        answers = list(self._pool.map(self._answer, messages, drops))
         self._admission.idle()
-        searched = sum(_searches(message) for message, skip in zip(messages, skips, strict=True) if skip is None)
+        searched = sum(_searches(message) for message, skip in zip(messages, drops, strict=True) if skip is None)
         if searched:
             self._admission.service.observe(searched, self._timer() - started_s)
         return [Send(topic(PipelineStep.FACES, message.lane), answer) for message, answer in zip(messages, answers, strict=True)]
@@ -88,7 +88,7 @@ class DetectorStage:
     def close(self) -> None:
         self._pool.shutdown()
 
-    def _answer(self, message: Message, skip: SkipReason | None) -> Message:
+    def _answer(self, message: Message, skip: DropReason | None) -> Message:
         if isinstance(message, End):
             return message
         if not isinstance(message, Frame):
@@ -96,11 +96,11 @@ class DetectorStage:
         if message.skip is not None:
             return _faces(message, skip=message.skip)
         if skip is not None:
-            return self._skipped(message, skip)
+            return self._dropped_frame(message, skip)
         try:
             faces, too_small = self._search(message)
         except ImageError:
-            return self._skipped(message, SkipReason.CORRUPT)
+            return self._dropped_frame(message, DropReason.CORRUPT)
         self._metrics.faces.labels(_NAME).inc(len(faces))
         if self._on_searched is not None:
             self._on_searched(message, faces)
@@ -120,7 +120,7 @@ class DetectorStage:
         finally:
             self._detectors.put(detector)
 
-    def _skipped(self, frame: Frame, reason: SkipReason) -> Faces:
+    def _dropped_frame(self, frame: Frame, reason: DropReason) -> Faces:
         self._metrics.frames_skipped.labels(_NAME, frame.lane, reason).inc()
         return _faces(frame, skip=reason)
 
@@ -130,10 +130,10 @@ def _searches(message: Message) -> int:
     return int(isinstance(message, Frame) and message.skip is None)
 
 
-def _faces(frame: Frame, faces: tuple[Face, ...] = (), skip: SkipReason | None = None, too_small: int = 0) -> Faces:
+def _faces(frame: Frame, faces: tuple[Face, ...] = (), skip: DropReason | None = None, too_small: int = 0) -> Faces:
     return Faces(
         stream_id=frame.stream_id,
-        session=frame.session,
+        epoch=frame.epoch,
         seq=frame.seq,
         event_time_us=frame.event_time_us,
         captured_at_us=frame.captured_at_us,

@@ -17,7 +17,8 @@ _BUSY: Final = frozenset({StreamState.LIVE, StreamState.STALLED})
 def settle_abandoned(store: Store, pushed: Sequence[StreamSpec], now_s: float, silence_s: float) -> list[str]:
     """Make `pending` what still says `live` or `stalled` although the last frame came more than `silence_s` ago.
 
-    Done under a new claim, so a process that was only frozen is fenced; its next frame claims again. Returns the streams' ids.
+    Done under a new acquisition, so a process that was only frozen is fenced; its next frame acquires again. Returns the
+    streams' ids.
 
     Raises:
         StoreUnavailableError: try again later.
@@ -28,12 +29,12 @@ def settle_abandoned(store: Store, pushed: Sequence[StreamSpec], now_s: float, s
         if status.state not in _BUSY or max(status.last_frame_us, status.since_us) > before_us:
             continue
         try:
-            session = store.claim(spec.stream_id, now_s).session
+            epoch = store.acquire(spec.stream_id, now_s).epoch
         except StreamNotFoundError:
             continue
-        said = msgspec.structs.replace(
+        reported = msgspec.structs.replace(
             status, state=StreamState.PENDING, detail="no frame comes any more", since_us=int(now_s * 1e6), fps=0.0
         )
-        if store.set_status(spec.stream_id, session, said):
+        if store.set_status(spec.stream_id, epoch, reported):
             settled.append(spec.stream_id)
     return settled

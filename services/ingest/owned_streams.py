@@ -2,7 +2,7 @@
 
 A stream is looked at when there is a reason: its definition has changed, its shard has come, its reader has ended. Beyond that
 all are looked at in turn, a tenth in each pass, for what nobody announces: a store that lost its last writes, another worker's
-claim. So the cost of a pass hardly depends on how many streams are registered and lie still.
+acquire. So the cost of a pass hardly depends on how many streams are registered and lie still.
 """
 
 from collections.abc import Callable, Iterable
@@ -30,7 +30,7 @@ class OwnedStreams:
         specs: Streams of the owned shards that ingest reads, oldest first; changed ones keep their places.
         pushed: Streams of the owned shards that nobody reads.
         wanted: Those of `specs` that are to be read.
-        wishes: What is to be done with each that was looked at.
+        desired: What is to be done with each that was looked at.
     """
 
     def __init__(self, store: Store, clock: Clock, is_mine: Callable[[StreamSpec], bool]) -> None:
@@ -38,7 +38,7 @@ class OwnedStreams:
         self.specs: dict[str, StreamSpec] = {}
         self.pushed: dict[str, StreamSpec] = {}
         self.wanted: dict[str, StreamSpec] = {}
-        self.wishes: dict[str, DesiredState] = {}
+        self.desired: dict[str, DesiredState] = {}
         self._store = store
         self._clock = clock
         self._is_mine = is_mine
@@ -57,7 +57,7 @@ class OwnedStreams:
     def poll(self, ids: Iterable[str] = ()) -> dict[str, tuple[StreamStatus, Standing | None]]:
         """Look at the streams that are due, at `ids`, and at the next in turn; return what was found. Raises `StoreError`."""
         self._due.update(dict.fromkeys(name for name in ids if name in self.specs))
-        self._due.update(dict.fromkeys(name for name in self._next_in_turn() if name in self.specs))
+        self._due.update(dict.fromkeys(name for name in self._next_round_robin() if name in self.specs))
         found: dict[str, tuple[StreamStatus, Standing | None]] = {}
         names = list(self._due)
         for start in range(0, len(names), _AT_ONCE):
@@ -70,7 +70,7 @@ class OwnedStreams:
         self._due.clear()
         return found
 
-    def pushed_in_turn(self) -> list[StreamSpec]:
+    def pushed_in_pass(self) -> list[StreamSpec]:
         """Return the pushed streams among those whose turn it is in this pass; call it before `look`."""
         return [self.pushed[name] for name in self._pending_update[: self._share()] if name in self.pushed]
 
@@ -81,14 +81,14 @@ class OwnedStreams:
     def _sort_in(self, name: str) -> None:
         spec, known = self._view.specs.get(name), self.specs.get(name)
         mine = spec is not None and self._is_mine(spec)
-        # Whoever gets the frames of a pushed stream claims it.
+        # Whoever gets the frames of a pushed stream acquires it.
         if spec is not None and mine and is_pushed(spec.url):
             self.pushed[name] = spec
             mine = False
         else:
             self.pushed.pop(name, None)
         if spec is None or not mine:
-            for kept in (self.specs, self.wanted, self.wishes, self._due):
+            for kept in (self.specs, self.wanted, self.desired, self._due):
                 kept.pop(name, None)
             return
         if spec == known:
@@ -100,9 +100,9 @@ class OwnedStreams:
             self.wanted[name] = spec
         self._due[name] = None
 
-    def _decide(self, name: str, wish: DesiredState) -> None:
-        self.wishes[name] = wish
-        if wish is DesiredState.READ:
+    def _decide(self, name: str, desired: DesiredState) -> None:
+        self.desired[name] = desired
+        if desired is DesiredState.READ:
             self.wanted[name] = self.specs[name]
         else:
             self.wanted.pop(name, None)
@@ -110,7 +110,7 @@ class OwnedStreams:
     def _share(self) -> int:
         return max(_AT_LEAST, -(-(len(self.specs) + len(self.pushed)) // ROUND_PASSES))
 
-    def _next_in_turn(self) -> list[str]:
+    def _next_round_robin(self) -> list[str]:
         share = self._share()
         taken, self._pending_update = list(islice(self._pending_update, share)), self._pending_update[share:]
         if not self._pending_update:

@@ -3,7 +3,7 @@
 Which worker reads which stream is decided by the bus's group membership: the partitions of `moodline.streams.v1` are shards,
 and a stream belongs to the shard of its id. The worker compares, twice a second, what the registry says about its shards with
 the readers that run, and starts and stops readers accordingly. Nothing needs to be handed over between workers: every reader
-claims its stream, which fences the one before, and goes on after the timeline's mark.
+acquires its stream, which fences the one before, and goes on after the timeline's high-water mark.
 
 A reader that fails takes down only itself. While the store is unavailable readers go on as far as their credit goes.
 """
@@ -54,7 +54,7 @@ _STOP_S: Final = 1.5
 _FLUSH_S: Final = 1.0
 _RETRY_S: Final = 0.5
 _REST_S: Final = 2.0
-"""How long a stream that another session took is left alone: this worker's shards may just have moved."""
+"""How long a stream that another epoch took is left alone: this worker's shards may just have moved."""
 
 
 class CameraOpener(Protocol):
@@ -193,14 +193,14 @@ class IngestWorker:
         self._moved |= moved
         streams.refresh(moved=self._moved)
         self._moved = False
-        settle_abandoned(self._store, streams.pushed_in_turn(), self._clock.now_s(), self._pushed_silence_s)
+        settle_abandoned(self._store, streams.pushed_in_pass(), self._clock.now_s(), self._pushed_silence_s)
         self._doubtful.update(self._reap(), self._rested())
         found = streams.poll(self._doubtful)
         self._doubtful.clear()
         self._stop_readers([reader for reader in self._readers.values() if not _still_right(reader, streams.wanted)])
         self._start_readers(streams.wanted)
         for name, (status, _) in found.items():
-            if streams.wishes[name] is DesiredState.PAUSE:
+            if streams.desired[name] is DesiredState.PAUSE:
                 self._mark(streams.specs[name], StreamState.PAUSED, status)
             elif name in self._queue:
                 self._mark(streams.specs[name], StreamState.PENDING, status)
@@ -243,7 +243,7 @@ class IngestWorker:
         return ReaderThread(spec, self._parts)
 
     def _stop_readers(self, readers: Collection[StreamThread]) -> None:
-        """Stop readers, all at the same time. One that does not stop in time is left behind: the next claim fences it."""
+        """Stop readers, all at the same time. One that does not stop in time is left behind: the next acquisition fences it."""
         if not readers:
             return
         for reader in readers:
@@ -269,17 +269,17 @@ class IngestWorker:
         return done
 
     def _mark(self, spec: StreamSpec, state: StreamState, status: StreamStatus) -> None:
-        """Say what holds for a stream that nobody reads, under a new claim: whoever read it before is fenced."""
+        """Say what holds for a stream that nobody reads, under a new acquisition: whoever read it before is fenced."""
         if status.state is state and status.attempt == spec.attempt:
             return
         now_s = self._clock.now_s()
         try:
-            session = self._store.claim(spec.stream_id, now_s).session
+            epoch = self._store.acquire(spec.stream_id, now_s).epoch
         except StreamNotFoundError:
             return
         since_us = int(now_s * 1e6)
-        said = msgspec.structs.replace(status, state=state, attempt=spec.attempt, reason=None, detail="", since_us=since_us)
-        self._store.set_status(spec.stream_id, session, said)
+        reported = msgspec.structs.replace(status, state=state, attempt=spec.attempt, reason=None, detail="", since_us=since_us)
+        self._store.set_status(spec.stream_id, epoch, reported)
 
     def _trouble(self, target: str, error: Exception, stop: threading.Event) -> None:
         self._metrics.retries.labels(WORKER, target).inc()
@@ -305,7 +305,7 @@ class IngestWorker:
         try:
             self._producer.flush(_FLUSH_S)
         except BusError as error:
-            # Nothing is lost by this: what did not arrive is read again by the next claim.
+            # Nothing is lost by this: what did not arrive is read again by the next acquisition.
             log.warning("worker.flush_failed", extra={"worker": WORKER, "reason": str(error)})
         self._consumer.close()
 

@@ -26,13 +26,13 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
     """The position of a subscriber.
 
     Attributes:
-        level_s: Length of its points, in s.
+        tier_s: Length of its points, in s.
         since_us: A stream that was registered later, wall clock, is all new to it.
         alert: Number of the last alert that it has.
         next: By stream, index of the first point that it has not got in its final form.
     """
 
-    level_s: int
+    tier_s: int
     since_us: int
     alert: int
     next: dict[Key, int]
@@ -40,7 +40,7 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Packed(msgspec.Struct, array_like=True):
     format: int
-    level_s: int
+    tier_s: int
     since_us: int
     alert: int
     newest: int
@@ -58,7 +58,7 @@ def write_cursor(cursor: Cursor) -> str:
     """Return the text: letters, digits, `-` and `_`; about 10 characters for each stream."""
     newest = max(cursor.next.values(), default=0)
     behind = [newest - index for index in cursor.next.values()]
-    packed = _Packed(_FORMAT, cursor.level_s, cursor.since_us, cursor.alert, newest, b"".join(cursor.next), behind)
+    packed = _Packed(_FORMAT, cursor.tier_s, cursor.since_us, cursor.alert, newest, b"".join(cursor.next), behind)
     return base64.urlsafe_b64encode(msgspec.msgpack.encode(packed)).rstrip(b"=").decode()
 
 
@@ -80,4 +80,4 @@ def read_cursor(text: str) -> Cursor:
             raise ValueError(packed.format)
     except (ValueError, binascii.Error, msgspec.MsgspecError):
         raise QueryError("Last-Event-ID", "Last-Event-ID is none that this API gave; leave it out to begin again") from None
-    return Cursor(level_s=packed.level_s, since_us=packed.since_us, alert=packed.alert, next=positions)
+    return Cursor(tier_s=packed.tier_s, since_us=packed.since_us, alert=packed.alert, next=positions)

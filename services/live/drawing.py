@@ -37,7 +37,7 @@ def draw_faces(jpeg: bytes, faces: Sequence[Read]) -> bytes:
     thick = max(1, round(size * 2))
     for box, probabilities in faces:
         left, top, right, bottom = (round(edge * side / _SCALE) for edge, side in zip(box, (width, height) * 2, strict=True))
-        color, label = _look(probabilities)
+        color, label = _colour_and_label(probabilities)
         cv2.rectangle(image, (left, top), (right, bottom), color, thick)
         if not label:
             continue
@@ -50,7 +50,7 @@ def draw_faces(jpeg: bytes, faces: Sequence[Read]) -> bytes:
     return drawn.tobytes() if done else jpeg
 
 
-def _look(probabilities: Sequence[int]) -> tuple[tuple[int, int, int], str]:
+def _colour_and_label(probabilities: Sequence[int]) -> tuple[tuple[int, int, int], str]:
     """Return the colour of a box, and its label."""
     total = sum(probabilities)
     if not total:

@@ -1,12 +1,12 @@
-"""Watches the store for everybody who listens: one thread, however many listeners there are.
+"""Watches the store for everybody who listens: one thread, however many subscribers there are.
 
-A look at the store takes a few batched calls for all streams that somebody listens to, and one read for each stream and
-resolution with news. What is new is rendered once and handed to every listener that has the stream in its scope.
+A poll of the store takes a few batched calls for all streams that somebody listens to, and one read for each stream and
+resolution with news. What is new is rendered once and handed to every subscriber that has the stream in its subscription.
 
-A listener is told, in this order: its scope (and again whenever it changes), then for each stream that has joined the newest of
-what is known, then what changes. Its queue is bounded: when it is full, it is emptied, and the listener is told its scope again
-with `behind` set as soon as it takes from it again; it then reads from the store what it missed. Points are absolute, so a later
-event for the same start replaces an earlier one.
+A subscriber is told, in this order: its subscription (and again whenever it changes), then for each stream that has joined the
+newest of what is known, then what changes. Its queue is bounded: when it is full, it is emptied, and the subscriber is told its
+subscription again with `behind` set as soon as it takes from it again; it then reads from the store what it missed. Points are
+absolute, so a later event for the same start replaces an earlier one.
 """
 
 import logging
@@ -26,14 +26,14 @@ from moodline.shared.streams import StreamSpec
 
 log = logging.getLogger("moodline.feed")
 
-LOOK_S: Final = 0.2
-"""Pause between two looks at the store."""
+POLL_S: Final = 0.2
+"""Pause between two polls of the store."""
 
 QUEUE_ITEMS: Final = 2048
-"""Most items that wait for one listener; each is shared with all other listeners of the stream."""
+"""Most items that wait for one subscriber; each is shared with all other subscribers of the stream."""
 
-SCOPE_STREAMS: Final = 500
-"""Most streams of one listener; of more, the first by id."""
+SUBSCRIBED_STREAMS: Final = 500
+"""Most streams of one subscriber; of more, the first by id."""
 
 ALERTS_LOG: Final = "alerts"
 _ALERTS_AT_ONCE: Final = 500
@@ -47,18 +47,18 @@ class SubscriptionFilter:
     """The filter of a subscription.
 
     Attributes:
-        selects: Whether a stream is in its scope. Called in the feed's thread; must be quick and raise nothing.
-        level_s: Length of its points, in s; one of `LEVELS_S`.
+        selects: Whether a stream is in its subscription. Called in the feed's thread; must be quick and raise nothing.
+        tier_s: Length of its points, in s; one of `TIERS_S`.
         faces: Whether it wants the faces that are in the picture.
     """
 
     selects: Callable[[StreamSpec], bool]
-    level_s: int = 1
+    tier_s: int = 1
     faces: bool = False
 
 
-class SubscriptionScope(NamedTuple):
-    """The streams that a listener hears of from here on.
+class SubscribedStreams(NamedTuple):
+    """The streams that a subscriber hears of from here on.
 
     Attributes:
         streams: By id.
@@ -71,16 +71,16 @@ class SubscriptionScope(NamedTuple):
     behind: bool
 
 
-Item = SubscriptionScope | FeedEvent
+Item = SubscribedStreams | FeedEvent
 
 
 class Subscriber:
-    """One listener's bounded queue. `take` is called by the listener, everything else by the feed. Thread-safe."""
+    """One subscriber's bounded queue. `take` is called by the subscriber, everything else by the feed. Thread-safe."""
 
-    def __init__(self, wish: SubscriptionFilter, notify: Callable[[], None]) -> None:
-        self.wish = wish
+    def __init__(self, subscription_filter: SubscriptionFilter, notify: Callable[[], None]) -> None:
+        self.subscription_filter = subscription_filter
         self.known: dict[str, StreamSpec] = {}
-        """The scope that it was last told."""
+        """The subscription that it was last told."""
         self._notify = notify
         self._lock = threading.Lock()
         self._queue: deque[Item] = deque()
@@ -99,12 +99,12 @@ class Subscriber:
 
     @property
     def closed(self) -> bool:
-        """Return whether the feed has ended for this listener; another may be asked for."""
+        """Return whether the feed has ended for this subscriber; another may be asked for."""
         with self._lock:
             return self._closed
 
     def rejoin(self) -> bool | None:
-        """Return None, or that a scope is due: True when items were dropped before it, False for a new listener."""
+        """Return None, or that a subscription is due: True when items were dropped before it, False for a new subscriber."""
         with self._lock:
             if not self._wants_sync:
                 return None
@@ -112,7 +112,7 @@ class Subscriber:
             return was_behind
 
     def offer(self, items: Sequence[Item]) -> None:
-        """Append items; where they do not fit, drop everything until the listener takes again."""
+        """Append items; where they do not fit, drop everything until the subscriber takes again."""
         with self._lock:
             if self._is_behind or not items:
                 return
@@ -131,20 +131,20 @@ class Subscriber:
 
 
 class LiveFeed:
-    """The thread that watches the store. It runs while there are listeners. Thread-safe."""
+    """The thread that watches the store. It runs while there are subscribers. Thread-safe."""
 
-    def __init__(self, store: Store, clock: Clock, look_s: float = LOOK_S) -> None:
-        """Prepare; nothing is read before the first listener comes."""
+    def __init__(self, store: Store, clock: Clock, poll_s: float = POLL_S) -> None:
+        """Prepare; nothing is read before the first subscriber comes."""
         self._store = store
         self._clock = clock
-        self._look_s = look_s
+        self._poll_s = poll_s
         self._lock = threading.Lock()
         self._wake = threading.Event()
-        self._listeners: list[Subscriber] = []
+        self._subscribers: list[Subscriber] = []
         self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
         self.readers: Final = ThreadPoolExecutor(_READERS, thread_name_prefix="live-read")
-        """Threads in which listeners read what they missed."""
+        """Threads in which subscribers read what they missed."""
         self._seen = _Seen()
 
     @property
@@ -152,46 +152,46 @@ class LiveFeed:
         """The store that is watched."""
         return self._store
 
-    def listen(self, wish: SubscriptionFilter, notify: Callable[[], None]) -> Subscriber:
+    def subscribe(self, subscription_filter: SubscriptionFilter, notify: Callable[[], None]) -> Subscriber:
         """Begin to listen.
 
         Args:
-            wish: What to hear.
+            subscription_filter: What to hear.
             notify: Called, in the feed's thread, when there is something to take; must be quick and raise nothing.
         """
-        listener = Subscriber(wish, notify)
+        subscriber = Subscriber(subscription_filter, notify)
         with self._lock:
             if self._stopped.is_set():
-                listener.close()
-                return listener
-            self._listeners.append(listener)
+                subscriber.close()
+                return subscriber
+            self._subscribers.append(subscriber)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="live-feed", daemon=True)
                 self._thread.start()
         self._wake.set()
-        return listener
+        return subscriber
 
-    def change(self, listener: Subscriber, wish: SubscriptionFilter) -> None:
-        """Give a listener another scope; level and faces stay as they were."""
+    def change(self, subscriber: Subscriber, subscription_filter: SubscriptionFilter) -> None:
+        """Give a subscriber another subscription; tier and faces stay as they were."""
         with self._lock:
-            listener.wish = wish
+            subscriber.subscription_filter = subscription_filter
         self._wake.set()
 
-    def drop(self, listener: Subscriber) -> None:
-        """Forget a listener. Safe to call twice."""
+    def drop(self, subscriber: Subscriber) -> None:
+        """Forget a subscriber. Safe to call twice."""
         with self._lock:
-            if listener in self._listeners:
-                self._listeners.remove(listener)
+            if subscriber in self._subscribers:
+                self._subscribers.remove(subscriber)
 
     def close(self) -> None:
-        """End all listeners, and the thread. Safe to call twice."""
+        """End all subscribers, and the thread. Safe to call twice."""
         with self._lock:
             self._stopped.set()
             thread = self._thread
         self._wake.set()
         if thread is not None and thread is not threading.current_thread():
             thread.join(_STOP_S)
-        self._end_listeners()
+        self._end_subscribers()
         self.readers.shutdown(wait=False)
 
     def _run(self) -> None:
@@ -206,46 +206,46 @@ class LiveFeed:
                     if str(error) != problem:
                         log.warning("feed.store", extra={"reason": str(error)})
                     problem = str(error)
-                self._wake.wait(self._look_s)
-                # Many who come at the same time are served by one look.
+                self._wake.wait(self._poll_s)
+                # Many who come at the same time are served by one poll.
                 self._stopped.wait(_SPACING_S)
         finally:
             # However the thread ends, nobody waits for it in vain: who was ended comes again, and starts another.
             with self._lock:
                 is_mine = self._thread is threading.current_thread()
             if is_mine:
-                self._end_listeners()
+                self._end_subscribers()
 
     def _goes_on(self) -> bool:
         with self._lock:
-            if self._listeners and not self._stopped.is_set():
+            if self._subscribers and not self._stopped.is_set():
                 return True
             self._thread = None
             self._seen = _Seen()
             return False
 
-    def _end_listeners(self) -> None:
+    def _end_subscribers(self) -> None:
         with self._lock:
-            listeners, self._listeners, self._thread = self._listeners, [], None
-        for listener in listeners:
-            listener.close()
+            subscribers, self._subscribers, self._thread = self._subscribers, [], None
+        for subscriber in subscribers:
+            subscriber.close()
 
     def _poll(self) -> None:
-        """Look at the store once, and tell every listener what is new."""
+        """Look at the store once, and tell every subscriber what is new."""
         with self._lock:
-            listeners = list(self._listeners)
-            wishes = [listener.wish for listener in listeners]
+            subscribers = list(self._subscribers)
+            subscription_filters = [subscriber.subscription_filter for subscriber in subscribers]
         seen = self._seen
         is_changed = seen.read_registry(self._store, self._clock.monotonic_s())
-        for listener, wish in zip(listeners, wishes, strict=True):
-            if is_changed or seen.wishes.get(listener) is not wish:
-                seen.choose(listener, wish)
-        seen.forget_others(listeners)
-        seen.read_streams(self._store, self._clock.monotonic_s(), listeners)
+        for subscriber, subscription_filter in zip(subscribers, subscription_filters, strict=True):
+            if is_changed or seen.subscription_filters.get(subscriber) is not subscription_filter:
+                seen.choose(subscriber, subscription_filter)
+        seen.forget_others(subscribers)
+        seen.read_streams(self._store, self._clock.monotonic_s(), subscribers)
         seen.read_alerts(self._store)
         events, seen.events = seen.events, []
-        for listener in listeners:
-            listener.offer(seen.items_for(listener, events))
+        for subscriber in subscribers:
+            subscriber.offer(seen.items_for(subscriber, events))
 
 
 @dataclass(slots=True)
@@ -255,9 +255,9 @@ class _Seen:
     view: RegistryView | None = None
     specs: dict[str, StreamSpec] = field(default_factory=dict)
     streams: dict[str, WatchedStream] = field(default_factory=dict)
-    wishes: dict[Subscriber, SubscriptionFilter] = field(default_factory=dict)
-    """The streams and labels that each listener's scope was chosen by."""
-    scopes: dict[Subscriber, dict[str, StreamSpec]] = field(default_factory=dict)
+    subscription_filters: dict[Subscriber, SubscriptionFilter] = field(default_factory=dict)
+    """The streams and labels that each subscriber's subscription was chosen by."""
+    subscribed: dict[Subscriber, dict[str, StreamSpec]] = field(default_factory=dict)
     alert: int | None = None
     events: list[FeedEvent] = field(default_factory=list)
     """Changes that have not been sent yet; they are kept where the store fails half-way."""
@@ -272,26 +272,26 @@ class _Seen:
         self.specs = dict(self.view.specs)
         return True
 
-    def choose(self, listener: Subscriber, wish: SubscriptionFilter) -> None:
-        """Find a listener's scope."""
-        chosen = [stream_id for stream_id, spec in self.specs.items() if wish.selects(spec)]
-        self.wishes[listener] = wish
-        self.scopes[listener] = {stream_id: self.specs[stream_id] for stream_id in sorted(chosen)[:SCOPE_STREAMS]}
+    def choose(self, subscriber: Subscriber, subscription_filter: SubscriptionFilter) -> None:
+        """Find a subscriber's subscription."""
+        chosen = [stream_id for stream_id, spec in self.specs.items() if subscription_filter.selects(spec)]
+        self.subscription_filters[subscriber] = subscription_filter
+        self.subscribed[subscriber] = {stream_id: self.specs[stream_id] for stream_id in sorted(chosen)[:SUBSCRIBED_STREAMS]}
 
-    def forget_others(self, listeners: Iterable[Subscriber]) -> None:
-        """Drop what is kept for listeners that have gone."""
-        present = set(listeners)
-        for listener in self.scopes.keys() - present:
-            del self.scopes[listener], self.wishes[listener]
+    def forget_others(self, subscribers: Iterable[Subscriber]) -> None:
+        """Drop what is kept for subscribers that have gone."""
+        present = set(subscribers)
+        for subscriber in self.subscribed.keys() - present:
+            del self.subscribed[subscriber], self.subscription_filters[subscriber]
 
-    def read_streams(self, store: Store, now_s: float, listeners: Sequence[Subscriber]) -> None:
-        """Read what is new of every stream in anybody's scope."""
-        levels: dict[str, set[int]] = {}
-        for listener in listeners:
-            for stream_id in self.scopes[listener]:
-                levels.setdefault(stream_id, set()).add(self.wishes[listener].level_s)
-        self.streams = {stream_id: self._watched(stream_id) for stream_id in levels}
-        ids = list(levels)
+    def read_streams(self, store: Store, now_s: float, subscribers: Sequence[Subscriber]) -> None:
+        """Read what is new of every stream in anybody's subscription."""
+        tiers: dict[str, set[int]] = {}
+        for subscriber in subscribers:
+            for stream_id in self.subscribed[subscriber]:
+                tiers.setdefault(stream_id, set()).add(self.subscription_filters[subscriber].tier_s)
+        self.streams = {stream_id: self._watched(stream_id) for stream_id in tiers}
+        ids = list(tiers)
         if not ids:
             return
         # The status first: what a reader said is never newer than the timeline that is shown with it.
@@ -299,7 +299,7 @@ class _Seen:
             if progress is None:
                 continue  # removed just now: the next look at the registry tells
             try:
-                self.events += self.streams[stream_id].poll(store, levels[stream_id], status, progress, now_s)
+                self.events += self.streams[stream_id].poll(store, tiers[stream_id], status, progress, now_s)
             except StoreUnavailableError:
                 raise
             except StoreError as error:
@@ -319,7 +319,7 @@ class _Seen:
         return known
 
     def read_alerts(self, store: Store) -> None:
-        """Read alerts since the last look; at the first one only where the log ends."""
+        """Read alerts since the last poll; at the first one only where the log ends."""
         if self.alert is None:
             newest = store.records(ALERTS_LOG, limit=1, newest_first=True)
             self.alert = newest[0][0] if newest else 0
@@ -329,31 +329,41 @@ class _Seen:
             self.alert = records[-1][0]
         self.events += [event for number, value in records if (event := alert_event(number, value)) is not None]
 
-    def items_for(self, listener: Subscriber, events: Sequence[FeedEvent]) -> list[Item]:
-        """Return what one listener is to be told now."""
-        scope, known, wish = self.scopes[listener], listener.known, self.wishes[listener]
-        behind = listener.rejoin()
-        if behind is None and scope is known:
-            return [event for event in events if event.stream_id in scope and _is_wanted(event, wish)]
+    def items_for(self, subscriber: Subscriber, events: Sequence[FeedEvent]) -> list[Item]:
+        """Return what one subscriber is to be told now."""
+        subscribed, known, subscription_filter = (
+            self.subscribed[subscriber],
+            subscriber.known,
+            self.subscription_filters[subscriber],
+        )
+        behind = subscriber.rejoin()
+        if behind is None and subscribed is known:
+            return [event for event in events if event.stream_id in subscribed and _is_wanted(event, subscription_filter)]
         joined = {
             stream_id
-            for stream_id, spec in scope.items()
+            for stream_id, spec in subscribed.items()
             if behind is not None or stream_id not in known or known[stream_id].created_at_us != spec.created_at_us
         }
-        listener.known = scope
+        subscriber.known = subscribed
         items: list[Item] = []
-        if behind is not None or joined or scope.keys() != known.keys():
-            items.append(SubscriptionScope(scope, self.alert or 0, bool(behind)))
-        for stream_id in scope:
+        if behind is not None or joined or subscribed.keys() != known.keys():
+            items.append(SubscribedStreams(subscribed, self.alert or 0, bool(behind)))
+        for stream_id in subscribed:
             if stream_id in joined:
-                items += [event for event in self.streams[stream_id].newest(wish.level_s) if _is_wanted(event, wish)]
+                items += [
+                    event
+                    for event in self.streams[stream_id].newest(subscription_filter.tier_s)
+                    if _is_wanted(event, subscription_filter)
+                ]
         items += [
-            event for event in events if event.stream_id in scope and event.stream_id not in joined and _is_wanted(event, wish)
+            event
+            for event in events
+            if event.stream_id in subscribed and event.stream_id not in joined and _is_wanted(event, subscription_filter)
         ]
         return items
 
 
-def _is_wanted(event: FeedEvent, wish: SubscriptionFilter) -> bool:
+def _is_wanted(event: FeedEvent, subscription_filter: SubscriptionFilter) -> bool:
     if event.kind is EventKind.POINT:
-        return event.level_s == wish.level_s
-    return wish.faces or event.kind is not EventKind.FACES
+        return event.tier_s == subscription_filter.tier_s
+    return subscription_filter.faces or event.kind is not EventKind.FACES

@@ -14,8 +14,8 @@ from typing import Any, Final, Protocol, Self
 
 import msgspec
 
-from moodline.services.alerts.lease import LeaderLease
-from moodline.services.live.feed import LiveFeed, Subscriber, SubscriptionFilter, SubscriptionScope
+from moodline.services.alerts.leader_lease import LeaderLease
+from moodline.services.live.feed import LiveFeed, SubscribedStreams, Subscriber, SubscriptionFilter
 from moodline.services.live.stream import EventKind, FeedEvent
 from moodline.services.mqtt.address import BrokerAddress, parse_broker
 from moodline.services.mqtt.topics import OFFLINE, ONLINE, Message, Topics
@@ -28,7 +28,7 @@ from moodline.shared.store import Store
 log = logging.getLogger("moodline.mqtt")
 
 _LEASE: Final = "mqtt"
-_TURN_S: Final = 1.0
+_INTERVAL_S: Final = 1.0
 _JOIN_S: Final = 10.0
 _QUEUE: Final = 2000
 _KEEP_ALIVE_S: Final = 30
@@ -89,31 +89,31 @@ class MqttBridge:
         self._feed.close()
 
     def _run(self, broker: "Broker") -> None:
-        listener: Subscriber | None = None
+        subscriber: Subscriber | None = None
         try:
             while not self._stop.is_set():
                 is_ours = self._is_ours()
-                if is_ours and listener is None:
+                if is_ours and subscriber is None:
                     broker.start()
-                    listener = self._feed.listen(SubscriptionFilter(lambda _: True), self._news.set)
-                elif not is_ours and listener is not None:
-                    self._feed.drop(listener)
+                    subscriber = self._feed.subscribe(SubscriptionFilter(lambda _: True), self._news.set)
+                elif not is_ours and subscriber is not None:
+                    self._feed.drop(subscriber)
                     broker.stop()
-                    listener = None
+                    subscriber = None
                 self._news.clear()
-                if listener is not None:
-                    self._turn(broker, listener)
-                    if listener.closed:
-                        listener = self._feed.listen(SubscriptionFilter(lambda _: True), self._news.set)
-                self._news.wait(_TURN_S)
+                if subscriber is not None:
+                    self._publish_news(broker, subscriber)
+                    if subscriber.closed:
+                        subscriber = self._feed.subscribe(SubscriptionFilter(lambda _: True), self._news.set)
+                self._news.wait(_INTERVAL_S)
         finally:
             broker.stop()
             self._metrics.mqtt_connected.set(0)
             self._release()
 
-    def _turn(self, broker: "Broker", listener: Subscriber) -> None:
+    def _publish_news(self, broker: "Broker", subscriber: Subscriber) -> None:
         """Publish what is new; all that is retained where the broker, or Home Assistant, has just come."""
-        for item in listener.take() or []:
+        for item in subscriber.take() or []:
             for message in self._state.take(item):
                 self._publish(broker, message)
         self._metrics.mqtt_connected.set(broker.is_connected)
@@ -147,11 +147,11 @@ class RetainedState:
         self._topics = topics
         self._held: dict[str, dict[str, Message]] = {}
 
-    def take(self, item: SubscriptionScope | FeedEvent) -> list[Message]:
+    def take(self, item: SubscribedStreams | FeedEvent) -> list[Message]:
         """Return what is to be published for one item of the feed."""
-        if isinstance(item, SubscriptionScope):
-            return self._rescoped(set(item.streams))
-        messages = self._said(item)
+        if isinstance(item, SubscribedStreams):
+            return self._resubscribed(set(item.streams))
+        messages = self._messages_of(item)
         held = self._held.setdefault(item.stream_id, {})
         held.update({message.topic: message for message in messages if message.is_retained})
         return messages
@@ -160,7 +160,7 @@ class RetainedState:
         """Return all that is retained, descriptions first."""
         return [message for held in self._held.values() for message in held.values()]
 
-    def _rescoped(self, streams: set[str]) -> list[Message]:
+    def _resubscribed(self, streams: set[str]) -> list[Message]:
         gone = self._held.keys() - streams
         removed = [message for stream_id in sorted(gone) for message in self._topics.removal(stream_id)]
         for stream_id in gone:
@@ -172,7 +172,7 @@ class RetainedState:
             described += found
         return removed + described
 
-    def _said(self, event: FeedEvent) -> list[Message]:
+    def _messages_of(self, event: FeedEvent) -> list[Message]:
         data: dict[str, Any] = msgspec.json.decode(event.data)
         if event.kind is EventKind.STATE:
             return self._topics.of_state(event.stream_id, data)

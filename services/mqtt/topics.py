@@ -50,10 +50,10 @@ class Topics:
     def of_state(self, stream_id: str, answer: dict[str, Any]) -> list[Message]:
         """Return what a stream's description tells: the word, and all of its status as JSON."""
         status = answer["status"]
-        told = {**status, "progress": answer["progress"], "video": answer["video"], "labels": answer["labels"]}
+        payload = {**status, "progress": answer["progress"], "video": answer["video"], "labels": answer["labels"]}
         return [
             Message(self._topic(stream_id, "state"), str(status["state"])),
-            Message(self._topic(stream_id, "status"), _json(told)),
+            Message(self._topic(stream_id, "status"), _json(payload)),
         ]
 
     def of_point(self, stream_id: str, point: dict[str, Any]) -> list[Message]:

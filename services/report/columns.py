@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from moodline.shared.emotions import EMOTIONS
 from moodline.shared.timeline.bucket import (
+    DROP_REASONS,
+    DROPS,
     FACES,
     FORMAT_VERSION,
-    SKIP_REASONS,
-    SKIPS,
     TRACKS,
     UNREADABLE_VERSION,
     Bucket,
@@ -30,7 +30,7 @@ class Columns:
 
     Attributes:
         sampled: Shape (n,).
-        skipped: Shape (n, 4), in the order of `SkipReason`.
+        skipped: Shape (n, 4), in the order of `DropReason`.
         frames_with_faces: Shape (n,).
         faces: Shape (n,).
         raw: Shape (n, 7), in the order of `EMOTIONS`.
@@ -112,7 +112,7 @@ def _of(buckets: Sequence[Bucket]) -> Columns:
 
     return Columns(
         column("sampled"),
-        column("skipped", len(SKIP_REASONS)),
+        column("skipped", len(DROP_REASONS)),
         column("frames_with_faces"),
         column("faces"),
         column("raw", len(EMOTIONS)),
@@ -165,9 +165,9 @@ def _unpack(values: Sequence[bytes]) -> Columns | None:
     unreadable = np.zeros((count, 2), np.int64)
     with_unreadable = np.flatnonzero(versions == UNREADABLE_VERSION)
     unreadable[with_unreadable] = reader.many(with_unreadable, 2)
-    skipped, raw, smoothed, leading = (np.zeros((count, width), np.int64) for width in (len(SKIP_REASONS), 7, 7, 7))
+    skipped, raw, smoothed, leading = (np.zeros((count, width), np.int64) for width in (len(DROP_REASONS), 7, 7, 7))
     pair, tracks_begun = np.zeros((count, 2), np.int64), np.zeros(count, np.int64)
-    is_known = reader.sparse(np.flatnonzero(flags & SKIPS), skipped)
+    is_known = reader.sparse(np.flatnonzero(flags & DROPS), skipped)
     with_faces = np.flatnonzero(flags & FACES)
     for target in (pair, raw, smoothed):
         target[with_faces] = reader.many(with_faces, target.shape[1])

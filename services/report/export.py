@@ -7,7 +7,7 @@ from typing import Final
 from moodline.services.report.document import AnalysisDocument, ByEmotion, PointDocument, TimelineDocument
 from moodline.services.report.moments import iso
 from moodline.shared.emotions import EMOTIONS
-from moodline.shared.messages import SkipReason
+from moodline.shared.messages import DropReason
 
 _COUNTS: Final = ("sampled", "classified")
 _FACES: Final = ("coverage", "frames_with_faces", "faces", "tracks_begun", "dominant", "empty")
@@ -20,7 +20,7 @@ CSV_FIELDS: Final = (
     "start",
     "position_s",
     *_COUNTS,
-    *(f"skipped_{reason}" for reason in SkipReason),
+    *(f"skipped_{reason}" for reason in DropReason),
     *_FACES,
     "models",
     "final",
@@ -56,7 +56,7 @@ def point_row(point: PointDocument) -> list[object]:
     """Return the values of a point in the order of `CSV_FIELDS`; None where there is none."""
     row: list[object] = [iso(point.start), point.position_s]
     row += [getattr(point, name) for name in _COUNTS]
-    row += [point.skipped.get(reason, 0) for reason in SkipReason]
+    row += [point.skipped.get(reason, 0) for reason in DropReason]
     row += [getattr(point, name) for name in _FACES]
     row += [csv_text(" ".join(point.models)), "true" if point.final else "false"]
     for vector in _VECTORS:

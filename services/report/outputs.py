@@ -36,7 +36,7 @@ class Output:
     need_bytes: int = _LEAST_BYTES
 
 
-def judge_outputs(outputs: Sequence[Output], inputs: Sequence[Path], *, force: bool) -> None:
+def check_outputs(outputs: Sequence[Output], inputs: Sequence[Path], *, force: bool) -> None:
     """Make sure, as far as it can be known before, that all outputs can be written and that none takes the place of an input.
 
     Args:

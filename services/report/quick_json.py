@@ -21,17 +21,17 @@ from moodline.services.report.document import DIGITS, TimelineDocument, point_do
 from moodline.services.report.moments import iso, to_datetime
 from moodline.shared.emotions import EMOTIONS, PROBABILITY_SCALE
 from moodline.shared.messages import StreamClass
-from moodline.shared.timeline.bucket import CORRUPT_AT, SECOND_US, SKIP_REASONS, Bucket, merge_all
+from moodline.shared.timeline.bucket import CORRUPT_AT, DROP_REASONS, SECOND_US, Bucket, merge_all
 from moodline.shared.timeline.points import EmptyReason, make_point
 from moodline.shared.timeline.query import FoundValues
 
 _SCALE: Final = 10.0**DIGITS
 _NEAR_A_TIE: Final = 1e-6
-_STRETCH: Final = 240
-"""Points of a stretch: fewer cost more calls, more are made again for every point that is added."""
+_CHUNK: Final = 240
+"""Points of a chunk: fewer cost more calls, more are made again for every point that is added."""
 
 _Seven: Final[Any] = msgspec.defstruct("_Seven", [(name, float) for name in EMOTIONS], gc=False)
-_Skipped: Final[Any] = msgspec.defstruct("_Skipped", [(reason.value, int) for reason in SKIP_REASONS], gc=False)
+_Skipped: Final[Any] = msgspec.defstruct("_Skipped", [(reason.value, int) for reason in DROP_REASONS], gc=False)
 _Float = npt.NDArray[np.float64]
 
 
@@ -80,28 +80,28 @@ class ChunkCache:
         """Prepare; those that were not asked for longest are forgotten beyond `limit_bytes`, and 0 keeps nothing."""
         self._limit = limit_bytes
         self._held = 0
-        self._stretches: OrderedDict[tuple[Any, ...], Chunk] = OrderedDict()
+        self._chunks: OrderedDict[tuple[Any, ...], Chunk] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: tuple[Any, ...], make: Callable[[], Chunk]) -> Chunk:
-        """Return the stretch of a key, made if it is not held."""
+        """Return the chunk of a key, made if it is not held."""
         with self._lock:
-            if held := self._stretches.get(key):
-                self._stretches.move_to_end(key)
+            if held := self._chunks.get(key):
+                self._chunks.move_to_end(key)
                 return held
         made = make()
         with self._lock:
-            if key not in self._stretches:
-                self._stretches[key] = made
+            if key not in self._chunks:
+                self._chunks[key] = made
                 self._held += _size(made)
             while self._held > self._limit:
-                self._held -= _size(self._stretches.popitem(last=False)[1])
+                self._held -= _size(self._chunks.popitem(last=False)[1])
         return made
 
 
-def _size(stretch: Chunk) -> int:
+def _size(chunk: Chunk) -> int:
     # What a key holds is a fraction of the JSON that is written of it.
-    return len(stretch.points) * 5 // 4
+    return len(chunk.points) * 5 // 4
 
 
 def timeline_json(
@@ -128,8 +128,8 @@ def timeline_json(
     """
     plan, origin_us = found.plan, recorded_at_us if lane is StreamClass.FILE else None
     step_us = plan.resolution_s * SECOND_US
-    stretches = list(_stretches(found, lane, origin_us, cache or ChunkCache(0)))
-    total = merge_all(stretch.total for stretch in stretches)
+    chunks = list(_chunks(found, lane, origin_us, cache or ChunkCache(0)))
+    total = merge_all(chunk.total for chunk in chunks)
     whole = plan.start * plan.resolution_s, plan.stop * plan.resolution_s
     summary = make_point(total, plan.start * step_us, lane, found.labels.between(*whole))
     head = {
@@ -139,36 +139,36 @@ def timeline_json(
         "start": _time(plan.start * step_us),
         "end": _time(plan.stop * step_us),
         "resolution_s": plan.resolution_s,
-        "level_s": plan.level_s,
+        "level_s": plan.tier_s,
         "coarser_than_asked": asked_s is not None and plan.resolution_s > asked_s,
     }
     assert [*head, "points", "summary"] == list(TimelineDocument.model_fields)
     # Put together in one go: each copy of a megabyte more costs as much as reading the store does.
     parts = [msgspec.json.encode(head)[:-1], b',"points":[']
-    for stretch in stretches:
-        parts += (stretch.points, b",")
+    for chunk in chunks:
+        parts += (chunk.points, b",")
     parts[-1:] = [b'],"summary":', point_document(summary, origin_us).model_dump_json().encode(), b"}"]
     return b"".join(parts)
 
 
-def _stretches(found: FoundValues, lane: StreamClass, origin_us: int | None, cache: ChunkCache) -> Iterator[Chunk]:
+def _chunks(found: FoundValues, lane: StreamClass, origin_us: int | None, cache: ChunkCache) -> Iterator[Chunk]:
     plan, step_s = found.plan, found.plan.resolution_s
-    each = step_s // plan.level_s
+    each = step_s // plan.tier_s
     labels = found.labels.each(plan.start * step_s, step_s, plan.stop - plan.start)
     # The points that are final come first.
     closed = plan.stop if found.closed_to_us is None else found.closed_to_us // (step_s * SECOND_US)
-    # At whole multiples, so that a window that moves on meets the same stretches.
-    edges = [plan.start, *range((plan.start // _STRETCH + 1) * _STRETCH, plan.stop, _STRETCH), plan.stop]
-    indices = [index for index, _ in found.cells]
+    # At whole multiples, so that a window that moves on meets the same chunks.
+    edges = [plan.start, *range((plan.start // _CHUNK + 1) * _CHUNK, plan.stop, _CHUNK), plan.stop]
+    indices = [index for index, _ in found.bucket_values]
     for start, stop in pairwise(edges):
-        cells = tuple(found.cells[bisect_left(indices, start * each) : bisect_left(indices, stop * each)])
+        bucket_values = tuple(found.bucket_values[bisect_left(indices, start * each) : bisect_left(indices, stop * each)])
         models = tuple(labels[start - plan.start : stop - plan.start])
-        made_of = _Made(start, stop, step_s, each, min(max(closed, start), stop), lane, origin_us, models, cells)
+        made_of = _Made(start, stop, step_s, each, min(max(closed, start), stop), lane, origin_us, models, bucket_values)
         yield cache.get(made_of, partial(_write, made_of))
 
 
 class _Made(NamedTuple):
-    """All that a stretch is made of: points `start` to `stop`, of `each` cells; those before `closed` are final."""
+    """All that a chunk is made of: points `start` to `stop`, of `each` bucket values; those before `closed` are final."""
 
     start: int
     stop: int
@@ -178,13 +178,13 @@ class _Made(NamedTuple):
     lane: StreamClass
     origin_us: int | None
     models: tuple[tuple[str, ...], ...]
-    cells: tuple[tuple[int, bytes], ...]
+    bucket_values: tuple[tuple[int, bytes], ...]
 
 
 def _write(made: _Made) -> Chunk:
-    indices = np.fromiter((index for index, _ in made.cells), np.int64, len(made.cells))
+    indices = np.fromiter((index for index, _ in made.bucket_values), np.int64, len(made.bucket_values))
     numbers = np.arange(made.start, made.stop)
-    stored = unpack_columns([value for _, value in made.cells])
+    stored = unpack_columns([value for _, value in made.bucket_values])
     columns = stored.placed(indices // made.each - made.start, len(numbers))
     models = [names if count else () for names, count in zip(made.models, columns.classified.tolist(), strict=True)]
     points = _points(columns, numbers * made.step_s, numbers < made.closed, made.lane, made.origin_us, models)
@@ -225,7 +225,7 @@ def _points(
 
 
 def _skipped(columns: Columns) -> list[Any]:
-    none = _Skipped(*[0] * len(SKIP_REASONS))
+    none = _Skipped(*[0] * len(DROP_REASONS))
     has_skips: list[bool] = np.asarray(columns.skipped.any(axis=1)).tolist()
     return [_Skipped(*row) if has else none for row, has in zip(columns.skipped.tolist(), has_skips, strict=True)]
 

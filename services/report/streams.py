@@ -61,8 +61,8 @@ def _status(spec: StreamSpec, status: StreamStatus, progress: Standing) -> Statu
     if state is not status.state:
         return Status(state=state)
     detail = status.detail or _of_skew(status)
-    said = Status(state=state, reason=status.reason, detail=detail, since=_moment(status.since_us))
-    return said.model_copy(update=_measured(status)) if spec.lane is StreamClass.LIVE else said
+    reported = Status(state=state, reason=status.reason, detail=detail, since=_moment(status.since_us))
+    return reported.model_copy(update=_measured(status)) if spec.lane is StreamClass.LIVE else reported
 
 
 def _of_skew(status: StreamStatus) -> str:
@@ -102,7 +102,7 @@ def _source(spec: StreamSpec, status: StreamStatus, progress: Standing) -> Sourc
 def _progress(spec: StreamSpec, status: StreamStatus, progress: Standing) -> ProgressAnswer:
     is_live = spec.lane is StreamClass.LIVE
     # The end of a stream takes a sequence number of its own.
-    frames = progress.mark.seq + (0 if progress.final else 1) if progress.mark else 0
+    frames = progress.high_water_mark.seq + (0 if progress.final else 1) if progress.high_water_mark else 0
     last_us = progress.last_event_time_us
     position_us = 0 if last_us is None else max(0, last_us - spec.recorded_at_us)
     return ProgressAnswer(

@@ -22,7 +22,7 @@ from moodline.shared.errors import BusUnavailableError, SettingsError, StoreUnav
 from moodline.shared.messages import ALL_TOPICS, STREAMS_TOPIC, PipelineStep, StreamClass, topic
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.admission import LIVE_BATCH
-from moodline.shared.pipeline.failures import FailureNotes
+from moodline.shared.pipeline.failures import FailureRecorder
 from moodline.shared.pipeline.health import Health
 from moodline.shared.pipeline.stage import Stage
 from moodline.shared.pipeline.worker import ProducerSink, Sink, Worker, WorkerOptions
@@ -30,7 +30,7 @@ from moodline.shared.previews import Previews, open_previews
 from moodline.shared.probe import CameraProber, Prober
 from moodline.shared.settings import Settings
 from moodline.shared.store import Retention, Store, open_store
-from moodline.shared.timeline.faces import FACES_LEVEL_S
+from moodline.shared.timeline.faces import FACES_TIER_S
 from moodline.shared.tracing.bus import TracedBus
 from moodline.shared.tracing.spans import open_tracing
 
@@ -97,7 +97,7 @@ class Resources:
 
 
 def retention(settings: Settings) -> Retention:
-    """Return how long each timeline level is kept."""
+    """Return how long each timeline tier is kept."""
     store = settings.store
     return Retention(
         {
@@ -106,7 +106,7 @@ def retention(settings: Settings) -> Retention:
             60: store.retention_1min_s,
             600: store.retention_10min_s,
             3600: store.retention_1h_s,
-            FACES_LEVEL_S: store.retention_faces_s,
+            FACES_TIER_S: store.retention_faces_s,
         }
     )
 
@@ -144,17 +144,17 @@ def wait_for_resources(
     Raises:
         SettingsError, BusError: waiting would not help.
     """
-    said = ""
+    reported = ""
     while not stop.is_set():
         try:
             resources = open_resources(settings, metrics=metrics)
         except (StoreUnavailableError, BusUnavailableError) as error:
             health.waits(worker, str(error))
             log.warning("worker.waiting", extra={"worker": worker, "reason": str(error)})
-            said = str(error)
+            reported = str(error)
             stop.wait(_START_PAUSE_S)
         else:
-            if said:
+            if reported:
                 log.info("worker.back", extra={"worker": worker, "target": "bus and store"})
             health.turned(worker)
             resources.stop, resources.health = stop, health
@@ -190,9 +190,9 @@ def build(kind: str, resources: Resources) -> Runnable:
     return builders[kind](resources)
 
 
-def lanes(hop: PipelineStep) -> tuple[str, ...]:
-    """Return a hop's topics, live first: a backlog of files never delays a camera."""
-    return (topic(hop, StreamClass.LIVE), topic(hop, StreamClass.FILE))
+def topics_of(step: PipelineStep) -> tuple[str, ...]:
+    """Return a pipeline step's topics, live first: a backlog of files never delays a camera."""
+    return (topic(step, StreamClass.LIVE), topic(step, StreamClass.FILE))
 
 
 class _Batch(NamedTuple):
@@ -204,14 +204,14 @@ class _Batch(NamedTuple):
 
 
 def _worker(
-    resources: Resources, name: str, hop: PipelineStep, batch: _Batch, stage: Stage, sink: Sink | None = None
+    resources: Resources, name: str, step: PipelineStep, batch: _Batch, stage: Stage, sink: Sink | None = None
 ) -> Runnable:
-    """Wire a stage to its hop. Outputs are published unless a sink is given."""
+    """Wire a stage to its pipeline step. Outputs are published unless a sink is given."""
     producer = resources.open_producer()
     consumer = resources.bus.open_consumer(
         ConsumerSettings(
             group=f"moodline.{name}",
-            topics=lanes(hop),
+            topics=topics_of(step),
             max_prefetch_bytes=resources.settings.bus.prefetch_bytes,
             on_revoked=stage.on_revoked,
             batch_limit=batch.limit,
@@ -224,7 +224,7 @@ def _worker(
             batch.messages,
             batch.linger_ms / 1000,
             resources.settings.worker.poison_limit,
-            on_failed=FailureNotes(resources.store, name),
+            on_failed=FailureRecorder(resources.store, name),
         ),
         consumer,
         stage,
@@ -325,18 +325,18 @@ class _Beside:
 def _classifier(resources: Resources) -> Runnable:
     from moodline.services.aggregator.tracker import least_quality
     from moodline.services.classifier.factory import open_model
+    from moodline.services.classifier.hot_swap import ModelHotSwap
     from moodline.services.classifier.preview import ResultPublisher
     from moodline.services.classifier.stage import ClassifierStage
-    from moodline.services.classifier.switch import ModelHotSwap
 
     settings = resources.settings.classifier
-    switch = ModelHotSwap(resources.store, lambda name: open_model(settings, name), resources.metrics, resources.clock)
+    hot_swap = ModelHotSwap(resources.store, lambda name: open_model(settings, name), resources.metrics, resources.clock)
     watch_gpus(resources.metrics)
     # The model is warm before the worker joins its group.
     least = least_quality(resources.settings.aggregator)
     results = ResultPublisher(resources.store, resources.open_previews(), resources.clock, least)
-    stage = ClassifierStage(switch.open_first(), settings, resources.metrics, successor=switch, on_classified=results.offer)
-    switch.start()
+    stage = ClassifierStage(hot_swap.open_first(), settings, resources.metrics, replacement=hot_swap, on_classified=results.offer)
+    hot_swap.start()
     batch = _Batch(max(LIVE_BATCH, settings.batch_messages), settings.linger_ms, stage.batch_limit)
     return _Beside(results.watch, _worker(resources, "classifier", PipelineStep.FACES, batch, stage))
 

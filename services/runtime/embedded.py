@@ -138,7 +138,7 @@ def _total(counter: Counter) -> float:
 
 
 class _Pruner:
-    """Drops timeline cells whose retention has passed, for stores that do not expire by themselves."""
+    """Drops timeline bucket values whose retention has passed, for stores that do not expire by themselves."""
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources

@@ -18,7 +18,7 @@ log = logging.getLogger("moodline.process")
 
 PATIENCE_S: Final = 60.0
 EXIT_CODE: Final = 70
-_LOOK_S: Final = 5.0
+_POLL_S: Final = 5.0
 
 
 class Deadline:
@@ -45,7 +45,7 @@ def end_when_dead(health: Health, end: Callable[[int], object] = os._exit) -> No
     def watch() -> None:
         deadline = Deadline(health)
         while True:
-            time.sleep(_LOOK_S)
+            time.sleep(_POLL_S)
             problem = deadline.overdue(time.monotonic())
             if problem is not None:
                 log.critical("process.dead", extra={"reason": problem})

@@ -32,14 +32,14 @@ class LocalPictureClassifier:
     def __init__(self, settings: Settings, store: ConfigEntries) -> None:
         self._settings = settings
         self._store = store
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._detector: FaceDetector | None = None
         self._model: Model | None = None
         self._chosen: str | None = None
 
     def classify(self, pictures: Sequence[bytes]) -> list[ClassifiedPicture]:
         images = [self._decoded(at, picture) for at, picture in enumerate(pictures)]
-        with self._turn:
+        with self._lock:
             detector, model = self._models()
             limit = self._settings.detector.max_faces
             quality = load_quality()
@@ -63,7 +63,7 @@ class LocalPictureClassifier:
 
     def close(self) -> None:
         """Release the network."""
-        with self._turn:
+        with self._lock:
             if self._model is not None:
                 self._model.close()
                 self._model = None

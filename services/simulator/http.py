@@ -80,10 +80,10 @@ async def _set_fault(server: Controlled, request: _Request, writer: asyncio.Stre
         _refuse(writer, HTTPStatus.NOT_FOUND, "there is no camera at this path")
         return
     try:
-        wish = msgspec.json.decode(request.body, type=FaultRequest)
-        if wish.seconds is not None and not 0 < wish.seconds <= _SECONDS_MAX:
+        fault_request = msgspec.json.decode(request.body, type=FaultRequest)
+        if fault_request.seconds is not None and not 0 < fault_request.seconds <= _SECONDS_MAX:
             raise SettingsError(f"seconds is a number above 0 and up to {_SECONDS_MAX:g}")
-        await server.set_fault(name, parse_fault(wish.fault), wish.seconds)
+        await server.set_fault(name, parse_fault(fault_request.fault), fault_request.seconds)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         _refuse(writer, HTTPStatus.BAD_REQUEST, 'the body is JSON such as {"fault": "silent", "seconds": 5}')
     except MoodlineError as error:
@@ -98,18 +98,18 @@ def _state(camera: "Camera") -> CameraState:
     return CameraState(str(camera.fault), left_s, len(camera.players))
 
 
-async def serve_mjpeg(cameras: Mapping[str, "Camera"], guard: Authenticator, options: Options) -> asyncio.Server:
+async def serve_mjpeg(cameras: Mapping[str, "Camera"], authenticator: Authenticator, options: Options) -> asyncio.Server:
     """Serve every camera at `/{path}.mjpeg`. Of the faults, those that end, deny or silence a camera work here too."""
 
     async def handle(request: _Request, writer: asyncio.StreamWriter) -> None:
         camera = cameras.get(request.path.strip("/").removesuffix(".mjpeg"))
-        if not guard.admits(request.method, request.headers.get("authorization")):
-            challenges = "\r\nWWW-Authenticate: ".join(guard.challenges())
+        if not authenticator.admits(request.method, request.headers.get("authorization")):
+            challenges = "\r\nWWW-Authenticate: ".join(authenticator.challenges())
             _answer(writer, HTTPStatus.UNAUTHORIZED, b"", f"WWW-Authenticate: {challenges}\r\n")
         elif camera is None or camera.fault.kind is Kind.MISSING:
             _refuse(writer, HTTPStatus.NOT_FOUND, "there is no camera at this path")
         elif camera.fault.kind is Kind.UNAUTHORIZED:
-            _answer(writer, HTTPStatus.UNAUTHORIZED, b"", f"WWW-Authenticate: {guard.challenges()[0]}\r\n")
+            _answer(writer, HTTPStatus.UNAUTHORIZED, b"", f"WWW-Authenticate: {authenticator.challenges()[0]}\r\n")
         elif request.method == "GET":
             picture = _jpeg_picture(camera.track, options.picture)
             await _play(camera, await asyncio.to_thread(camera.film.track, picture), writer)

@@ -27,7 +27,7 @@ class Site:
     """The objects that all connections share: cameras by path, accounts, and the time-out of a silent session in s."""
 
     cameras: Mapping[str, Camera]
-    guard: Authenticator
+    authenticator: Authenticator
     session_timeout_s: float
     connections: "set[RtspConnection]"
 
@@ -130,8 +130,10 @@ class RtspConnection(asyncio.Protocol):
         fault = camera.fault if camera else NO_FAULT
         if request.method == "OPTIONS":
             self._reply(request, 200, {"Public": _PUBLIC}, quirks=camera.quirks if camera else frozenset())
-        elif fault.kind is Kind.UNAUTHORIZED or not self._site.guard.admits(request.method, request.headers.get("authorization")):
-            challenges = "\r\nWWW-Authenticate: ".join(self._site.guard.challenges())
+        elif fault.kind is Kind.UNAUTHORIZED or not self._site.authenticator.admits(
+            request.method, request.headers.get("authorization")
+        ):
+            challenges = "\r\nWWW-Authenticate: ".join(self._site.authenticator.challenges())
             self._reply(request, 401, {"WWW-Authenticate": challenges}, quirks=camera.quirks if camera else frozenset())
         elif camera is None or fault.kind is Kind.MISSING:
             self._reply(request, 404)
@@ -157,8 +159,8 @@ class RtspConnection(asyncio.Protocol):
         if not self._fits(request) and self._session:
             self._reply(request, 454)
             return
-        for wish in request.headers.get("transport", "").split(","):
-            made = self._make_player(wish.strip())
+        for offered in request.headers.get("transport", "").split(","):
+            made = self._make_player(offered.strip())
             if made is not None:
                 player, transport = made
                 self._end_session()
@@ -167,14 +169,14 @@ class RtspConnection(asyncio.Protocol):
                 return
         self._reply(request, 461)
 
-    def _make_player(self, wish: str) -> tuple[TcpPlayer | UdpPlayer, str] | None:
-        if "multicast" in wish:
+    def _make_player(self, offered: str) -> tuple[TcpPlayer | UdpPlayer, str] | None:
+        if "multicast" in offered:
             return None
-        if wish.startswith("RTP/AVP/TCP"):
-            numbers = _pair(wish, "interleaved") or (0, 1)
+        if offered.startswith("RTP/AVP/TCP"):
+            numbers = _pair(offered, "interleaved") or (0, 1)
             return TcpPlayer(self._transport, numbers), f"RTP/AVP/TCP;unicast;interleaved={numbers[0]}-{numbers[1]}"
-        ports = _pair(wish, "client_port")
-        if wish.startswith("RTP/AVP") and ports is not None:
+        ports = _pair(offered, "client_port")
+        if offered.startswith("RTP/AVP") and ports is not None:
             try:
                 player = UdpPlayer(self._transport, ports, self._alive)
             except OSError:
@@ -286,8 +288,8 @@ def _parse(head: bytes) -> Request | None:
     return Request(first[0], first[1], headers)
 
 
-def _pair(wish: str, name: str) -> tuple[int, int] | None:
-    match = re.search(rf"{name}=(\d{{1,5}})(?:-(\d{{1,5}}))?", wish)
+def _pair(offered: str, name: str) -> tuple[int, int] | None:
+    match = re.search(rf"{name}=(\d{{1,5}})(?:-(\d{{1,5}}))?", offered)
     if match is None:
         return None
     first = int(match[1])

@@ -53,7 +53,7 @@ class SimulatorServer:
             self._servers.append(control)
             http = None
             if options.http_port is not None:
-                http = await serve_mjpeg(self.cameras, site.guard, options)
+                http = await serve_mjpeg(self.cameras, site.authenticator, options)
                 self._servers.append(http)
         except OSError:
             await self.__aexit__()

@@ -55,7 +55,7 @@ def chart_of(document: TimelineDocument) -> Chart:
         emotions={emotion: [] for emotion in EMOTIONS},
         faces=[(_ms(point), faces_per_frame(point)) for point in document.points],
         gaps=[],
-        points=[_told(point) for point in document.points],
+        points=[_json_point(point) for point in document.points],
     )
     for reason, group in groupby(document.points, key=lambda point: point.empty):
         run = list(group)
@@ -80,7 +80,7 @@ def _add_run(chart: Chart, run: list[PointDocument], step: int) -> None:
         values += [shown[0], *shown, shown[-1], None]
 
 
-def _told(point: PointDocument) -> dict[str, Any]:
+def _json_point(point: PointDocument) -> dict[str, Any]:
     return {
         "start": _ms(point),
         "faces": faces_per_frame(point),

@@ -3,7 +3,7 @@
 from collections import deque
 from typing import Final
 
-_LOOK_BACK_S: Final = 20.0
+_LOOKBACK_S: Final = 20.0
 _LEAST_S: Final = 1.0
 
 
@@ -18,7 +18,7 @@ class Eta:
         if self._seen and percent < self._seen[-1][1]:
             self._seen.clear()
         self._seen.append((now_s, percent))
-        while len(self._seen) > 2 and now_s - self._seen[0][0] > _LOOK_BACK_S:
+        while len(self._seen) > 2 and now_s - self._seen[0][0] > _LOOKBACK_S:
             self._seen.popleft()
         since_s, before = self._seen[0]
         if now_s - since_s < _LEAST_S or percent <= before:

@@ -10,7 +10,7 @@ from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Scope
 
 from moodline.services.api.context import CONTEXT_KEY, Context
-from moodline.services.web.gate import PageGate
+from moodline.services.web.page_authenticator import PageAuthenticator
 
 _EXACT: Final = frozenset({"/", "/sign-in", "/favicon.ico"})
 _BELOW: Final = ("/streams/", "/_nicegui", "/sign-in/")
@@ -21,7 +21,7 @@ class _PageRoutes(Mount):
     """The page's paths alone: every other path stays the API's, with its errors in the API's one shape."""
 
     def __init__(self, page: ASGIApp, context: Context) -> None:
-        super().__init__("/", app=PageGate(page))
+        super().__init__("/", app=PageAuthenticator(page))
         self._context = context
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:

@@ -21,8 +21,8 @@ from moodline.services.report.stream_document import StreamAnswer
 from moodline.services.report.tracks import TrackDocument
 from moodline.services.web.words import sign_in_path
 from moodline.shared.errors import MoodlineError, UnauthorizedError
-from moodline.shared.timeline.levels import Extent
 from moodline.shared.timeline.query import extent
+from moodline.shared.timeline.tiers import Extent
 
 _PAGE: Final = 500
 _Answer = TypeVar("_Answer")

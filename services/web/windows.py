@@ -6,7 +6,7 @@ from typing import Final
 from moodline.services.api.timelines import TimelineParameters
 from moodline.services.report.moments import iso, to_datetime
 from moodline.shared.messages import StreamClass
-from moodline.shared.timeline.levels import Extent
+from moodline.shared.timeline.tiers import Extent
 
 SECOND_US: Final = 1_000_000
 SPANS: Final[tuple[tuple[str, int | None], ...]] = (

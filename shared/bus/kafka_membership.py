@@ -73,8 +73,8 @@ class Membership:
         self._retired = False
         self._starts = StartOffsets(address, config, topic)
         self._answers: list[tuple[KafkaError | None, list[TopicPartition]]] = []
-        told = {"on_commit": self._committed, "stats_cb": self._heard, "statistics.interval.ms": _STATISTICS_MS}
-        self._client = open_client(Consumer, {**config, **told}, address)
+        callbacks = {"on_commit": self._committed, "stats_cb": self._heard, "statistics.interval.ms": _STATISTICS_MS}
+        self._client = open_client(Consumer, {**config, **callbacks}, address)
         self._client.subscribe([topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
 
     @property

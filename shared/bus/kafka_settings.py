@@ -177,7 +177,7 @@ class ClientLog:
     """
 
     def __init__(self, on_trouble: Callable[[], None] | None = None) -> None:
-        self._said_s: dict[str, float] = {}
+        self._reported_s: dict[str, float] = {}
         self._on_trouble = on_trouble
 
     def log(self, level: int, _format: str, facility: str, client: str, message: str) -> None:
@@ -194,12 +194,14 @@ class ClientLog:
 
     def _set_state(self, kind: str, level: int, **fields: str) -> None:
         now_s, text = time.monotonic(), _NUMBER.sub("#", kind)
-        if now_s - self._said_s.get(text, -_REPEAT_S) >= _REPEAT_S:
-            if len(self._said_s) >= _TEXTS:
-                self._said_s = {said: said_s for said, said_s in self._said_s.items() if now_s - said_s < _REPEAT_S}
-            if len(self._said_s) >= _TEXTS:
-                del self._said_s[next(iter(self._said_s))]
-            self._said_s[text] = now_s
+        if now_s - self._reported_s.get(text, -_REPEAT_S) >= _REPEAT_S:
+            if len(self._reported_s) >= _TEXTS:
+                self._reported_s = {
+                    reported: reported_s for reported, reported_s in self._reported_s.items() if now_s - reported_s < _REPEAT_S
+                }
+            if len(self._reported_s) >= _TEXTS:
+                del self._reported_s[next(iter(self._reported_s))]
+            self._reported_s[text] = now_s
             log.log(level, "bus.client", extra=fields)
 
 

@@ -81,15 +81,15 @@ class StartOffsets:
         try:
             items = client.committed([TopicPartition(self._topic, partition) for partition in partitions], timeout=_ASK_S)
         except KafkaException as error:
-            self._note(error.args[0], partitions, tries)
+            self._report(error.args[0], partitions, tries)
             return {}
         for reason in {item.error for item in items if item.error is not None}:
-            self._note(reason, partitions, tries)
+            self._report(reason, partitions, tries)
         return {item.partition: item.offset if item.offset >= 0 else OLDEST for item in items if item.error is None}
 
-    def _note(self, error: KafkaError, partitions: Collection[int], tries: int) -> None:
+    def _report(self, error: KafkaError, partitions: Collection[int], tries: int) -> None:
         if error.code() in FORBIDDEN:
             raise KafkaException(error)
         if tries in (0, _TRIES) or tries % 30 == 0:
-            told = {"topic": self._topic, "partitions": sorted(partitions), "code": error.name()}
-            log.warning("bus.offsets_unanswered", extra=told)
+            fields = {"topic": self._topic, "partitions": sorted(partitions), "code": error.name()}
+            log.warning("bus.offsets_unanswered", extra=fields)

@@ -18,7 +18,7 @@ from moodline.shared.bus.kafka_settings import KafkaAddress, consumer_config, lo
 from moodline.shared.bus.standstill import StandstillWatch
 from moodline.shared.errors import BusError
 
-_LOOK_S: Final = 0.5
+_POLL_S: Final = 0.5
 _STARTING_SLICE_S: Final = 0.01
 _JOIN_S: Final = (12.0, 12.0, 24.0)
 """A request to join may stay unanswered, by a broker that coordinates the group no more. The client would wait 5 min for it.
@@ -42,7 +42,7 @@ class TopicConsumer:
 
     Attributes:
         topic: The topic.
-        served_s: Monotonic time of the last look at the client.
+        served_s: Monotonic time of the last poll at the client.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class TopicConsumer:
         self._watch = StandstillWatch()
         self._positions: dict[int, int] = {}
         self._drained = False
-        self._look_due_s = 0.0
+        self._poll_due_s = 0.0
         self._outside_since_s = time.monotonic()
         self._failures = 0
         self._failed_s = float("-inf")
@@ -186,9 +186,9 @@ class TopicConsumer:
     def _poll(self, member: Membership) -> None:
         """Look whether owned partitions stand still, now and then."""
         now_s = time.monotonic()
-        if now_s < self._look_due_s:
+        if now_s < self._poll_due_s:
             return
-        self._look_due_s = now_s + _LOOK_S
+        self._poll_due_s = now_s + _POLL_S
         self._ends.refresh(member.owned or {0}, now_s)
         if member.joined:
             self._outside_since_s = now_s
@@ -228,8 +228,8 @@ class TopicConsumer:
         pause_s = _REOPEN_PAUSES_S[min(self._failures, len(_REOPEN_PAUSES_S) - 1)]
         self._reopen_due_s = now_s + pause_s
         owned = set(member.owned)
-        told = {"topic": self.topic, "reason": reason, "partitions": list(partitions) or sorted(owned), "pause_s": pause_s}
-        log.warning("bus.reopened", extra=told)
+        fields = {"topic": self.topic, "reason": reason, "partitions": list(partitions) or sorted(owned), "pause_s": pause_s}
+        log.warning("bus.reopened", extra=fields)
         self._address.reopened(self.topic)
         member.retire()
         self._outside_since_s = now_s

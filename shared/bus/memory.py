@@ -25,7 +25,7 @@ from moodline.shared.clock import Clock, SystemClock
 from moodline.shared.errors import BusClosedError, BusError, BusFullError, DeliveryError
 
 _DROPPING_BYTES: Final = 4 * 1024 * 1024
-_REBALANCE_LOOK_S: Final = 0.2
+_REBALANCE_POLL_S: Final = 0.2
 
 
 class MemoryBus:
@@ -274,7 +274,7 @@ class MemoryConsumer:
                 return records
             # Somebody else's session may end while this one waits, and nothing would say so.
             moving = any(share.moving for share in self._shares.values())
-            self._wait(1, min(remaining_s, _REBALANCE_LOOK_S) if moving else remaining_s)
+            self._wait(1, min(remaining_s, _REBALANCE_POLL_S) if moving else remaining_s)
 
     def _linger(self, records: list[Record], limits: Mapping[str, int], linger_s: float) -> None:
         wanted = min(limits.values())
@@ -321,12 +321,12 @@ class MemoryConsumer:
             self._seen.update(changed)
             self._give_up([place for place in self._offsets if not self._shares[place[0]].keeps(self._member, place[1])])
             for name in changed:
-                self._claim(name)
+                self._acquire(name)
 
-    def _claim(self, name: str) -> None:
+    def _acquire(self, name: str) -> None:
         share = self._shares[name]
         share.join(self._member)
-        for partition in share.claim(self._member):
+        for partition in share.acquire(self._member):
             log = self._topics[name].logs[partition]
             self._offsets[name, partition] = max(share.committed[partition], log.oldest_offset)
             self._member.ready[name][partition] = None

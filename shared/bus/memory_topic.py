@@ -154,27 +154,27 @@ class Share:
         """Add a member, if it is not one already."""
         if member not in self._members:
             self._members.append(member)
-            self._deal()
+            self._assign()
 
     def leave(self, member: Member) -> None:
         """Remove a member; what it owned is free at once."""
         if member in self._members:
             self._members.remove(member)
             self.owners = [None if owner is member else owner for owner in self.owners]
-            self._deal()
+            self._assign()
 
     def keeps(self, member: Member, partition: int) -> bool:
         """Say whether a member owns a partition and may go on doing so."""
         return self.owners[partition] is member and self._targets[partition] is member
 
-    def claim(self, member: Member) -> list[int]:
+    def acquire(self, member: Member) -> list[int]:
         """Make a member the owner of the free partitions that are assigned to it, and return them."""
-        claimed = [
+        acquired = [
             partition for partition, target in enumerate(self._targets) if target is member and self.owners[partition] is None
         ]
-        for partition in claimed:
+        for partition in acquired:
             self.owners[partition] = member
-        return claimed
+        return acquired
 
     def release(self, member: Member, partition: int) -> None:
         """Let the next owner have a partition, if this member still has it."""
@@ -192,7 +192,7 @@ class Share:
         pairs = zip(self._targets, self.owners, strict=True)
         return {owner for target, owner in pairs if owner is not None and owner is not target}
 
-    def _deal(self) -> None:
+    def _assign(self) -> None:
         """Deal evenly, moving as few partitions as possible."""
         held: dict[Member, list[int]] = {member: [] for member in self._members}
         free = []

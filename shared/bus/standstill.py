@@ -36,7 +36,7 @@ class StandstillWatch:
         self._served_s = served_s
         self._clocks: dict[int, _Clock] = {}
         self._stood_since_s: dict[int, float] = {}
-        self._looked_s: float | None = None
+        self._polled_s: float | None = None
 
     def poll(self, now_s: float, positions: Mapping[int, int | None], ends: Mapping[int, int], *, drained: bool) -> set[int]:
         """Return the partitions that have stood still for too long since they were last returned.
@@ -45,10 +45,10 @@ class StandstillWatch:
             now_s: Monotonic time.
             positions: For each owned partition the offset of the next record; None while it is not known where to begin.
             ends: The ends of those partitions that were asked for lately, and answered.
-            drained: Whether the consumer got less than it asked for since the last look.
+            drained: Whether the consumer got less than it asked for since the last poll.
         """
-        step_s = 0.0 if self._looked_s is None else min(_LONGEST_STEP_S, now_s - self._looked_s)
-        self._looked_s = now_s
+        step_s = 0.0 if self._polled_s is None else min(_LONGEST_STEP_S, now_s - self._polled_s)
+        self._polled_s = now_s
         self._clocks = {partition: clock for partition, clock in self._clocks.items() if partition in positions}
         stalled = set()
         for partition, position in positions.items():
@@ -80,7 +80,7 @@ class StandstillWatch:
     def reopened(self) -> None:
         """Begin all clocks again; what stood still goes on standing still until it moves."""
         self._clocks.clear()
-        self._looked_s = None
+        self._polled_s = None
 
     def standing(self, now_s: float) -> dict[int, float]:
         """Return for how long partitions have stood still, in s; only those beyond the bound, until they move."""

@@ -9,7 +9,7 @@ from moodline.shared.errors import BusError
 
 # A broker acknowledges a change before every broker answers with it.
 _SETTLE_S: Final = 10.0
-_LOOK_AGAIN_S: Final = 0.25
+_POLL_S: Final = 0.25
 
 
 class TopicAdmin(Protocol):
@@ -95,4 +95,4 @@ def _inspect_until_complete(admin: TopicAdmin, names: Sequence[str], partitions:
         found = inspect_topics(admin, names, partitions)
         if found.complete or clock.monotonic_s() >= deadline_s:
             return found
-        clock.sleep(_LOOK_AGAIN_S)
+        clock.sleep(_POLL_S)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from moodline.shared.messages import Message, SkipReason, StreamClass
+from moodline.shared.messages import DropReason, Message, StreamClass
 
 LIVE_BATCH: Final = 256
 """Most messages of a batch with live ones. Large, because only what a batch holds can be compared."""
@@ -100,7 +100,7 @@ class Admission:
         self._tags: dict[str, int] = {}
         self._floor = 0
 
-    def decide(self, batch: Sequence[Candidate], idle_s: float, busy_units: int = 0) -> list[SkipReason | None]:
+    def decide(self, batch: Sequence[Candidate], idle_s: float, busy_units: int = 0) -> list[DropReason | None]:
         """Decide for each message of a batch: None to process it, else why not.
 
         Args:
@@ -108,11 +108,11 @@ class Admission:
             idle_s: How long the stage had nothing to do before this batch, in s.
             busy_units: Work that is in the batch in any case (file messages).
         """
-        reasons: list[SkipReason | None] = [SkipReason.EXPIRED if message.age_s > self._budget_s else None for message in batch]
+        reasons: list[DropReason | None] = [DropReason.EXPIRED if message.age_s > self._budget_s else None for message in batch]
         wanted = [index for index, message in enumerate(batch) if reasons[index] is None and message.cost]
         chosen = self._chosen(batch, wanted, idle_s, busy_units)
         for index in set(wanted).difference(chosen):
-            reasons[index] = SkipReason.OVERLOADED
+            reasons[index] = DropReason.OVERLOADED
         self._charge([batch[index] for index in chosen])
         return reasons
 
@@ -195,7 +195,7 @@ class BatchAdmission:
         self._timer = timer
         self._idle_since_s = timer()
 
-    def skips(self, messages: Sequence[Message], cost: Callable[[Message], int], now_s: float) -> list[SkipReason | None]:
+    def drops(self, messages: Sequence[Message], cost: Callable[[Message], int], now_s: float) -> list[DropReason | None]:
         """Return for each message why it is not worth the work, None if it is.
 
         Args:
@@ -210,11 +210,11 @@ class BatchAdmission:
             for index in live
         ]
         of_files = sum(costs) - sum(candidate.cost for candidate in candidates)
-        skips: list[SkipReason | None] = [None] * len(messages)
+        drops: list[DropReason | None] = [None] * len(messages)
         reasons = self._admission.decide(candidates, self._timer() - self._idle_since_s, of_files)
         for index, reason in zip(live, reasons, strict=True):
-            skips[index] = reason
-        return skips
+            drops[index] = reason
+        return drops
 
     def idle(self) -> None:
         """Record that the stage is done with a batch."""

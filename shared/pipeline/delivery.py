@@ -10,8 +10,8 @@ from moodline.shared.pipeline.health import Health
 
 log = logging.getLogger("moodline.worker")
 
-_LOOK_S: Final = 5.0
-_SAY_EVERY: Final = 6
+_POLL_S: Final = 5.0
+_REPORT_EVERY: Final = 6
 
 
 def flush_patiently(producer: Producer, worker: str, stop: threading.Event, health: Health | None) -> None:
@@ -24,13 +24,13 @@ def flush_patiently(producer: Producer, worker: str, stop: threading.Event, heal
     tries = 0
     while True:
         try:
-            producer.flush(_LOOK_S)
+            producer.flush(_POLL_S)
         except NotDeliveredYetError as error:
             if stop.is_set():
                 raise
             if health is not None:
                 health.waits(worker, f"bus: {error}")
-            if tries % _SAY_EVERY == 0:
+            if tries % _REPORT_EVERY == 0:
                 log.warning("delivery.waiting", extra={"worker": worker, "topics": sorted(error.topics), "reason": str(error)})
             tries += 1
         else:

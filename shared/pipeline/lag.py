@@ -6,7 +6,7 @@ The lag of a partition in seconds is the age of its oldest record that is not co
   commit, so a store that is away or a stage that hangs shows as a growing lag, at any moment, without the worker's doing.
 - Else, when the partition holds more than was committed, the oldest of it is not seen yet. It came after the last committed
   record, and after the moment at which nothing was left: the later of the two is taken, which
-  is at most one look (0.2 s) too much.
+  is at most one poll (0.2 s) too much.
 - When nothing is left, the lag is 0.
 
 A partition that no record has come from yet counts from what its group has committed there; its seconds count from when that was
@@ -21,10 +21,10 @@ from typing import Final, NamedTuple
 
 from moodline.shared.bus.base import Position, Record
 from moodline.shared.clock import Clock
-from moodline.shared.messages import StreamClass, lane_of
+from moodline.shared.messages import StreamClass, stream_class_of
 from moodline.shared.metrics import Metrics
 
-LOOK_S: Final = 0.2
+POLL_S: Final = 0.2
 """Interval at which a worker reads the ends of its partitions: for a thousand of them it takes 2 ms."""
 
 Place = tuple[str, int]
@@ -129,10 +129,10 @@ class LagGauges:
         """Show how far each topic is behind."""
         for topic, now in behind.items():
             if topic not in self._oldest_ms:
-                lane = lane_of(topic) or StreamClass.FILE
+                lane = stream_class_of(topic) or StreamClass.FILE
                 self._metrics.lag_seconds.labels(self._worker, lane).set_function(partial(self._age_s, topic))
             self._oldest_ms[topic] = now.oldest_ms
-            self._metrics.lag_messages.labels(self._worker, lane_of(topic) or StreamClass.FILE).set(now.messages)
+            self._metrics.lag_messages.labels(self._worker, stream_class_of(topic) or StreamClass.FILE).set(now.messages)
             self._metrics.partitions.labels(self._worker, topic).set(now.partitions)
 
     def show_in_hand(self, records: Iterable[Record]) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 
 from moodline.shared.bus.base import Record
 from moodline.shared.errors import MessageError
-from moodline.shared.messages import Emotions, End, Faces, Frame, Message, PipelineStep, StreamClass, lane_of, topic
+from moodline.shared.messages import Emotions, End, Faces, Frame, Message, PipelineStep, StreamClass, stream_class_of, topic
 from moodline.shared.streams import STREAM_ID_PATTERN
 
 FACES_LIMIT: Final = 1000
@@ -27,7 +27,7 @@ def check_plausible(message: Message, record: Record) -> None:
     """Refuse a message that no worker of ours sends where it was found.
 
     Raises:
-        MessageError: with reason `misplaced` (another hop's or lane's topic, another stream's key) or `implausible`.
+        MessageError: with reason `misplaced` (another pipeline step's or lane's topic, another stream's key) or `implausible`.
     """
     _check_place(message, record)
     if not _STREAM_ID.fullmatch(message.stream_id):
@@ -49,7 +49,7 @@ def _check_place(message: Message, record: Record) -> None:
     kind = _KIND_OF_TOPIC.get(name)
     if kind is not None and not isinstance(message, kind | End):
         raise MessageError("misplaced", f"{type(message).__name__} does not belong to {name}")
-    if lane_of(name) not in (None, message.lane):
+    if stream_class_of(name) not in (None, message.lane):
         raise MessageError("misplaced", f"a message of the other lane was in {name}")
     if record.key != message.stream_id.encode():
         raise MessageError("misplaced", "the record's key is not the message's stream")

@@ -38,12 +38,12 @@ from moodline.shared.messages import (
     StreamClass,
     decode,
     encode,
-    lane_of,
+    stream_class_of,
 )
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.delivery import flush_patiently
 from moodline.shared.pipeline.health import Health
-from moodline.shared.pipeline.lag import LOOK_S, Lag, LagGauges
+from moodline.shared.pipeline.lag import POLL_S, Lag, LagGauges
 from moodline.shared.pipeline.plausible import check_plausible
 from moodline.shared.pipeline.stage import Output, Received, Rewind, Send, Stage, Written
 
@@ -106,7 +106,7 @@ class ProducerSink:
         try:
             flush_patiently(self._producer, self._name, self._stop, self._health)
         except DeliveryError as error:
-            if not error.topics or any(lane_of(name) is not StreamClass.LIVE for name in error.topics):
+            if not error.topics or any(stream_class_of(name) is not StreamClass.LIVE for name in error.topics):
                 raise
             log.warning("delivery.live_lost", extra={"worker": self._name, "topics": sorted(error.topics)})
         return Written([output.position for output in outputs if isinstance(output, Rewind)])
@@ -156,7 +156,7 @@ class Worker:
         self._failures_in_a_row = 0
         self._lag = Lag()
         self._lag_gauges = LagGauges(options.name, metrics, clock)
-        self._look_due_s = float("-inf")
+        self._poll_due_s = float("-inf")
         self._topics: dict[str, None] = {}
         metrics.begin_at_zero(options.name)
 
@@ -210,10 +210,10 @@ class Worker:
     def _show_lag(self, records: Sequence[Record]) -> None:
         """Say how far behind this worker is, the batch that it is about to handle included."""
         self._lag.took(records)
-        if self._clock.monotonic_s() < self._look_due_s:
+        if self._clock.monotonic_s() < self._poll_due_s:
             self._lag_gauges.show_in_hand(records)
             return
-        self._look_due_s = self._clock.monotonic_s() + LOOK_S
+        self._poll_due_s = self._clock.monotonic_s() + POLL_S
         owned = self._consumer.assignment()
         self._topics.update(dict.fromkeys(topic for topic, _ in owned))
         now_ms = self._clock.now_s() * 1000
@@ -233,7 +233,7 @@ class Worker:
         received, now_ms, dead = [], self._clock.now_s() * 1000, False
         for record in records:
             topic = record.position.topic
-            lane = lane_of(topic) or StreamClass.FILE
+            lane = stream_class_of(topic) or StreamClass.FILE
             self._metrics.messages_received.labels(self._options.name, topic).inc()
             self._metrics.queue_age_seconds.labels(self._options.name, lane).observe(
                 max(0.0, now_ms - record.timestamp_ms) / 1000
@@ -275,7 +275,7 @@ class Worker:
             except (StoreUnavailableError, BusUnavailableError, DeliveryError, BusFullError):
                 raise
             except Exception as error:
-                place = {"stream_id": item.message.stream_id, "session": item.message.session, "seq": item.message.seq}
+                place = {"stream_id": item.message.stream_id, "session": item.message.epoch, "seq": item.message.seq}
                 log.exception("stage.message_failed", extra={"worker": self._options.name, **place})
                 self._stage.on_revoked(self._consumer.assignment())
                 value = encode(item.message)
@@ -331,7 +331,7 @@ class Worker:
     def _dead_letter(self, record: Record, reason: str, detail: str) -> None:
         position = record.position
         origin = f"{position.topic}/{position.partition}@{position.offset}"
-        letter = DeadLetter(
+        dead_letter = DeadLetter(
             reason=reason,
             detail=detail[:500],
             topic=position.topic,
@@ -342,7 +342,7 @@ class Worker:
             key=record.key[:256],
             value=record.value[:DEAD_LETTER_VALUE_LIMIT_BYTES],
         )
-        self._dead_letters.send(DLQ_TOPIC, letter.key, encode(letter))
+        self._dead_letters.send(DLQ_TOPIC, dead_letter.key, encode(dead_letter))
         self._metrics.dead_letters.labels(self._options.name, reason).inc()
         log.warning(
             "message.dead",

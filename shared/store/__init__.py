@@ -7,8 +7,6 @@ from moodline.shared.store.base import (
     BucketValue,
     BucketValueRange,
     ConfigEntries,
-    Document,
-    Documents,
     FrameFailure,
     HighWaterMark,
     Progress,
@@ -20,6 +18,8 @@ from moodline.shared.store.base import (
     Store,
     TimelineStore,
     TimelineUpdate,
+    VersionedEntries,
+    VersionedEntry,
     dump,
 )
 
@@ -29,8 +29,6 @@ __all__ = [
     "BucketValue",
     "BucketValueRange",
     "ConfigEntries",
-    "Document",
-    "Documents",
     "FrameFailure",
     "HighWaterMark",
     "Progress",
@@ -42,6 +40,8 @@ __all__ = [
     "Store",
     "TimelineStore",
     "TimelineUpdate",
+    "VersionedEntries",
+    "VersionedEntry",
     "dump",
     "open_store",
 ]
@@ -52,7 +52,7 @@ def open_store(url: str, retention: Retention) -> Store:
 
     Args:
         url: `sqlite:///relative.db`, `sqlite:////absolute.db`, or one of Redis (`moodline.shared.store.redis_address`).
-        retention: How long timeline cells are kept.
+        retention: How long timeline bucket values are kept.
 
     Raises:
         SettingsError: the URL's scheme is unknown or the adapter's package is not installed.

@@ -5,15 +5,17 @@ every adapter and proved by one contract suite:
 
 - **Registry.** A change names the revision it is based on; a lost race raises `RevisionConflictError`. Removing a stream
   purges everything that is kept of it, and nothing can be written for it afterwards by writers that knew the old one.
-- **Progress.** `claim` raises the stream's session (a fencing number larger than any given before, for any stream, also after
-  the store lost its last writes). `apply` is the heart of exactly once: in ONE atomic step it compares the stored mark with
-  the one the writer last saw and, only if they are equal, writes bucket values (absolute, never increments), the opaque
-  aggregator state, the new mark and the bus position that belongs to it. A replayed or fenced writer changes nothing.
-- **Timeline.** Cells are opaque bytes, addressed by (series, level, index). Series "" is the stream itself; series
-  "track/<n>" one tracked face; series "tracks" one cell per track summary; series "models" one cell per day of event time.
-  Reading never sees half an update.
-- **Notes.** Small values by name, such as which model is active. The last writer wins.
-- **Documents.** Opaque values by kind and key, such as API keys or alert rules, changed by compare-and-set; and bounded logs of
+- **Progress.** `acquire` raises the stream's epoch (a fencing token larger than any given before, for any stream, also after
+  the store lost its last writes). `apply` is the heart of exactly once: in ONE atomic step it compares the stored high-water
+  mark with the one the writer last saw and, only if they are equal, writes bucket values (absolute, never increments), the
+  opaque aggregator state, the new high-water mark and the bus position that belongs to it. A replayed or fenced writer changes
+  nothing.
+- **Timeline.** Bucket values are opaque bytes, addressed by (series, tier, index). Series "" is the stream itself; series
+  "track/<n>" one tracked face; series "tracks" one bucket value per track summary; series "models" one bucket value per day of
+  event time. Reading never sees half an update.
+- **Config entries.** Small values by name, such as which model is active. The last writer wins.
+- **Versioned entries.** Opaque values by kind and key, such as API keys or alert rules, changed by compare-and-set; and bounded
+  logs of
   numbered records, such as the audit log. Kinds and names of logs are fixed words of the code: letters, digits, `-`.
 """
 
@@ -30,7 +32,7 @@ from moodline.shared.streams import StreamSpec, StreamStatus
 class HighWaterMark(NamedTuple):
     """High-water mark of a stream: the last frame that is in the timeline."""
 
-    session: int
+    epoch: int
     seq: int
 
 
@@ -38,12 +40,12 @@ class Acquisition(msgspec.Struct, frozen=True):
     """The result of acquiring a stream.
 
     Attributes:
-        session: The new fencing number.
+        epoch: The new fencing token.
         next_seq: First sampled frame not yet in the timeline (mark + 1, or 0).
         final: The timeline is complete; there is nothing to read.
     """
 
-    session: int
+    epoch: int
     next_seq: int
     final: bool
 
@@ -52,15 +54,15 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """A stream's progress without what is large: the part of `Progress` that is read often.
 
     Attributes:
-        mark: Last frame in the timeline, or None before the first.
+        high_water_mark: Last frame in the timeline, or None before the first.
         final: The content has ended and all of it is in the timeline.
-        fence: Sessions below this one belong to a former stream of the same name and must be dropped.
-        last_event_time_us: Event time of the mark, or None.
+        min_epoch: Epochs below this one belong to a former stream of the same name and must be dropped.
+        last_event_time_us: Event time of the high-water mark, or None.
     """
 
-    mark: HighWaterMark | None = None
+    high_water_mark: HighWaterMark | None = None
     final: bool = False
-    fence: int = 0
+    min_epoch: int = 0
     last_event_time_us: int | None = None
 
 
@@ -68,14 +70,14 @@ class Progress(Standing, frozen=True, kw_only=True):
     """A stream's progress, with everything that is needed to continue from there.
 
     Attributes:
-        position: Where on the bus the mark's message was, or None.
-        state: The aggregator's state as of the mark; opaque, empty before the first update.
-        session: Newest session that was given out for it, as far as the store knows; 0 before the first.
+        position: Where on the bus the high-water mark's message was, or None.
+        state: The aggregator's state as of the high-water mark; opaque, empty before the first update.
+        epoch: Newest epoch that was given out for it, as far as the store knows; 0 before the first.
     """
 
     position: Position | None = None
     state: bytes = b""
-    session: int = 0
+    epoch: int = 0
 
 
 class FrameFailure(NamedTuple):
@@ -83,32 +85,32 @@ class FrameFailure(NamedTuple):
 
     Attributes:
         seq: Number of the frame.
-        tries: Sessions under which it failed.
-        session: The newest of them.
-        letter: Who failed and where the frame was on the bus, for people: its dead letter names the same place.
+        tries: Epochs under which it failed.
+        epoch: The newest of them.
+        dead_letter: Who failed and where the frame was on the bus, for people: its dead letter names the same place.
     """
 
     seq: int
     tries: int
-    session: int
-    letter: str
+    epoch: int
+    dead_letter: str
 
 
 class BucketValue(NamedTuple):
-    """One timeline value. `level_s` is the bucket's length in s; `index` is its start divided by `level_s`."""
+    """One timeline value. `tier_s` is the bucket's length in s; `index` is its start divided by `tier_s`."""
 
     series: str
-    level_s: int
+    tier_s: int
     index: int  # type: ignore[assignment]  # the field's standard name; tuple.index is not wanted here
     value: bytes
 
 
 class BucketValueRange(NamedTuple):
-    """Cells of one series and level with `start` <= index < `stop`."""
+    """Bucket values of one series and tier with `start` <= index < `stop`."""
 
     stream_id: str
     series: str
-    level_s: int
+    tier_s: int
     start: int
     stop: int
 
@@ -118,23 +120,23 @@ class TimelineUpdate(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         stream_id: The stream.
-        expected: The mark the writer last saw (None: no frame yet).
-        mark: The mark after this update.
+        expected: The high-water mark the writer last saw (None: no frame yet).
+        high_water_mark: The high-water mark after this update.
         final: True when the update closes the stream.
-        position: Bus position of the mark's message.
+        position: Bus position of the high-water mark's message.
         state: Aggregator state after the update.
-        last_event_time_us: Event time of the mark.
-        cells: Absolute new values.
+        last_event_time_us: Event time of the high-water mark.
+        bucket_values: Absolute new values.
     """
 
     stream_id: str
     expected: HighWaterMark | None
-    mark: HighWaterMark
+    high_water_mark: HighWaterMark
     final: bool
     position: Position
     state: bytes
     last_event_time_us: int
-    cells: tuple[BucketValue, ...] = ()
+    bucket_values: tuple[BucketValue, ...] = ()
 
 
 class ApplyResult(StrEnum):
@@ -142,7 +144,7 @@ class ApplyResult(StrEnum):
 
     APPLIED = "applied"
     STALE = "stale"
-    """The stored mark is another one: another writer was there, or the store lost writes. Reload and rewind."""
+    """The stored high-water mark is another one: another writer was there, or the store lost writes. Reload and rewind."""
     GONE = "gone"
     """The stream is not registered any more."""
 
@@ -163,7 +165,7 @@ class Registry(Protocol):
     """Streams as users registered them."""
 
     def add(self, spec: StreamSpec) -> StreamSpec:
-        """Register a stream and set its fence above every session given so far. Raises `StreamExistsError`."""
+        """Register a stream and set its minimum epoch above every epoch given so far. Raises `StreamExistsError`."""
         ...
 
     def get(self, stream_id: str) -> StreamSpec:
@@ -205,24 +207,24 @@ class Registry(Protocol):
 class ProgressStore(Protocol):
     """The progress of each stream, and the epoch that may write."""
 
-    def claim(self, stream_id: str, now_s: float) -> Acquisition:
-        """Take a stream for reading and return the new session.
+    def acquire(self, stream_id: str, now_s: float) -> Acquisition:
+        """Take a stream for reading and return the new epoch.
 
-        The session is max(last given + 1, now in ms), so it grows even when the store lost its newest writes. Raises
+        The epoch is max(last given + 1, now in ms), so it grows even when the store lost its newest writes. Raises
         `StreamNotFoundError`.
         """
         ...
 
-    def set_status(self, stream_id: str, session: int, status: StreamStatus) -> bool:
-        """Record what the reader does. False, and nothing written, when a newer session exists or the stream is gone."""
+    def set_status(self, stream_id: str, epoch: int, status: StreamStatus) -> bool:
+        """Record what the reader does. False, and nothing written, when a newer epoch exists or the stream is gone."""
         ...
 
     def statuses(self, stream_ids: Sequence[str]) -> list[StreamStatus]:
         """Return the last status of each; `StreamStatus()` where there is none."""
         ...
 
-    def add_failure(self, stream_id: str, session: int, seq: int, letter: str) -> None:
-        """Note that a worker failed on a frame; once for each session. Nothing for a stream that is not registered.
+    def add_failure(self, stream_id: str, epoch: int, seq: int, dead_letter: str) -> None:
+        """Note that a worker failed on a frame; once for each epoch. Nothing for a stream that is not registered.
 
         Of each stream the newest `FAILURES_KEPT` frames are kept.
         """
@@ -248,24 +250,24 @@ class ProgressStore(Protocol):
 class TimelineStore(Protocol):
     """Read access to timelines."""
 
-    def read(self, stream_id: str, series: str, level_s: int, start: int, stop: int) -> list[tuple[int, bytes]]:
-        """Return `(index, value)` of stored cells with start <= index < stop, ordered. Empty for unknown streams."""
+    def read(self, stream_id: str, series: str, tier_s: int, start: int, stop: int) -> list[tuple[int, bytes]]:
+        """Return `(index, value)` of stored bucket values with start <= index < stop, ordered. Empty for unknown streams."""
         ...
 
     def read_many(self, ranges: Sequence[BucketValueRange]) -> list[list[tuple[int, bytes]]]:
         """Return what `read` does for each range, in one round trip. Each is as of one moment, and none before the one before."""
         ...
 
-    def bounds(self, stream_id: str, level_s: int) -> tuple[int, int] | None:
-        """Return first and last stored index of the stream's own series at a level, or None."""
+    def bounds(self, stream_id: str, tier_s: int) -> tuple[int, int] | None:
+        """Return first and last stored index of the stream's own series at a tier, or None."""
         ...
 
-    def bounds_many(self, stream_id: str, levels_s: Sequence[int]) -> list[tuple[int, int] | None]:
-        """Return what `bounds` does for each level, in one round trip."""
+    def bounds_many(self, stream_id: str, tiers_s: Sequence[int]) -> list[tuple[int, int] | None]:
+        """Return what `bounds` does for each tier, in one round trip."""
         ...
 
     def prune(self, now_s: float) -> int:
-        """Drop cells whose retention has passed since they were last written; return how many blocks went.
+        """Drop bucket values whose retention has passed since they were last written; return how many chunks went.
 
         Adapters whose server expires by itself return 0.
         """
@@ -275,16 +277,16 @@ class TimelineStore(Protocol):
 class ConfigEntries(Protocol):
     """A few small values that all processes share."""
 
-    def note(self, name: str) -> bytes:
+    def config_entry(self, name: str) -> bytes:
         """Return a value; empty where there is none."""
         ...
 
-    def set_entry(self, name: str, value: bytes) -> None:
+    def set_config_entry(self, name: str, value: bytes) -> None:
         """Write a value; an empty one removes it. The last writer wins."""
         ...
 
 
-class Document(NamedTuple):
+class VersionedEntry(NamedTuple):
     """A stored value. `revision` grows with every write of its kind, so that no two values of a key ever share one."""
 
     key: str
@@ -292,25 +294,25 @@ class Document(NamedTuple):
     value: bytes
 
 
-class Documents(Protocol):
+class VersionedEntries(Protocol):
     """Values that several writers may change, and bounded logs."""
 
-    def put_document(self, kind: str, key: str, value: bytes, expected: int | None) -> int:
+    def put_entry(self, kind: str, key: str, value: bytes, expected: int | None) -> int:
         """Write a value if the stored one has the revision `expected` (None: there is none), and return the new revision.
 
         Raises `RevisionConflictError` when the stored one has another revision, is there, or is not there.
         """
         ...
 
-    def document(self, kind: str, key: str) -> Document | None:
+    def get_entry(self, kind: str, key: str) -> VersionedEntry | None:
         """Return a value, or None."""
         ...
 
-    def documents(self, kind: str) -> list[Document]:
+    def list_entries(self, kind: str) -> list[VersionedEntry]:
         """Return all values of a kind as of one moment, ordered by key."""
         ...
 
-    def remove_document(self, kind: str, key: str, expected: int | None = None) -> bool:
+    def remove_entry(self, kind: str, key: str, expected: int | None = None) -> bool:
         """Remove a value; False when there is none.
 
         Raises `RevisionConflictError` when `expected` is given and the stored one has another revision.
@@ -335,7 +337,7 @@ class Documents(Protocol):
         ...
 
 
-class Store(Registry, ProgressStore, TimelineStore, ConfigEntries, Documents, Protocol):
+class Store(Registry, ProgressStore, TimelineStore, ConfigEntries, VersionedEntries, Protocol):
     """Everything above, as one adapter."""
 
     def time_s(self) -> float | None:
@@ -363,33 +365,33 @@ class Store(Registry, ProgressStore, TimelineStore, ConfigEntries, Documents, Pr
 
 
 class Retention(msgspec.Struct, frozen=True):
-    """Time for which bucket values are kept after their last write, by resolution; `levels` maps resolution in s to seconds."""
+    """Time for which bucket values are kept after their last write, by resolution; `tiers` maps resolution in s to seconds."""
 
-    levels: dict[int, int]
+    tiers: dict[int, int]
 
-    def seconds(self, level_s: int) -> int:
-        """Return the retention of a level, in s; of an unlisted level, the longest."""
-        return self.levels.get(level_s, max(self.levels.values()))
+    def seconds(self, tier_s: int) -> int:
+        """Return the retention of a tier, in s; of an unlisted tier, the longest."""
+        return self.tiers.get(tier_s, max(self.tiers.values()))
 
 
 FAILURES_KEPT = 32
 """Frames of a stream whose failures are remembered."""
 
-BLOCK_CELLS = 60
-"""Cells of one series and level are kept in blocks of this many neighbours."""
+CHUNK_VALUES = 60
+"""Bucket values of one series and tier are kept in chunks of this many neighbours."""
 
 
-def dump(store: TimelineStore, stream_id: str, levels: Iterable[int]) -> bytes:
+def dump(store: TimelineStore, stream_id: str, tiers: Iterable[int]) -> bytes:
     """Return a stream's whole timeline as canonical bytes, for comparing two timelines byte for byte."""
     lines: list[tuple[str, int, int, bytes]] = []
-    for level_s in levels:
-        found = store.bounds(stream_id, level_s)
+    for tier_s in tiers:
+        found = store.bounds(stream_id, tier_s)
         if found is not None:
-            lines += [("", level_s, index, value) for index, value in store.read(stream_id, "", level_s, found[0], found[1] + 1)]
+            lines += [("", tier_s, index, value) for index, value in store.read(stream_id, "", tier_s, found[0], found[1] + 1)]
     lines += [("models", 86_400, index, value) for index, value in store.read(stream_id, "models", 86_400, -(2**53), 2**53)]
     tracks = store.read(stream_id, "tracks", 0, 0, 2**53)
     lines += [("tracks", 0, index, value) for index, value in tracks]
     for track_id, _ in tracks:
-        cells = store.read(stream_id, f"track/{track_id}", 1, 0, 2**53)
-        lines += [(f"track/{track_id}", 1, index, value) for index, value in cells]
+        bucket_values = store.read(stream_id, f"track/{track_id}", 1, 0, 2**53)
+        lines += [(f"track/{track_id}", 1, index, value) for index, value in bucket_values]
     return msgspec.msgpack.encode(lines)

@@ -86,29 +86,29 @@ class Catalogue(Protocol):
         ...
 
 
-def read_choice(notes: ConfigEntries) -> ModelChoice | None:
+def read_choice(config_entries: ConfigEntries) -> ModelChoice | None:
     """Return what was chosen, or None. Blocks on the store."""
-    return _read(notes, _CHOICE, ModelChoice)
+    return _read(config_entries, _CHOICE, ModelChoice)
 
 
-def write_choice(notes: ConfigEntries, choice: ModelChoice) -> None:
+def write_choice(config_entries: ConfigEntries, choice: ModelChoice) -> None:
     """Choose a model. Blocks on the store."""
-    notes.set_entry(_CHOICE, msgspec.json.encode(choice))
+    config_entries.set_config_entry(_CHOICE, msgspec.json.encode(choice))
 
 
-def read_refusal(notes: ConfigEntries) -> ModelRefusal | None:
+def read_refusal(config_entries: ConfigEntries) -> ModelRefusal | None:
     """Return the latest refusal of the present choice, or None. Blocks on the store."""
-    refusal = _read(notes, _REFUSAL, ModelRefusal)
-    return refusal if refusal is not None and refusal.choice == read_choice(notes) else None
+    refusal = _read(config_entries, _REFUSAL, ModelRefusal)
+    return refusal if refusal is not None and refusal.choice == read_choice(config_entries) else None
 
 
-def write_refusal(notes: ConfigEntries, refusal: ModelRefusal) -> None:
+def write_refusal(config_entries: ConfigEntries, refusal: ModelRefusal) -> None:
     """Say that a choice cannot be followed. Blocks on the store."""
-    notes.set_entry(_REFUSAL, msgspec.json.encode(refusal))
+    config_entries.set_config_entry(_REFUSAL, msgspec.json.encode(refusal))
 
 
-def _read(notes: ConfigEntries, name: str, kind: type[_Record]) -> _Record | None:
-    value = notes.note(name)
+def _read(config_entries: ConfigEntries, name: str, kind: type[_Record]) -> _Record | None:
+    value = config_entries.config_entry(name)
     try:
         return msgspec.json.decode(value, type=kind) if value else None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

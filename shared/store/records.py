@@ -31,6 +31,6 @@ def decode_status(value: bytes) -> StreamStatus:
         raise StoreError(f"a stored status cannot be read by this version: {error}") from error
 
 
-def document_conflict(kind: str, key: str) -> RevisionConflictError:
-    """Return the error of a change of a document that was based on another revision."""
+def entry_conflict(kind: str, key: str) -> RevisionConflictError:
+    """Return the error of a change of an entry that was based on another revision."""
     return RevisionConflictError(f"{key!r} of {kind} was changed by somebody else since it was read")

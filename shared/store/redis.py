@@ -18,7 +18,7 @@ from moodline.shared.errors import (
     StreamNotFoundError,
 )
 from moodline.shared.store.base import (
-    BLOCK_CELLS,
+    CHUNK_VALUES,
     FAILURES_KEPT,
     Acquisition,
     ApplyResult,
@@ -31,19 +31,19 @@ from moodline.shared.store.base import (
     Standing,
     TimelineUpdate,
 )
-from moodline.shared.store.cells import SESSION_LIMIT, clamp, kept_s, session_floor_ms
+from moodline.shared.store.bucket_values import EPOCH_LIMIT, clamp, epoch_floor_ms, kept_s
 from moodline.shared.store.records import decode_spec, decode_status, encode_record
-from moodline.shared.store.redis_documents import RedisDocuments
+from moodline.shared.store.redis_entries import RedisEntries
 from moodline.shared.store.redis_layout import (
-    NOTES_KEY,
+    CONFIG_ENTRIES_KEY,
     SHARED_KEYS,
-    block_name,
-    block_prefix,
+    chunk_name,
+    chunk_prefix,
     first_index,
-    group_cells,
-    pack_cells,
+    group_bucket_values,
+    pack_bucket_values,
     stream_keys,
-    unpack_cells,
+    unpack_bucket_values,
 )
 from moodline.shared.store.redis_link import Argument, Call, RedisLink, Script
 from moodline.shared.streams import StreamSpec, StreamStatus
@@ -57,8 +57,8 @@ _RETRY_S: Final = 5.0
 _CHANGE_LIMIT_MS: Final = 60_000
 """A change of the registry that takes longer was left by a process that died."""
 _WRITABLE: Final = "writable"
-_PURGE_BLOCKS: Final = 500
-"""Blocks deleted in one step; Redis answers others in between."""
+_PURGE_CHUNKS: Final = 500
+"""Chunks deleted in one step; Redis answers others in between."""
 _ATTEMPTS: Final = 200
 """Attempts of a step. It loses a race only when another process wins it."""
 
@@ -69,12 +69,12 @@ _read = Script("read")
 _bounds = Script("bounds")
 
 
-class RedisStore(RedisDocuments):
+class RedisStore(RedisEntries):
     """The `Store` protocol on plain Redis, 7.0 or later: alone, behind Sentinel, or as a cluster.
 
     Thread-safe. Connects at the first use. While Redis is unavailable, starting, or out of memory, a call is repeated for
     some seconds and then raises `StoreUnavailableError`; repeating is safe for every call, also when only the answer was
-    lost. Blocks of cells expire by themselves.
+    lost. Chunks of bucket values expire by themselves.
     """
 
     def __init__(self, url: str, retention: Retention, *, clock: Clock | None = None, retry_s: float = _RETRY_S) -> None:
@@ -82,7 +82,7 @@ class RedisStore(RedisDocuments):
 
         Args:
             url: Where Redis is; its forms are in `moodline.shared.store.redis_address`.
-            retention: How long cells are kept after they were last written.
+            retention: How long bucket values are kept after they were last written.
             clock: Waits between attempts; the machine's clock unless given.
             retry_s: How long to repeat a call while Redis is unavailable.
 
@@ -91,7 +91,7 @@ class RedisStore(RedisDocuments):
         """
         self._kept_s = cache(partial(kept_s, retention))
         super().__init__(RedisLink(url, clock or SystemClock(), retry_s))
-        self._index_kept_s = max(kept_s(retention, 0), *retention.levels.values())
+        self._index_kept_s = max(kept_s(retention, 0), *retention.tiers.values())
 
     def __repr__(self) -> str:
         return f"RedisStore('{self._link.address}')"
@@ -172,40 +172,40 @@ class RedisStore(RedisDocuments):
         raise StoreUnavailableError(f"stream {spec.stream_id!r} is being added and removed by others all the time")
 
     def _settle(self, stream_id: str, created: Argument, least: int) -> None:
-        """Draw the fence of a stream that was just created, and set it unless another process did."""
+        """Draw the minimum epoch of a stream that was just created, and set it unless another process did."""
         self._on_stream(stream_id, "settle", created, self._shared("draw", least))
 
     def _purge(self, stream_id: str) -> None:
-        while self._on_stream(stream_id, "purge", _PURGE_BLOCKS):
+        while self._on_stream(stream_id, "purge", _PURGE_CHUNKS):
             pass
 
     # Progress
 
-    def claim(self, stream_id: str, now_s: float) -> Acquisition:
-        least = session_floor_ms(now_s)
+    def acquire(self, stream_id: str, now_s: float) -> Acquisition:
+        least = epoch_floor_ms(now_s)
         for _ in range(_ATTEMPTS):
-            session = self._shared("draw", least)
-            answer, *details = self._on_stream(stream_id, "claim", session)
+            epoch = self._shared("draw", least)
+            answer, *details = self._on_stream(stream_id, "claim", epoch)
             if answer == b"missing":
                 raise _not_found(stream_id)
             if answer == b"ok":
-                mark = _mark(details[0])
-                return Acquisition(int(session), 0 if mark is None else mark.seq + 1, details[1] == b"1")
+                high_water_mark = _high_water_mark(details[0])
+                return Acquisition(int(epoch), 0 if high_water_mark is None else high_water_mark.seq + 1, details[1] == b"1")
             if answer == b"closed":
                 self._settle(stream_id, details[0], least)
             else:
                 least = max(least, int(details[0]))
         raise StoreUnavailableError(f"stream {stream_id!r} is being claimed by others all the time")
 
-    def set_status(self, stream_id: str, session: int, status: StreamStatus) -> bool:
-        return bool(self._on_stream(stream_id, "status", session, encode_record(status)))
+    def set_status(self, stream_id: str, epoch: int, status: StreamStatus) -> bool:
+        return bool(self._on_stream(stream_id, "status", epoch, encode_record(status)))
 
     def statuses(self, stream_ids: Sequence[str]) -> list[StreamStatus]:
         values = self._link.run([("HGET", stream_keys(name)[0], "status") for name in stream_ids]) if stream_ids else []
         return [_status(name, value) for name, value in zip(stream_ids, values, strict=True)]
 
-    def add_failure(self, stream_id: str, session: int, seq: int, letter: str) -> None:
-        self._on_stream(stream_id, "failed", session, seq, letter, FAILURES_KEPT)
+    def add_failure(self, stream_id: str, epoch: int, seq: int, dead_letter: str) -> None:
+        self._on_stream(stream_id, "failed", epoch, seq, dead_letter, FAILURES_KEPT)
 
     def failures(self, stream_id: str) -> list[FrameFailure]:
         value = self._one(("HGET", stream_keys(stream_id)[0], "failed"))
@@ -230,15 +230,15 @@ class RedisStore(RedisDocuments):
         names: list[str] = []
         layout: list[tuple[int, list[int], list[int]]] = []
         values: list[bytes] = []
-        for (name, level_s), cells in group_cells(update.cells).items():
-            put, drop, found = pack_cells(cells)
+        for (name, tier_s), bucket_values in group_bucket_values(update.bucket_values).items():
+            put, drop, found = pack_bucket_values(bucket_values)
             names.append(f"{stream}:{name}")
-            layout.append((self._kept_s(level_s), put, drop))
+            layout.append((self._kept_s(tier_s), put, drop))
             values += found
         arguments = (
-            "" if update.expected is None else _mark_text(update.expected),
-            _mark_text(update.mark),
-            update.mark.session,
+            "" if update.expected is None else _high_water_mark_text(update.expected),
+            _high_water_mark_text(update.high_water_mark),
+            update.high_water_mark.epoch,
             msgspec.msgpack.encode(update.position),
             int(update.final),
             update.last_event_time_us,
@@ -251,34 +251,34 @@ class RedisStore(RedisDocuments):
 
     # Timeline
 
-    def read(self, stream_id: str, series: str, level_s: int, start: int, stop: int) -> list[tuple[int, bytes]]:
-        return self.read_many([BucketValueRange(stream_id, series, level_s, start, stop)])[0]
+    def read(self, stream_id: str, series: str, tier_s: int, start: int, stop: int) -> list[tuple[int, bytes]]:
+        return self.read_many([BucketValueRange(stream_id, series, tier_s, start, stop)])[0]
 
     def read_many(self, ranges: Sequence[BucketValueRange]) -> list[list[tuple[int, bytes]]]:
         clamped = [each._replace(start=clamp(each.start), stop=clamp(each.stop)) for each in ranges]
         asked = [each for each in clamped if each.start < each.stop]
         answers = iter(self._link.run([_read_call(each) for each in asked]) if asked else [])
-        return [_cells(next(answers), each) if each.start < each.stop else [] for each in clamped]
+        return [_bucket_values(next(answers), each) if each.start < each.stop else [] for each in clamped]
 
-    def bounds(self, stream_id: str, level_s: int) -> tuple[int, int] | None:
-        return self.bounds_many(stream_id, (level_s,))[0]
+    def bounds(self, stream_id: str, tier_s: int) -> tuple[int, int] | None:
+        return self.bounds_many(stream_id, (tier_s,))[0]
 
-    def bounds_many(self, stream_id: str, levels_s: Sequence[int]) -> list[tuple[int, int] | None]:
+    def bounds_many(self, stream_id: str, tiers_s: Sequence[int]) -> list[tuple[int, int] | None]:
         keys = stream_keys(stream_id)
-        calls = [_bounds.call(keys, (block_prefix("", level_s),)) for level_s in levels_s]
+        calls = [_bounds.call(keys, (chunk_prefix("", tier_s),)) for tier_s in tiers_s]
         return [_bounds_of(found) for found in self._link.run(calls)] if calls else []
 
-    def prune(self, now_s: float) -> int:  # noqa: ARG002 - Redis expires blocks by itself
+    def prune(self, now_s: float) -> int:  # noqa: ARG002 - Redis expires chunks by itself
         return 0
 
     # Notes
 
-    def note(self, name: str) -> bytes:
-        value = self._one(("HGET", NOTES_KEY, name))
+    def config_entry(self, name: str) -> bytes:
+        value = self._one(("HGET", CONFIG_ENTRIES_KEY, name))
         return b"" if value is None else bytes(value)
 
-    def set_entry(self, name: str, value: bytes) -> None:
-        self._one(("HSET", NOTES_KEY, name, value) if value else ("HDEL", NOTES_KEY, name))
+    def set_config_entry(self, name: str, value: bytes) -> None:
+        self._one(("HSET", CONFIG_ENTRIES_KEY, name, value) if value else ("HDEL", CONFIG_ENTRIES_KEY, name))
 
     # The adapter itself
 
@@ -292,7 +292,7 @@ class RedisStore(RedisDocuments):
             raise StoreError(f"{self!r} was written by a newer Moodline ({newer}): upgrade Moodline")
 
     def require_writable(self) -> None:
-        self._one(("HSET", NOTES_KEY, _WRITABLE, b"1"))
+        self._one(("HSET", CONFIG_ENTRIES_KEY, _WRITABLE, b"1"))
 
     def scrub(self) -> None:
         """Do nothing: what is removed is gone from memory, and from the append-only file when Redis rewrites it."""
@@ -323,13 +323,17 @@ def _pairs(reply: dict[bytes, bytes]) -> dict[str, bytes]:
 
 
 def _read_call(asked: BucketValueRange) -> Call:
-    blocks = (block_name(asked.series, asked.level_s, index // BLOCK_CELLS) for index in (asked.start, asked.stop - 1))
-    return _read.call(stream_keys(asked.stream_id), tuple(blocks))
+    chunks = (chunk_name(asked.series, asked.tier_s, index // CHUNK_VALUES) for index in (asked.start, asked.stop - 1))
+    return _read.call(stream_keys(asked.stream_id), tuple(chunks))
 
 
-def _cells(flat: Sequence[Any], asked: BucketValueRange) -> list[tuple[int, bytes]]:
-    cells = [cell for name, fields in zip(flat[::2], flat[1::2], strict=True) for cell in unpack_cells(name, fields)]
-    return [cell for cell in cells if asked.start <= cell[0] < asked.stop]
+def _bucket_values(flat: Sequence[Any], asked: BucketValueRange) -> list[tuple[int, bytes]]:
+    bucket_values = [
+        bucket_value
+        for name, fields in zip(flat[::2], flat[1::2], strict=True)
+        for bucket_value in unpack_bucket_values(name, fields)
+    ]
+    return [bucket_value for bucket_value in bucket_values if asked.start <= bucket_value[0] < asked.stop]
 
 
 def _bounds_of(found: Sequence[Any]) -> tuple[int, int] | None:
@@ -340,7 +344,7 @@ def _bounds_of(found: Sequence[Any]) -> tuple[int, int] | None:
 
 
 def _places(fields: Sequence[bytes]) -> list[int]:
-    return [int(field) % BLOCK_CELLS for field in fields]
+    return [int(field) % CHUNK_VALUES for field in fields]
 
 
 def _readable(stream_id: str, read: Callable[[], _Stored], otherwise: _Stored) -> _Stored:
@@ -362,47 +366,54 @@ def _status(stream_id: str, value: bytes | None) -> StreamStatus:
 
 def _failures(value: bytes) -> list[FrameFailure]:
     rows = msgspec.json.decode(value, type=list[tuple[str, int, str, str]])
-    return sorted(FrameFailure(int(seq), tries, int(session), letter) for seq, tries, session, letter in rows)
+    return sorted(FrameFailure(int(seq), tries, int(epoch), dead_letter) for seq, tries, epoch, dead_letter in rows)
 
 
-def _mark_text(mark: HighWaterMark) -> str:
-    return f"{mark.session}:{mark.seq}"
+def _high_water_mark_text(high_water_mark: HighWaterMark) -> str:
+    return f"{high_water_mark.epoch}:{high_water_mark.seq}"
 
 
-def _mark(text: bytes | None) -> HighWaterMark | None:
+def _high_water_mark(text: bytes | None) -> HighWaterMark | None:
     if not text:
         return None
-    session, _, seq = text.partition(b":")
-    return HighWaterMark(int(session), int(seq))
+    epoch, _, seq = text.partition(b":")
+    return HighWaterMark(int(epoch), int(seq))
 
 
-def _standing(fence: bytes | None, mark: bytes | None, final: bytes | None, event: bytes | None) -> Standing | None:
-    if fence is None or int(fence) == SESSION_LIMIT:
+def _standing(
+    min_epoch: bytes | None, high_water_mark: bytes | None, final: bytes | None, event: bytes | None
+) -> Standing | None:
+    if min_epoch is None or int(min_epoch) == EPOCH_LIMIT:
         return None
-    if mark is None or event is None:
-        return Standing(fence=int(fence))
-    return Standing(mark=_mark(mark), final=final == b"1", fence=int(fence), last_event_time_us=int(event))
+    if high_water_mark is None or event is None:
+        return Standing(min_epoch=int(min_epoch))
+    return Standing(
+        high_water_mark=_high_water_mark(high_water_mark),
+        final=final == b"1",
+        min_epoch=int(min_epoch),
+        last_event_time_us=int(event),
+    )
 
 
 def _progress(  # the fields of one hash
-    fence: bytes | None,
-    mark: bytes | None,
+    min_epoch: bytes | None,
+    high_water_mark: bytes | None,
     final: bytes | None,
     position: bytes | None,
     state: bytes | None,
     event: bytes | None,
-    session: bytes | None,
+    epoch: bytes | None,
 ) -> Progress | None:
-    if fence is None or int(fence) == SESSION_LIMIT:
+    if min_epoch is None or int(min_epoch) == EPOCH_LIMIT:
         return None
-    if mark is None or position is None or event is None:
-        return Progress(fence=int(fence), session=int(session or 0))
+    if high_water_mark is None or position is None or event is None:
+        return Progress(min_epoch=int(min_epoch), epoch=int(epoch or 0))
     return Progress(
-        mark=_mark(mark),
+        high_water_mark=_high_water_mark(high_water_mark),
         final=final == b"1",
         position=msgspec.msgpack.decode(position, type=Position),
         state=state or b"",
-        fence=int(fence),
+        min_epoch=int(min_epoch),
         last_event_time_us=int(event),
-        session=int(session or 0),
+        epoch=int(epoch or 0),
     )

@@ -13,7 +13,7 @@ from moodline.shared.bus.base import Position
 from moodline.shared.clock import Clock, SystemClock
 from moodline.shared.errors import RevisionConflictError, SettingsError, StreamExistsError, StreamNotFoundError
 from moodline.shared.store.base import (
-    BLOCK_CELLS,
+    CHUNK_VALUES,
     FAILURES_KEPT,
     Acquisition,
     ApplyResult,
@@ -26,14 +26,14 @@ from moodline.shared.store.base import (
     Standing,
     TimelineUpdate,
 )
-from moodline.shared.store.cells import block_of, clamp, kept_s, session_floor_ms
+from moodline.shared.store.bucket_values import chunk_of, clamp, epoch_floor_ms, kept_s
 from moodline.shared.store.records import decode_spec, decode_status, encode_record
-from moodline.shared.store.sqlite_documents import SqliteDocuments
+from moodline.shared.store.sqlite_entries import SqliteEntries
 from moodline.shared.store.sqlite_file import SqliteFile
 from moodline.shared.streams import StreamSpec, StreamStatus
 
 _BUSY_TIMEOUT_S: Final = 10.0
-_PRUNE_BLOCKS: Final = 500
+_PRUNE_CHUNKS: Final = 500
 _CHANGES_KEPT: Final = 5000
 
 _PROGRESS: Final = """
@@ -52,7 +52,7 @@ _APPLY_GET: Final = "SELECT key, fence, mark_session, mark_seq, topic, partition
 _APPLY_SET: Final = """
     UPDATE stream SET mark_session = ?, mark_seq = ?, final = ?, topic = ?, partition = ?, offset = ?,
         last_event_time_us = ?, state = ? WHERE key = ?"""
-_PUT_CELL: Final = """
+_PUT_VALUE: Final = """
     INSERT INTO cell VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET value = excluded.value, written_s = excluded.written_s"""
 _READ: Final = """
@@ -63,12 +63,12 @@ _LAST: Final = "SELECT idx FROM cell WHERE stream = ? AND series = '' AND level_
 _DUE: Final = "SELECT stream, series, level_s, number FROM block WHERE due_s <= ? LIMIT ?"
 _LAST_WRITTEN: Final = """
     SELECT max(written_s) FROM cell WHERE stream = ? AND series = ? AND level_s = ? AND idx >= ? AND idx < ?"""
-_PUT_OFF: Final = "UPDATE block SET due_s = ? WHERE stream = ? AND series = ? AND level_s = ? AND number = ?"
-_DROP_CELLS: Final = "DELETE FROM cell WHERE stream = ? AND series = ? AND level_s = ? AND idx >= ? AND idx < ?"
-_DROP_BLOCK: Final = "DELETE FROM block WHERE stream = ? AND series = ? AND level_s = ? AND number = ?"
+_POSTPONE: Final = "UPDATE block SET due_s = ? WHERE stream = ? AND series = ? AND level_s = ? AND number = ?"
+_DELETE_VALUES: Final = "DELETE FROM cell WHERE stream = ? AND series = ? AND level_s = ? AND idx >= ? AND idx < ?"
+_DELETE_CHUNK: Final = "DELETE FROM block WHERE stream = ? AND series = ? AND level_s = ? AND number = ?"
 
 
-class SqliteStore(SqliteDocuments):
+class SqliteStore(SqliteEntries):
     """The `Store` protocol on one SQLite file.
 
     Thread-safe, and several processes may have the same file open. A committed update survives `kill -9`; a power failure
@@ -82,8 +82,8 @@ class SqliteStore(SqliteDocuments):
 
         Args:
             url: `sqlite:///relative.db` or `sqlite:////absolute.db`.
-            retention: How long cells are kept; `prune` drops what is older.
-            clock: Says when a cell was written; the machine's clock unless given.
+            retention: How long bucket values are kept; `prune` drops what is older.
+            clock: Says when a bucket value was written; the machine's clock unless given.
             busy_timeout_s: How long to wait for a writer of another process.
 
         Raises:
@@ -107,10 +107,10 @@ class SqliteStore(SqliteDocuments):
         with self._file.write() as db:
             if _key(db, spec.stream_id) is not None:
                 raise StreamExistsError(f"stream {spec.stream_id!r} is registered already")
-            fence = _draw_session(db, spec.created_at_us // 1000)
+            min_epoch = _draw_epoch(db, spec.created_at_us // 1000)
             db.execute(
                 "INSERT INTO stream (stream_id, spec, revision, fence) VALUES (?, ?, ?, ?)",
-                (spec.stream_id, encode_record(spec), spec.revision, fence),
+                (spec.stream_id, encode_record(spec), spec.revision, min_epoch),
             )
             _raise_version(db, spec.stream_id)
         return spec
@@ -173,24 +173,24 @@ class SqliteStore(SqliteDocuments):
 
     # Progress
 
-    def claim(self, stream_id: str, now_s: float) -> Acquisition:
+    def acquire(self, stream_id: str, now_s: float) -> Acquisition:
         with self._file.write() as db:
             row = db.execute(
                 "SELECT key, mark_session, mark_seq, final, session, fence FROM stream WHERE stream_id = ?", (stream_id,)
             ).fetchone()
             if row is None:
                 raise _not_found(stream_id)
-            key, mark_session, mark_seq, final, known, fence = row
-            floor = max(known, fence, mark_session or 0) + 1
-            session = _draw_session(db, max(session_floor_ms(now_s), floor))
-            db.execute("UPDATE stream SET session = ? WHERE key = ?", (session, key))
-        return Acquisition(session, 0 if mark_seq is None else mark_seq + 1, bool(final))
+            key, high_water_epoch, high_water_seq, final, known, min_epoch = row
+            floor = max(known, min_epoch, high_water_epoch or 0) + 1
+            epoch = _draw_epoch(db, max(epoch_floor_ms(now_s), floor))
+            db.execute("UPDATE stream SET session = ? WHERE key = ?", (epoch, key))
+        return Acquisition(epoch, 0 if high_water_seq is None else high_water_seq + 1, bool(final))
 
-    def set_status(self, stream_id: str, session: int, status: StreamStatus) -> bool:
+    def set_status(self, stream_id: str, epoch: int, status: StreamStatus) -> bool:
         with self._file.write() as db:
             changed = db.execute(
                 "UPDATE stream SET session = ?, status = ? WHERE stream_id = ? AND session <= ? AND fence <= ?",
-                (session, encode_record(status), stream_id, session, session),
+                (epoch, encode_record(status), stream_id, epoch, epoch),
             )
             return changed.rowcount == 1
 
@@ -199,12 +199,12 @@ class SqliteStore(SqliteDocuments):
             rows = [db.execute("SELECT status FROM stream WHERE stream_id = ?", (name,)).fetchone() for name in stream_ids]
         return [decode_status(row[0]) if row and row[0] else StreamStatus() for row in rows]
 
-    def add_failure(self, stream_id: str, session: int, seq: int, letter: str) -> None:
+    def add_failure(self, stream_id: str, epoch: int, seq: int, dead_letter: str) -> None:
         with self._file.write() as db:
-            row = db.execute("SELECT key FROM stream WHERE stream_id = ? AND fence <= ?", (stream_id, session)).fetchone()
+            row = db.execute("SELECT key FROM stream WHERE stream_id = ? AND fence <= ?", (stream_id, epoch)).fetchone()
             if row is None:
                 return
-            db.execute(_FAILED, (row[0], seq, session, letter))
+            db.execute(_FAILED, (row[0], seq, epoch, dead_letter))
             db.execute(_FORGET_FAILED, (row[0], row[0], FAILURES_KEPT))
 
     def failures(self, stream_id: str) -> list[FrameFailure]:
@@ -225,39 +225,41 @@ class SqliteStore(SqliteDocuments):
     def apply(self, updates: Sequence[TimelineUpdate]) -> list[ApplyResult]:
         if not updates:
             return []
-        # Rounded up: a cell is never dropped before its time.
+        # Rounded up: a bucket value is never dropped before its time.
         now_s = math.ceil(self._clock.now_s())
         with self._file.write() as db:
             return [self._apply_one(db, update, now_s) for update in updates]
 
     def _apply_one(self, db: sqlite3.Connection, update: TimelineUpdate, now_s: int) -> ApplyResult:
         row = db.execute(_APPLY_GET, (update.stream_id,)).fetchone()
-        if row is None or update.mark.session < row[1]:
+        if row is None or update.high_water_mark.epoch < row[1]:
             return ApplyResult.GONE
         stored = None if row[2] is None else (row[2], row[3])
         if stored != update.expected:
             # This very update is in already: its answer was lost, or another worker did the same step. Both computed it from
-            # the same state and the same record, so the cells are the same too.
-            replayed = stored == update.mark and row[4:7] == update.position
+            # the same state and the same record, so the bucket values are the same too.
+            replayed = stored == update.high_water_mark and row[4:7] == update.position
             return ApplyResult.APPLIED if replayed else ApplyResult.STALE
         key = row[0]
-        self._put_cells(db, key, update, now_s)
-        values = (*update.mark, update.final, *update.position, update.last_event_time_us, update.state, key)
+        self._put_bucket_values(db, key, update, now_s)
+        values = (*update.high_water_mark, update.final, *update.position, update.last_event_time_us, update.state, key)
         db.execute(_APPLY_SET, values)
         return ApplyResult.APPLIED
 
-    def _put_cells(self, db: sqlite3.Connection, key: int, update: TimelineUpdate, now_s: int) -> None:
-        blocks = {(cell.series, cell.level_s, block_of(cell.index)) for cell in update.cells}
-        db.executemany(_PUT_CELL, ((key, *cell, now_s) for cell in update.cells))
+    def _put_bucket_values(self, db: sqlite3.Connection, key: int, update: TimelineUpdate, now_s: int) -> None:
+        chunks = {
+            (bucket_value.series, bucket_value.tier_s, chunk_of(bucket_value.index)) for bucket_value in update.bucket_values
+        }
+        db.executemany(_PUT_VALUE, ((key, *bucket_value, now_s) for bucket_value in update.bucket_values))
         db.executemany(
             "INSERT OR IGNORE INTO block VALUES (?, ?, ?, ?, ?)",
-            ((key, *block, now_s + self._kept_s(block[1])) for block in blocks),
+            ((key, *chunk, now_s + self._kept_s(chunk[1])) for chunk in chunks),
         )
 
     # Timeline
 
-    def read(self, stream_id: str, series: str, level_s: int, start: int, stop: int) -> list[tuple[int, bytes]]:
-        return self.read_many([BucketValueRange(stream_id, series, level_s, start, stop)])[0]
+    def read(self, stream_id: str, series: str, tier_s: int, start: int, stop: int) -> list[tuple[int, bytes]]:
+        return self.read_many([BucketValueRange(stream_id, series, tier_s, start, stop)])[0]
 
     def read_many(self, ranges: Sequence[BucketValueRange]) -> list[list[tuple[int, bytes]]]:
         with self._file.read() as db:
@@ -266,46 +268,46 @@ class SqliteStore(SqliteDocuments):
                 for each in ranges
             ]
 
-    def bounds(self, stream_id: str, level_s: int) -> tuple[int, int] | None:
-        return self.bounds_many(stream_id, (level_s,))[0]
+    def bounds(self, stream_id: str, tier_s: int) -> tuple[int, int] | None:
+        return self.bounds_many(stream_id, (tier_s,))[0]
 
-    def bounds_many(self, stream_id: str, levels_s: Sequence[int]) -> list[tuple[int, int] | None]:
+    def bounds_many(self, stream_id: str, tiers_s: Sequence[int]) -> list[tuple[int, int] | None]:
         with self._file.read() as db:
             key = _key(db, stream_id)
-            places = [(key, level_s) for level_s in levels_s]
+            places = [(key, tier_s) for tier_s in tiers_s]
             found = [(db.execute(_FIRST, place).fetchone(), db.execute(_LAST, place).fetchone()) for place in places]
         return [None if first is None else (first[0], last[0]) for first, last in found]
 
     def prune(self, now_s: float) -> int:
         dropped = 0
         while True:
-            # Some blocks at a time, so that writers wait only briefly.
+            # Some chunks at a time, so that writers wait only briefly.
             with self._file.write() as db:
-                due = db.execute(_DUE, (now_s, _PRUNE_BLOCKS)).fetchall()
-                dropped += sum(self._drop_if_old(db, block, now_s) for block in due)
-            if len(due) < _PRUNE_BLOCKS:
+                due = db.execute(_DUE, (now_s, _PRUNE_CHUNKS)).fetchall()
+                dropped += sum(self._delete_if_old(db, chunk, now_s) for chunk in due)
+            if len(due) < _PRUNE_CHUNKS:
                 return dropped
 
-    def _drop_if_old(self, db: sqlite3.Connection, block: tuple[int, str, int, int], now_s: float) -> bool:
-        stream, series, level_s, number = block
-        cells = (stream, series, level_s, number * BLOCK_CELLS, (number + 1) * BLOCK_CELLS)
-        written_s = db.execute(_LAST_WRITTEN, cells).fetchone()[0]
-        due_s = (written_s or 0) + self._kept_s(level_s)
+    def _delete_if_old(self, db: sqlite3.Connection, chunk: tuple[int, str, int, int], now_s: float) -> bool:
+        stream, series, tier_s, number = chunk
+        bucket_values = (stream, series, tier_s, number * CHUNK_VALUES, (number + 1) * CHUNK_VALUES)
+        written_s = db.execute(_LAST_WRITTEN, bucket_values).fetchone()[0]
+        due_s = (written_s or 0) + self._kept_s(tier_s)
         if due_s > now_s:
-            db.execute(_PUT_OFF, (due_s, *block))
+            db.execute(_POSTPONE, (due_s, *chunk))
             return False
-        db.execute(_DROP_CELLS, cells)
-        db.execute(_DROP_BLOCK, block)
+        db.execute(_DELETE_VALUES, bucket_values)
+        db.execute(_DELETE_CHUNK, chunk)
         return True
 
     # Notes
 
-    def note(self, name: str) -> bytes:
+    def config_entry(self, name: str) -> bytes:
         with self._file.read() as db:
             row = db.execute("SELECT value FROM note WHERE name = ?", (name,)).fetchone()
         return b"" if row is None else bytes(row[0])
 
-    def set_entry(self, name: str, value: bytes) -> None:
+    def set_config_entry(self, name: str, value: bytes) -> None:
         with self._file.write() as db:
             db.execute("DELETE FROM note WHERE name = ?", (name,))
             if value:
@@ -340,8 +342,8 @@ def _key(db: sqlite3.Connection, stream_id: str) -> int | None:
     return None if row is None else int(row[0])
 
 
-def _draw_session(db: sqlite3.Connection, least: int) -> int:
-    """Return a session number that was never given before, at least `least`."""
+def _draw_epoch(db: sqlite3.Connection, least: int) -> int:
+    """Return an epoch that was never given before, at least `least`."""
     query = "UPDATE meta SET value = max(value + 1, ?) WHERE name = 'sessions' RETURNING value"
     return int(db.execute(query, (least,)).fetchall()[0][0])
 
@@ -357,23 +359,27 @@ def _raise_version(db: sqlite3.Connection, stream_id: str) -> None:
     db.execute("DELETE FROM registry_change WHERE version <= ?", (version - _CHANGES_KEPT,))
 
 
-def _standing(mark_session: int | None, mark_seq: int, final: int, fence: int, last_event_time_us: int | None) -> Standing:
-    if mark_session is None:
-        return Standing(fence=fence)
-    mark = HighWaterMark(mark_session, mark_seq)
-    return Standing(mark=mark, final=bool(final), fence=fence, last_event_time_us=last_event_time_us)
+def _standing(
+    high_water_epoch: int | None, high_water_seq: int, final: int, min_epoch: int, last_event_time_us: int | None
+) -> Standing:
+    if high_water_epoch is None:
+        return Standing(min_epoch=min_epoch)
+    high_water_mark = HighWaterMark(high_water_epoch, high_water_seq)
+    return Standing(
+        high_water_mark=high_water_mark, final=bool(final), min_epoch=min_epoch, last_event_time_us=last_event_time_us
+    )
 
 
 def _progress(row: tuple[int | None, int, int, str, int, int, bytes, int, int, int]) -> Progress:
-    mark_session, mark_seq, final, topic, partition, offset, state, fence, last_event_time_us, session = row
-    if mark_session is None:
-        return Progress(fence=fence, session=session)
+    high_water_epoch, high_water_seq, final, topic, partition, offset, state, min_epoch, last_event_time_us, epoch = row
+    if high_water_epoch is None:
+        return Progress(min_epoch=min_epoch, epoch=epoch)
     return Progress(
-        mark=HighWaterMark(mark_session, mark_seq),
+        high_water_mark=HighWaterMark(high_water_epoch, high_water_seq),
         final=bool(final),
         position=Position(topic, partition, offset),
         state=state,
-        fence=fence,
+        min_epoch=min_epoch,
         last_event_time_us=last_event_time_us,
-        session=session,
+        epoch=epoch,
     )

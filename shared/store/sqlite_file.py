@@ -26,7 +26,7 @@ _SCHEMA: Final = (
     """CREATE TABLE cell (
         stream INTEGER NOT NULL, series TEXT NOT NULL, level_s INTEGER NOT NULL, idx INTEGER NOT NULL,
         value BLOB NOT NULL, written_s INTEGER NOT NULL, PRIMARY KEY (stream, series, level_s, idx)) WITHOUT ROWID""",
-    # A block's row is written once, not with every cell: `due_s` says when to look whether its cells may go.
+    # A chunk's row is written once, not with every bucket value: `due_s` says when to look whether its bucket values may go.
     """CREATE TABLE block (
         stream INTEGER NOT NULL, series TEXT NOT NULL, level_s INTEGER NOT NULL, number INTEGER NOT NULL,
         due_s INTEGER NOT NULL, PRIMARY KEY (stream, series, level_s, number)) WITHOUT ROWID""",

@@ -1,14 +1,13 @@
 """Timelines: what is stored of a stream, and what can be asked.
 
-Integers only, and no I/O but the `TimelineStore` that a question is given. Stored are buckets at `LEVELS_S` (series ""), one
+Integers only, and no I/O but the `TimelineStore` that a question is given. Stored are buckets at `TIERS_S` (series ""), one
 summary per tracked face (series "tracks") and its seconds (series "track/<id>"), and which models answered (series "models").
 """
 
-from moodline.shared.timeline.bucket import LEVELS_S, NOTHING, SECOND_US, Bucket, merge, merge_all, pack, unpack
-from moodline.shared.timeline.levels import Extent
+from moodline.shared.timeline.bucket import NOTHING, SECOND_US, TIERS_S, Bucket, merge, merge_all, pack, unpack
 from moodline.shared.timeline.models import (
-    MODELS_LEVEL_S,
     MODELS_SERIES,
+    MODELS_TIER_S,
     ModelDay,
     ModelLabels,
     pack_models,
@@ -18,12 +17,13 @@ from moodline.shared.timeline.models import (
 )
 from moodline.shared.timeline.points import EmptyReason, Reading, TimelineAnswer, TimelinePoint
 from moodline.shared.timeline.query import DEFAULT_LIMIT, TimelineQuery, extent, timeline
+from moodline.shared.timeline.tiers import Extent
 from moodline.shared.timeline.times import parse_resolution, parse_time
 from moodline.shared.timeline.track_query import Track, TrackAnswer, TrackPoint, TrackReading, track_list, track_timeline
 from moodline.shared.timeline.tracks import (
-    TRACK_LEVEL_S,
-    TRACKS_LEVEL_S,
+    TRACK_TIER_S,
     TRACKS_SERIES,
+    TRACKS_TIER_S,
     TrackBucket,
     TrackSummary,
     merge_track,
@@ -36,14 +36,14 @@ from moodline.shared.timeline.tracks import (
 
 __all__ = [
     "DEFAULT_LIMIT",
-    "LEVELS_S",
-    "MODELS_LEVEL_S",
     "MODELS_SERIES",
+    "MODELS_TIER_S",
     "NOTHING",
     "SECOND_US",
-    "TRACKS_LEVEL_S",
+    "TIERS_S",
     "TRACKS_SERIES",
-    "TRACK_LEVEL_S",
+    "TRACKS_TIER_S",
+    "TRACK_TIER_S",
     "Bucket",
     "EmptyReason",
     "Extent",

@@ -1,6 +1,6 @@
 """A timeline's bucket: what was seen in one stretch of event time, as integers that add up exactly.
 
-Levels are nested (each divides the next), so a coarse bucket is exactly the merge of the finer ones in it, and levels never
+Tiers are nested (each divides the next), so a coarse bucket is exactly the merge of the finer ones in it, and tiers never
 disagree. The leading emotion of a face ("top-1") is taken from its smoothed probabilities: raw ones flicker from frame to
 frame, and what a person sees as the leading emotion does not.
 
@@ -27,10 +27,10 @@ import msgspec
 
 from moodline.shared.emotions import EMOTIONS
 from moodline.shared.errors import StoreError
-from moodline.shared.messages import SkipReason
+from moodline.shared.messages import DropReason
 from moodline.shared.timeline.varint import Numbers, encode_varints, sparse_varints
 
-LEVELS_S: Final = (1, 10, 60, 600, 3600)
+TIERS_S: Final = (1, 10, 60, 600, 3600)
 """Lengths of the stored buckets, in s; each divides the next."""
 
 SECOND_US: Final = 1_000_000
@@ -38,18 +38,18 @@ SECOND_US: Final = 1_000_000
 Seven = tuple[int, ...]
 """Seven integers in the order of `EMOTIONS`."""
 
-Skips = tuple[int, ...]
-"""Counts in the order of `SkipReason`."""
+Drops = tuple[int, ...]
+"""Counts in the order of `DropReason`."""
 
-SKIP_REASONS: Final = tuple(SkipReason)
-CORRUPT_AT: Final = SKIP_REASONS.index(SkipReason.CORRUPT)
+DROP_REASONS: Final = tuple(DropReason)
+CORRUPT_AT: Final = DROP_REASONS.index(DropReason.CORRUPT)
 NO_SEVEN: Final[Seven] = (0,) * len(EMOTIONS)
-NO_SKIPS: Final[Skips] = (0,) * len(SKIP_REASONS)
+NO_DROPS: Final[Drops] = (0,) * len(DROP_REASONS)
 
 FORMAT_VERSION: Final = 1
 UNREADABLE_VERSION: Final = 2
 """Version 1, and two counts."""
-_FINAL, SKIPS, FACES, TRACKS = 1, 2, 4, 8
+_FINAL, DROPS, FACES, TRACKS = 1, 2, 4, 8
 
 
 class Bucket(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -70,7 +70,7 @@ class Bucket(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """
 
     sampled: int = 0
-    skipped: Skips = NO_SKIPS
+    skipped: Drops = NO_DROPS
     frames_with_faces: int = 0
     faces: int = 0
     raw: Seven = NO_SEVEN
@@ -122,7 +122,7 @@ def pack(bucket: Bucket) -> bytes:
         version = UNREADABLE_VERSION
         values += (bucket.unreadable, bucket.too_small)
     if any(bucket.skipped):
-        flags |= SKIPS
+        flags |= DROPS
         values += sparse_varints(bucket.skipped)
     if bucket.faces:
         flags |= FACES
@@ -145,7 +145,7 @@ def unpack(data: bytes) -> Bucket:
     version, flags = _read_version(numbers, UNREADABLE_VERSION)
     sampled = numbers.one()
     unreadable, too_small = numbers.many(2) if version == UNREADABLE_VERSION else (0, 0)
-    skipped = numbers.sparse(len(SKIP_REASONS)) if flags & SKIPS else NO_SKIPS
+    skipped = numbers.sparse(len(DROP_REASONS)) if flags & DROPS else NO_DROPS
     frames_with_faces = faces = tracks_begun = 0
     raw = smoothed = leading = NO_SEVEN
     if flags & FACES:

@@ -1,7 +1,7 @@
 """The faces of each sampled frame, as the store keeps them: disabled unless they have a retention of their own.
 
-A cell holds all frames of two seconds of event time, one byte of version and MessagePack arrays. A frame without a face, and one
-that was not analysed, has its place too, so that nothing is missing in silence.
+A bucket value holds all frames of two seconds of event time, one byte of version and MessagePack arrays. A frame without a
+face, and one that was not analysed, has its place too, so that nothing is missing in silence.
 """
 
 from typing import Final
@@ -9,13 +9,13 @@ from typing import Final
 import msgspec
 
 from moodline.shared.errors import StoreError
-from moodline.shared.messages import Emotions, SkipReason
+from moodline.shared.messages import DropReason, Emotions
 from moodline.shared.store.base import TimelineStore
 from moodline.shared.timeline.bucket import SECOND_US
 
 FACES_SERIES: Final = "faces"
-FACES_LEVEL_S: Final = 2
-"""Length of a cell in s; no timeline has this level, so its retention is that of faces alone."""
+FACES_TIER_S: Final = 2
+"""Length of a bucket value in s; no timeline has this tier, so its retention is that of faces alone."""
 MOST_LOST: Final = 1000
 """Most lost frames that are listed one by one at a time."""
 _VERSION: Final = 1
@@ -52,7 +52,7 @@ class SeenFrame(msgspec.Struct, frozen=True, array_like=True):
     width: int = 0
     height: int = 0
     model: str = ""
-    skipped: SkipReason | None = None
+    skipped: DropReason | None = None
     faces: tuple[SeenFace, ...] = ()
 
 
@@ -70,12 +70,12 @@ def seen_frame(message: Emotions, time_us: int, tracked: list[tuple[int, tuple[i
 
 
 def faces_index(time_us: int) -> int:
-    """Return the index of the cell that a time lies in."""
-    return time_us // (FACES_LEVEL_S * SECOND_US)
+    """Return the index of the bucket value that a time lies in."""
+    return time_us // (FACES_TIER_S * SECOND_US)
 
 
 def pack_frames(frames: list[SeenFrame]) -> bytes:
-    """Return the stored form of a cell."""
+    """Return the stored form of a bucket value."""
     return bytes((_VERSION,)) + _encoder.encode(frames)
 
 
@@ -85,8 +85,8 @@ def read_frames(store: TimelineStore, stream_id: str, start_us: int, stop_us: in
     Raises:
         StoreError: a stored value is damaged or of another version.
     """
-    cells = store.read(stream_id, FACES_SERIES, FACES_LEVEL_S, faces_index(start_us), faces_index(stop_us - 1) + 1)
-    frames = [frame for _, value in cells for frame in _unpack(value)]
+    bucket_values = store.read(stream_id, FACES_SERIES, FACES_TIER_S, faces_index(start_us), faces_index(stop_us - 1) + 1)
+    frames = [frame for _, value in bucket_values for frame in _unpack(value)]
     return [frame for frame in frames if start_us <= frame.time_us < stop_us]
 
 

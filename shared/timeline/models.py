@@ -1,9 +1,9 @@
 """Records which model made which part of a timeline.
 
-Series `MODELS_SERIES`, one cell for each day (UTC) with a classified frame, index = day since the Unix epoch: the changes of
-that day, its first frame included, in order of event time. So the answer for any stretch of time lies in the cells of its own
-days. Days are no stored level, so these cells are kept as long as the longest-kept points. MessagePack:
-`[format version, [[second, last second before it, model], ...]]`.
+Series `MODELS_SERIES`, one bucket value for each day (UTC) with a classified frame, index = day since the Unix epoch: the
+changes of that day, its first frame included, in order of event time. So the answer for any stretch of time lies in the bucket
+values of its own days. Days are no stored tier, so these bucket values are kept as long as the longest-kept points.
+MessagePack: `[format version, [[second, last second before it, model], ...]]`.
 """
 
 from bisect import bisect_left
@@ -15,7 +15,7 @@ from moodline.shared.errors import StoreError
 from moodline.shared.store.base import BucketValueRange, TimelineStore
 
 MODELS_SERIES: Final = "models"
-MODELS_LEVEL_S: Final = 86_400
+MODELS_TIER_S: Final = 86_400
 
 CHANGES_LIMIT: Final = 500
 """Changes that are kept of one day; later ones are not told apart."""
@@ -44,9 +44,9 @@ def record_model(known: ModelDay | None, model: str, second: int) -> tuple[Model
     """Note that a model classified a frame; `second` never goes back.
 
     Returns:
-        What is known now, and whether the day's cell has changed.
+        What is known now, and whether the day's bucket value has changed.
     """
-    day = second // MODELS_LEVEL_S
+    day = second // MODELS_TIER_S
     last_second = second if known is None else known.last_second
     if known is None or known.day != day:
         return ModelDay(day, second, [(second, last_second, model)]), True
@@ -120,7 +120,7 @@ def read_models(store: TimelineStore, stream_id: str, start_s: int, stop_s: int)
 
 def models_range(stream_id: str, start_s: int, stop_s: int) -> BucketValueRange:
     """Return where the models of a window are stored."""
-    return BucketValueRange(stream_id, MODELS_SERIES, MODELS_LEVEL_S, start_s // MODELS_LEVEL_S, -(-stop_s // MODELS_LEVEL_S))
+    return BucketValueRange(stream_id, MODELS_SERIES, MODELS_TIER_S, start_s // MODELS_TIER_S, -(-stop_s // MODELS_TIER_S))
 
 
 def model_labels(days: list[tuple[int, bytes]]) -> ModelLabels:

@@ -6,7 +6,7 @@ import msgspec
 
 from moodline.shared.emotions import EMOTIONS, PROBABILITY_SCALE
 from moodline.shared.messages import StreamClass
-from moodline.shared.timeline.bucket import CORRUPT_AT, SKIP_REASONS, Bucket, Seven
+from moodline.shared.timeline.bucket import CORRUPT_AT, DROP_REASONS, Bucket, Seven
 
 Shares = tuple[float, ...]
 """Seven fractions, 0 to 1, in the order of `EMOTIONS`."""
@@ -88,7 +88,7 @@ class TimelineAnswer(msgspec.Struct, frozen=True, kw_only=True):
         from_us: Start of the first point, microseconds since the Unix epoch.
         to_us: End of the last point.
         resolution_s: Length of every point, in s.
-        level_s: Length of the stored buckets that the points were made of, in s.
+        tier_s: Length of the stored buckets that the points were made of, in s.
         coarser_than_asked: The asked resolution is no longer kept for this window, so points are longer.
         points: One for every stretch of the window, empty ones included, in order of time.
         summary: The whole window as one point.
@@ -97,7 +97,7 @@ class TimelineAnswer(msgspec.Struct, frozen=True, kw_only=True):
     from_us: int
     to_us: int
     resolution_s: int
-    level_s: int
+    tier_s: int
     coarser_than_asked: bool
     points: list[TimelinePoint]
     summary: TimelinePoint
@@ -110,7 +110,7 @@ def make_point(bucket: Bucket, start_us: int, lane: StreamClass, models: tuple[s
         start_us=start_us,
         sampled=bucket.sampled,
         classified=classified,
-        skipped={reason.value: count for reason, count in zip(SKIP_REASONS, bucket.skipped, strict=True)},
+        skipped={reason.value: count for reason, count in zip(DROP_REASONS, bucket.skipped, strict=True)},
         frames_with_faces=bucket.frames_with_faces,
         faces=bucket.faces,
         tracks_begun=bucket.tracks_begun,

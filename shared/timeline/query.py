@@ -12,13 +12,13 @@ import msgspec
 from moodline.shared.errors import QueryError
 from moodline.shared.messages import StreamClass
 from moodline.shared.store.base import BucketValueRange, TimelineStore
-from moodline.shared.timeline.bucket import LEVELS_S, NOTHING, SECOND_US, Bucket, merge, merge_all, unpack
-from moodline.shared.timeline.levels import Extent, Levels
+from moodline.shared.timeline.bucket import NOTHING, SECOND_US, TIERS_S, Bucket, merge, merge_all, unpack
 from moodline.shared.timeline.models import ModelLabels, model_labels, models_range
 from moodline.shared.timeline.points import TimelineAnswer, make_point
+from moodline.shared.timeline.tiers import Extent, Tiers
 
-MAX_CELLS: Final = 100_000
-"""Most stored cells that one answer is made of."""
+MAX_BUCKET_VALUES: Final = 100_000
+"""Most stored bucket values that one answer is made of."""
 
 DEFAULT_LIMIT: Final = 5_000
 """Most points in one answer where the caller sets no other limit."""
@@ -35,7 +35,7 @@ class TimelineQuery(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         from_us: Start, inclusive, microseconds since the Unix epoch; None: where the timeline begins.
         to_us: End, exclusive; None: where the timeline ends.
-        resolution_s: Length of a point in s; None: the finest stored level that gives at most `max_points`.
+        resolution_s: Length of a point in s; None: the finest stored tier that gives at most `max_points`.
         max_points: Most points when no resolution is asked; None: the limit. A partial first point is not counted.
         span_us: Length that the resolution is chosen for, in microseconds, where an open end moves on while the question
             stays the same; None: the length of the window.
@@ -49,13 +49,13 @@ class TimelineQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(NamedTuple):
-    """The points of an answer: multiples `start` to before `stop` of `resolution_s`, made of buckets of `level_s`."""
+    """The points of an answer: multiples `start` to before `stop` of `resolution_s`, made of buckets of `tier_s`."""
 
     start: int
     """First point, in units of `resolution_s`."""
     stop: int
     resolution_s: int
-    level_s: int
+    tier_s: int
 
 
 class FoundValues(NamedTuple):
@@ -63,20 +63,20 @@ class FoundValues(NamedTuple):
 
     Attributes:
         plan: Its points.
-        cells: Stored `(index, value)` of the plan's level, ordered.
+        bucket_values: Stored `(index, value)` of the plan's tier, ordered.
         closed_to_us: Up to where nothing can be added any more; None when the timeline is closed for good.
         labels: Which models made which part.
     """
 
     plan: Plan
-    cells: list[tuple[int, bytes]]
+    bucket_values: list[tuple[int, bytes]]
     closed_to_us: int | None
     labels: ModelLabels
 
 
 def extent(store: TimelineStore, stream_id: str) -> Extent | None:
     """Return what a stream's timeline covers, or None when nothing is stored. Blocks on the store."""
-    return Levels(store, stream_id).extent
+    return Tiers(store, stream_id).extent
 
 
 def timeline(
@@ -84,14 +84,14 @@ def timeline(
 ) -> TimelineAnswer:
     """Return a window of a stream's timeline. Blocks on the store.
 
-    With `max_points` alone, points are as long as the finest stored level that gives few enough of them, or several hours
+    With `max_points` alone, points are as long as the finest stored tier that gives few enough of them, or several hours
     where even the coarsest gives too many. With a resolution, stored buckets are merged to it exactly.
 
     Raises:
         QueryError: the window is empty, the resolution cannot be had, or the answer would be too large.
         StoreError: a stored value cannot be read.
     """
-    found = find_cells(store, stream_id, query, limit)
+    found = find_bucket_values(store, stream_id, query, limit)
     if found is None:
         return _nothing(query, lane)
     plan, labels = found.plan, found.labels
@@ -106,7 +106,7 @@ def timeline(
         from_us=plan.start * step_us,
         to_us=plan.stop * step_us,
         resolution_s=plan.resolution_s,
-        level_s=plan.level_s,
+        tier_s=plan.tier_s,
         coarser_than_asked=query.resolution_s is not None and plan.resolution_s > query.resolution_s,
         points=points,
         summary=make_point(merge_all(bucket for _, bucket in buckets), plan.start * step_us, lane, labels.between(*whole)),
@@ -161,101 +161,103 @@ def check_count(length: int, resolution_s: int, limit: int) -> None:
         )
 
 
-def _plan(query: TimelineQuery, window: Extent, levels: Levels, limit: int) -> Plan:
+def _plan(query: TimelineQuery, window: Extent, tiers: Tiers, limit: int) -> Plan:
     if query.resolution_s is None:
         most = max(LEAST_POINTS, query.max_points or limit)
-        resolution_s = _resolution_for(length_us(query, window), window.start_us, levels, most)
+        resolution_s = _resolution_for(length_us(query, window), window.start_us, tiers, most)
     else:
         check_count(length_us(query, window), query.resolution_s, limit)
         resolution_s = query.resolution_s
-    level_s = _level_for(resolution_s, window, levels)
-    if level_s is None:
-        resolution_s, level_s = _fallback(resolution_s, window, levels)
+    tier_s = _tier_for(resolution_s, window, tiers)
+    if tier_s is None:
+        resolution_s, tier_s = _fallback(resolution_s, window, tiers)
     step_us = resolution_s * SECOND_US
-    plan = Plan(window.start_us // step_us, -(-window.end_us // step_us), resolution_s, level_s)
-    if _cells(plan, levels) > MAX_CELLS:
+    plan = Plan(window.start_us // step_us, -(-window.end_us // step_us), resolution_s, tier_s)
+    if _bucket_values(plan, tiers) > MAX_BUCKET_VALUES:
         raise QueryError(
             "resolution", f"a resolution of {resolution_s} s over this window reads too much; ask for 10s, 1min or 1h"
         )
     return plan
 
 
-def _resolution_for(length: int, start_us: int, levels: Levels, max_points: int) -> int:
-    for level_s in LEVELS_S:
-        if count_in(length, level_s) <= max_points and levels.answers(level_s, start_us):
-            return level_s
+def _resolution_for(length: int, start_us: int, tiers: Tiers, max_points: int) -> int:
+    for tier_s in TIERS_S:
+        if count_in(length, tier_s) <= max_points and tiers.answers(tier_s, start_us):
+            return tier_s
     return hours_for(length, max_points)
 
 
 def hours_for(length: int, max_points: int) -> int:
     """Return whole hours, in s, of which a window of this length in microseconds never touches more than `max_points`."""
-    coarsest = LEVELS_S[-1]
+    coarsest = TIERS_S[-1]
     return max(1, -(-length // (coarsest * SECOND_US * (max_points - 1)))) * coarsest
 
 
-def _level_for(resolution_s: int, window: Extent, levels: Levels) -> int | None:
-    """Return the coarsest level that divides the resolution and still has the window; None when it is gone from all."""
+def _tier_for(resolution_s: int, window: Extent, tiers: Tiers) -> int | None:
+    """Return the coarsest tier that divides the resolution and still has the window; None when it is gone from all."""
     step_us = resolution_s * SECOND_US
     grid_start_us = window.start_us // step_us * step_us
-    for level_s in reversed(LEVELS_S):
-        if resolution_s % level_s == 0 and levels.answers(level_s, grid_start_us):
-            return level_s
+    for tier_s in reversed(TIERS_S):
+        if resolution_s % tier_s == 0 and tiers.answers(tier_s, grid_start_us):
+            return tier_s
     return None
 
 
-def _fallback(resolution_s: int, window: Extent, levels: Levels) -> tuple[int, int]:
-    """Return the next coarser resolution that still can be had, and its level."""
-    for level_s in LEVELS_S:
-        if level_s > resolution_s and levels.answers(level_s, window.start_us):
-            return level_s, level_s
-    coarsest = LEVELS_S[-1]
+def _fallback(resolution_s: int, window: Extent, tiers: Tiers) -> tuple[int, int]:
+    """Return the next coarser resolution that still can be had, and its tier."""
+    for tier_s in TIERS_S:
+        if tier_s > resolution_s and tiers.answers(tier_s, window.start_us):
+            return tier_s, tier_s
+    coarsest = TIERS_S[-1]
     return -(-resolution_s // coarsest) * coarsest, coarsest
 
 
-def _cell_range(plan: Plan, levels: Levels) -> tuple[int, int]:
-    """Return the stored cells of a plan, clipped to what exists."""
-    found = levels.bounds(plan.level_s)
+def _bucket_value_range(plan: Plan, tiers: Tiers) -> tuple[int, int]:
+    """Return the stored bucket values of a plan, clipped to what exists."""
+    found = tiers.bounds(plan.tier_s)
     if found is None:
         return 0, 0
-    each = plan.resolution_s // plan.level_s
+    each = plan.resolution_s // plan.tier_s
     return max(plan.start * each, found[0]), min(plan.stop * each, found[1] + 1)
 
 
-def _cells(plan: Plan, levels: Levels) -> int:
-    start, stop = _cell_range(plan, levels)
+def _bucket_values(plan: Plan, tiers: Tiers) -> int:
+    start, stop = _bucket_value_range(plan, tiers)
     return stop - start
 
 
-def find_cells(store: TimelineStore, stream_id: str, query: TimelineQuery, limit: int) -> FoundValues | None:
+def find_bucket_values(store: TimelineStore, stream_id: str, query: TimelineQuery, limit: int) -> FoundValues | None:
     """Read what answers a question; None when there is nothing in the window. Blocks on the store, twice.
 
     Raises:
         QueryError: as `timeline` does.
         StoreError: a stored value cannot be read.
     """
-    levels = Levels(store, stream_id)
-    window = check_window(query, levels.extent)
+    tiers = Tiers(store, stream_id)
+    window = check_window(query, tiers.extent)
     check_points(query, limit)
     if window is None:
         return None
-    plan = _plan(query, window, levels, limit)
-    bounds = levels.bounds(plan.level_s)
-    # The newest cell is read before the others: what is closed then is complete in these.
-    newest, cells, days = store.read_many(
+    plan = _plan(query, window, tiers, limit)
+    bounds = tiers.bounds(plan.tier_s)
+    # The newest bucket value is read before the others: what is closed then is complete in these.
+    newest, bucket_values, days = store.read_many(
         (
-            BucketValueRange(stream_id, "", plan.level_s, *((bounds[1], _LAST_INDEX) if bounds else (0, 0))),
-            BucketValueRange(stream_id, "", plan.level_s, *_cell_range(plan, levels)),
+            BucketValueRange(stream_id, "", plan.tier_s, *((bounds[1], _LAST_INDEX) if bounds else (0, 0))),
+            BucketValueRange(stream_id, "", plan.tier_s, *_bucket_value_range(plan, tiers)),
             models_range(stream_id, plan.start * plan.resolution_s, plan.stop * plan.resolution_s),
         )
     )
-    closed_to_us = _closed_to_us(bounds, newest, plan.level_s)
-    return FoundValues(plan, cells, closed_to_us, model_labels(days))
+    closed_to_us = _closed_to_us(bounds, newest, plan.tier_s)
+    return FoundValues(plan, bucket_values, closed_to_us, model_labels(days))
 
 
 def merged_buckets(found: FoundValues) -> list[tuple[int, Bucket]]:
     """Return start, in microseconds since the Unix epoch, and bucket of every point of the plan, empty ones included."""
     plan, closed_to_us = found.plan, found.closed_to_us
-    merged = _merge_cells(((index, unpack(value)) for index, value in found.cells), plan.resolution_s // plan.level_s)
+    merged = _merge_bucket_values(
+        ((index, unpack(value)) for index, value in found.bucket_values), plan.resolution_s // plan.tier_s
+    )
     step_us = plan.resolution_s * SECOND_US
     answer = []
     for point in range(plan.start, plan.stop):
@@ -265,16 +267,16 @@ def merged_buckets(found: FoundValues) -> list[tuple[int, Bucket]]:
     return answer
 
 
-def _merge_cells(cells: Iterable[tuple[int, Bucket]], each: int) -> dict[int, Bucket]:
+def _merge_bucket_values(bucket_values: Iterable[tuple[int, Bucket]], each: int) -> dict[int, Bucket]:
     merged: dict[int, Bucket] = {}
-    for index, bucket in cells:
+    for index, bucket in bucket_values:
         point = index // each
         known = merged.get(point)
         merged[point] = bucket if known is None else merge(known, bucket)
     return merged
 
 
-def _closed_to_us(bounds: tuple[int, int] | None, newest: list[tuple[int, bytes]], level_s: int) -> int | None:
+def _closed_to_us(bounds: tuple[int, int] | None, newest: list[tuple[int, bytes]], tier_s: int) -> int | None:
     """Return up to where nothing can be added any more; None when the timeline is closed for good.
 
     Event time never goes back, so all before the newest bucket that was known is closed; and when that one is closed too
@@ -284,18 +286,18 @@ def _closed_to_us(bounds: tuple[int, int] | None, newest: list[tuple[int, bytes]
         return -(2**63)
     if newest and newest[-1][0] == bounds[1] and unpack(newest[-1][1]).final:
         return None
-    return bounds[1] * level_s * SECOND_US
+    return bounds[1] * tier_s * SECOND_US
 
 
 def _nothing(query: TimelineQuery, lane: StreamClass) -> TimelineAnswer:
-    resolution_s = query.resolution_s or LEVELS_S[0]
+    resolution_s = query.resolution_s or TIERS_S[0]
     at_us = next((edge for edge in (query.from_us, query.to_us) if edge is not None), 0)
     summary = make_point(Bucket(), at_us, lane)
     return TimelineAnswer(
         from_us=at_us,
         to_us=at_us,
         resolution_s=resolution_s,
-        level_s=LEVELS_S[0],
+        tier_s=TIERS_S[0],
         coarser_than_asked=False,
         points=[],
         summary=summary,

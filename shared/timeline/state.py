@@ -1,7 +1,7 @@
 """The aggregator's saved state: what a stream's timeline needs in order to continue, and the faces that are in the picture now.
 
-One version byte and MessagePack arrays; integers only. The store keeps it with the stream's mark without looking into it. Only
-the aggregator writes it; live views read from it which faces are there, and where.
+One version byte and MessagePack arrays; integers only. The store keeps it with the stream's high-water mark without looking
+into it. Only the aggregator writes it; live views read from it which faces are there, and where.
 """
 
 from typing import Final, NamedTuple, TypeVar
@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 
 from moodline.shared.errors import StoreError
-from moodline.shared.timeline.bucket import LEVELS_S, Bucket
+from moodline.shared.timeline.bucket import TIERS_S, Bucket
 from moodline.shared.timeline.faces import SeenFrame
 from moodline.shared.timeline.models import ModelDay
 from moodline.shared.timeline.points import Shares
@@ -75,7 +75,7 @@ class OpenTrack(msgspec.Struct, array_like=True):
 
 
 class SavedState(msgspec.Struct, array_like=True):
-    """The state as stored. `indexes` and `parts` are those of the open buckets, by level; empty before the first frame.
+    """The state as stored. `indexes` and `parts` are those of the open buckets, by tier; empty before the first frame.
 
     New fields come last, with a default.
     """
@@ -86,7 +86,7 @@ class SavedState(msgspec.Struct, array_like=True):
     parts: list[Bucket] = []
     models: ModelDay | None = None
     seen: list[SeenFrame] = []
-    """The frames of the open cell of faces, where faces are kept."""
+    """The frames of the open bucket value of faces, where faces are kept."""
 
 
 class _Present(msgspec.Struct, array_like=True):
@@ -148,7 +148,7 @@ def load_state(state: bytes) -> SavedState:
         StoreError: the state is damaged or of another version.
     """
     saved = _decode(_decoder, state)
-    if len(saved.indexes) != len(saved.parts) or len(saved.indexes) not in (0, len(LEVELS_S)):
+    if len(saved.indexes) != len(saved.parts) or len(saved.indexes) not in (0, len(TIERS_S)):
         raise StoreError("a stored aggregator state is damaged: it has other levels")
     return saved
 

@@ -7,14 +7,13 @@ import msgspec
 
 from moodline.shared.errors import QueryError, TrackNotFoundError
 from moodline.shared.store.base import TimelineStore
-from moodline.shared.timeline.bucket import LEVELS_S, SECOND_US
-from moodline.shared.timeline.levels import Extent
+from moodline.shared.timeline.bucket import SECOND_US, TIERS_S
 from moodline.shared.timeline.models import ModelLabels, read_models
 from moodline.shared.timeline.points import Shares, dominant, means, shares
 from moodline.shared.timeline.query import (
     DEFAULT_LIMIT,
     LEAST_POINTS,
-    MAX_CELLS,
+    MAX_BUCKET_VALUES,
     TimelineQuery,
     check_count,
     check_points,
@@ -23,10 +22,11 @@ from moodline.shared.timeline.query import (
     hours_for,
     length_us,
 )
+from moodline.shared.timeline.tiers import Extent
 from moodline.shared.timeline.tracks import (
-    TRACK_LEVEL_S,
-    TRACKS_LEVEL_S,
+    TRACK_TIER_S,
     TRACKS_SERIES,
+    TRACKS_TIER_S,
     TrackBucket,
     TrackSummary,
     merge_track,
@@ -117,12 +117,14 @@ def track_list(
         raise QueryError("after", "after must not be negative")
     if limit < 1:
         raise QueryError("limit", "limit must be at least 1")
-    cells = store.read(stream_id, TRACKS_SERIES, TRACKS_LEVEL_S, after + 1, _TRACK_STOP)
+    bucket_values = store.read(stream_id, TRACKS_SERIES, TRACKS_TIER_S, after + 1, _TRACK_STOP)
     if window is not None:
         # Ids are given in order of time, so tracks that began after the window are all at the end.
-        cells = cells[: bisect_left(cells, window.end_us, key=lambda cell: unpack_track_summary(cell[1]).first_us)]
+        bucket_values = bucket_values[
+            : bisect_left(bucket_values, window.end_us, key=lambda bucket_value: unpack_track_summary(bucket_value[1]).first_us)
+        ]
     found: list[Track] = []
-    for track_id, value in cells:
+    for track_id, value in bucket_values:
         summary = unpack_track_summary(value)
         if window is None or summary.last_us >= window.start_us:
             found.append(_track(track_id, summary))
@@ -137,14 +139,14 @@ def track_timeline(
     """Return a window of one face's timeline, clipped to the face's life. Blocks on the store.
 
     Only seconds are stored; where their retention has passed, points have no reading any more. With
-    `max_points` alone the points are as long as the shortest of the levels, or of whole hours, that gives few enough.
+    `max_points` alone the points are as long as the shortest of the tiers, or of whole hours, that gives few enough.
 
     Raises:
         TrackNotFoundError: the stream has no such track.
         QueryError: the window is empty, or the answer would be too large.
         StoreError: a stored value cannot be read.
     """
-    found = store.read(stream_id, TRACKS_SERIES, TRACKS_LEVEL_S, track_id, track_id + 1) if track_id > 0 else []
+    found = store.read(stream_id, TRACKS_SERIES, TRACKS_TIER_S, track_id, track_id + 1) if track_id > 0 else []
     if not found:
         raise TrackNotFoundError(f"stream {stream_id} has no track {track_id}")
     track = _track(track_id, unpack_track_summary(found[0][1]))
@@ -159,8 +161,8 @@ def track_timeline(
     resolution_s = _resolution(query, window, limit)
     step_us = resolution_s * SECOND_US
     start, stop = window.start_us // step_us, -(-window.end_us // step_us)
-    if (stop - start) * resolution_s > MAX_CELLS:
-        raise QueryError("from", f"the window reads more than {MAX_CELLS} seconds of this face; ask for a shorter one")
+    if (stop - start) * resolution_s > MAX_BUCKET_VALUES:
+        raise QueryError("from", f"the window reads more than {MAX_BUCKET_VALUES} seconds of this face; ask for a shorter one")
     points = _points(store, stream_id, track_id, range(start, stop), resolution_s)
     return TrackAnswer(track=track, from_us=start * step_us, to_us=stop * step_us, resolution_s=resolution_s, points=points)
 
@@ -171,16 +173,18 @@ def _resolution(query: TimelineQuery, window: Extent, limit: int) -> int:
         check_count(length, query.resolution_s, limit)
         return query.resolution_s
     most = max(LEAST_POINTS, query.max_points or limit)
-    for level_s in LEVELS_S:
-        if count_in(length, level_s) <= most:
-            return level_s
+    for tier_s in TIERS_S:
+        if count_in(length, tier_s) <= most:
+            return tier_s
     return hours_for(length, most)
 
 
 def _points(store: TimelineStore, stream_id: str, track_id: int, points: range, resolution_s: int) -> list[TrackPoint]:
     merged: dict[int, TrackBucket] = {}
-    cells = store.read(stream_id, track_series(track_id), TRACK_LEVEL_S, points.start * resolution_s, points.stop * resolution_s)
-    for index, value in cells:
+    bucket_values = store.read(
+        stream_id, track_series(track_id), TRACK_TIER_S, points.start * resolution_s, points.stop * resolution_s
+    )
+    for index, value in bucket_values:
         point = index // resolution_s
         merged[point] = merge_track(merged.get(point, TrackBucket()), unpack_track_bucket(value))
     labels = read_models(store, stream_id, points.start * resolution_s, points.stop * resolution_s)

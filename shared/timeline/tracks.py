@@ -1,6 +1,6 @@
 """Stored values of one tracked face: a summary, and a small bucket for each second in which it was seen.
 
-Series `TRACKS_SERIES`, level 0, index = track id: the summary. Series `track_series(id)`, level 1, index = second: the
+Series `TRACKS_SERIES`, tier 0, index = track id: the summary. Series `track_series(id)`, tier 1, index = second: the
 small bucket. Both are sequences of varints (`moodline.shared.timeline.varint`) that begin with format version * 16 + flags.
 """
 
@@ -13,8 +13,8 @@ from moodline.shared.timeline.bucket import FORMAT_VERSION, NO_SEVEN, Seven, rea
 from moodline.shared.timeline.varint import Numbers, encode_varints, sparse_varints
 
 TRACKS_SERIES: Final = "tracks"
-TRACKS_LEVEL_S: Final = 0
-TRACK_LEVEL_S: Final = 1
+TRACKS_TIER_S: Final = 0
+TRACK_TIER_S: Final = 1
 
 _ENDED: Final = 1
 

@@ -8,7 +8,7 @@ from moodline.shared.bus.base import Bus, Consumer, ConsumerSettings, Headers, P
 from moodline.shared.messages import PipelineStep, StreamClass, topic
 from moodline.shared.tracing.spans import Tracing
 
-_HOPS: Final = {topic(hop, lane): hop for hop in PipelineStep for lane in StreamClass}
+_STEPS: Final = {topic(step, lane): step for step in PipelineStep for lane in StreamClass}
 
 
 class TracedBus:
@@ -49,8 +49,8 @@ class _TracedConsumer:
     def poll(self, max_records: int, timeout_s: float, linger_s: float = 0.0) -> list[Record]:
         records = self._consumer.poll(max_records, timeout_s, linger_s)
         for record in records:
-            if record.headers and record.position.topic in _HOPS:
-                self._tracing.take(_HOPS[record.position.topic], record)
+            if record.headers and record.position.topic in _STEPS:
+                self._tracing.take(_STEPS[record.position.topic], record)
         return records
 
     def commit(self, positions: Iterable[Position]) -> None:
@@ -83,11 +83,11 @@ class _TracedProducer:
         self._tracing = tracing
 
     def send(self, topic: str, key: bytes, value: bytes, headers: Headers = ()) -> None:
-        hop = _HOPS.get(topic)
-        if hop is PipelineStep.FRAMES:
+        step = _STEPS.get(topic)
+        if step is PipelineStep.FRAMES:
             self._tracing.publish(value, partial(self._producer.send, topic, key, value))
         else:
-            own = () if hop is None else self._tracing.pass_on(hop, key, value)
+            own = () if step is None else self._tracing.pass_on(step, key, value)
             self._producer.send(topic, key, value, headers + own)
 
     def flush(self, timeout_s: float = 60.0) -> None:

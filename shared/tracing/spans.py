@@ -102,19 +102,19 @@ class Tracing:
             publish.end(self._now_ns())
             capture.end(self._now_ns())
 
-    def pass_on(self, hop: PipelineStep, key: bytes, value: bytes) -> Headers:
-        """Return the headers of a message to `hop`: those of the span that it comes from, if there is one."""
-        before = _BEFORE.get(hop)
+    def pass_on(self, step: PipelineStep, key: bytes, value: bytes) -> Headers:
+        """Return the headers of a message to `step`: those of the span that it comes from, if there is one."""
+        before = _BEFORE.get(step)
         stream_id = key.decode(errors="replace")
         with self._lock:
             if before is None or not any(place[:2] == (before, stream_id) for place in self._open):
                 return ()
         message = decode(value)
         with self._lock:
-            found = self._open.get((before, message.stream_id, message.session, message.seq))
+            found = self._open.get((before, message.stream_id, message.epoch, message.seq))
         return () if found is None else self._headers(found.span)
 
-    def take(self, hop: PipelineStep, record: Record) -> None:
+    def take(self, step: PipelineStep, record: Record) -> None:
         """Begin the span of a message that was taken from the bus, if it is traced."""
         parent = self._parent(record.headers)
         if parent is None:
@@ -129,8 +129,8 @@ class Tracing:
             "messaging.kafka.offset": record.position.offset,
             "moodline.waited_ms": max(0, int(self._clock.now_s() * 1000 - record.timestamp_ms)),
         }
-        span = self._tracer.start_span(_SPANS[hop], parent, attributes=fields, start_time=self._now_ns())
-        identity = (hop, message.stream_id, message.session, message.seq)
+        span = self._tracer.start_span(_SPANS[step], parent, attributes=fields, start_time=self._now_ns())
+        identity = (step, message.stream_id, message.epoch, message.seq)
         with self._lock:
             again = self._open.pop(identity, None)
             self._open[identity] = _Open(span, record.position)
@@ -227,7 +227,7 @@ def _header_pairs(settings: TracingSettings) -> dict[str, str]:
 def _fields(message: Message) -> dict[str, Any]:
     return {
         "moodline.stream_id": message.stream_id,
-        "moodline.session": message.session,
+        "moodline.session": message.epoch,
         "moodline.seq": message.seq,
         "moodline.lane": message.lane.value,
     }

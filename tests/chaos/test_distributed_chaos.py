@@ -151,18 +151,18 @@ def late_write(cluster: Cluster, spec: StreamSpec) -> ApplyResult:
     """Write as an aggregator would that was frozen some frames ago; the timelines compared after it show that nothing changed."""
     progress = cluster.store.load([spec.stream_id])[0]
     assert progress is not None
-    assert progress.mark is not None
+    assert progress.high_water_mark is not None
     assert progress.position is not None
-    session, seq = progress.mark
+    epoch, seq = progress.high_water_mark
     update = TimelineUpdate(
         stream_id=spec.stream_id,
-        expected=HighWaterMark(session, seq - 5),
-        mark=HighWaterMark(session, seq - 4),
+        expected=HighWaterMark(epoch, seq - 5),
+        high_water_mark=HighWaterMark(epoch, seq - 4),
         final=False,
         position=progress.position,
         state=b"late",
         last_event_time_us=spec.recorded_at_us,
-        cells=(BucketValue("", 1, spec.recorded_at_us // 1_000_000, b"late"),),
+        bucket_values=(BucketValue("", 1, spec.recorded_at_us // 1_000_000, b"late"),),
     )
     return cluster.store.apply([update])[0]
 
@@ -172,7 +172,7 @@ def frames_done(cluster: Cluster, specs: list[tuple[int, StreamSpec]]) -> int:
         progress = cluster.store.load([spec.stream_id for _, spec in specs])
     except StoreUnavailableError:
         return 0
-    return sum(item.mark.seq for item in progress if item and item.mark)
+    return sum(item.high_water_mark.seq for item in progress if item and item.high_water_mark)
 
 
 def keep_playing(cluster: Cluster, specs: list[tuple[int, StreamSpec]]) -> bool:

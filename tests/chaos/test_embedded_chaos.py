@@ -11,7 +11,7 @@ import pytest
 from moodline.shared.store import Store, open_store
 from moodline.shared.store.base import dump
 from moodline.shared.streams import StreamSpec
-from moodline.shared.timeline import LEVELS_S
+from moodline.shared.timeline import TIERS_S
 from tests.support.cluster import RETENTION, free_port, seeded
 from tests.support.reference import reference_dump, synthetic_spec
 from tests.support.servers import die_with_parent
@@ -50,10 +50,10 @@ class Service:
         self.process.wait(10)
 
 
-def marks(store: Store, specs: list[StreamSpec]) -> list[int]:
+def high_water_marks(store: Store, specs: list[StreamSpec]) -> list[int]:
     progress = store.load([spec.stream_id for spec in specs])
     assert all(item is not None for item in progress), "a stream was lost"
-    return [item.mark.seq if item and item.mark else -1 for item in progress]
+    return [item.high_water_mark.seq if item and item.high_water_mark else -1 for item in progress]
 
 
 def test_killed_ten_times_it_finishes_its_files_to_the_same_bytes(tmp_path: Path) -> None:
@@ -69,21 +69,21 @@ def test_killed_ten_times_it_finishes_its_files_to_the_same_bytes(tmp_path: Path
         service.start()
         wait_for_progress(service, store, specs, before)
         time.sleep(rng.uniform(0.0, 1.0))
-        at_kill = marks(store, specs)
+        at_kill = high_water_marks(store, specs)
         service.kill()
-        after = marks(store, specs)
+        after = high_water_marks(store, specs)
         assert all(late >= early for late, early in zip(after, at_kill, strict=True)), "a committed point was lost"
         moving_kills += not all(item and item.final for item in store.load([spec.stream_id for spec in specs]))
         before = after
     service.start()
     deadline = time.monotonic() + 300
     while not all(item and item.final for item in store.load([spec.stream_id for spec in specs])):
-        assert time.monotonic() < deadline, f"not finished: {marks(store, specs)}"
+        assert time.monotonic() < deadline, f"not finished: {high_water_marks(store, specs)}"
         assert service.process.poll() is None, "the service ended by itself"
         time.sleep(0.2)
     service.process.terminate()
     assert service.process.wait(30) == 0
-    equal = [dump(store, spec.stream_id, LEVELS_S) == contents[number % 2] for number, spec in enumerate(specs)]
+    equal = [dump(store, spec.stream_id, TIERS_S) == contents[number % 2] for number, spec in enumerate(specs)]
     assert equal == [True] * STREAMS
     assert moving_kills >= KILLS - 1, "the files ended before the kills did: nothing was proved"
     store.close()
@@ -92,7 +92,7 @@ def test_killed_ten_times_it_finishes_its_files_to_the_same_bytes(tmp_path: Path
 def wait_for_progress(service: Service, store: Store, specs: list[StreamSpec], before: list[int]) -> None:
     """Wait until the service has written some frames more."""
     deadline = time.monotonic() + 120
-    while sum(marks(store, specs)) < sum(before) + FRAMES_PER_LIFE:
+    while sum(high_water_marks(store, specs)) < sum(before) + FRAMES_PER_LIFE:
         assert time.monotonic() < deadline, "no progress"
         assert service.process.poll() is None, "the service ended by itself"
         time.sleep(0.05)

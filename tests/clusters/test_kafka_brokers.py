@@ -57,7 +57,7 @@ class Playing:
 
     def frames(self, spec: StreamSpec) -> int:
         progress = self.cluster.store.load([spec.stream_id])[0]
-        return 0 if progress is None or progress.mark is None else progress.mark.seq + 1
+        return 0 if progress is None or progress.high_water_mark is None else progress.high_water_mark.seq + 1
 
     def keep_on(self, spec: StreamSpec) -> StreamSpec:
         """Return the file that plays: another one when this has ended."""
@@ -215,9 +215,9 @@ def test_the_camera_has_lost_no_frame_in_silence(playing: Playing) -> None:
     wait_until(lambda: playing.cluster.store.statuses([CAMERA])[0].state is StreamState.PAUSED, 30, "the camera to be paused")
     progress = playing.cluster.store.load([CAMERA])[0]
     assert progress is not None
-    assert progress.mark is not None
+    assert progress.high_water_mark is not None
     points = timeline(playing.cluster.store, CAMERA, StreamClass.LIVE, TimelineQuery(resolution_s=1)).points
     counted = sum(point.sampled for point in points)
-    print(f"camera: {counted} frames on the timeline, last of the session {progress.mark.seq}")  # noqa: T201
-    assert counted >= progress.mark.seq + 1
+    print(f"camera: {counted} frames on the timeline, last of the session {progress.high_water_mark.seq}")  # noqa: T201
+    assert counted >= progress.high_water_mark.seq + 1
     assert max(point.sampled for point in points) <= 2 * FPS - 2, "never the frames of two readers in a second"

@@ -46,7 +46,7 @@ def redis_cluster() -> Iterator[ClusterGroup]:
 def frames(cluster: Cluster, spec: StreamSpec) -> int:
     """Return how many frames are on a stream's timeline."""
     progress = cluster.store.load([spec.stream_id])[0]
-    return 0 if progress is None or progress.mark is None else progress.mark.seq + 1
+    return 0 if progress is None or progress.high_water_mark is None else progress.high_water_mark.seq + 1
 
 
 def play_into_the_middle(cluster: Cluster, spec: StreamSpec) -> None:
@@ -59,8 +59,8 @@ def seq_on(node: RedisNode, spec: StreamSpec) -> int:
     with node.admin() as admin:
         if "cluster-enabled" in node.options:
             admin.execute_command("READONLY")
-        mark = admin.hget(f"moodline:{{{spec.stream_id}}}", "mark")
-    return int(mark.partition(b":")[2]) if mark else -1
+        high_water_mark = admin.hget(f"moodline:{{{spec.stream_id}}}", "mark")
+    return int(high_water_mark.partition(b":")[2]) if high_water_mark else -1
 
 
 def lose_a_master(

@@ -36,21 +36,21 @@ WORD = "w0rd-canary+/="
 KINDS = ("ingest", "detector", "classifier", "aggregator", "api", "setup")
 TOOLS = {"kafka-acls.sh": "org.apache.kafka.tools.AclCommand", "kafka-configs.sh": "kafka.admin.ConfigCommand"}
 FILE, LIVE = StreamClass.FILE, StreamClass.LIVE
-HOPS = {hop: {topic(hop, lane) for lane in StreamClass} for hop in PipelineStep}
+STEPS = {step: {topic(step, lane) for lane in StreamClass} for step in PipelineStep}
 MAY_READ = {
     "ingest": {STREAMS_TOPIC},
-    "detector": HOPS[PipelineStep.FRAMES],
-    "classifier": HOPS[PipelineStep.FACES],
-    "aggregator": HOPS[PipelineStep.EMOTIONS],
+    "detector": STEPS[PipelineStep.FRAMES],
+    "classifier": STEPS[PipelineStep.FACES],
+    "aggregator": STEPS[PipelineStep.EMOTIONS],
     "api": set(),
     "setup": set(),
 }
 MAY_WRITE = {
-    "ingest": HOPS[PipelineStep.FRAMES],
-    "detector": HOPS[PipelineStep.FACES] | {DLQ_TOPIC},
-    "classifier": HOPS[PipelineStep.EMOTIONS] | {DLQ_TOPIC},
+    "ingest": STEPS[PipelineStep.FRAMES],
+    "detector": STEPS[PipelineStep.FACES] | {DLQ_TOPIC},
+    "classifier": STEPS[PipelineStep.EMOTIONS] | {DLQ_TOPIC},
     "aggregator": {DLQ_TOPIC},
-    "api": HOPS[PipelineStep.FRAMES],
+    "api": STEPS[PipelineStep.FRAMES],
     "setup": set(),
 }
 

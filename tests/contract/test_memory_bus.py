@@ -352,7 +352,7 @@ class Group:
                 partitions.remove(partition)
                 self.share.release(each, partition)
         for each, partitions in self.owned.items():
-            partitions.update(self.share.claim(each))
+            partitions.update(self.share.acquire(each))
 
 
 @given(st.integers(1, 40), st.lists(st.integers(0, 6), max_size=30))

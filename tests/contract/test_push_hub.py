@@ -53,7 +53,7 @@ def test_pushed_frames_of_several_streams_arrive_each_in_order(bench: Bench, tmp
                 arrived[message.stream_id].append(message)
     for frames in arrived.values():
         assert [frame.seq for frame in frames] == list(range(COUNT))
-        assert len({frame.session for frame in frames}) == 1
+        assert len({frame.epoch for frame in frames}) == 1
         assert all(frame.jpeg == (b"" if frame.skip else picture(number)) for number, frame in enumerate(frames))
         assert frames[-1].skip is None, "the newest is never the one that is left out"
     store.close()

@@ -7,7 +7,7 @@ import pytest
 from moodline.shared.store import BucketValue, Retention, Store
 from moodline.shared.streams import StreamStatus
 from tests.support.servers import wait_until
-from tests.support.stores import LEVELS_S, RETENTION, RedisBackend, Writer
+from tests.support.stores import RETENTION, TIERS_S, RedisBackend, Writer
 
 pytestmark = pytest.mark.redis
 
@@ -52,9 +52,9 @@ class TestMemory:
         store.remove("other")
         size = redis_backend.admin.dbsize()
         writer = Writer(store, "lobby")
-        store.set_status("lobby", writer.session, StreamStatus())
-        writer.write(*(BucketValue("", level_s, index, b"v") for level_s in LEVELS_S for index in range(0, 60 * 250, 60)))
-        assert redis_backend.admin.dbsize() == size + 1 + 2 + 250 * len(LEVELS_S)
+        store.set_status("lobby", writer.epoch, StreamStatus())
+        writer.write(*(BucketValue("", tier_s, index, b"v") for tier_s in TIERS_S for index in range(0, 60 * 250, 60)))
+        assert redis_backend.admin.dbsize() == size + 1 + 2 + 250 * len(TIERS_S)
         store.remove("lobby")
         assert redis_backend.keys("lobby") == []
         assert redis_backend.admin.dbsize() == size
@@ -63,12 +63,12 @@ class TestMemory:
 class TestExpiry:
     def test_every_block_lives_as_long_as_its_level_says(self, redis_backend: RedisBackend, store: Store) -> None:
         writer = Writer(store, "lobby")
-        cells = [BucketValue("", level_s, 7, b"v") for level_s in LEVELS_S]
-        writer.write(*cells, BucketValue("tracks", 0, 7, b"v"), BucketValue("track/3", 1, 7, b"v"))
-        wanted = {("", level_s): RETENTION.seconds(level_s) for level_s in LEVELS_S}
+        bucket_values = [BucketValue("", tier_s, 7, b"v") for tier_s in TIERS_S]
+        writer.write(*bucket_values, BucketValue("tracks", 0, 7, b"v"), BucketValue("track/3", 1, 7, b"v"))
+        wanted = {("", tier_s): RETENTION.seconds(tier_s) for tier_s in TIERS_S}
         wanted |= {("tracks", 0): RETENTION.seconds(1), ("track/3", 1): RETENTION.seconds(1)}
-        for (series, level_s), kept_s in wanted.items():
-            place = f"}}:{series}@{level_s}:".encode()
+        for (series, tier_s), kept_s in wanted.items():
+            place = f"}}:{series}@{tier_s}:".encode()
             [block] = [key for key in redis_backend.keys("lobby") if place in key]
             assert kept_s - 30 < redis_backend.admin.ttl(block) <= kept_s
         assert redis_backend.admin.ttl("moodline:{lobby}:blocks") > RETENTION.seconds(3600) - 30

@@ -68,12 +68,12 @@ class TestLostAnswers:
         writer.write(BucketValue("", 1, 1, b"one"))
         assert proxy.lost == 1
         proxy.lose(1)
-        session = shaky.claim("lobby", NOW_S).session
-        assert session > writer.session
+        epoch = shaky.acquire("lobby", NOW_S).epoch
+        assert epoch > writer.epoch
         proxy.lose(0)
-        assert shaky.set_status("lobby", session, StreamStatus(state=StreamState.PLAYING)) is True
+        assert shaky.set_status("lobby", epoch, StreamStatus(state=StreamState.PLAYING)) is True
         proxy.lose(0)
-        stale = update("lobby", None, HighWaterMark(session, 5), [BucketValue("", 1, 1, b"lie")])
+        stale = update("lobby", None, HighWaterMark(epoch, 5), [BucketValue("", 1, 1, b"lie")])
         assert shaky.apply([stale, writer.next()][:1]) == [ApplyResult.STALE]
         assert store.read("lobby", "", 1, 0, EVERYWHERE) == [(1, b"one")]
         shaky.close()
@@ -84,9 +84,9 @@ class TestLostAnswers:
         # The server knows the script, so that what gets lost is the answer of a step that was done.
         store.append_record("other", b"line", 10)
         steps: list[tuple[Callable[[], object], object]] = [
-            (lambda: shaky.put_document("rules", "a", b"one", None), 1),
-            (lambda: shaky.put_document("rules", "a", b"two", 1), 2),
-            (lambda: shaky.remove_document("rules", "a", 2), True),
+            (lambda: shaky.put_entry("rules", "a", b"one", None), 1),
+            (lambda: shaky.put_entry("rules", "a", b"two", 1), 2),
+            (lambda: shaky.remove_entry("rules", "a", 2), True),
             (lambda: shaky.append_record("log", b"line", 10), 1),
             (lambda: shaky.append_record("log", b"line", 10), 2),
         ]
@@ -94,7 +94,7 @@ class TestLostAnswers:
             proxy.lose(0)
             assert step() == wanted
             assert proxy.lost == 1
-        assert store.documents("rules") == []
+        assert store.list_entries("rules") == []
         assert store.records("log") == [(1, b"line"), (2, b"line")]
         shaky.close()
 
@@ -109,7 +109,7 @@ class TestLostAnswers:
             assert shaky.apply(updates) == [ApplyResult.APPLIED] * 30
             assert proxy.lost == 1
             for writer, applied in zip(writers, updates, strict=True):
-                writer.mark = applied.mark
+                writer.high_water_mark = applied.high_water_mark
         assert all(store.read(writer.stream_id, "", 1, 0, 60) == [(n, b"v") for n in range(3)] for writer in writers)
         shaky.close()
 
@@ -189,9 +189,9 @@ def outcome(action: Callable[[], Any]) -> Any:
 def assert_works(store: Store, stream_id: str) -> None:
     assert [stream.stream_id for stream in store.list_streams()] == [stream_id]
     writer = Writer(store, stream_id, add=False)
-    assert writer.session < 2 * NOW_S * 1000, "sessions are about the time in ms"
+    assert writer.epoch < 2 * NOW_S * 1000, "sessions are about the time in ms"
     writer.write(BucketValue("", 1, 1, b"one"))
-    assert store.set_status(stream_id, writer.session, StreamStatus()) is True
+    assert store.set_status(stream_id, writer.epoch, StreamStatus()) is True
     assert store.read(stream_id, "", 1, 0, EVERYWHERE) == [(1, b"one")]
 
 
@@ -203,7 +203,7 @@ class TestServerTrouble:
             updates = [writer.next([BucketValue("", 1, step, b"v")]) for writer in writers]
             assert store.apply(updates) == [ApplyResult.APPLIED] * 20
             for writer, applied in zip(writers, updates, strict=True):
-                writer.mark = applied.mark
+                writer.high_water_mark = applied.high_water_mark
             redis_backend.admin.script_flush()
             assert store.bounds("s0", 1) == (0, step)
 
@@ -223,16 +223,16 @@ class TestServerTrouble:
         thread = threading.Thread(target=write)
         thread.start()
         for _ in range(3):
-            seen = writer.mark
-            wait_until(lambda seen=seen: writer.mark != seen, what="a step after the restart")  # type: ignore[misc]
+            seen = writer.high_water_mark
+            wait_until(lambda seen=seen: writer.high_water_mark != seen, what="a step after the restart")  # type: ignore[misc]
             private_redis.restart()
         stop.set()
         thread.join(30)
         assert errors == []
         [progress] = store.load(["lobby"])
         assert progress is not None
-        assert progress.mark == writer.mark
-        wanted = [(index, b"%d" % index) for index in range(writer.mark.seq + 1)]  # type: ignore[union-attr]
+        assert progress.high_water_mark == writer.high_water_mark
+        wanted = [(index, b"%d" % index) for index in range(writer.high_water_mark.seq + 1)]  # type: ignore[union-attr]
         assert store.read("lobby", "", 1, 0, EVERYWHERE) == store.read("lobby", "", 10, 0, EVERYWHERE) == wanted
         store.close()
 

@@ -17,27 +17,27 @@ from moodline.shared.store import BucketValue, Retention, Store, open_store
 from moodline.shared.store.sqlite import SqliteStore
 from moodline.shared.streams import StreamStatus
 from tests.support.servers import wait_until
-from tests.support.stores import LEVELS_S, NOW_S, RETENTION, SqliteBackend, SteppedClock, Writer, spec
+from tests.support.stores import NOW_S, RETENTION, TIERS_S, SqliteBackend, SteppedClock, Writer, spec
 
 EVERYWHERE = 2**53
 
-# Writes steps as fast as it can; every cell of a step has the step's number in it.
+# Writes steps as fast as it can; every bucket value of a step has the step's number in it.
 _WRITER = """
 import sys
 from moodline.shared.bus.base import Position
 from moodline.shared.store import BucketValue, HighWaterMark, Retention, TimelineUpdate, open_store
 
-levels_s = (1, 10, 60, 600, 3600)
-store, seed = open_store(sys.argv[1], Retention(dict.fromkeys(levels_s, 10**9))), int(sys.argv[2])
+tiers_s = (1, 10, 60, 600, 3600)
+store, seed = open_store(sys.argv[1], Retention(dict.fromkeys(tiers_s, 10**9))), int(sys.argv[2])
 while True:
     [progress] = store.load(["lobby"])
-    seq = 0 if progress.mark is None else progress.mark.seq + 1
+    seq = 0 if progress.high_water_mark is None else progress.high_water_mark.seq + 1
     value = b"%d" % seq * 20
-    cells = tuple(BucketValue("", level_s, index, value) for level_s in levels_s for index in range(0, 600, 60))
+    bucket_values = tuple(BucketValue("", tier_s, index, value) for tier_s in tiers_s for index in range(0, 600, 60))
     [result] = store.apply([TimelineUpdate(
-        stream_id="lobby", expected=progress.mark, mark=HighWaterMark(progress.fence + seed, seq),
+        stream_id="lobby", expected=progress.high_water_mark, high_water_mark=HighWaterMark(progress.min_epoch + seed, seq),
         final=False, state=value,
-        position=Position("topic", 0, seq), last_event_time_us=seq, cells=cells)])
+        position=Position("topic", 0, seq), last_event_time_us=seq, bucket_values=bucket_values)])
     if result == "applied":
         print(seq, flush=True)
 """
@@ -73,15 +73,15 @@ def start_writer(backend: SqliteBackend, repo: Path) -> Iterator[Callable[[int],
 
 
 def assert_whole(store: Store) -> int:
-    """Check that mark, state and all cells are of one step; return its number."""
+    """Check that high-water mark, state and all bucket values are of one step; return its number."""
     [progress] = store.load(["lobby"])
     assert progress is not None
-    assert progress.mark is not None
-    value = b"%d" % progress.mark.seq * 20
+    assert progress.high_water_mark is not None
+    value = b"%d" % progress.high_water_mark.seq * 20
     assert progress.state == value
-    for level_s in LEVELS_S:
-        assert store.read("lobby", "", level_s, 0, EVERYWHERE) == [(index, value) for index in range(0, 600, 60)]
-    return progress.mark.seq
+    for tier_s in TIERS_S:
+        assert store.read("lobby", "", tier_s, 0, EVERYWHERE) == [(index, value) for index in range(0, 600, 60)]
+    return progress.high_water_mark.seq
 
 
 class TestProcesses:
@@ -112,7 +112,8 @@ class TestProcesses:
         for process in processes:
             assert process.stdout is not None
             steps += [int(process.stdout.readline()) for _ in range(20)]
-        # Mark and cells are read one after the other, so nobody may write in between: writers stand still wherever they are.
+        # Mark and bucket values are read one after the other, so nobody may write in between: writers stand still wherever they
+        # are.
         for process in processes:
             process.send_signal(signal.SIGSTOP)
             os.waitpid(process.pid, os.WUNTRACED)
@@ -147,7 +148,7 @@ class TestFile:
     def test_folder_and_file_are_made_and_keep_everything(self, backend: SqliteBackend, store: Store) -> None:
         writer = Writer(store, "lobby")
         writer.write(BucketValue("", 1, 1, b"one"))
-        store.set_status("lobby", writer.session, StreamStatus(detail="here"))
+        store.set_status("lobby", writer.epoch, StreamStatus(detail="here"))
         before = store.list_streams(), store.load(["lobby"]), store.statuses(["lobby"]), store.version()
         store.close()
         again = backend.open()
@@ -228,7 +229,7 @@ class TestPruning:
         assert store.prune(NOW_S + 110) == 1
         assert store.bounds("lobby", 1) is None
         assert store.read("lobby", "", 10, 0, EVERYWHERE) == [(5, b"c")]
-        assert store.load(["lobby"])[0].mark == writer.mark  # type: ignore[union-attr]
+        assert store.load(["lobby"])[0].high_water_mark == writer.high_water_mark  # type: ignore[union-attr]
         writer.write(BucketValue("", 1, 67, b"again"))
         assert store.read("lobby", "", 1, 0, EVERYWHERE) == [(67, b"again")]
         clock.set_s += 10_000
@@ -260,9 +261,9 @@ def test_a_file_of_the_version_before_gets_what_was_added_and_can_still_be_read_
     for table in ("note", "document", "record"):
         backend.query(f"DROP TABLE {table}")
     store = backend.open()
-    store.set_entry("model", b"new")
-    assert store.note("model") == b"new"
-    assert store.put_document("keys", "one", b"value", None) == 1
+    store.set_config_entry("model", b"new")
+    assert store.config_entry("model") == b"new"
+    assert store.put_entry("keys", "one", b"value", None) == 1
     assert store.append_record("audit", b"line", 10) == 1
     assert backend.query("PRAGMA user_version") == version
     store.close()

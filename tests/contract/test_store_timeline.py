@@ -1,4 +1,4 @@
-"""What every store promises of timelines: cells come back as they were written, and the same bytes from all stores."""
+"""What every store promises of timelines: bucket values come back as they were written, and the same bytes from all stores."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from moodline.shared.errors import StoreError
 from moodline.shared.store import ApplyResult, BucketValue, BucketValueRange, Retention, Store, dump
-from tests.support.stores import LEVELS_S, NOW_S, Backend, RedisBackend, SqliteBackend, SteppedClock, Writer
+from tests.support.stores import NOW_S, TIERS_S, Backend, RedisBackend, SqliteBackend, SteppedClock, Writer
 
 EVERYWHERE = 2**53
 
@@ -23,7 +23,7 @@ VALUES = st.one_of(
     st.sampled_from([b"007", b"-0", b"1.5", b"+1", b"\x00", b"1\n"]),
 )
 PLACES = st.one_of(
-    st.tuples(st.just(""), st.sampled_from(LEVELS_S), INDICES),
+    st.tuples(st.just(""), st.sampled_from(TIERS_S), INDICES),
     st.tuples(st.just("tracks"), st.just(0), st.integers(0, 130)),
     st.tuples(st.sampled_from(["track/1", "track/11", "track/2"]), st.just(1), INDICES),
 )
@@ -31,7 +31,7 @@ STEPS = st.lists(st.lists(st.builds(lambda place, value: BucketValue(*place, val
 
 
 def everything(store: Store) -> dict[tuple[str, int], list[tuple[int, bytes]]]:
-    places = [("", level_s) for level_s in LEVELS_S] + [("tracks", 0)]
+    places = [("", tier_s) for tier_s in TIERS_S] + [("tracks", 0)]
     places += [(f"track/{number}", 1) for number in (1, 2, 11)]
     return {place: store.read("lobby", *place, -EVERYWHERE, EVERYWHERE) for place in places}
 
@@ -45,23 +45,23 @@ def test_both_stores_keep_what_a_dictionary_keeps(
     stores = [SqliteBackend(tmp_path / "same.db").open(), redis_backend.open()]
     writers = [Writer(store, "lobby") for store in stores]
     kept: dict[tuple[str, int], dict[int, bytes]] = {place: {} for place in everything(stores[0])}
-    for cells in steps:
-        for series, level_s, index, value in cells:
-            kept[series, level_s][index] = value
+    for bucket_values in steps:
+        for series, tier_s, index, value in bucket_values:
+            kept[series, tier_s][index] = value
         for writer in writers:
-            writer.write(*cells)
-    wanted = {place: sorted(cells.items()) for place, cells in kept.items()}
-    own = {level_s: sorted(kept["", level_s]) for level_s in LEVELS_S}
+            writer.write(*bucket_values)
+    wanted = {place: sorted(bucket_values.items()) for place, bucket_values in kept.items()}
+    own = {tier_s: sorted(kept["", tier_s]) for tier_s in TIERS_S}
     ranges = [BucketValueRange("lobby", *place, -EVERYWHERE, EVERYWHERE) for place in wanted]
     ranges += [BucketValueRange("lobby", "", 1, 5, 5), BucketValueRange("nobody", "", 1, 0, 9)]
     for store in stores:
         assert everything(store) == wanted
         assert store.read_many(ranges) == [*wanted.values(), [], []]
-        assert store.bounds_many("lobby", LEVELS_S) == [store.bounds("lobby", level_s) for level_s in LEVELS_S]
+        assert store.bounds_many("lobby", TIERS_S) == [store.bounds("lobby", tier_s) for tier_s in TIERS_S]
         assert (store.read_many([]), store.bounds_many("lobby", [])) == ([], [])
-        for level_s, indices in own.items():
-            assert store.bounds("lobby", level_s) == ((indices[0], indices[-1]) if indices else None)
-    assert dump(stores[0], "lobby", LEVELS_S) == dump(stores[1], "lobby", LEVELS_S)
+        for tier_s, indices in own.items():
+            assert store.bounds("lobby", tier_s) == ((indices[0], indices[-1]) if indices else None)
+    assert dump(stores[0], "lobby", TIERS_S) == dump(stores[1], "lobby", TIERS_S)
     for store in stores:
         store.remove("lobby")
         store.close()
@@ -89,20 +89,20 @@ def test_of_two_values_for_one_cell_in_an_update_the_last_counts(store: Store) -
 
 def test_a_range_takes_its_start_and_leaves_its_stop(store: Store) -> None:
     writer = Writer(store, "lobby")
-    cells = {index: b"%d" % index for index in (-61, -1, 0, 1, 58, 59, 60, 61, 120, 100_000, 28_333_333)}
-    writer.write(*(BucketValue("", 10, index, value) for index, value in cells.items()))
+    bucket_values = {index: b"%d" % index for index in (-61, -1, 0, 1, 58, 59, 60, 61, 120, 100_000, 28_333_333)}
+    writer.write(*(BucketValue("", 10, index, value) for index, value in bucket_values.items()))
     for start, stop in [(0, 60), (59, 61), (60, 60), (61, 60), (-61, 0), (-60, -1), (2, 58), (121, 10**6), (-(10**30), 10**30)]:
-        assert store.read("lobby", "", 10, start, stop) == [(i, v) for i, v in cells.items() if start <= i < stop]
+        assert store.read("lobby", "", 10, start, stop) == [(i, v) for i, v in bucket_values.items() if start <= i < stop]
     assert store.bounds("lobby", 10) == (-61, 28_333_333)
 
 
 def test_series_levels_and_streams_do_not_mix(store: Store) -> None:
     place = {("", 1): b"a", ("", 10): b"b", ("", 100): b"c", ("tracks", 0): b"d", ("track/1", 1): b"e", ("track/10", 1): b"f"}
     writer, other = Writer(store, "lobby"), Writer(store, "lobby-2")
-    writer.write(*(BucketValue(series, level_s, 7, value) for (series, level_s), value in place.items()))
+    writer.write(*(BucketValue(series, tier_s, 7, value) for (series, tier_s), value in place.items()))
     other.write(BucketValue("", 1, 8, b"other"))
-    for (series, level_s), value in place.items():
-        assert store.read("lobby", series, level_s, 0, EVERYWHERE) == [(7, value)]
+    for (series, tier_s), value in place.items():
+        assert store.read("lobby", series, tier_s, 0, EVERYWHERE) == [(7, value)]
     assert store.bounds("lobby", 1) == (7, 7)
     assert store.bounds("lobby", 60) is None
     assert store.read("lobby-2", "", 1, 0, EVERYWHERE) == [(8, b"other")]
@@ -113,9 +113,11 @@ def test_series_levels_and_streams_do_not_mix(store: Store) -> None:
 
 def test_a_large_update_is_one_step(store: Store) -> None:
     writer = Writer(store, "lobby")
-    cells = [BucketValue("", 1, index, b"%d" % index * 8) for index in range(0, 30_000, 3)]
-    writer.write(*cells)
-    assert store.read("lobby", "", 1, 0, EVERYWHERE) == [(cell.index, cell.value) for cell in cells]
+    bucket_values = [BucketValue("", 1, index, b"%d" % index * 8) for index in range(0, 30_000, 3)]
+    writer.write(*bucket_values)
+    assert store.read("lobby", "", 1, 0, EVERYWHERE) == [
+        (bucket_value.index, bucket_value.value) for bucket_value in bucket_values
+    ]
 
 
 def test_an_index_out_of_range_is_refused_and_nothing_written(store: Store) -> None:

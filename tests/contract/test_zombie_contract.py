@@ -14,7 +14,7 @@ from moodline.shared.pipeline.stage import Output, Received
 from moodline.shared.settings import AggregatorSettings
 from moodline.shared.store import HighWaterMark, Store, dump
 from moodline.shared.streams import StreamSpec
-from moodline.shared.timeline import LEVELS_S
+from moodline.shared.timeline import TIERS_S
 
 TOPIC = topic(PipelineStep.EMOTIONS, StreamClass.FILE)
 FACE = FaceEmotion((100, 100, 9000, 9000), 60_000, (1, 2, 3, 65_520, 4, 3, 2))
@@ -38,12 +38,12 @@ class Aggregator:
         return self.metrics.registry.get_sample_value("moodline_timeline_updates_total", {"result": result}) or 0.0
 
 
-def frames(session: int, start: int, stop: int) -> list[Received]:
+def frames(epoch: int, start: int, stop: int) -> list[Received]:
     return [
         Received(
             Emotions(
                 stream_id="s",
-                session=session,
+                epoch=epoch,
                 seq=seq,
                 event_time_us=seq * 200_000,
                 captured_at_us=0,
@@ -61,24 +61,24 @@ def frames(session: int, start: int, stop: int) -> list[Received]:
 
 def test_a_zombies_update_is_refused_and_changes_nothing(store: Store) -> None:
     store.add(StreamSpec(stream_id="s", url="file:///x"))
-    session = store.claim("s", 1.0).session
+    epoch = store.acquire("s", 1.0).epoch
     frozen, successor = Aggregator(store), Aggregator(store)
-    assert frozen.handle(frames(session, 0, 10)) == []
-    outputs = frozen.stage.process(frames(session, 10, 15), 0.0)  # frozen here, before it writes
-    assert successor.handle(frames(session, 10, 30)) == []
-    before = dump(store, "s", LEVELS_S)
+    assert frozen.handle(frames(epoch, 0, 10)) == []
+    outputs = frozen.stage.process(frames(epoch, 10, 15), 0.0)  # frozen here, before it writes
+    assert successor.handle(frames(epoch, 10, 30)) == []
+    before = dump(store, "s", TIERS_S)
     assert frozen.write(outputs) == [], "the store is ahead: there is nothing to read again"
     assert frozen.updates("stale") == 1
-    assert dump(store, "s", LEVELS_S) == before
-    assert frozen.handle(frames(session, 15, 40)) == [], "it has learnt where the timeline stands, and goes on from there"
+    assert dump(store, "s", TIERS_S) == before
+    assert frozen.handle(frames(epoch, 15, 40)) == [], "it has learnt where the timeline stands, and goes on from there"
     progress = store.load(["s"])[0]
     assert progress is not None
-    assert progress.mark == HighWaterMark(session, 39)
-    successor.handle(frames(session, 30, 35))
+    assert progress.high_water_mark == HighWaterMark(epoch, 39)
+    successor.handle(frames(epoch, 30, 35))
     assert successor.updates("stale") == 1, "now the other one is behind"
     undisturbed = Aggregator(store)
     store.add(StreamSpec(stream_id="t", url="file:///x"))
-    other = store.claim("t", 1.0).session
+    other = store.acquire("t", 1.0).epoch
     renamed = [Received(msgspec.structs.replace(item.message, stream_id="t"), item.position) for item in frames(other, 0, 40)]
     assert undisturbed.handle(renamed) == []
-    assert dump(store, "t", LEVELS_S) == dump(store, "s", LEVELS_S)
+    assert dump(store, "t", TIERS_S) == dump(store, "s", TIERS_S)

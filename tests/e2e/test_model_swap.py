@@ -52,7 +52,7 @@ def test_the_model_changes_in_the_middle_of_a_stream_and_its_points_say_so(tmp_p
         def frames() -> int:
             service.check()
             progress = store.load(["lobby"])[0]
-            return progress.mark.seq if progress is not None and progress.mark is not None else 0
+            return progress.high_water_mark.seq if progress is not None and progress.high_water_mark is not None else 0
 
         wait_for(lambda: frames() > 50, "no frame came")
         # Sound when it was chosen, damaged when it is loaded: the classifier refuses it and goes on.

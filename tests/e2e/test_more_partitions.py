@@ -12,7 +12,7 @@ from moodline.shared.messages import ALL_TOPICS
 from moodline.shared.settings import DetectorSettings
 from moodline.shared.store.base import dump
 from moodline.shared.streams import StreamState
-from moodline.shared.timeline import LEVELS_S
+from moodline.shared.timeline import TIERS_S
 from tests.support.cluster import Cluster
 from tests.support.reference import reference_settings, synthetic_spec
 from tests.support.servers import KafkaServer, RedisServer, wait_until
@@ -36,7 +36,7 @@ def test_another_number_of_partitions(tmp_path: Path, private_kafka: KafkaServer
     references = []
     for spec in specs:
         with run_analysis(settings, spec) as analysis:
-            references.append(dump(analysis.store, spec.stream_id, LEVELS_S))
+            references.append(dump(analysis.store, spec.stream_id, TIERS_S))
     env = {"MOODLINE_DETECTOR_SIDE_PX": str(SMALL.side_px), "MOODLINE_INGEST_CREDIT_FRAMES": "16"}
     names = [spec.stream_id for spec in specs]
 
@@ -45,17 +45,17 @@ def test_another_number_of_partitions(tmp_path: Path, private_kafka: KafkaServer
             before.store.add(spec)
         before.start(1)
 
-        def marks() -> list[int]:
-            return [item.mark.seq if item and item.mark else -1 for item in before.store.load(names)]
+        def high_water_marks() -> list[int]:
+            return [item.high_water_mark.seq if item and item.high_water_mark else -1 for item in before.store.load(names)]
 
-        wait_until(lambda: min(marks()) > 20, 60, "files under way")
+        wait_until(lambda: min(high_water_marks()) > 20, 60, "files under way")
         for name in names:
             before.store.replace(replace(before.store.get(name), paused=True))
         wait_until(lambda: {status.state for status in before.store.statuses(names)} == {StreamState.PAUSED}, 30, "a pause")
         seen: list[list[int]] = []
 
         def drained() -> bool:
-            seen.append(marks())
+            seen.append(high_water_marks())
             time.sleep(0.3)
             return len(seen) > 5 and seen[-5] == seen[-1]
 

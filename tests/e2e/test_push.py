@@ -20,7 +20,7 @@ from moodline.shared.settings import IngestSettings, load_settings
 from moodline.shared.store import open_store
 from moodline.shared.store.base import dump
 from moodline.shared.streams import StreamState
-from moodline.shared.timeline import LEVELS_S
+from moodline.shared.timeline import TIERS_S
 from tests.support.service import MOODLINE, Service
 
 pytestmark = [pytest.mark.material, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -181,7 +181,7 @@ def test_an_uploaded_clip_has_the_timeline_of_a_registered_one(service: Service,
         service.wait_for_state(stream_id, StreamState.ENDED, timeout_s=120)
     settings = load_settings(data_dir=service.directory / "data")
     store = open_store(settings.store_url(), retention(settings))
-    registered, uploaded = (dump(store, stream_id, LEVELS_S) for stream_id in ("registered", "uploaded"))
+    registered, uploaded = (dump(store, stream_id, TIERS_S) for stream_id in ("registered", "uploaded"))
     store.close()
     assert len(registered) > 400
     assert uploaded == registered

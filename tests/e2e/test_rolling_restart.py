@@ -17,7 +17,7 @@ from moodline.shared.messages import DLQ_TOPIC, AnyMessage, DeadLetter, Pipeline
 from moodline.shared.settings import DetectorSettings, Settings
 from moodline.shared.store.base import dump
 from moodline.shared.streams import StreamSpec
-from moodline.shared.timeline import LEVELS_S
+from moodline.shared.timeline import TIERS_S
 from tests.support.cluster import Cluster
 from tests.support.reference import reference_settings, synthetic_spec
 from tests.support.servers import KafkaServer, RedisServer, wait_until
@@ -41,7 +41,7 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     found = []
     for seed in range(CONTENTS):
         with run_analysis(settings, synthetic_spec("reference", SECONDS, seed)) as analysis:
-            found.append(dump(analysis.store, "reference", LEVELS_S))
+            found.append(dump(analysis.store, "reference", TIERS_S))
     assert len(set(found)) == CONTENTS
     return found
 
@@ -58,11 +58,11 @@ class Playing:
 
     def frames(self) -> int:
         loaded = self.cluster.store.load([spec.stream_id for spec in self.specs])
-        return sum(item.mark.seq + 1 for item in loaded if item and item.mark)
+        return sum(item.high_water_mark.seq + 1 for item in loaded if item and item.high_water_mark)
 
     def top_up(self) -> None:
         loaded = self.cluster.store.load([spec.stream_id for spec in self.specs])
-        half_way = sum(bool(item and item.mark and item.mark.seq >= SECONDS * 25 // 2) for item in loaded)
+        half_way = sum(bool(item and item.high_water_mark and item.high_water_mark.seq >= SECONDS * 25 // 2) for item in loaded)
         while len(self.specs) - half_way < PLAYING:
             number = len(self.specs)
             spec = synthetic_spec(f"play-{number}", SECONDS, number % CONTENTS)

@@ -404,7 +404,7 @@ def test_a_dropped_file_that_is_no_video_is_refused_in_words(service: Service, v
     page = visitor.page
     page.goto(service.url)
     expect(page.get_by_role("button", name="Drop a file")).to_be_visible()
-    drop(page, letter=b"no video at all")
+    drop(page, dead_letter=b"no video at all")
     expect(page.get_by_role("alert").filter(has_text="video")).to_be_visible(timeout=SOON_MS)
     assert list(service.client.list_streams()) == []
     # The browser itself notes the refused request.

@@ -43,7 +43,7 @@ def test_a_process_gives_what_this_one_would(files: FileProcesses, tmp_path: Pat
 
 def test_a_file_goes_on_where_its_timeline_stood(files: FileProcesses, tmp_path: Path) -> None:
     path = make_video(tmp_path / "a.mp4", range(30))
-    found = open_in_process(files, path, Wanted("5", 1280, 90, first_seq=2, left_out=(3,)))
+    found = open_in_process(files, path, Wanted("5", 1280, 90, first_seq=2, dropped=(3,)))
     samples = [one for one in found.frames() if one]
     assert [one.seq for one in samples] == [2, 3, 4, 5]
     assert [bool(one.jpeg) for one in samples] == [True, False, True, True]

@@ -51,7 +51,7 @@ def furnish(world: ApiWorld) -> None:
     if KNOWN["stream_id"] not in {spec.stream_id for spec in world.store.list_streams()}:
         world.add("lobby", labels={"site": "berlin"})
         world.play("lobby", [smiling(), smiling(share=0.4)])
-    if KNOWN["rule_id"] not in {rule.key for rule in world.store.documents("alert-rules")}:
+    if KNOWN["rule_id"] not in {rule.key for rule in world.store.list_entries("alert-rules")}:
         assert world.http.post(f"{PREFIX}/alerts/rules", json={"id": "away", "stream": "lobby", "kind": "offline"}).is_success
     if KNOWN["name"] not in {key.record.name for key in Keyring(world.store, world.clock).list_keys()}:
         make_key(world, "front", Role.VIEWER)

@@ -77,7 +77,7 @@ def _frame(captured_s: float) -> bytes:
     return encode(
         Frame(
             stream_id="cam",
-            session=1,
+            epoch=1,
             seq=0,
             event_time_us=0,
             captured_at_us=int(captured_s * 1e6),

@@ -51,8 +51,8 @@ def store(redis_backend: RedisBackend) -> Iterator[Store]:
 
 
 def write(writer: Writer, offset: int) -> None:
-    cell = BucketValue("", 1, FIRST + offset, pack(smiling(1 + offset % 9, final=False)))
-    writer.write(cell, last_event_time_us=(FIRST + offset) * 1_000_000, state=b"")
+    bucket_value = BucketValue("", 1, FIRST + offset, pack(smiling(1 + offset % 9, final=False)))
+    writer.write(bucket_value, last_event_time_us=(FIRST + offset) * 1_000_000, state=b"")
 
 
 def test_a_listener_goes_on_at_another_process(servers: list[ApiServer], store: Store) -> None:

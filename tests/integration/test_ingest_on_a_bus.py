@@ -32,7 +32,7 @@ class Pipeline:
         self.arrived: list[Message] = []
         self.applied: dict[str, list[Message]] = {}
 
-    def turn(self) -> None:
+    def run(self) -> None:
         records = self._consumer.poll(16, 0.05)
         for record in records:
             message = decode(record.value)
@@ -42,11 +42,11 @@ class Pipeline:
         if records:
             self._consumer.commit([record.position for record in records])
 
-    def turn_until_final(self, stream_ids: list[str], timeout_s: float = 60.0) -> None:
+    def run_until_final(self, stream_ids: list[str], timeout_s: float = 60.0) -> None:
         deadline_s = time.monotonic() + timeout_s
         while not all(progress is not None and progress.final for progress in self._store.load(stream_ids)):
             assert time.monotonic() < deadline_s, "the timelines did not become complete"
-            self.turn()
+            self.run()
 
 
 @contextmanager
@@ -100,7 +100,7 @@ def test_one_worker_reads_many_streams_at_once(bus: Bus, store: Store) -> None:
     ids = add_scenes(store, 6)
     pipeline = Pipeline(bus, store)
     with ingest(bus, store) as metrics:
-        pipeline.turn_until_final(ids)
+        pipeline.run_until_final(ids)
         deadline_s = time.monotonic() + 5
         while {status.state for status in store.statuses(ids)} != {StreamState.ENDED}:
             assert time.monotonic() < deadline_s
@@ -115,7 +115,7 @@ def test_workers_that_come_and_go_leave_no_hole(bus: Bus, store: Store) -> None:
     ids = add_scenes(store, 4)
     pipeline = Pipeline(bus, store)
     with ingest(bus, store):
-        pipeline.turn_until_final(ids)
+        pipeline.run_until_final(ids)
     undisturbed = {stream_id: content(pipeline.applied[stream_id]) for stream_id in ids}
     for stream_id in ids:
         store.remove(stream_id)
@@ -130,12 +130,12 @@ def test_workers_that_come_and_go_leave_no_hole(bus: Bus, store: Store) -> None:
             deadline_s = time.monotonic() + 30
             while applied() < stop_at:
                 assert time.monotonic() < deadline_s
-                pipeline.turn()
+                pipeline.run()
             with ingest(bus, store):
                 while applied() < stop_at + 40:
                     assert time.monotonic() < deadline_s
-                    pipeline.turn()
+                    pipeline.run()
     with ingest(bus, store):
-        pipeline.turn_until_final(ids)
+        pipeline.run_until_final(ids)
     assert {stream_id: content(pipeline.applied[stream_id]) for stream_id in ids} == undisturbed
-    assert len({message.session for messages in pipeline.applied.values() for message in messages}) > 8
+    assert len({message.epoch for messages in pipeline.applied.values() for message in messages}) > 8

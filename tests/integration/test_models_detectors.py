@@ -118,7 +118,7 @@ def test_bytes_do_not_depend_on_threads_or_batches(detector_settings: DetectorSe
     for seq, image in enumerate(frames_of(clips / "stage-speech.mp4", 10, 12)):
         height, width = image.shape[:2]
         frame = Frame(
-            stream_id="s", session=1, seq=seq, event_time_us=seq, captured_at_us=0, lane=StreamClass.FILE,
+            stream_id="s", epoch=1, seq=seq, event_time_us=seq, captured_at_us=0, lane=StreamClass.FILE,
             width=width, height=height, jpeg=cv2.imencode(".jpg", image)[1].tobytes(),
         )  # fmt: skip
         batch.append(Received(frame, Position("moodline.frames.file.v1", 0, seq)))

@@ -11,7 +11,7 @@ from moodline.shared.bus.base import Position
 from moodline.shared.errors import StoreUnavailableError
 from moodline.shared.store import ApplyResult, BucketValue, HighWaterMark, Store, TimelineUpdate, dump, open_store
 from moodline.shared.streams import StreamSpec, StreamState, StreamStatus
-from moodline.shared.timeline import LEVELS_S
+from moodline.shared.timeline import TIERS_S
 from tests.support.cluster import RETENTION
 from tests.support.servers import RedisServer
 
@@ -33,29 +33,29 @@ def use_everything(store: Store) -> None:
     spec = StreamSpec(stream_id="door", url="synthetic://astronaut", recorded_at_us=0)
     store.add(spec)
     assert [found.stream_id for found in store.list_streams()] == ["door"]
-    claim = store.claim("door", time.time())
-    assert store.set_status("door", claim.session, StreamStatus(state=StreamState.PLAYING))
+    acquisition = store.acquire("door", time.time())
+    assert store.set_status("door", acquisition.epoch, StreamStatus(state=StreamState.PLAYING))
     update = TimelineUpdate(
         stream_id="door",
         expected=None,
-        mark=HighWaterMark(claim.session, 0),
+        high_water_mark=HighWaterMark(acquisition.epoch, 0),
         final=False,
         position=Position("moodline.emotions.file.v1", 0, 0),
         state=b"state",
         last_event_time_us=1,
-        cells=(BucketValue("", 1, 0, b"value"),),
+        bucket_values=(BucketValue("", 1, 0, b"value"),),
     )
     assert store.apply([update]) == [ApplyResult.APPLIED]
-    assert len(dump(store, "door", LEVELS_S)) > 5
+    assert len(dump(store, "door", TIERS_S)) > 5
     assert store.load(["door"])[0] is not None
     assert store.bounds("door", 1) is not None
-    revision = store.put_document("keys", "one", b"{}", None)
-    assert [found.key for found in store.documents("keys")] == ["one"]
-    assert store.remove_document("keys", "one", revision)
+    revision = store.put_entry("keys", "one", b"{}", None)
+    assert [found.key for found in store.list_entries("keys")] == ["one"]
+    assert store.remove_entry("keys", "one", revision)
     store.append_record("audit", b"{}", 10)
     assert len(store.records("audit", limit=5)) == 1
-    store.set_entry("model", b"fer-1")
-    assert store.note("model") == b"fer-1"
+    store.set_config_entry("model", b"fer-1")
+    assert store.config_entry("model") == b"fer-1"
     store.remove("door")
     assert store.list_streams() == []
 

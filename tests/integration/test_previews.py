@@ -141,7 +141,7 @@ def test_no_more_than_so_many_look_at_a_time(tmp_path: Path, board: PreviewBoard
     with ApiWorld(tmp_path, intake=Intake(previews=board), api=ApiSettings(access="open"), overrides=overrides) as world:
         world.http.post("/api/v1/streams", json={"id": "door", "url": "push://", "preview": True})
         board.publish(preview())
-        with world.app.state.context.gate.hold("pictures", 1):
+        with world.app.state.context.concurrency.hold("pictures", 1):
             assert code(world.http.get(SNAPSHOT)) == (429, "too_busy")
             assert code(world.http.get(LIVE)) == (429, "too_busy")
         assert world.http.get(SNAPSHOT).status_code == 200
@@ -156,7 +156,7 @@ def test_the_board_is_bounded() -> None:
 
 def frame(stream_id: str, width: int = 1280, height: int = 720) -> Frame:
     return Frame(
-        stream_id=stream_id, session=1, seq=0, event_time_us=5, captured_at_us=0, lane=StreamClass.LIVE,
+        stream_id=stream_id, epoch=1, seq=0, event_time_us=5, captured_at_us=0, lane=StreamClass.LIVE,
         width=width, height=height, jpeg=jpeg(width, height),
     )  # fmt: skip
 
@@ -171,16 +171,16 @@ def test_a_detector_shows_what_is_switched_on_alone_and_small_enough(world: ApiW
     publisher = shown(world, board)
     for stream_id in ("door", "yard"):
         assert board.newest(stream_id, 0) is None
-    publisher.watch.look()
+    publisher.watch.poll()
     for stream_id in ("door", "yard"):
         publisher.offer(frame(stream_id), (Face((0, 0, 9_000, 9_000), 65_535, bytes(2304)),))
     publisher.send()
     assert board.newest("yard", 0) is None
     assert board.newest("door", 0) is None, "its faces have not been read yet"
     results = ResultPublisher(world.store, board, SystemClock(), least_quality=10_000)
-    results.watch.look()
+    results.watch.poll()
     answer = Emotions(
-        stream_id="door", session=1, seq=0, event_time_us=5, captured_at_us=0, lane=StreamClass.LIVE, width=1280, height=720,
+        stream_id="door", epoch=1, seq=0, event_time_us=5, captured_at_us=0, lane=StreamClass.LIVE, width=1280, height=720,
         faces=(
             FaceEmotion((0, 0, 9_000, 9_000), 65_535, (0, 0, 0, 65_535, 0, 0, 0)),
             FaceEmotion((9_000, 0, 18_000, 9_000), 65_535, (0, 0, 0, 65_535, 0, 0, 0), quality=9_999),
@@ -194,7 +194,7 @@ def test_a_detector_shows_what_is_switched_on_alone_and_small_enough(world: ApiW
     assert found.faces == (((0, 0, 9_000, 9_000), (0, 0, 0, 65_535, 0, 0, 0)), unreadable)
     assert cv2.imdecode(np.frombuffer(found.jpeg, np.uint8), cv2.IMREAD_COLOR).shape == (360, 640, 3)
     switch(world, False)
-    publisher.watch.look()
+    publisher.watch.poll()
     publisher.offer(frame("door"), ())
     assert publisher._newest == {}
 
@@ -205,16 +205,16 @@ def test_in_one_process_too_nothing_is_taken_while_nobody_looks(world: ApiWorld)
     switch(world, True)
     publisher, results = shown(world, board), ResultPublisher(world.store, board, clock)
     for watch in (publisher.watch, results.watch):
-        watch.look()
+        watch.poll()
         assert watch.wanted == frozenset()
     publisher.offer(frame("door"), ())
     assert publisher._newest == {}
     assert board.newest("door", 0) is None
     clock.now += 29
-    publisher.watch.look()
+    publisher.watch.poll()
     assert publisher.watch.wanted == {"door"}
     clock.now += 2
-    publisher.watch.look()
+    publisher.watch.poll()
     assert publisher.watch.wanted == frozenset()
 
 
@@ -228,7 +228,7 @@ def test_through_redis_pictures_travel_only_while_somebody_looks_and_are_not_sto
             assert api.newest("door", 0.0) is None
             wait_until(lambda: detector.wanted(["door", "yard"]) == {"door"}, 15, "the subscription")
             publisher = shown(world, detector)
-            publisher.watch.look()
+            publisher.watch.poll()
             publisher.offer(frame("door"), ())
             publisher.send()
             found = api.newest("door", 10.0)

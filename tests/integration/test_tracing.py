@@ -167,7 +167,7 @@ def test_a_collector_that_is_away_holds_nothing_up(tmp_path: Path) -> None:
 
 def frame(seq: int) -> bytes:
     return encode(
-        Frame(stream_id="s", session=1, seq=seq, event_time_us=0, captured_at_us=1, lane=StreamClass.LIVE, width=0, height=0)
+        Frame(stream_id="s", epoch=1, seq=seq, event_time_us=0, captured_at_us=1, lane=StreamClass.LIVE, width=0, height=0)
     )
 
 

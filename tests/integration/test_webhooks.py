@@ -221,7 +221,7 @@ def test_a_finished_delivery_is_not_begun_again(tmp_path: Path, receiver: Receiv
     assert len(receiver.got) == 1
     world.clock.now += 3601
     box.deliver_due(lambda: True)
-    assert world.store.documents("alert-deliveries") == [], "nothing grows indefinitely"
+    assert world.store.list_entries("alert-deliveries") == [], "nothing grows indefinitely"
     world.store.close()
 
 

@@ -207,22 +207,22 @@ def test_a_body_that_drips_is_let_go(world: ApiWorld) -> None:
 
 
 def test_a_cookie_that_was_never_given_out_makes_nobody_be_looked_up_again(world: ApiWorld) -> None:
-    guard = world.app.state.context.guard
+    authenticator = world.app.state.context.authenticator
     client = with_key(world, make_key(world, "front", Role.VIEWER))
     assert client.get(f"{PREFIX}/session").status_code == 200
-    known = guard._known
+    known = authenticator._known
     assert known
     for cookie in ("x", "mds_" + "A" * 43):
         assert world.http.delete(f"{PREFIX}/session", headers={"cookie": f"moodline_session={cookie}"}).status_code == 204
-    assert guard._known is known
+    assert authenticator._known is known
 
 
 def test_one_key_cannot_hold_all_places(tmp_path: Path) -> None:
     overrides = {"quotas": QuotasSettings(requests_per_key=2)}
     with ApiWorld(tmp_path, api=ApiSettings(access="keys"), overrides=overrides) as world:
-        gate = world.app.state.context.gate
+        concurrency = world.app.state.context.concurrency
         greedy, other = (with_key(world, make_key(world, name, Role.VIEWER)) for name in ("greedy", "other"))
-        with gate.hold("requests of key greedy", 2), gate.hold("requests of key greedy", 2):
+        with concurrency.hold("requests of key greedy", 2), concurrency.hold("requests of key greedy", 2):
             answer = greedy.get(f"{PREFIX}/streams")
             assert (answer.status_code, answer.json()["error"]["code"]) == (429, "too_busy")
             assert other.get(f"{PREFIX}/streams").status_code == 200

@@ -85,7 +85,7 @@ def test_strangers_need_a_key_visitors_get_a_safe_cookie_and_addresses_are_their
     refused = ask(client, "GET", f"{PREFIX}/streams")
     assert refused.status_code in (401, 403)
     key = make_key(world, "front", Role.OPERATOR)
-    world.app.state.context.guard.forget()
+    world.app.state.context.authenticator.forget()
     hosts = {"host": "127.0.0.1"}
     spoofed = {"x-forwarded-for": "203.0.113.66", "x-forwarded-proto": "http", **hosts}
     signed_in = ask(client, "POST", f"{PREFIX}/session", json={"key": key}, headers=spoofed)

@@ -10,10 +10,10 @@ from moodline.services.runtime.embedded import own_data_dir
 from moodline.shared.errors import SettingsError, StoreUnavailableError
 from moodline.shared.store import Retention, open_store
 from moodline.shared.store.sqlite import SqliteStore
-from moodline.shared.timeline.bucket import LEVELS_S
+from moodline.shared.timeline.bucket import TIERS_S
 from tests.support.api import ApiWorld
 
-KEEP = Retention(dict.fromkeys(LEVELS_S, 10**9))
+KEEP = Retention(dict.fromkeys(TIERS_S, 10**9))
 
 
 def mode(path: Path) -> int:

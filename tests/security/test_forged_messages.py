@@ -42,7 +42,7 @@ from moodline.shared.store import Retention
 from moodline.shared.store.base import HighWaterMark, Progress
 from moodline.shared.store.sqlite import SqliteStore
 from moodline.shared.streams import StreamSpec
-from moodline.shared.timeline.bucket import LEVELS_S
+from moodline.shared.timeline.bucket import TIERS_S
 
 LIVE: Final = topic(PipelineStep.EMOTIONS, StreamClass.LIVE)
 FILE: Final = topic(PipelineStep.EMOTIONS, StreamClass.FILE)
@@ -56,11 +56,11 @@ class Site:
 
     def __init__(self, stage: str, tmp_path: Any, bus: Bus | None = None) -> None:
         self.clock, self.metrics, self.stop = SystemClock(), Metrics(), threading.Event()
-        self.store = SqliteStore(f"sqlite:///{tmp_path / 'store.db'}", Retention(dict.fromkeys(LEVELS_S, 10**9)))
+        self.store = SqliteStore(f"sqlite:///{tmp_path / 'store.db'}", Retention(dict.fromkeys(TIERS_S, 10**9)))
         for name, url in (("lobby", "rtsp://192.0.2.1/"), ("film", "file:///film.mp4")):
             lane = StreamClass.LIVE if name == "lobby" else StreamClass.FILE
             self.store.add(StreamSpec(stream_id=name, url=url, lane=lane, created_at_us=int(self.clock.now_s() * 1e6)))
-        self.session = {name: self.store.claim(name, self.clock.now_s()).session for name in ("lobby", "film")}
+        self.epoch = {name: self.store.acquire(name, self.clock.now_s()).epoch for name in ("lobby", "film")}
         self.bus = bus or MemoryBus(1, 256 * 1024 * 1024)
         self.bus.ensure_topics(ALL_TOPICS)
         self.attacker = self.bus.open_producer()
@@ -94,7 +94,7 @@ class Site:
         lane = StreamClass.FILE if stream_id == "film" else StreamClass.LIVE
         said: dict[str, Any] = {
             "stream_id": stream_id,
-            "session": self.session.get(stream_id, 1),
+            "session": self.epoch.get(stream_id, 1),
             "seq": seq,
             "event_time_us": now_us,
             "captured_at_us": now_us,
@@ -134,7 +134,7 @@ def site(tmp_path: Any) -> Any:
     site = Site("aggregator", tmp_path)
     site.send(LIVE, site.frame(0))
     site.work()
-    assert site.progress().mark == HighWaterMark(site.session["lobby"], 0)
+    assert site.progress().high_water_mark == HighWaterMark(site.epoch["lobby"], 0)
     yield site
     site.store.close()
 
@@ -142,8 +142,8 @@ def site(tmp_path: Any) -> Any:
 # Forged results, each of which would spoil a stream for good.
 
 FORGED: Final[dict[str, Callable[[Site], Emotions | End]]] = {
-    "the largest session": lambda site: site.frame(0, session=LAST),
-    "a session of next month": lambda site: site.frame(0, session=site.session["lobby"] + 30 * 86_400_000),
+    "the largest session": lambda site: site.frame(0, epoch=LAST),
+    "a session of next month": lambda site: site.frame(0, epoch=site.epoch["lobby"] + 30 * 86_400_000),
     "the largest number": lambda site: site.frame(LAST),
     "a number of next month": lambda site: site.frame(12_960_000),
     "the year 9999": lambda site: site.frame(1, event_time_us=253_402_300_799_000_000),
@@ -157,21 +157,21 @@ def test_a_result_that_no_reader_can_have_sent_changes_nothing(site: Site, what:
         site.send(LIVE, FORGED[what](site))
     site.send(LIVE, site.frame(1))
     site.work()
-    assert site.progress().mark == HighWaterMark(site.session["lobby"], 1)
+    assert site.progress().high_water_mark == HighWaterMark(site.epoch["lobby"], 1)
     assert site.count("moodline_frames_dropped_total", reason="implausible") == 3
     now_us = site.clock.now_s() * 1e6
     assert abs((site.progress().last_event_time_us or 0) - now_us) < 60e6
     # Who reads it next is not fenced, and its numbers are ones that a message may have.
-    session = site.store.claim("lobby", site.clock.now_s()).session
-    assert session < now_us / 1000 + 60_000
-    site.send(LIVE, site.frame(0, session=session))
+    epoch = site.store.acquire("lobby", site.clock.now_s()).epoch
+    assert epoch < now_us / 1000 + 60_000
+    site.send(LIVE, site.frame(0, epoch=epoch))
     site.work()
-    assert site.progress().mark == HighWaterMark(session, 0)
+    assert site.progress().high_water_mark == HighWaterMark(epoch, 0)
 
 
 def test_a_live_stream_is_not_ended_nor_taken_for_a_file(site: Site) -> None:
     now_us = int(site.clock.now_s() * 1e6)
-    head = {"stream_id": "lobby", "session": site.session["lobby"], "event_time_us": now_us, "captured_at_us": now_us}
+    head = {"stream_id": "lobby", "session": site.epoch["lobby"], "event_time_us": now_us, "captured_at_us": now_us}
     site.send(LIVE, End(**head, seq=1, lane=StreamClass.LIVE))  # type: ignore[arg-type]
     site.send(LIVE, End(**head, seq=1, lane=StreamClass.FILE))  # type: ignore[arg-type]
     site.send(FILE, End(**head, seq=1, lane=StreamClass.FILE))  # type: ignore[arg-type]
@@ -180,14 +180,14 @@ def test_a_live_stream_is_not_ended_nor_taken_for_a_file(site: Site) -> None:
     assert site.letters() == ["implausible", "misplaced"]
     assert site.count("moodline_frames_dropped_total", reason="implausible") == 1
     assert not site.progress().final
-    assert site.progress().mark == HighWaterMark(site.session["lobby"], 1)
+    assert site.progress().high_water_mark == HighWaterMark(site.epoch["lobby"], 1)
 
 
 def test_a_clock_that_was_a_year_ahead_when_the_stream_was_claimed_is_believed(site: Site) -> None:
-    session = site.store.claim("lobby", site.clock.now_s() + 365 * 86_400).session
-    site.send(LIVE, site.frame(0, session=session))
+    epoch = site.store.acquire("lobby", site.clock.now_s() + 365 * 86_400).epoch
+    site.send(LIVE, site.frame(0, epoch=epoch))
     site.work()
-    assert site.progress().mark == HighWaterMark(session, 0)
+    assert site.progress().high_water_mark == HighWaterMark(epoch, 0)
 
 
 # Messages that are none, and floods of them.
@@ -226,8 +226,8 @@ def test_what_cannot_be_ours_is_a_dead_letter_before_a_stage_sees_it(site: Site)
     site.send(LIVE, site.frame(1))
     site.work()
     assert sorted(site.letters()) == ["implausible"] * 6 + ["misplaced"] * 4
-    assert site.progress().mark == HighWaterMark(site.session["lobby"], 1)
-    assert site.progress("film").mark is None
+    assert site.progress().high_water_mark == HighWaterMark(site.epoch["lobby"], 1)
+    assert site.progress("film").high_water_mark is None
 
 
 RUBBISH: Final[Sequence[bytes]] = [
@@ -257,7 +257,7 @@ def test_a_thousand_bad_messages_in_a_row_stop_nobody(site: Site, caplog: pytest
     assert site.health.problem() is None, "a restart would meet the same messages"
     site.send(LIVE, site.frame(1))
     site.work()
-    assert site.progress().mark == HighWaterMark(site.session["lobby"], 1)
+    assert site.progress().high_water_mark == HighWaterMark(site.epoch["lobby"], 1)
     assert site.health.waiting() is None
 
 
@@ -312,15 +312,15 @@ def test_what_only_kafka_lets_somebody_send_stops_nobody_either(kafka_server: An
     assert refused == []
     deadline = time.monotonic() + 60
     (before,) = site.store.load(["lobby"])
-    while before is not None and before.mark is None and time.monotonic() < deadline:
+    while before is not None and before.high_water_mark is None and time.monotonic() < deadline:
         site.worker.step(site.stop)
         (before,) = site.store.load(["lobby"])
     for _ in range(20):
         site.worker.step(site.stop)
-    assert site.progress().mark == HighWaterMark(site.session["lobby"], 0)
+    assert site.progress().high_water_mark == HighWaterMark(site.epoch["lobby"], 0)
     assert site.health.problem() is None
     site.send(LIVE, site.frame(1))
-    while site.progress().mark != HighWaterMark(site.session["lobby"], 1):
+    while site.progress().high_water_mark != HighWaterMark(site.epoch["lobby"], 1):
         assert time.monotonic() < deadline + 30
         site.worker.step(site.stop)
     dead = [site.count("moodline_dead_letters_total", worker="aggregator", reason=each) for each in ("malformed", "misplaced")]

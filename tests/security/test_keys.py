@@ -123,7 +123,7 @@ class TestCookies:
             world.clock.now += 1
             sessions.append(world.http.post(f"{PREFIX}/session", json={"key": key}).cookies["moodline_session"])
             world.http.cookies.clear()
-        assert len(world.store.documents("sessions")) == 32
+        assert len(world.store.list_entries("sessions")) == 32
         works = [
             world.http.get(f"{PREFIX}/streams", headers={"cookie": f"moodline_session={session}"}).status_code
             for session in sessions
@@ -192,7 +192,7 @@ class TestAudit:
     @pytest.mark.parametrize("name", ["local", "Local", "anonymous", "system"])
     def test_no_key_has_the_name_of_those_who_have_none(self, world: ApiWorld, name: str) -> None:
         with pytest.raises(InvalidKeyError):
-            world.app.state.context.guard.keyring.add(KeyRecord(name=name, role=Role.ADMIN, digest=""))
+            world.app.state.context.authenticator.keyring.add(KeyRecord(name=name, role=Role.ADMIN, digest=""))
 
 
 def _made(path: Path) -> Path:

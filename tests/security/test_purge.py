@@ -59,7 +59,7 @@ def fill(world: ApiWorld, stream: str) -> None:
         body = event_json(event(stream, number), 1)
         world.store.append_record(ALERTS_LOG, body, 100)
         named = event(stream, number).event_id
-        world.store.put_document(
+        world.store.put_entry(
             DELIVERIES,
             named,
             encode(Delivery(event_id=named, rule="by-label", webhook=Webhook("https://x.example", "s"), body=body)),
@@ -68,7 +68,7 @@ def fill(world: ApiWorld, stream: str) -> None:
         record = DeliveryRecord(event=named, rule="by-label", outcome="retry", reason="", detail="", attempt=1, at_us=1)
         world.store.append_record(DELIVERY_LOG, encode(record), 100)
     state = first_state(rule, stream, 0, 1)
-    world.store.put_document(STATES, state_key(rule.rule_id, stream), encode(Saved(rule.rule_id, "c", state)), None)
+    world.store.put_entry(STATES, state_key(rule.rule_id, stream), encode(Saved(rule.rule_id, "c", state)), None)
 
 
 def test_nothing_of_a_deleted_stream_is_found_by_the_next_who_has_its_id(tmp_path: Path) -> None:
@@ -97,8 +97,8 @@ def test_nothing_of_a_deleted_stream_is_found_by_the_next_who_has_its_id(tmp_pat
             answer = second.get(PREFIX + path, params={"stream": "lobby"} if path == "/alerts/log" else {})
             assert CANARY not in answer.text, path
         # The other stream's are all there.
-        assert [each.key for each in world.store.documents(RULES)] == ["of-hall"]
-        assert len(world.store.documents(DELIVERIES)) == 3
+        assert [each.key for each in world.store.list_entries(RULES)] == ["of-hall"]
+        assert len(world.store.list_entries(DELIVERIES)) == 3
         assert {json.loads(value)["stream"] for _, value in world.store.records(ALERTS_LOG)} == {"hall"}
         assert len(world.store.records(DELIVERY_LOG)) == 3
 

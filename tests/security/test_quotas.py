@@ -36,8 +36,8 @@ def test_a_key_has_a_bounded_number_of_streams(tmp_path: Path) -> None:
 def test_uploads_of_one_key_leave_places_for_others(tmp_path: Path) -> None:
     with ApiWorld(tmp_path, api=ApiSettings(access="keys")) as world:
         greedy, other = (with_key(world, make_key(world, name, Role.OPERATOR)) for name in ("greedy", "other"))
-        gate = world.app.state.context.gate
-        with gate.hold("uploads of 'greedy'", 2), gate.hold("uploads of 'greedy'", 2):
+        concurrency = world.app.state.context.concurrency
+        with concurrency.hold("uploads of 'greedy'", 2), concurrency.hold("uploads of 'greedy'", 2):
             refused = greedy.post(f"{PREFIX}/uploads", params={"name": "a.mp4"}, content=b"x")
             assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_busy")
             assert other.post(f"{PREFIX}/uploads", params={"name": "a.mp4"}, content=b"x").status_code != 429

@@ -13,7 +13,7 @@ from moodline.shared.messages import StreamClass
 from moodline.shared.store import Retention, Store, open_store
 from moodline.shared.store.base import BucketValue, HighWaterMark, TimelineUpdate
 from moodline.shared.streams import StreamSpec, StreamStatus
-from moodline.shared.timeline.bucket import LEVELS_S
+from moodline.shared.timeline.bucket import TIERS_S
 from tests.support.fixtures import Server
 from tests.support.servers import HOST, RedisServer
 
@@ -37,26 +37,26 @@ def fill(store: Store, name: str) -> None:
     labels = {"site": CANARY.decode()}
     created_us = int(START_S * 1e6)
     store.add(StreamSpec(stream_id=name, url="rtsp://192.0.2.1/", lane=StreamClass.LIVE, created_at_us=created_us, labels=labels))
-    session = store.claim(name, START_S).session
-    store.set_status(name, session, StreamStatus(detail=CANARY.decode()))
-    cells = tuple(BucketValue("", 1, index, CANARY) for index in range(3000))
+    epoch = store.acquire(name, START_S).epoch
+    store.set_status(name, epoch, StreamStatus(detail=CANARY.decode()))
+    bucket_values = tuple(BucketValue("", 1, index, CANARY) for index in range(3000))
     update = TimelineUpdate(
         stream_id=name,
         expected=None,
-        mark=HighWaterMark(session, 0),
+        high_water_mark=HighWaterMark(epoch, 0),
         final=False,
         position=Position("moodline.emotions.live.v1", 0, 1),
         state=b"\x03" + CANARY,
         last_event_time_us=5,
-        cells=cells,
+        bucket_values=bucket_values,
     )
     store.apply([update])
-    store.add_failure(name, session, 1, CANARY.decode())
+    store.add_failure(name, epoch, 1, CANARY.decode())
 
 
 @pytest.fixture
 def store(redis_server: Server) -> Any:
-    opened = open_store(redis_server.url, Retention(dict.fromkeys(LEVELS_S, 10**8)))
+    opened = open_store(redis_server.url, Retention(dict.fromkeys(TIERS_S, 10**8)))
     yield opened
     opened.close()
 
@@ -105,7 +105,7 @@ def test_a_value_that_others_wrote_hides_its_stream_and_no_other(
 
 def test_of_a_removed_stream_no_byte_is_left_in_redis_nor_in_its_file_once_that_is_rewritten() -> None:
     with RedisServer() as server:
-        store = open_store(server.url, Retention(dict.fromkeys(LEVELS_S, 10**8)))
+        store = open_store(server.url, Retention(dict.fromkeys(TIERS_S, 10**8)))
         client = redis.Redis(HOST, server.port)
         fill(store, "lobby")
         assert b"lobby" in _memory(client)

@@ -20,7 +20,7 @@ from moodline.services.auth.keyring import KeyRecord, Keyring
 from moodline.shared.clock import SystemClock
 from moodline.shared.store import Retention
 from moodline.shared.store.sqlite import SqliteStore
-from moodline.shared.timeline.bucket import LEVELS_S
+from moodline.shared.timeline.bucket import TIERS_S
 from tests.support.servers import die_with_parent, free_port
 from tests.support.service import MOODLINE
 
@@ -36,7 +36,7 @@ class Api:
     def __init__(self, folder: Path) -> None:
         data = folder / "data"
         data.mkdir(mode=0o700)
-        store = SqliteStore(f"sqlite:///{data / 'moodline.db'}", Retention(dict.fromkeys(LEVELS_S, 10**9)))
+        store = SqliteStore(f"sqlite:///{data / 'moodline.db'}", Retention(dict.fromkeys(TIERS_S, 10**9)))
         with closing(store):
             _, self.key = Keyring(store, SystemClock()).add(KeyRecord(name="front", role=Role.OPERATOR, digest=""))
         port = free_port()

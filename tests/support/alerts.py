@@ -5,9 +5,9 @@ from pathlib import Path
 
 import msgspec
 
-from moodline.services.alerts.judge import RuleEvaluator
 from moodline.services.alerts.outbox import Outbox
 from moodline.services.alerts.records import ALERTS_LOG, RuleBook
+from moodline.services.alerts.rule_evaluator import RuleEvaluator
 from moodline.services.alerts.rules import Rule, RuleKind, Webhook
 from moodline.services.alerts.service import AlertService
 from moodline.shared.bus import Position
@@ -20,7 +20,7 @@ from moodline.shared.settings import AlertsSettings, load_settings
 from moodline.shared.store import BucketValue, HighWaterMark, Retention, Store, TimelineUpdate
 from moodline.shared.store.sqlite import SqliteStore
 from moodline.shared.streams import StreamSpec, StreamState, StreamStatus
-from moodline.shared.timeline.bucket import LEVELS_S, Bucket, merge_all, pack
+from moodline.shared.timeline.bucket import TIERS_S, Bucket, merge_all, pack
 from tests.support.api import NOW_S, nobody, smiling
 from tests.support.clocks import StubClock
 
@@ -62,7 +62,7 @@ class AlertWorld:
         self.clock = StubClock()
         self.metrics = Metrics()
         self.store: Store = SqliteStore(
-            f"sqlite:///{folder / 'alerts.db'}", Retention(dict.fromkeys(LEVELS_S, 10**9)), clock=self.clock
+            f"sqlite:///{folder / 'alerts.db'}", Retention(dict.fromkeys(TIERS_S, 10**9)), clock=self.clock
         )
         self.rules = RuleBook(self.store)
         self.receiver = StubReceiver()
@@ -96,49 +96,49 @@ class AlertWorld:
 
     def play(self, buckets: list[Bucket | None], stream_id: str = "hall") -> None:
         """Let a second of the timeline come in for each, while the clock moves on."""
-        claim = self.store.claim(stream_id, self.clock.now)
+        acquisition = self.store.acquire(stream_id, self.clock.now)
         for n, bucket in enumerate(buckets):
             second = int(self.clock.now)
             if bucket is not None:
                 status = StreamStatus(state=StreamState.LIVE, last_frame_us=second * 1_000_000 + 900_000)
-                self.store.set_status(stream_id, claim.session, status)
-                self._write(stream_id, second, bucket, HighWaterMark(claim.session, n))
+                self.store.set_status(stream_id, acquisition.epoch, status)
+                self._write(stream_id, second, bucket, HighWaterMark(acquisition.epoch, n))
             self.clock.now += 1
 
-    def _write(self, stream_id: str, second: int, bucket: Bucket, mark: HighWaterMark) -> None:
+    def _write(self, stream_id: str, second: int, bucket: Bucket, high_water_mark: HighWaterMark) -> None:
         self.played[second] = bucket
-        cells = [BucketValue("", 1, second, pack(bucket))]
-        for level_s in LEVELS_S[1:]:
-            same = [each for at, each in self.played.items() if at // level_s == second // level_s]
-            cells.append(BucketValue("", level_s, second // level_s, pack(merge_all(same))))
+        bucket_values = [BucketValue("", 1, second, pack(bucket))]
+        for tier_s in TIERS_S[1:]:
+            same = [each for at, each in self.played.items() if at // tier_s == second // tier_s]
+            bucket_values.append(BucketValue("", tier_s, second // tier_s, pack(merge_all(same))))
         progress = self.store.load([stream_id])[0]
         assert progress is not None
         update = TimelineUpdate(
             stream_id=stream_id,
-            expected=progress.mark,
-            mark=mark,
+            expected=progress.high_water_mark,
+            high_water_mark=high_water_mark,
             final=False,
-            position=Position("moodline.emotions.live.v1", 0, mark.seq),
+            position=Position("moodline.emotions.live.v1", 0, high_water_mark.seq),
             state=b"",
             last_event_time_us=second * 1_000_000 + 900_000,
-            cells=tuple(cells),
+            bucket_values=tuple(bucket_values),
         )
         assert [result.value for result in self.store.apply([update])] == ["applied"]
 
     def damage(self, stream_id: str) -> None:
         """Let the present second of a timeline be bytes that nobody can read."""
-        mark = HighWaterMark(self.store.claim(stream_id, self.clock.now).session, 0)
+        high_water_mark = HighWaterMark(self.store.acquire(stream_id, self.clock.now).epoch, 0)
         progress = self.store.load([stream_id])[0]
         assert progress is not None
         update = TimelineUpdate(
             stream_id=stream_id,
-            expected=progress.mark,
-            mark=mark,
+            expected=progress.high_water_mark,
+            high_water_mark=high_water_mark,
             final=False,
             position=Position("moodline.emotions.live.v1", 0, 1),
             state=b"",
             last_event_time_us=int(self.clock.now * 1_000_000),
-            cells=(BucketValue("", 1, int(self.clock.now), b"\xff"),),
+            bucket_values=(BucketValue("", 1, int(self.clock.now), b"\xff"),),
         )
         self.store.apply([update])
 

@@ -14,15 +14,15 @@ from moodline.services.api.app import create_app
 from moodline.services.api.context import Intake
 from moodline.shared.bus import Position
 from moodline.shared.errors import ModelError, ModelNotFoundError
-from moodline.shared.messages import SkipReason
+from moodline.shared.messages import DropReason
 from moodline.shared.metrics import Metrics
 from moodline.shared.settings import ApiSettings, IngestSettings, Settings, load_settings
 from moodline.shared.store import BucketValue, HighWaterMark, Retention, TimelineUpdate
 from moodline.shared.store.model_choice import ModelInfo
 from moodline.shared.store.sqlite import SqliteStore
 from moodline.shared.streams import StreamStatus
-from moodline.shared.timeline.bucket import LEVELS_S, SKIP_REASONS, Bucket, merge_all, pack
-from moodline.shared.timeline.models import MODELS_LEVEL_S, MODELS_SERIES, pack_models, record_model
+from moodline.shared.timeline.bucket import DROP_REASONS, TIERS_S, Bucket, merge_all, pack
+from moodline.shared.timeline.models import MODELS_SERIES, MODELS_TIER_S, pack_models, record_model
 from moodline.shared.timeline.tracks import (
     TrackBucket,
     TrackSummary,
@@ -115,7 +115,7 @@ class ApiWorld:
         self.media.mkdir()
         self.clip = self.media / "clip.mp4"
         self.clip.write_bytes(b"not opened by the API")
-        retention = Retention(dict.fromkeys(LEVELS_S, 10**9))
+        retention = Retention(dict.fromkeys(TIERS_S, 10**9))
         self.store = SqliteStore(f"sqlite:///{self.directory / 'store.db'}", retention, clock=self.clock)
         self.settings: Settings = load_settings(
             data_dir=self.directory / "data", ingest=IngestSettings(media_root=self.media), api=self.api, **self.overrides
@@ -148,8 +148,8 @@ class ApiWorld:
 
     def set_state(self, stream_id: str, **status: Any) -> None:
         """Let a reader claim the stream and report."""
-        claim = self.store.claim(stream_id, self.clock.now)
-        assert self.store.set_status(stream_id, claim.session, StreamStatus(**status))
+        acquisition = self.store.acquire(stream_id, self.clock.now)
+        assert self.store.set_status(stream_id, acquisition.epoch, StreamStatus(**status))
 
     def play(
         self,
@@ -163,42 +163,42 @@ class ApiWorld:
         """Write a timeline: one bucket per second from `NOW` on (None: nothing stored), one face through all of it, `more`."""
         first = NOW_US // 1_000_000
         stored = {first + n: bucket for n, bucket in enumerate(seconds) if bucket is not None}
-        cells = [BucketValue("", 1, index, pack(bucket)) for index, bucket in stored.items()]
-        for level_s in LEVELS_S[1:]:
+        bucket_values = [BucketValue("", 1, index, pack(bucket)) for index, bucket in stored.items()]
+        for tier_s in TIERS_S[1:]:
             groups: dict[int, list[Bucket]] = {}
             for index, bucket in stored.items():
-                groups.setdefault(index // level_s, []).append(bucket)
-            cells += [BucketValue("", level_s, index, pack(merge_all(group))) for index, group in groups.items()]
+                groups.setdefault(index // tier_s, []).append(bucket)
+            bucket_values += [BucketValue("", tier_s, index, pack(merge_all(group))) for index, group in groups.items()]
         seen = {index: bucket for index, bucket in stored.items() if bucket.faces}
         if faces and seen:
-            cells += _track_cells(1, seen)
+            bucket_values += _track_values(1, seen)
         if any(bucket.classified for bucket in stored.values()):
             day, _ = record_model(None, "fer-seed", first)
-            cells.append(BucketValue(MODELS_SERIES, MODELS_LEVEL_S, day.day, pack_models(day)))
+            bucket_values.append(BucketValue(MODELS_SERIES, MODELS_TIER_S, day.day, pack_models(day)))
         frames = sum(bucket.sampled for bucket in stored.values())
-        claim, progress = self.store.claim(stream_id, self.clock.now), self.store.load([stream_id])[0]
+        acquisition, progress = self.store.acquire(stream_id, self.clock.now), self.store.load([stream_id])[0]
         assert progress is not None
         update = TimelineUpdate(
             stream_id=stream_id,
-            expected=progress.mark,
-            mark=HighWaterMark(claim.session, frames - (0 if final else 1)),
+            expected=progress.high_water_mark,
+            high_water_mark=HighWaterMark(acquisition.epoch, frames - (0 if final else 1)),
             final=final,
             position=Position("moodline.emotions.file.v1", 0, 1),
             state=b"",
             last_event_time_us=(first + len(seconds)) * 1_000_000 - (0 if final else 200_000),
-            cells=(*cells, *more),
+            bucket_values=(*bucket_values, *more),
         )
         assert [result.value for result in self.store.apply([update])] == ["applied"]
 
 
-def _track_cells(track: int, seen: dict[int, Bucket]) -> list[BucketValue]:
+def _track_values(track: int, seen: dict[int, Bucket]) -> list[BucketValue]:
     buckets = {index: TrackBucket(bucket.faces, bucket.smoothed, bucket.leading) for index, bucket in seen.items()}
     whole = TrackBucket()
     for bucket in buckets.values():
         whole = merge_track(whole, bucket)
     summary = TrackSummary(min(seen) * 1_000_000, max(seen) * 1_000_000 + 800_000, whole, ended=True)
-    cells = [BucketValue(track_series(track), 1, index, pack_track_bucket(bucket)) for index, bucket in buckets.items()]
-    return [*cells, BucketValue("tracks", 0, track, pack_track_summary(summary))]
+    bucket_values = [BucketValue(track_series(track), 1, index, pack_track_bucket(bucket)) for index, bucket in buckets.items()]
+    return [*bucket_values, BucketValue("tracks", 0, track, pack_track_summary(summary))]
 
 
 def smiling(faces: int = 5, *, share: float = 0.8, final: bool = True) -> Bucket:
@@ -214,6 +214,6 @@ def nobody() -> Bucket:
     return Bucket(sampled=5, final=True)
 
 
-def skipped(reason: SkipReason) -> Bucket:
+def skipped(reason: DropReason) -> Bucket:
     """A second of five frames that nobody looked at."""
-    return Bucket(sampled=5, skipped=tuple(5 if each is reason else 0 for each in SKIP_REASONS), final=True)
+    return Bucket(sampled=5, skipped=tuple(5 if each is reason else 0 for each in DROP_REASONS), final=True)

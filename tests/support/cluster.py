@@ -25,10 +25,10 @@ from moodline.shared.messages import ALL_TOPICS
 from moodline.shared.store import Retention, Store, open_store
 from moodline.shared.store.base import dump
 from moodline.shared.streams import StreamSpec, StreamState
-from moodline.shared.timeline import LEVELS_S
+from moodline.shared.timeline import TIERS_S
 from tests.support.servers import die_with_parent, free_port
 
-RETENTION = Retention(dict.fromkeys(LEVELS_S, 10 * 86_400))
+RETENTION = Retention(dict.fromkeys(TIERS_S, 10 * 86_400))
 
 
 @dataclass
@@ -172,7 +172,7 @@ class Cluster:
             ]
             if failed or time.monotonic() > deadline:
                 unfinished = [
-                    (name, item.mark if item else None, item.position if item else None)
+                    (name, item.high_water_mark if item else None, item.position if item else None)
                     for name, item in zip(ids, progress, strict=True)
                     if not (item and item.final)
                 ]
@@ -200,7 +200,7 @@ class Cluster:
         return "groups: " + "; ".join(lines)
 
     def dump(self, spec: StreamSpec) -> bytes:
-        return dump(self.store, spec.stream_id, LEVELS_S)
+        return dump(self.store, spec.stream_id, TIERS_S)
 
     def total(self, sample: str) -> float:
         """Return the sum of a counter over all workers that ever ran, as last seen before each died."""

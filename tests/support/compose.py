@@ -25,10 +25,10 @@ from moodline.services.runtime.bootstrap import retention
 from moodline.shared.settings import load_settings
 from moodline.shared.store import open_store
 from moodline.shared.store.base import dump
-from moodline.shared.timeline import LEVELS_S
+from moodline.shared.timeline import TIERS_S
 settings = load_settings()
 store = open_store(settings.store_url(), retention(settings))
-sys.stdout.buffer.write(dump(store, sys.argv[1], LEVELS_S))
+sys.stdout.buffer.write(dump(store, sys.argv[1], TIERS_S))
 """
 
 

@@ -121,13 +121,13 @@ def apply(store: Store, message: Message) -> bool:
     progress = store.load([message.stream_id])[0]
     if progress is None or progress.final:
         return False
-    expected = progress.mark.seq + 1 if progress.mark else 0
+    expected = progress.high_water_mark.seq + 1 if progress.high_water_mark else 0
     if message.seq != expected:
         return False
     update = TimelineUpdate(
         stream_id=message.stream_id,
-        expected=progress.mark,
-        mark=HighWaterMark(message.session, message.seq),
+        expected=progress.high_water_mark,
+        high_water_mark=HighWaterMark(message.epoch, message.seq),
         final=isinstance(message, End),
         position=Position("t", 0, message.seq),
         state=b"",

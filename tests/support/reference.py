@@ -6,7 +6,7 @@ from moodline.services.analysis.analyze import run_analysis
 from moodline.shared.settings import ClassifierSettings, DetectorSettings, IngestSettings, Settings
 from moodline.shared.store.base import dump
 from moodline.shared.streams import StreamSpec
-from moodline.shared.timeline import LEVELS_S
+from moodline.shared.timeline import TIERS_S
 
 RECORDED_AT_US = 1_750_000_000_000_000
 """A fixed time on the timeline, so that two runs can be compared byte for byte."""
@@ -32,4 +32,4 @@ def synthetic_spec(stream_id: str, seconds: int, seed: int, sample_fps: str = "2
 def reference_dump(media_root: Path, spec: StreamSpec) -> bytes:
     """Return the canonical bytes of the timeline of one undisturbed embedded run."""
     with run_analysis(reference_settings(media_root), spec) as analysis:
-        return dump(analysis.store, spec.stream_id, LEVELS_S)
+        return dump(analysis.store, spec.stream_id, TIERS_S)

@@ -9,7 +9,7 @@ from moodline.shared.errors import StoreError
 from moodline.shared.store import Store
 from moodline.shared.streams import StreamSpec
 
-_LOOK_S = 0.05
+_POLL_S = 0.05
 
 
 class Standstill:
@@ -36,13 +36,13 @@ class Standstill:
     def _watch(self) -> None:
         seen: list[object] = []
         moved_s = time.monotonic()
-        while not self._stop.wait(_LOOK_S):
+        while not self._stop.wait(_POLL_S):
             try:
                 progress = self._store.load(self._ids)
             except StoreError:
                 continue
-            marks: list[object] = [(item.mark, item.final) if item else None for item in progress]
-            if marks != seen:
-                seen, now_s = marks, time.monotonic()
+            high_water_marks: list[object] = [(item.high_water_mark, item.final) if item else None for item in progress]
+            if high_water_marks != seen:
+                seen, now_s = high_water_marks, time.monotonic()
                 self.longest_s = max(self.longest_s, now_s - moved_s)
                 moved_s = now_s

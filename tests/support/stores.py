@@ -17,7 +17,7 @@ from moodline.shared.store.sqlite import SqliteStore
 from moodline.shared.streams import StreamSpec
 from tests.support.servers import HOST, RedisServer, free_port, wait_until
 
-LEVELS_S = (1, 10, 60, 600, 3600)
+TIERS_S = (1, 10, 60, 600, 3600)
 RETENTION = Retention({1: 2 * 86_400, 10: 14 * 86_400, 60: 60 * 86_400, 600: 365 * 86_400, 3600: 1825 * 86_400})
 NOW_S = 1_700_000_000.0
 NOW_US = int(NOW_S) * 1_000_000
@@ -34,7 +34,7 @@ class Backend(Protocol):
         ...
 
     def lose_counter(self) -> None:
-        """Forget every session number given so far, as a store does that lost its last writes."""
+        """Forget every epoch given so far, as a store does that lost its last writes."""
         ...
 
 
@@ -135,37 +135,41 @@ def spec(stream_id: str, **changes: Any) -> StreamSpec:
 
 
 def update(
-    stream_id: str, expected: HighWaterMark | None, mark: HighWaterMark, cells: Iterable[BucketValue] = (), **changes: Any
+    stream_id: str,
+    expected: HighWaterMark | None,
+    high_water_mark: HighWaterMark,
+    bucket_values: Iterable[BucketValue] = (),
+    **changes: Any,
 ) -> TimelineUpdate:
     values: dict[str, Any] = {
         "stream_id": stream_id,
         "expected": expected,
-        "mark": mark,
+        "high_water_mark": high_water_mark,
         "final": False,
-        "position": Position("moodline.emotions.file.v1", 2, 100 + mark.seq),
-        "state": b"state %d" % mark.seq,
-        "last_event_time_us": NOW_US + mark.seq,
-        "cells": tuple(cells),
+        "position": Position("moodline.emotions.file.v1", 2, 100 + high_water_mark.seq),
+        "state": b"state %d" % high_water_mark.seq,
+        "last_event_time_us": NOW_US + high_water_mark.seq,
+        "bucket_values": tuple(bucket_values),
     }
     return TimelineUpdate(**(values | changes))
 
 
 class Writer:
-    """An aggregator's view of one claimed stream: writes cells in steps, each on top of the last."""
+    """An aggregator's view of one acquired stream: writes bucket values in steps, each on top of the last."""
 
     def __init__(self, store: Store, stream_id: str, *, add: bool = True) -> None:
         self.store, self.stream_id = store, stream_id
         if add:
             store.add(spec(stream_id))
-        self.session = store.claim(stream_id, NOW_S).session
-        self.mark: HighWaterMark | None = None
+        self.epoch = store.acquire(stream_id, NOW_S).epoch
+        self.high_water_mark: HighWaterMark | None = None
 
-    def next(self, cells: Iterable[BucketValue] = (), **changes: Any) -> TimelineUpdate:
-        seq = 0 if self.mark is None else self.mark.seq + 1
-        return update(self.stream_id, self.mark, HighWaterMark(self.session, seq), cells, **changes)
+    def next(self, bucket_values: Iterable[BucketValue] = (), **changes: Any) -> TimelineUpdate:
+        seq = 0 if self.high_water_mark is None else self.high_water_mark.seq + 1
+        return update(self.stream_id, self.high_water_mark, HighWaterMark(self.epoch, seq), bucket_values, **changes)
 
-    def write(self, *cells: BucketValue, **changes: Any) -> TimelineUpdate:
-        step = self.next(cells, **changes)
+    def write(self, *bucket_values: BucketValue, **changes: Any) -> TimelineUpdate:
+        step = self.next(bucket_values, **changes)
         assert self.store.apply([step]) == ["applied"]
-        self.mark = step.mark
+        self.high_water_mark = step.high_water_mark
         return step

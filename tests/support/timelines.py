@@ -18,7 +18,7 @@ def make_document(
         from_us=START_US,
         to_us=START_US + len(buckets) * step_us,
         resolution_s=resolution_s,
-        level_s=resolution_s,
+        tier_s=resolution_s,
         coarser_than_asked=False,
         points=[make_point(bucket, START_US + n * step_us, lane) for n, bucket in enumerate(buckets)],
         summary=make_point(merge_all(buckets), START_US, lane),

@@ -15,7 +15,7 @@ from moodline.services.classifier.stage import ClassifierStage
 from moodline.services.detector.base import BgrImage, Detections, Found
 from moodline.services.detector.stage import DetectorStage
 from moodline.shared.bus.base import Position
-from moodline.shared.messages import Emotions, Frame, Message, PipelineStep, SkipReason, StreamClass, topic
+from moodline.shared.messages import DropReason, Emotions, Frame, Message, PipelineStep, StreamClass, topic
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.admission import Admission, Candidate, ServiceTime
 from moodline.shared.pipeline.stage import Received, Send
@@ -49,8 +49,8 @@ def test_every_message_is_answered_and_only_what_must_be_is_expired(
         reasons = admission.decide(batch, idle_s, busy_units)
         assert len(reasons) == len(batch)
         for message, reason in zip(batch, reasons, strict=True):
-            assert (reason is SkipReason.EXPIRED) == (message.age_s > BUDGET_S)
-            assert reason is not SkipReason.OVERLOADED or message.cost > 0
+            assert (reason is DropReason.EXPIRED) == (message.age_s > BUDGET_S)
+            assert reason is not DropReason.OVERLOADED or message.cost > 0
         if any(each.age_s <= BUDGET_S and each.cost for each in batch):
             served = [each for each, reason in zip(batch, reasons, strict=True) if reason is None and each.cost]
             assert served, "however slow it seems, something is tried, or the estimate could never get better"
@@ -83,7 +83,7 @@ def test_in_an_overload_a_slice_is_served_with_the_newest_of_each_stream(batch: 
         assert mine == [number for number in range(150) if number % 7 == stream][-len(mine) or 150 :]
     reasons = admission.decide(batch, 0.0)
     for message, reason in zip(batch, reasons, strict=True):
-        if reason is None and message.cost and reasons.count(SkipReason.OVERLOADED):
+        if reason is None and message.cost and reasons.count(DropReason.OVERLOADED):
             fresh = any(each.age_s <= 0.75 and each.cost for each in batch)
             assert not fresh or message.age_s <= 0.75
 
@@ -191,7 +191,7 @@ def test_service_time_goes_by_rounds_and_follows_what_is_measured() -> None:
 JPEG = cv2.imencode(".jpg", np.zeros((48, 64, 3), np.uint8))[1].tobytes()
 
 
-HOPS = {"detector": PipelineStep.FRAMES, "classifier": PipelineStep.FACES}
+STEPS = {"detector": PipelineStep.FRAMES, "classifier": PipelineStep.FACES}
 
 
 class Machine:
@@ -253,7 +253,7 @@ class Machine:
 
     def _pending_update(self, name: str, free_since_s: float) -> tuple[float, list[Message]]:
         queue, stage = self.waiting[name], self.stages[name]
-        limit = stage.batch_limit(topic(HOPS[name], StreamClass.LIVE))
+        limit = stage.batch_limit(topic(STEPS[name], StreamClass.LIVE))
         batch = [Received(queue.popleft(), Position("t", 0, 0)) for _ in range(min(limit, len(queue)))]
         self._own_s[name] += self.now_s - free_since_s
         started_s = self._own_s[name]
@@ -277,7 +277,7 @@ def cameras(rates: Sequence[float], seconds: float, together: bool = False) -> l
     ]
     return [
         Frame(
-            stream_id=f"s{camera}", session=1, seq=number, event_time_us=0, captured_at_us=int((1_000_000 + at_s) * 1e6),
+            stream_id=f"s{camera}", epoch=1, seq=number, event_time_us=0, captured_at_us=int((1_000_000 + at_s) * 1e6),
             lane=StreamClass.LIVE, width=64, height=48, jpeg=JPEG,
         )
         for at_s, camera, number in sorted(times)
@@ -293,7 +293,7 @@ def check(machine: Machine, frames: list[Frame]) -> tuple[list[float], Counter[s
         stream: sorted(each.seq for each in frames if each.stream_id == stream) for stream in {each.stream_id for each in frames}
     }
     ages = [done_s - each.captured_at_us / 1e6 for done_s, each in machine.outputs if each.skip is None]
-    skips = Counter(each.skip for _, each in machine.outputs if each.skip is not None)
+    drops = Counter(each.skip for _, each in machine.outputs if each.skip is not None)
     counted = Counter(
         {
             reason: sum(
@@ -303,11 +303,11 @@ def check(machine: Machine, frames: list[Frame]) -> tuple[list[float], Counter[s
                 or 0
                 for worker in machine.stages
             )
-            for reason in skips
+            for reason in drops
         }
     )
     assert len(ages) + counted.total() == len(frames)
-    assert counted == skips
+    assert counted == drops
     return ages, Counter(each.stream_id for _, each in machine.outputs if each.skip is None)
 
 

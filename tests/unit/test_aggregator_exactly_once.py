@@ -2,7 +2,7 @@
 
 A small world: one partition as a list, a store with the seam's fencing, and workers that poll, process, write and commit as the
 real loop does. Hypothesis plays fate: it cuts batches, kills workers, wakes up zombies, forgets caches, rolls the store back,
-loses records, sends frames twice and under new sessions.
+loses records, sends frames twice and under new epochs.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from moodline.services.aggregator.sink import TimelineSink
 from moodline.services.aggregator.stage import AggregatorStage
 from moodline.shared.bus.base import Position
-from moodline.shared.messages import Emotions, End, FaceEmotion, SkipReason, StreamClass
+from moodline.shared.messages import DropReason, Emotions, End, FaceEmotion, StreamClass
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.stage import Received
 from moodline.shared.settings import AggregatorSettings
 from moodline.shared.store.base import ApplyResult, HighWaterMark, Progress, TimelineUpdate
-from moodline.shared.timeline import LEVELS_S, SECOND_US, Bucket, merge_all, unpack
+from moodline.shared.timeline import SECOND_US, TIERS_S, Bucket, merge_all, unpack
 from tests.support.clocks import StillClock
 
 PLACE = ("moodline.emotions.file.v1", 0)
@@ -31,11 +31,14 @@ Series = dict[tuple[str, int, int], bytes]
 
 
 class StubStore:
-    """Progress and cells in dictionaries, with the seam's rule: an update counts only on the mark that it is based on."""
+    """Progress and cells in dictionaries, with the seam's rule.
+
+    An update counts only on the high-water mark that it is based on.
+    """
 
     def __init__(self, stream_ids: Sequence[str]) -> None:
         self.progress = {stream_id: Progress() for stream_id in stream_ids}
-        self.cells: dict[str, Series] = {stream_id: {} for stream_id in stream_ids}
+        self.bucket_values: dict[str, Series] = {stream_id: {} for stream_id in stream_ids}
         self.stale = 0
 
     def load(self, stream_ids: Sequence[str]) -> list[Progress | None]:
@@ -45,26 +48,26 @@ class StubStore:
         return [self._apply(update) for update in updates]
 
     def _apply(self, update: TimelineUpdate) -> ApplyResult:
-        if self.progress[update.stream_id].mark != update.expected:
+        if self.progress[update.stream_id].high_water_mark != update.expected:
             self.stale += 1
             return ApplyResult.STALE
         self.progress[update.stream_id] = Progress(
-            mark=update.mark,
+            high_water_mark=update.high_water_mark,
             final=update.final,
             position=update.position,
             state=update.state,
             last_event_time_us=update.last_event_time_us,
         )
-        for series, level_s, index, value in update.cells:
-            self.cells[update.stream_id][series, level_s, index] = value
+        for series, tier_s, index, value in update.bucket_values:
+            self.bucket_values[update.stream_id][series, tier_s, index] = value
         return ApplyResult.APPLIED
 
     def snapshot(self) -> tuple[dict[str, Progress], dict[str, Series]]:
-        return dict(self.progress), {stream_id: dict(cells) for stream_id, cells in self.cells.items()}
+        return dict(self.progress), {stream_id: dict(bucket_values) for stream_id, bucket_values in self.bucket_values.items()}
 
     def restore(self, snapshot: tuple[dict[str, Progress], dict[str, Series]]) -> None:
-        self.progress, cells = dict(snapshot[0]), snapshot[1]
-        self.cells = {stream_id: dict(series) for stream_id, series in cells.items()}
+        self.progress, bucket_values = dict(snapshot[0]), snapshot[1]
+        self.bucket_values = {stream_id: dict(series) for stream_id, series in bucket_values.items()}
 
 
 @dataclass
@@ -85,7 +88,7 @@ class Worker:
         self.at = self.world.committed
         metrics = Metrics()
         self.stage = AggregatorStage(self.world.store.load, SETTINGS, metrics)
-        # All that is in the log was produced since the session began.
+        # All that is in the log was produced since the epoch began.
         self.sink = TimelineSink(self.world.store, metrics, StillClock(), lambda *_: 0)  # type: ignore[arg-type]
 
     def step(self, records: int, die_before_commit: bool = False) -> bool:
@@ -135,12 +138,12 @@ def face(draw: st.DrawFn) -> FaceEmotion:
 
 @st.composite
 def content(draw: st.DrawFn, stream_id: str, lane: StreamClass = StreamClass.FILE) -> list[Item]:
-    """Return a stream's messages under session 1, its end included."""
+    """Return a stream's messages under epoch 1, its end included."""
     frames = draw(
         st.lists(
             st.tuples(
                 st.sampled_from([0, 40_000, 200_000, 1_000_000, 15_000_000]),
-                st.sampled_from([None, None, None, None, SkipReason.EXPIRED, SkipReason.CORRUPT]),
+                st.sampled_from([None, None, None, None, DropReason.EXPIRED, DropReason.CORRUPT]),
                 st.lists(face(), max_size=3),
             ),
             max_size=14,
@@ -153,7 +156,7 @@ def content(draw: st.DrawFn, stream_id: str, lane: StreamClass = StreamClass.FIL
         items.append(
             Emotions(
                 stream_id=stream_id,
-                session=1,
+                epoch=1,
                 seq=seq,
                 event_time_us=at_us,
                 captured_at_us=0,
@@ -165,13 +168,13 @@ def content(draw: st.DrawFn, stream_id: str, lane: StreamClass = StreamClass.FIL
             )
         )
     items.append(
-        End(stream_id=stream_id, session=1, seq=len(items), event_time_us=at_us, captured_at_us=0, lane=lane),
+        End(stream_id=stream_id, epoch=1, seq=len(items), event_time_us=at_us, captured_at_us=0, lane=lane),
     )
     return items
 
 
-def under(session: int, items: Sequence[Item]) -> list[Item]:
-    return [msgspec.structs.replace(item, session=session) for item in items]
+def under(epoch: int, items: Sequence[Item]) -> list[Item]:
+    return [msgspec.structs.replace(item, epoch=epoch) for item in items]
 
 
 def interleave(draw: st.DrawFn, sequences: Sequence[Sequence[Item]]) -> list[Item]:
@@ -184,13 +187,16 @@ def interleave(draw: st.DrawFn, sequences: Sequence[Sequence[Item]]) -> list[Ite
 
 @st.composite
 def sent(draw: st.DrawFn, items: list[Item]) -> list[Item]:
-    """Return one stream as its readers sent it: up to three claims, each from somewhere at or before what was sent so far."""
+    """Return one stream as its readers sent it.
+
+    Up to three acquisitions, each from somewhere at or before what was sent so far.
+    """
     stop = draw(st.integers(0, len(items)))
     out = under(1, items[:stop])
-    for session in (2, 3):
+    for epoch in (2, 3):
         start = draw(st.integers(0, stop))
         upto = draw(st.integers(start, len(items)))
-        out += under(session, items[start:upto])
+        out += under(epoch, items[start:upto])
         stop = max(stop, upto)
     return out
 
@@ -244,13 +250,13 @@ def live_through(world: World, fates: list[Fate]) -> Worker:
 
 
 def read_to_the_end(world: World, worker: Worker, contents: dict[str, list[Item]]) -> None:
-    """Let the readers do their part: claim what is not final and send it again from the mark on."""
-    for session in range(4, 9):
+    """Let the readers do their part: acquire what is not final and send it again from the high-water mark on."""
+    for epoch in range(4, 9):
         worker.drain(7)
         for stream_id, items in contents.items():
             progress = world.store.progress[stream_id]
             if not progress.final:
-                world.log += under(session, items[progress.mark.seq + 1 if progress.mark else 0 :])
+                world.log += under(epoch, items[progress.high_water_mark.seq + 1 if progress.high_water_mark else 0 :])
     worker.drain(7)
 
 
@@ -265,7 +271,7 @@ def test_the_final_timeline_is_that_of_one_undisturbed_run(
     worker = live_through(world, fates)
     read_to_the_end(world, worker, contents)
     assert all(progress.final for progress in world.store.progress.values())
-    assert world.store.cells == expected.cells
+    assert world.store.bucket_values == expected.bucket_values
 
 
 @settings(max_examples=100, deadline=None)
@@ -278,42 +284,44 @@ def test_state_and_cells_of_an_open_stream_do_not_depend_on_batches_or_restarts(
     world = World(StubStore(["a"]), list(frames))
     calm = [replace(fate, kind="step") if fate.kind == "rollback" else fate for fate in fates]
     live_through(world, calm).drain(3)
-    assert world.store.cells == expected.cells
+    assert world.store.bucket_values == expected.bucket_values
     assert world.store.progress["a"].state == expected.progress["a"].state
-    assert world.store.progress["a"].mark == expected.progress["a"].mark
+    assert world.store.progress["a"].high_water_mark == expected.progress["a"].high_water_mark
 
 
 @settings(max_examples=50, deadline=None)
 @given(content("a"))
 def test_levels_agree_and_count_every_frame(items: list[Item]) -> None:
-    cells = reference({"a": items}).cells["a"]
-    by_level = {
-        level_s: {index: unpack(value) for (series, level, index), value in cells.items() if series == "" and level == level_s}
-        for level_s in LEVELS_S
+    bucket_values = reference({"a": items}).bucket_values["a"]
+    by_tier = {
+        tier_s: {
+            index: unpack(value) for (series, level, index), value in bucket_values.items() if series == "" and level == tier_s
+        }
+        for tier_s in TIERS_S
     }
-    for level_s in LEVELS_S[1:]:
+    for tier_s in TIERS_S[1:]:
         merged: dict[int, list[Bucket]] = {}
-        for index, bucket in by_level[1].items():
-            merged.setdefault(index // level_s, []).append(bucket)
-        assert by_level[level_s] == {index: merge_all(parts) for index, parts in merged.items()}
+        for index, bucket in by_tier[1].items():
+            merged.setdefault(index // tier_s, []).append(bucket)
+        assert by_tier[tier_s] == {index: merge_all(parts) for index, parts in merged.items()}
     frames = [item for item in items if isinstance(item, Emotions)]
-    whole = merge_all(by_level[1].values())
+    whole = merge_all(by_tier[1].values())
     assert whole.final
     assert whole.sampled == len(frames)
-    assert whole.skipped[0] == sum(frame.skip is SkipReason.EXPIRED for frame in frames)
+    assert whole.skipped[0] == sum(frame.skip is DropReason.EXPIRED for frame in frames)
     assert whole.classified == sum(frame.skip is None for frame in frames)
     assert whole.frames_with_faces == sum(bool(frame.faces) for frame in frames)
     assert whole.faces == sum(len(frame.faces) for frame in frames) == sum(whole.leading)
     assert sum(whole.raw) == sum(whole.smoothed) == 65_535 * whole.faces
-    assert whole.tracks_begun == sum(series == "tracks" for series, _, _ in cells)
-    assert set(by_level[1]) == {frame.event_time_us // SECOND_US for frame in frames}
+    assert whole.tracks_begun == sum(series == "tracks" for series, _, _ in bucket_values)
+    assert set(by_tier[1]) == {frame.event_time_us // SECOND_US for frame in frames}
 
 
 def test_a_zombie_that_wakes_up_changes_nothing_and_goes_on_from_the_truth() -> None:
     items: list[Item] = [
         Emotions(
             stream_id="a",
-            session=1,
+            epoch=1,
             seq=seq,
             event_time_us=START_US + seq * 200_000,
             captured_at_us=0,
@@ -335,8 +343,8 @@ def test_a_zombie_that_wakes_up_changes_nothing_and_goes_on_from_the_truth() -> 
     assert world.store.snapshot() == before
     zombie.drain(4)
     assert world.store.snapshot() == before
-    assert world.store.progress["a"].mark == HighWaterMark(1, 39)
-    assert world.store.cells == reference({"a": items}).cells
+    assert world.store.progress["a"].high_water_mark == HighWaterMark(1, 39)
+    assert world.store.bucket_values == reference({"a": items}).bucket_values
 
 
 def test_a_store_that_lost_its_last_writes_heals_from_the_position_kept_with_the_mark() -> None:
@@ -351,14 +359,14 @@ def test_a_store_that_lost_its_last_writes_heals_from_the_position_kept_with_the
     worker.drain(8)
     assert world.store.stale == 1
     assert world.store.progress["a"].final
-    assert world.store.cells == reference(contents).cells
+    assert world.store.bucket_values == reference(contents).bucket_values
 
 
 def reference_frames(count: int) -> list[Item]:
     return [
         Emotions(
             stream_id="a",
-            session=1,
+            epoch=1,
             seq=seq,
             event_time_us=START_US + seq,
             captured_at_us=0,
@@ -371,4 +379,4 @@ def reference_frames(count: int) -> list[Item]:
 
 
 def end_after(count: int) -> End:
-    return End(stream_id="a", session=1, seq=count, event_time_us=START_US + count, captured_at_us=0, lane=StreamClass.FILE)
+    return End(stream_id="a", epoch=1, seq=count, event_time_us=START_US + count, captured_at_us=0, lane=StreamClass.FILE)

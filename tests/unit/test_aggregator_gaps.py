@@ -14,11 +14,17 @@ def at(offset: int, partition: int = 0) -> Position:
 
 
 def holds(
-    gaps: Gaps, stream_id: str, mark: HighWaterMark | None, place: Position | None, seen: Position, since_ms: int, now_s: float
+    gaps: Gaps,
+    stream_id: str,
+    high_water_mark: HighWaterMark | None,
+    place: Position | None,
+    seen: Position,
+    since_ms: int,
+    now_s: float,
 ) -> bool:
     """Report a frame beyond a hole; return whether the missing ones are known to be gone."""
-    gaps.observe(stream_id, mark, place, seen, since_ms, now_s)
-    return gaps.is_confirmed(stream_id, mark)
+    gaps.observe(stream_id, high_water_mark, place, seen, since_ms, now_s)
+    return gaps.is_confirmed(stream_id, high_water_mark)
 
 
 def test_a_hole_is_read_again_once_and_real_when_it_is_seen_again() -> None:
@@ -33,14 +39,14 @@ def test_a_hole_is_read_again_once_and_real_when_it_is_seen_again() -> None:
 
 def test_the_next_hole_of_a_stream_is_read_again_too() -> None:
     gaps = Gaps()
-    for mark, place, seen in (
+    for high_water_mark, place, seen in (
         (HighWaterMark(1, 4), at(10), at(15)),
         (HighWaterMark(1, 8), at(18), at(25)),
         (HighWaterMark(2, 8), at(26), at(27)),
     ):
-        assert not holds(gaps, "a", mark, place, seen, NOW_MS, 0.0)
+        assert not holds(gaps, "a", high_water_mark, place, seen, NOW_MS, 0.0)
         assert gaps.take_rewinds() == [Rewind(place._replace(offset=place.offset + 1))]
-        assert holds(gaps, "a", mark, place, seen, NOW_MS, 0.0)
+        assert holds(gaps, "a", high_water_mark, place, seen, NOW_MS, 0.0)
 
 
 def test_a_hole_seen_on_another_partition_is_looked_for_there() -> None:

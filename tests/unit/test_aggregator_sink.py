@@ -70,7 +70,7 @@ class World:
 def frame(stream_id: str, seq: int) -> Emotions:
     return Emotions(
         stream_id=stream_id,
-        session=10,
+        epoch=10,
         seq=seq,
         event_time_us=seq,
         captured_at_us=12_000_000,
@@ -119,14 +119,14 @@ def test_a_refused_update_reads_again_from_where_the_store_stands_and_never_forw
     stored: Position | None, expected: list[Position]
 ) -> None:
     world = World()
-    progress = Progress(mark=HighWaterMark(10, 3) if stored else None, position=stored, state=b"x")
+    progress = Progress(high_water_mark=HighWaterMark(10, 3) if stored else None, position=stored, state=b"x")
     assert refuse(world, ApplyResult.STALE, progress) == expected
     assert world.value("moodline_timeline_updates_total", result="stale") == 1
     assert world.value("moodline_end_to_end_seconds_count", lane="file") == 0
 
 
 def test_a_refused_update_of_a_former_stream_is_not_read_again() -> None:
-    assert refuse(World(), ApplyResult.STALE, Progress(fence=11)) == []
+    assert refuse(World(), ApplyResult.STALE, Progress(min_epoch=11)) == []
 
 
 def test_a_refused_stream_is_read_from_the_store_before_it_goes_on() -> None:
@@ -150,12 +150,12 @@ def test_an_update_of_a_removed_stream_is_counted_and_not_read_again() -> None:
 def test_rewinds_are_passed_on_the_smallest_of_each_partition() -> None:
     world = World()
     world.store.result = ApplyResult.STALE
-    world.store.progress = Progress(mark=HighWaterMark(10, 0), position=Position(*PLACE, 9), state=b"x")
+    world.store.progress = Progress(high_water_mark=HighWaterMark(10, 0), position=Position(*PLACE, 9), state=b"x")
     elsewhere = Position(PLACE[0], 0, 4)
     update = TimelineUpdate(
         stream_id="a",
         expected=None,
-        mark=HighWaterMark(10, 1),
+        high_water_mark=HighWaterMark(10, 1),
         final=False,
         position=Position(*PLACE, 30),
         state=b"",
@@ -174,7 +174,7 @@ def test_a_store_out_of_reach_is_the_workers_business_and_writing_can_be_repeate
         world.write(outputs)
     world.store.is_away = False
     assert world.write(outputs) == []
-    assert [update.mark for update in world.store.applied] == [HighWaterMark(10, 0)]
+    assert [update.high_water_mark for update in world.store.applied] == [HighWaterMark(10, 0)]
 
 
 def test_where_the_store_names_no_place_it_is_read_again_from_the_session_on_less_a_minute() -> None:

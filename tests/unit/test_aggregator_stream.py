@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from moodline.services.aggregator.stream import StreamTimeline
 from moodline.services.aggregator.tracker import StreamTracker
-from moodline.shared.messages import Emotions, FaceEmotion, SkipReason, StreamClass
+from moodline.shared.messages import DropReason, Emotions, FaceEmotion, StreamClass
 from moodline.shared.settings import AggregatorSettings
-from moodline.shared.timeline import LEVELS_S, Bucket, TrackSummary, unpack, unpack_track_bucket, unpack_track_summary
+from moodline.shared.timeline import TIERS_S, Bucket, TrackSummary, unpack, unpack_track_bucket, unpack_track_summary
 
 SETTINGS = AggregatorSettings(smoothing_ms=500, track_lost_ms=1000)
 START_US = 1_777_640_390_000_000
@@ -17,10 +17,10 @@ S = 1_000_000
 Sums = dict[str, list[int]]
 
 
-def frame(at_us: int, *faces: FaceEmotion, skip: SkipReason | None = None) -> Emotions:
+def frame(at_us: int, *faces: FaceEmotion, skip: DropReason | None = None) -> Emotions:
     return Emotions(
         stream_id="a",
-        session=1,
+        epoch=1,
         seq=0,
         event_time_us=at_us,
         captured_at_us=0,
@@ -57,7 +57,10 @@ def test_every_cell_is_what_adding_up_by_hand_gives(steps: list[tuple[int, list[
     for message in messages:
         timeline.add(message)
     timeline.close(at_us)
-    cells = {(cell.series, cell.level_s, cell.index): cell.value for cell in timeline.take_values()}
+    bucket_values = {
+        (bucket_value.series, bucket_value.tier_s, bucket_value.index): bucket_value.value
+        for bucket_value in timeline.take_values()
+    }
 
     tracker = StreamTracker(SETTINGS)
     seconds: dict[tuple[int, int], list[tuple[int, ...]]] = defaultdict(list)
@@ -67,26 +70,28 @@ def test_every_cell_is_what_adding_up_by_hand_gives(steps: list[tuple[int, list[
         for seen in tracker.observe(message):
             lives[seen.track_id].append((message.event_time_us, seen.smoothed))
             seconds[seen.track_id, message.event_time_us // S].append(seen.smoothed)
-            for level_s in LEVELS_S:
-                buckets[level_s, message.event_time_us // (level_s * S)].append(seen.smoothed)
+            for tier_s in TIERS_S:
+                buckets[tier_s, message.event_time_us // (tier_s * S)].append(seen.smoothed)
 
-    for level_s in LEVELS_S:
-        for index in {message.event_time_us // (level_s * S) for message in messages}:
-            bucket = unpack(cells["", level_s, index])
-            smoothed = buckets[level_s, index]
+    for tier_s in TIERS_S:
+        for index in {message.event_time_us // (tier_s * S) for message in messages}:
+            bucket = unpack(bucket_values["", tier_s, index])
+            smoothed = buckets[tier_s, index]
             assert bucket.final
             assert bucket.faces == len(smoothed)
             assert bucket.smoothed == column_sums(smoothed)
             assert bucket.leading == leaders(smoothed)
     for track_id, life in lives.items():
-        summary = unpack_track_summary(cells["tracks", 0, track_id])
+        summary = unpack_track_summary(bucket_values["tracks", 0, track_id])
         rows = [row for _, row in life]
         assert summary == TrackSummary(life[0][0], life[-1][0], summary.seen, ended=True)
         assert (summary.seen.faces, summary.seen.smoothed, summary.seen.leading) == (len(rows), column_sums(rows), leaders(rows))
     for (track_id, second), rows in seconds.items():
-        seen_in_second = unpack_track_bucket(cells[f"track/{track_id}", 1, second])
+        seen_in_second = unpack_track_bucket(bucket_values[f"track/{track_id}", 1, second])
         assert (seen_in_second.faces, seen_in_second.smoothed) == (len(rows), column_sums(rows))
-    assert len(cells) == len({(lv, m.event_time_us // (lv * S)) for m in messages for lv in LEVELS_S}) + len(lives) + len(seconds)
+    assert len(bucket_values) == len({(lv, m.event_time_us // (lv * S)) for m in messages for lv in TIERS_S}) + len(lives) + len(
+        seconds
+    )
 
 
 def column_sums(rows: list[tuple[int, ...]]) -> tuple[int, ...]:
@@ -101,7 +106,11 @@ def test_raw_sums_are_those_of_the_messages_and_smoothed_ones_lag_behind() -> No
     timeline = StreamTimeline(SETTINGS)
     timeline.add(frame(START_US, face(0, 3)))
     timeline.add(frame(START_US + 100_000, face(0, 4), face(2, 4)))
-    (bucket,) = [unpack(cell.value) for cell in timeline.take_values() if (cell.series, cell.level_s) == ("", 1)]
+    (bucket,) = [
+        unpack(bucket_value.value)
+        for bucket_value in timeline.take_values()
+        if (bucket_value.series, bucket_value.tier_s) == ("", 1)
+    ]
     assert bucket.raw == (0, 0, 0, 65_535, 2 * 65_535, 0, 0)
     assert bucket.leading == (0, 0, 0, 2, 1, 0, 0)
     assert bucket.smoothed[3] > 65_535
@@ -117,9 +126,9 @@ def test_tracks_that_ended_leave_the_state_and_are_not_written_again() -> None:
     timeline.take_values()
     assert len(timeline.save()) > bare + 100
     timeline.add(frame(START_US + 3 * S))
-    assert {cell.index for cell in timeline.take_values() if cell.series == "tracks"} == {1, 2}
+    assert {bucket_value.index for bucket_value in timeline.take_values() if bucket_value.series == "tracks"} == {1, 2}
     timeline.add(frame(START_US + 4 * S))
-    assert {cell.series for cell in timeline.take_values()} == {""}
+    assert {bucket_value.series for bucket_value in timeline.take_values()} == {""}
     assert len(timeline.save()) < bare + 100
 
 
@@ -127,8 +136,10 @@ def test_lost_frames_are_sampled_and_skipped_at_the_time_of_the_next_frame() -> 
     timeline = StreamTimeline(SETTINGS)
     timeline.add(frame(START_US))
     timeline.add_lost(7, START_US + 2 * S)
-    timeline.add(frame(START_US + 2 * S, skip=SkipReason.OVERLOADED))
-    by_second = {cell.index: unpack(cell.value) for cell in timeline.take_values() if cell.level_s == 1}
+    timeline.add(frame(START_US + 2 * S, skip=DropReason.OVERLOADED))
+    by_second = {
+        bucket_value.index: unpack(bucket_value.value) for bucket_value in timeline.take_values() if bucket_value.tier_s == 1
+    }
     assert by_second[START_US // S] == Bucket(sampled=1, final=True)
     assert by_second[START_US // S + 2] == Bucket(sampled=8, skipped=(0, 1, 0, 7))
 

@@ -8,7 +8,7 @@ from moodline.shared.messages import Emotions, StreamClass
 
 def frame(seq: int) -> Emotions:
     return Emotions(
-        stream_id="clip", session=1, seq=seq, event_time_us=seq, captured_at_us=0, lane=StreamClass.FILE, width=8, height=8
+        stream_id="clip", epoch=1, seq=seq, event_time_us=seq, captured_at_us=0, lane=StreamClass.FILE, width=8, height=8
     )
 
 

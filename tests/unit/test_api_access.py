@@ -159,7 +159,7 @@ class TestRules:
                 assert (first["type"], first["status"]) == ("websocket.http.response.start", status)
 
 
-class TestScope:
+class TestPermittedStreams:
     """A caller who may see `mine`, because of its label, asks every route for `theirs`."""
 
     def asked(self, path: str) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -236,8 +236,8 @@ class TestScope:
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "stream_not_found")
         caller = Caller("limited", VIEW, labels=("site=berlin",))
         for asked in (EventParameters(), EventParameters(label=["all"]), EventParameters(label=["site=paris"])):
-            wish = subscribe(world.app.state.context, caller, asked)._wish
-            assert not wish.selects(world.store.get("theirs"))
+            subscription_filter = subscribe(world.app.state.context, caller, asked)._subscription_filter
+            assert not subscription_filter.selects(world.store.get("theirs"))
 
     def test_events_over_a_real_connection_hold_nothing_of_a_hidden_stream(self, world: ApiWorld) -> None:
         key = make_key(world, "limited", VIEW, **MINE)

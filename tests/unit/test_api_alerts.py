@@ -103,7 +103,7 @@ def test_a_webhooks_secret_is_shown_once_and_its_url_never(world: ApiWorld) -> N
     secret = made["webhook_secret"]
     assert len(secret) > 40
     read = [world.get("/alerts/rules/glad").text, world.get("/alerts/rules").text, world.get("/audit").text]
-    kept = world.store.document("alert-rules", "glad")
+    kept = world.store.get_entry("alert-rules", "glad")
     assert kept is not None
     for said in (*read, kept.value.decode("latin-1")):
         assert secret not in said
@@ -150,7 +150,7 @@ def test_what_fires_is_listed_logged_and_delivered(world: ApiWorld) -> None:
     assert receiver.got[0][0] == HOOK
     [delivery] = world.get("/alerts/deliveries").json()["deliveries"]
     assert (delivery["event"], delivery["outcome"], delivery["attempt"]) == (event["id"], "delivered", 1)
-    assert len(world.store.documents(STATES)) == 1
+    assert len(world.store.list_entries(STATES)) == 1
 
 
 def test_the_log_is_read_in_pages_and_by_rule_and_stream(world: ApiWorld) -> None:
@@ -174,7 +174,7 @@ def test_a_dry_run_changes_nothing_and_says_what_would_have_been(world: ApiWorld
         ("firing", "05Z", None),
         ("resolved", "13Z", None),
     ]
-    assert world.store.documents(STATES) == []
+    assert world.store.list_entries(STATES) == []
     make(world)
     assert world.http.post("/api/v1/alerts/dry-run", json={"rule_id": "glad"}).json()["fired"] == 1
     wrong_ones = [({}, "invalid_query"), ({"rule_id": "no"}, "rule_not_found"), ({"rule_id": "glad", "to": NOW}, "invalid_query")]

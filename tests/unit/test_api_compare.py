@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from moodline.services.api.comparison import MAX_POINTS, Member, Series, compare
-from moodline.shared.messages import SkipReason
+from moodline.shared.messages import DropReason
 from moodline.shared.timeline.bucket import merge, merge_all
-from moodline.shared.timeline.levels import Extent
+from moodline.shared.timeline.tiers import Extent
 from tests.support.api import NOW, NOW_US, ApiWorld, nobody, skipped, smiling
 
 LATER = "2026-05-01T12:00:04Z"
@@ -24,7 +24,7 @@ def world(tmp_path: Path) -> Iterator[ApiWorld]:
         for stream, site in (("hall", "berlin"), ("lobby", "berlin"), ("shop", "paris")):
             world.add(stream, labels={"site": site})
         world.play("hall", [smiling(), smiling(share=0.2), nobody(), None])
-        world.play("lobby", [smiling(3, share=0.2), nobody(), skipped(SkipReason.OVERLOADED), smiling(2)])
+        world.play("lobby", [smiling(3, share=0.2), nobody(), skipped(DropReason.OVERLOADED), smiling(2)])
         world.play("shop", [smiling()] * 2)
         yield world
 
@@ -68,7 +68,7 @@ def test_groups_are_added_up_exactly(world: ApiWorld) -> None:
         smiling(share=0.2),
         nobody(),
         nobody(),
-        skipped(SkipReason.OVERLOADED),
+        skipped(DropReason.OVERLOADED),
         smiling(2),
     ]
     whole = merge_all(parts)

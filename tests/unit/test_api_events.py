@@ -238,7 +238,7 @@ def test_the_answer_ends_when_the_key_is_removed(tmp_path: Path) -> None:
             with Listening(server.url, mine) as ear, Listening(server.url, others) as stays:
                 ear.wait(1, "hello")
                 stays.wait(1, "hello")
-                world.app.state.context.guard.keyring.remove("one")
+                world.app.state.context.authenticator.keyring.remove("one")
                 world.clock.now += 60
                 ear.wait_for_end()
                 assert not stays.has_ended
@@ -247,7 +247,7 @@ def test_the_answer_ends_when_the_key_is_removed(tmp_path: Path) -> None:
 def test_positions_are_short_and_checked() -> None:
     now_us = int(SystemClock().now_s() * 1_000_000)
     places = {number.to_bytes(5, "big"): 1_777_000_000 - number % 7 for number in range(500)}
-    cursor = Cursor(level_s=1, since_us=now_us, alert=3, next=places)
+    cursor = Cursor(tier_s=1, since_us=now_us, alert=3, next=places)
     text = write_cursor(cursor)
     assert read_cursor(text) == cursor
     assert len(text) < 6_000, "fits into a header with much to spare"

@@ -200,7 +200,7 @@ class TestSessions:
         world.clock.now += 3
         assert status(world.http, headers=cookie) == 401  # type: ignore[arg-type]
         self.sign_in(world, browser, Role.VIEWER)
-        assert len(world.store.documents("sessions")) == 1
+        assert len(world.store.list_entries("sessions")) == 1
 
     def test_a_wrong_key_opens_none(self, world: ApiWorld, browser: httpx.Client) -> None:
         secret = "mdl_" + "0" * 12 + "_" + "s" * 43

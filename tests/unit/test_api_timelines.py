@@ -12,7 +12,7 @@ import pytest
 
 from moodline.services.report.export import CSV_FIELDS
 from moodline.shared.emotions import EMOTIONS
-from moodline.shared.messages import SkipReason, StreamClass
+from moodline.shared.messages import DropReason, StreamClass
 from moodline.shared.settings import ApiSettings
 from tests.support.api import NOW_US, ApiWorld, nobody, skipped, smiling
 
@@ -73,7 +73,7 @@ def test_a_point_holds_every_fact(world: ApiWorld) -> None:
 
 
 def test_emptiness_has_its_reason_and_no_emotions(world: ApiWorld) -> None:
-    skips = skipped(SkipReason.OVERLOADED), skipped(SkipReason.CORRUPT)
+    skips = skipped(DropReason.OVERLOADED), skipped(DropReason.CORRUPT)
     world.play("lobby", [smiling(), nobody(), None, *skips, smiling()])
     points = world.get("/streams/lobby/timeline").json()["points"]
     assert [point["empty"] for point in points] == [None, "no_face", "not_sampled", "overloaded", "corrupt", None]
@@ -201,8 +201,8 @@ def test_csv(world: ApiWorld, query: dict[str, str], accept: str) -> None:
         assert row["empty"] == (point["empty"] or "")
         assert row["final"] == "true"
         for emotion in EMOTIONS:
-            cell = row[f"smoothed_{emotion}"]
-            assert (float(cell) if cell else None) == (point["smoothed"] or {}).get(emotion)
+            bucket_value = row[f"smoothed_{emotion}"]
+            assert (float(bucket_value) if bucket_value else None) == (point["smoothed"] or {}).get(emotion)
 
 
 def test_json_wins_where_it_is_asked_for(world: ApiWorld) -> None:
@@ -260,22 +260,22 @@ def test_tracks_come_in_pages_and_windows(world: ApiWorld) -> None:
     from moodline.shared.timeline.tracks import TrackBucket, TrackSummary, pack_track_summary
 
     seen = TrackBucket(1, (0, 0, 0, 65535, 0, 0, 0), (0, 0, 0, 1, 0, 0, 0))
-    cells = tuple(
+    bucket_values = tuple(
         BucketValue(
             "tracks", 0, n, pack_track_summary(TrackSummary(NOW_US + n * 10**6, NOW_US + n * 10**6 + 500_000, seen, ended=True))
         )
         for n in range(1, 6)
     )
-    session = world.store.claim("lobby", world.clock.now).session
+    epoch = world.store.acquire("lobby", world.clock.now).epoch
     update = TimelineUpdate(
         stream_id="lobby",
         expected=None,
-        mark=HighWaterMark(session, 0),
+        high_water_mark=HighWaterMark(epoch, 0),
         final=False,
         position=Position("t", 0, 0),
         state=b"",
         last_event_time_us=NOW_US,
-        cells=cells,
+        bucket_values=bucket_values,
     )
     world.store.apply([update])
     first = world.get("/streams/lobby/tracks", limit=2).json()

@@ -7,7 +7,7 @@ from moodline.services.classifier.model import Crops, Probabilities
 from moodline.services.classifier.stage import ClassifierStage
 from moodline.shared.bus.base import Position
 from moodline.shared.errors import MessageError, ModelError
-from moodline.shared.messages import Emotions, End, Face, Faces, Frame, Message, SkipReason, StreamClass, decode, encode
+from moodline.shared.messages import DropReason, Emotions, End, Face, Faces, Frame, Message, StreamClass, decode, encode
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.stage import Received, Send
 from moodline.shared.settings import ClassifierSettings
@@ -41,7 +41,7 @@ def make_face(value: int) -> Face:
 def make_faces(seq: int, values: list[int], **changes: object) -> Faces:
     fields = {
         "stream_id": f"s{seq % 3}",
-        "session": 2,
+        "epoch": 2,
         "seq": seq,
         "event_time_us": 10 * seq,
         "captured_at_us": int(NOW_S * 1e6),
@@ -54,7 +54,7 @@ def make_faces(seq: int, values: list[int], **changes: object) -> Faces:
 
 
 def make_end(seq: int) -> End:
-    return End(stream_id="s0", session=2, seq=seq, event_time_us=0, captured_at_us=0, lane=StreamClass.FILE)
+    return End(stream_id="s0", epoch=2, seq=seq, event_time_us=0, captured_at_us=0, lane=StreamClass.FILE)
 
 
 def process(messages: list[Message], stage: ClassifierStage | None = None) -> list[Send]:
@@ -70,7 +70,7 @@ def test_faces_become_emotions_on_the_topic_of_their_lane() -> None:
     emotions = output.message
     assert output.topic == "moodline.emotions.live.v1"
     assert isinstance(emotions, Emotions)
-    for name in ("stream_id", "session", "seq", "event_time_us", "captured_at_us", "lane", "width", "height", "skip"):
+    for name in ("stream_id", "epoch", "seq", "event_time_us", "captured_at_us", "lane", "width", "height", "skip"):
         assert getattr(emotions, name) == getattr(message, name)
     assert emotions.model == "stub"
     assert [(face.box, face.score) for face in emotions.faces] == [(face.box, face.score) for face in message.faces]
@@ -105,20 +105,20 @@ def test_a_frame_without_faces_does_not_call_the_model() -> None:
 
 
 def test_a_skip_is_passed_on_with_its_reason() -> None:
-    (output,) = process([make_faces(0, [], skip=SkipReason.CORRUPT)])
-    assert (output.message.skip, output.message.model) == (SkipReason.CORRUPT, "")
+    (output,) = process([make_faces(0, [], skip=DropReason.CORRUPT)])
+    assert (output.message.skip, output.message.model) == (DropReason.CORRUPT, "")
 
 
 @pytest.mark.parametrize(
     ("lane", "age_s", "skip"),
     [
-        (StreamClass.LIVE, 2.1, SkipReason.EXPIRED),
+        (StreamClass.LIVE, 2.1, DropReason.EXPIRED),
         (StreamClass.LIVE, 2.0, None),
         (StreamClass.LIVE, -9.0, None),
         (StreamClass.FILE, 9e5, None),
     ],
 )
-def test_only_old_live_frames_expire(lane: StreamClass, age_s: float, skip: SkipReason | None) -> None:
+def test_only_old_live_frames_expire(lane: StreamClass, age_s: float, skip: DropReason | None) -> None:
     model, metrics = StubModel(), Metrics()
     stage = ClassifierStage(model, ClassifierSettings(age_budget_s=2.0), metrics)
     (output,) = process([make_faces(0, [1], lane=lane, captured_at_us=int((NOW_S - age_s) * 1e6))], stage)
@@ -160,7 +160,7 @@ def test_a_model_that_loses_crops_or_answers_nonsense_is_not_believed() -> None:
 
 def test_other_messages_are_refused() -> None:
     frame = Frame(
-        stream_id="s", session=1, seq=0, event_time_us=0, captured_at_us=0, lane=StreamClass.FILE, width=1, height=1, jpeg=b"x"
+        stream_id="s", epoch=1, seq=0, event_time_us=0, captured_at_us=0, lane=StreamClass.FILE, width=1, height=1, jpeg=b"x"
     )
     with pytest.raises(MessageError, match="takes faces, not Frame"):
         process([frame])
@@ -203,7 +203,7 @@ def test_an_overload_is_shed_and_counted_once_but_neither_files_nor_what_costs_n
     emotions = [output.message for output in outputs if isinstance(output.message, Emotions)]
     done = [message for message in emotions[:40] if message.skip is None]
     assert [len(message.faces) for message in done] == [4, 4]
-    assert {message.skip for message in emotions[:40]} == {None, SkipReason.OVERLOADED}
+    assert {message.skip for message in emotions[:40]} == {None, DropReason.OVERLOADED}
     assert [message.skip for message in emotions[40:]] == [None] * 4
     labels = {"worker": "classifier", "lane": "live", "reason": "overloaded"}
     assert slow.metrics.registry.get_sample_value("moodline_frames_skipped_total", labels) == 38

@@ -7,7 +7,7 @@ from moodline.services.ingest.camera.reader import offset_of
 from moodline.shared.bus import Position
 from moodline.shared.clock_offset import ClockWatch, ReferenceClock, measure_offset
 from moodline.shared.errors import StoreUnavailableError
-from moodline.shared.messages import Faces, Frame, SkipReason, StreamClass
+from moodline.shared.messages import DropReason, Faces, Frame, StreamClass
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.stage import Received, Send
 from moodline.shared.settings import DetectorSettings
@@ -102,10 +102,10 @@ def test_a_skew_is_said_once_with_the_host_and_the_way_out_and_its_end_too(caplo
     assert caplog.records[-1].message == "clock.right"
 
 
-def skip_at(stage: DetectorStage, captured_s: float, now_s: float) -> SkipReason | None:
+def skip_at(stage: DetectorStage, captured_s: float, now_s: float) -> DropReason | None:
     frame = Frame(
         stream_id="cam",
-        session=1,
+        epoch=1,
         seq=0,
         event_time_us=0,
         captured_at_us=int(captured_s * 1e6),
@@ -129,9 +129,9 @@ def test_a_frame_is_as_old_as_it_is_whatever_the_clocks_of_the_hosts_say(ingest_
     captured_s = ingest.watch.clock.now_s()
     detector.passed_s += 1.0
     # CORRUPT: it was admitted, and there is no picture in it.
-    assert skip_at(stage, captured_s, detector.watch.clock.now_s()) is SkipReason.CORRUPT
+    assert skip_at(stage, captured_s, detector.watch.clock.now_s()) is DropReason.CORRUPT
     detector.passed_s += 2.0
-    assert skip_at(stage, captured_s, detector.watch.clock.now_s()) is SkipReason.EXPIRED
+    assert skip_at(stage, captured_s, detector.watch.clock.now_s()) is DropReason.EXPIRED
     stage.close()
 
 

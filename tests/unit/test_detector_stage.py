@@ -9,7 +9,7 @@ from moodline.services.detector.base import BgrImage, Detections, Found
 from moodline.services.detector.stage import DetectorStage
 from moodline.shared.bus.base import Position
 from moodline.shared.errors import ImageError, ModelError
-from moodline.shared.messages import Emotions, End, Faces, Frame, SkipReason, StreamClass, encode
+from moodline.shared.messages import DropReason, Emotions, End, Faces, Frame, StreamClass, encode
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.stage import Received, Send
 from moodline.shared.settings import DetectorSettings
@@ -45,7 +45,7 @@ def make_frame(seq: int = 0, **changes: object) -> Frame:
     image = np.full((48, 64, 3), (seq * 37) % 256, np.uint8)
     fields = {
         "stream_id": f"s{seq % 3}",
-        "session": 1,
+        "epoch": 1,
         "seq": seq,
         "event_time_us": seq,
         "captured_at_us": int(NOW_S * 1e6),
@@ -75,34 +75,34 @@ def test_a_frame_becomes_its_faces_on_the_topic_of_its_lane() -> None:
     faces = output.message
     assert output.topic == "moodline.faces.live.v1"
     assert isinstance(faces, Faces)
-    assert [getattr(faces, name) for name in ("stream_id", "session", "seq", "event_time_us", "captured_at_us", "lane")] == [
-        getattr(frame, name) for name in ("stream_id", "session", "seq", "event_time_us", "captured_at_us", "lane")
+    assert [getattr(faces, name) for name in ("stream_id", "epoch", "seq", "event_time_us", "captured_at_us", "lane")] == [
+        getattr(frame, name) for name in ("stream_id", "epoch", "seq", "event_time_us", "captured_at_us", "lane")
     ]
     assert (faces.width, faces.height, faces.skip, len(faces.faces)) == (64, 48, None, 2)
     assert faces.faces[0].box == (0, round(2 / 48 * 65536), round(20 / 64 * 65536), round(22 / 48 * 65536))
 
 
 def test_an_end_is_passed_on_unchanged() -> None:
-    end = End(stream_id="s", session=1, seq=9, event_time_us=5, captured_at_us=6, lane=StreamClass.FILE)
+    end = End(stream_id="s", epoch=1, seq=9, event_time_us=5, captured_at_us=6, lane=StreamClass.FILE)
     (output,) = run([end])
     assert output == Send("moodline.faces.file.v1", end)
 
 
 def test_a_skip_is_passed_on_with_its_reason() -> None:
-    (output,) = run([make_frame(jpeg=b"", skip=SkipReason.OVERLOADED)])
-    assert output.message.skip is SkipReason.OVERLOADED
+    (output,) = run([make_frame(jpeg=b"", skip=DropReason.OVERLOADED)])
+    assert output.message.skip is DropReason.OVERLOADED
 
 
 @pytest.mark.parametrize(
     ("lane", "age_s", "skip"),
     [
-        (StreamClass.LIVE, 2.1, SkipReason.EXPIRED),
+        (StreamClass.LIVE, 2.1, DropReason.EXPIRED),
         (StreamClass.LIVE, 2.0, None),
         (StreamClass.LIVE, -5.0, None),
         (StreamClass.FILE, 9e5, None),
     ],
 )
-def test_only_old_live_frames_expire(lane: StreamClass, age_s: float, skip: SkipReason | None) -> None:
+def test_only_old_live_frames_expire(lane: StreamClass, age_s: float, skip: DropReason | None) -> None:
     (output,) = run([make_frame(lane=lane, captured_at_us=int((NOW_S - age_s) * 1e6))], age_budget_s=2.0)
     assert output.message.skip is skip
 
@@ -114,7 +114,7 @@ def test_a_damaged_image_is_a_skip_and_its_neighbours_are_not_disturbed(changes:
     metrics = Metrics()
     stage = DetectorStage(StubDetector, DetectorSettings(threads=2), metrics)
     outputs = stage.process(received(make_frame(0), make_frame(1, **changes), make_frame(2)), NOW_S)
-    assert [output.message.skip for output in outputs] == [None, SkipReason.CORRUPT, None]  # type: ignore[union-attr]
+    assert [output.message.skip for output in outputs] == [None, DropReason.CORRUPT, None]  # type: ignore[union-attr]
     labels = {"worker": "detector", "lane": "file", "reason": "corrupt"}
     assert metrics.registry.get_sample_value("moodline_frames_skipped_total", labels) == 1
     stage.close()
@@ -169,7 +169,7 @@ def test_faces_and_time_are_counted() -> None:
 
 def test_what_the_detector_cannot_handle_is_raised_for_the_worker_to_sort_out() -> None:
     fields = {
-        name: getattr(make_frame(), name) for name in ("stream_id", "session", "seq", "event_time_us", "captured_at_us", "lane")
+        name: getattr(make_frame(), name) for name in ("stream_id", "epoch", "seq", "event_time_us", "captured_at_us", "lane")
     }
     with pytest.raises(Exception, match="takes frames, not Emotions"):
         run([Emotions(**fields, width=1, height=1)])
@@ -191,7 +191,7 @@ def test_an_image_error_of_the_detector_does_not_lose_the_detector() -> None:
     stage = DetectorStage(PickyDetector, DetectorSettings(threads=1), Metrics())
     outputs = stage.process(received(make_frame(0), make_frame(1)), NOW_S)
     stage.close()
-    assert [output.message.skip for output in outputs] == [SkipReason.CORRUPT] * 2  # type: ignore[union-attr]
+    assert [output.message.skip for output in outputs] == [DropReason.CORRUPT] * 2  # type: ignore[union-attr]
 
 
 def test_nothing_is_due_or_held_between_batches() -> None:
@@ -216,30 +216,30 @@ class Ticking:
         self.metrics = Metrics()
         self.stage = DetectorStage(SlowDetector, DetectorSettings(threads=1), self.metrics, lambda: self.time_s)
 
-    def skips(self, *messages: object) -> list[SkipReason | None]:
+    def drops(self, *messages: object) -> list[DropReason | None]:
         return [output.message.skip for output in self.stage.process(received(*messages), NOW_S)]  # type: ignore[union-attr]
 
-    def count(self, lane: StreamClass, reason: SkipReason) -> float:
+    def count(self, lane: StreamClass, reason: DropReason) -> float:
         labels = {"worker": "detector", "lane": lane, "reason": reason}
         return self.metrics.registry.get_sample_value("moodline_frames_skipped_total", labels) or 0
 
 
 def test_an_overload_is_shed_and_counted_once_and_files_are_searched_all_the_same() -> None:
     slow = Ticking(0.1)
-    slow.skips(make_frame(0))
+    slow.drops(make_frame(0))
     live = [make_frame(seq, lane=StreamClass.LIVE, captured_at_us=int((NOW_S - 0.5) * 1e6)) for seq in range(30)]
     old = make_frame(30, lane=StreamClass.LIVE, captured_at_us=int((NOW_S - 2.5) * 1e6))
-    shed = make_frame(31, lane=StreamClass.LIVE, jpeg=b"", skip=SkipReason.OVERLOADED)
-    end = End(stream_id="s9", session=1, seq=9, event_time_us=5, captured_at_us=0, lane=StreamClass.LIVE)
+    shed = make_frame(31, lane=StreamClass.LIVE, jpeg=b"", skip=DropReason.OVERLOADED)
+    end = End(stream_id="s9", epoch=1, seq=9, event_time_us=5, captured_at_us=0, lane=StreamClass.LIVE)
     outputs = slow.stage.process(received(*live, old, shed, end, make_frame(40), make_frame(41)), NOW_S)
     messages = [output.message for output in outputs]  # type: ignore[union-attr]
     assert [message.seq for message in messages] == [*range(31), 31, 9, 40, 41]
-    skips = [message.skip for message in messages if isinstance(message, Faces)]
-    assert skips[30:] == [SkipReason.EXPIRED, SkipReason.OVERLOADED, None, None]
-    served = skips[:30].count(None)
+    drops = [message.skip for message in messages if isinstance(message, Faces)]
+    assert drops[30:] == [DropReason.EXPIRED, DropReason.OVERLOADED, None, None]
+    served = drops[:30].count(None)
     assert 1 <= served <= 2
-    assert skips[:30].count(SkipReason.OVERLOADED) == 30 - served == slow.count(StreamClass.LIVE, SkipReason.OVERLOADED)
-    assert slow.count(StreamClass.LIVE, SkipReason.EXPIRED) == 1
+    assert drops[:30].count(DropReason.OVERLOADED) == 30 - served == slow.count(StreamClass.LIVE, DropReason.OVERLOADED)
+    assert slow.count(StreamClass.LIVE, DropReason.EXPIRED) == 1
     assert messages[32] == end
     slow.stage.close()
 
@@ -249,6 +249,6 @@ def test_batches_of_files_are_as_small_as_searches_are_slow_and_live_ones_are_no
     slow = Ticking(search_s)
     names = ("moodline.frames.file.v1", "moodline.frames.live.v1")
     assert [slow.stage.batch_limit(name) for name in names] == [1, 1], "a first one tells how slow they are"
-    slow.skips(make_frame(0))
+    slow.drops(make_frame(0))
     assert [slow.stage.batch_limit(name) for name in names] == [most, 256]
     slow.stage.close()

@@ -7,7 +7,7 @@ import pytest
 from moodline.shared.bus import Position
 from moodline.shared.errors import StoreUnavailableError
 from moodline.shared.messages import Frame, StreamClass
-from moodline.shared.pipeline.failures import FailureNotes
+from moodline.shared.pipeline.failures import FailureRecorder
 from moodline.shared.pipeline.stage import Received
 from moodline.shared.store import FrameFailure
 from moodline.shared.store.sqlite import SqliteStore
@@ -17,9 +17,9 @@ from tests.support.ingest_doubles import NOW_S, open_store
 PLACE = Position("moodline.frames.file.v1", 3, 1234)
 
 
-def frame(session: int, lane: StreamClass = StreamClass.FILE) -> Received:
+def frame(epoch: int, lane: StreamClass = StreamClass.FILE) -> Received:
     message = Frame(
-        stream_id="clip", session=session, seq=7, event_time_us=0, captured_at_us=0, lane=lane, width=1, height=1, jpeg=b"x"
+        stream_id="clip", epoch=epoch, seq=7, event_time_us=0, captured_at_us=0, lane=lane, width=1, height=1, jpeg=b"x"
     )
     return Received(message, PLACE)
 
@@ -27,13 +27,13 @@ def frame(session: int, lane: StreamClass = StreamClass.FILE) -> Received:
 def test_a_frame_of_a_file_is_noted_with_its_place_and_one_of_a_camera_is_not(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.add(StreamSpec(stream_id="clip", url="file:///clip.mp4"))
-    session = store.claim("clip", NOW_S).session
-    notes = FailureNotes(store, "detector")
-    notes(frame(session, StreamClass.LIVE), "ValueError")
+    epoch = store.acquire("clip", NOW_S).epoch
+    notes = FailureRecorder(store, "detector")
+    notes(frame(epoch, StreamClass.LIVE), "ValueError")
     assert store.failures("clip") == []
-    notes(frame(session), "ValueError")
+    notes(frame(epoch), "ValueError")
     letter = "ValueError in the detector, dead letter of moodline.frames.file.v1/3@1234"
-    assert store.failures("clip") == [FrameFailure(7, 1, session, letter)]
+    assert store.failures("clip") == [FrameFailure(7, 1, epoch, letter)]
     store.close()
 
 
@@ -46,6 +46,6 @@ def test_a_store_out_of_reach_does_not_stop_the_worker(
         raise StoreUnavailableError("away")
 
     monkeypatch.setattr(SqliteStore, "add_failure", away)
-    FailureNotes(store, "detector")(frame(1), "ValueError")
+    FailureRecorder(store, "detector")(frame(1), "ValueError")
     assert [record.message for record in caplog.records] == ["failure.not_noted"]
     store.close()

@@ -6,11 +6,11 @@ from moodline.services.ingest.stream.plan import DesiredState, content_of, desir
 from moodline.shared.store import HighWaterMark, Progress
 from moodline.shared.streams import StreamSpec, StreamState, StreamStatus
 
-OPEN, FINAL = Progress(mark=HighWaterMark(1, 5)), Progress(mark=HighWaterMark(1, 9), final=True)
+OPEN, FINAL = Progress(high_water_mark=HighWaterMark(1, 5)), Progress(high_water_mark=HighWaterMark(1, 9), final=True)
 
 
 @pytest.mark.parametrize(
-    ("paused", "attempt", "state", "failed_at", "progress", "wish"),
+    ("paused", "attempt", "state", "failed_at", "progress", "desired"),
     [
         pytest.param(False, 0, StreamState.PENDING, 0, Progress(), DesiredState.READ, id="new"),
         pytest.param(False, 0, StreamState.PLAYING, 0, OPEN, DesiredState.READ, id="its worker died"),
@@ -28,10 +28,10 @@ OPEN, FINAL = Progress(mark=HighWaterMark(1, 5)), Progress(mark=HighWaterMark(1,
     ],
 )
 def test_wishes(
-    paused: bool, attempt: int, state: StreamState, failed_at: int, progress: Progress | None, wish: DesiredState
+    paused: bool, attempt: int, state: StreamState, failed_at: int, progress: Progress | None, desired: DesiredState
 ) -> None:
     spec = StreamSpec(stream_id="a", url="synthetic://astronaut", paused=paused, attempt=attempt)
-    assert desired_state(spec, StreamStatus(state=state, attempt=failed_at), progress) is wish
+    assert desired_state(spec, StreamStatus(state=state, attempt=failed_at), progress) is desired
 
 
 @pytest.mark.parametrize(

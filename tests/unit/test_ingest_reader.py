@@ -20,7 +20,7 @@ from moodline.services.ingest.stream.crashes import Crashes
 from moodline.services.ingest.stream.outcome import Outcome
 from moodline.shared.bus import Position
 from moodline.shared.errors import DeliveryError, SourceError, StoreUnavailableError
-from moodline.shared.messages import End, Frame, Message, PipelineStep, SkipReason, StreamClass, topic
+from moodline.shared.messages import DropReason, End, Frame, Message, PipelineStep, StreamClass, topic
 from moodline.shared.store import HighWaterMark, TimelineUpdate
 from moodline.shared.streams import FailureReason, StreamSpec, StreamState, StreamStatus
 from tests.support.ingest_doubles import NOW_S, Desk, StubSource, add_stream, apply, frames_of, open_desk
@@ -73,7 +73,7 @@ def test_every_sampled_frame_becomes_one_message_and_the_end_follows(desks: Desk
     assert [frame.event_time_us for frame in frames] == [7_000_000 + number * 1001 * 1_000_000 // 30_000 for number in numbers]
     assert end.event_time_us == 7_000_000 + 50 * 1001 * 1_000_000 // 30_000
     assert {(frame.captured_at_us, frame.lane) for frame in desk.producer.messages} == {(int(NOW_S * 1e6), StreamClass.FILE)}
-    assert {message.session for message in desk.producer.messages} == {int(NOW_S * 1000)}
+    assert {message.epoch for message in desk.producer.messages} == {int(NOW_S * 1000)}
     assert set(desk.producer.topics) == {topic(PipelineStep.FRAMES, StreamClass.FILE)}
     assert set(desk.producer.keys) == {b"clip"}
     for number, frame in zip(numbers, frames_of(frames), strict=True):
@@ -133,8 +133,8 @@ def test_reading_on_gives_the_very_same_messages(desks: DeskOpener, stands_at: i
     for message in whole.producer.messages[: stands_at + 1]:
         assert apply(desk.store, message)
     assert reader(desk, spec).run() is Outcome.ENDED
-    first, session = stands_at + 1, desk.producer.messages[0].session
-    assert session > whole.producer.messages[0].session
+    first, epoch = stands_at + 1, desk.producer.messages[0].epoch
+    assert epoch > whole.producer.messages[0].epoch
     assert [content(message) for message in desk.producer.messages] == [
         content(message) for message in whole.producer.messages[first:]
     ]
@@ -215,10 +215,10 @@ def test_a_frame_that_cannot_be_encoded_leaves_no_hole(desks: DeskOpener) -> Non
     assert reader(desk, add_stream(desk, source=lambda: StubSource(5, broken=frozenset({0, 3})))).run() is Outcome.ENDED
     frames = frames_of(desk.producer.messages)
     assert [(frame.seq, frame.skip, bool(frame.jpeg)) for frame in frames] == [
-        (0, SkipReason.CORRUPT, False),
+        (0, DropReason.CORRUPT, False),
         (1, None, True),
         (2, None, True),
-        (3, SkipReason.CORRUPT, False),
+        (3, DropReason.CORRUPT, False),
         (4, None, True),
     ]
 
@@ -227,7 +227,7 @@ def test_a_frame_larger_than_the_bus_takes_leaves_no_hole(desks: DeskOpener) -> 
     desk = desks(limit_bytes=300)
     assert reader(desk, add_stream(desk, source=lambda: StubSource(3))).run() is Outcome.ENDED
     assert [(frame.seq, frame.skip, frame.width) for frame in frames_of(desk.producer.messages)] == [
-        (seq, SkipReason.CORRUPT, 16) for seq in range(3)
+        (seq, DropReason.CORRUPT, 16) for seq in range(3)
     ]
 
 
@@ -269,7 +269,7 @@ def test_an_impossible_rate_fails_the_stream(desks: DeskOpener) -> None:
 def test_a_newer_claim_ends_the_reader_at_its_next_word(desks: DeskOpener) -> None:
     desk = desks(step_s=0.6)
     spec = add_stream(desk, source=lambda: StubSource(5_000))
-    desk.producer.on_send = lambda message: message.seq == 10 and desk.store.claim("clip", NOW_S)
+    desk.producer.on_send = lambda message: message.seq == 10 and desk.store.acquire("clip", NOW_S)
     assert reader(desk, spec).run() is Outcome.FENCED
     assert 10 < len(desk.producer.messages) < 20
     assert status(desk).state is StreamState.PLAYING, "what the fenced reader has to say does not count"
@@ -281,7 +281,7 @@ def test_a_newer_sessions_frames_end_the_reader(desks: DeskOpener) -> None:
     update = TimelineUpdate(
         stream_id="clip",
         expected=None,
-        mark=HighWaterMark(int(NOW_S * 1000) + 99, 0),
+        high_water_mark=HighWaterMark(int(NOW_S * 1000) + 99, 0),
         final=False,
         position=Position("t", 0, 0),
         state=b"",
@@ -363,9 +363,9 @@ def test_lost_records_are_found_by_the_flush_and_read_again(desks: DeskOpener) -
     assert desk.store.load(["clip"])[0].final
     assert desk.parts.faults.count == 1
     assert desk.count("reader_restarts_total", cause="bus") == 1
-    sessions = sorted({message.session for message in desk.producer.messages})
-    assert len(sessions) == 2
-    assert [message.seq for message in desk.producer.messages if message.session == sessions[1]] == list(range(21))
+    epochs = sorted({message.epoch for message in desk.producer.messages})
+    assert len(epochs) == 2
+    assert [message.seq for message in desk.producer.messages if message.epoch == epochs[1]] == list(range(21))
 
 
 def test_a_reader_that_waits_in_vain_asks_the_bus_whether_it_has_everything(desks: DeskOpener) -> None:
@@ -425,8 +425,8 @@ def test_frames_that_stay_lost_are_sent_again_and_again_and_the_stream_says_so(d
 
 
 def test_patience_doubles_at_one_mark_up_to_a_limit_and_begins_anew_at_the_next() -> None:
-    patience, mark = Patience(10.0), HighWaterMark(1, 5)
-    seen = [(patience.limit_s(mark), patience.try_again(mark)) for _ in range(8)]
+    patience, high_water_mark = Patience(10.0), HighWaterMark(1, 5)
+    seen = [(patience.limit_s(high_water_mark), patience.try_again(high_water_mark)) for _ in range(8)]
     assert seen == [(10.0, 1), (20.0, 2), (40.0, 3), (80.0, 4), (160.0, 5), (320.0, 6), (320.0, 7), (320.0, 8)]
     assert (patience.limit_s(HighWaterMark(2, 6)), patience.try_again(HighWaterMark(2, 6))) == (10.0, 1)
 
@@ -476,8 +476,8 @@ def test_a_crash_takes_down_one_reader_and_it_starts_again(desks: DeskOpener, ca
     assert desk.count("reader_restarts_total", cause="crash") == 2
     assert sum(record.message == "reader.crashed" and record.exc_info is not None for record in caplog.records) == 2
     for stream_id in ("fine", "broken"):
-        assert desk.store.load([stream_id])[0].mark.seq == 20
-    assert len({message.session for message in desk.producer.of("fine")}) == 1
+        assert desk.store.load([stream_id])[0].high_water_mark.seq == 20
+    assert len({message.epoch for message in desk.producer.of("fine")}) == 1
 
 
 def test_a_reader_that_crashes_in_the_same_way_says_so_and_is_tried_ever_more_seldom(desks: DeskOpener) -> None:
@@ -531,7 +531,7 @@ def test_the_raw_reader_lets_its_supervisor_know(desks: DeskOpener) -> None:
 
 
 def content(message: Message) -> tuple[object, ...]:
-    """What decides the timeline: all but the session."""
+    """What decides the timeline: all but the epoch."""
     if isinstance(message, Frame):
         return message.seq, message.event_time_us, message.jpeg, message.width, message.height, message.skip
     return message.seq, message.event_time_us, "end"
@@ -545,7 +545,7 @@ def poison(desk: Desk, seqs: set[int]) -> None:
 
     def on_send(message: Message) -> None:
         if isinstance(message, Frame) and message.seq in seqs and message.jpeg:
-            desk.store.add_failure(message.stream_id, message.session, message.seq, LETTER)
+            desk.store.add_failure(message.stream_id, message.epoch, message.seq, LETTER)
             desk.producer.lose_next = 1
 
     desk.producer.on_send = on_send
@@ -556,9 +556,9 @@ def said_by(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> list[StreamStatus]:
     said: list[StreamStatus] = []
     set_status = desk.store.set_status
 
-    def write(stream_id: str, session: int, status: StreamStatus) -> bool:
+    def write(stream_id: str, epoch: int, status: StreamStatus) -> bool:
         said.append(status)
-        return set_status(stream_id, session, status)
+        return set_status(stream_id, epoch, status)
 
     monkeypatch.setattr(desk.store, "set_status", write)
     return said
@@ -580,7 +580,7 @@ def test_a_frame_on_which_a_worker_fails_again_and_again_is_left_out_and_named(
     assert "it is left out now" in of_frame[-1]
     sent = frames_of(desk.producer.of("clip"))
     for seq in (7, 12):
-        assert [frame.skip for frame in sent if frame.seq == seq][-1] is SkipReason.CORRUPT
+        assert [frame.skip for frame in sent if frame.seq == seq][-1] is DropReason.CORRUPT
         assert sum(frame.seq == seq and bool(frame.jpeg) for frame in sent) == 3, "it is tried as often as the settings say"
     assert {frame.seq for frame in sent if frame.skip is not None} == {7, 12}, "all others keep their pictures"
     assert desk.store.standings(["clip"])[0].final  # type: ignore[union-attr]

@@ -73,13 +73,13 @@ class Bench:
         if turned:
             self.worker._watch.start()
 
-    def turn_until(self, done: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    def run_until(self, done: Callable[[], bool], timeout_s: float = 20.0) -> None:
         deadline_s = time.monotonic() + timeout_s
         while not done():
             assert time.monotonic() < deadline_s, "did not come to pass"
             self.worker.step(self.stop)
 
-    def turn(self, times: int = 15) -> None:
+    def run(self, times: int = 15) -> None:
         for _ in range(times):
             self.worker.step(self.stop)
 
@@ -127,11 +127,11 @@ def sent(bench: Bench, stream_id: str = "clip") -> list[int]:
 def test_reads_new_streams_to_their_ends(bench: Bench) -> None:
     for stream_id in ("a", "b", "c"):
         add_stream(bench.desk, stream_id)
-    bench.turn_until(lambda: all(bench.state(stream_id) is StreamState.ENDED for stream_id in "abc"))
+    bench.run_until(lambda: all(bench.state(stream_id) is StreamState.ENDED for stream_id in "abc"))
     late = add_stream(bench.desk, "late")
-    bench.turn_until(lambda: bench.state(late.stream_id) is StreamState.ENDED)
+    bench.run_until(lambda: bench.state(late.stream_id) is StreamState.ENDED)
     assert all(sent(bench, stream_id) == list(range(21)) for stream_id in ("a", "b", "c", "late"))
-    bench.turn()
+    bench.run()
     assert len(bench.desk.opened) == 4, "what has ended is not read again"
 
 
@@ -186,36 +186,36 @@ def test_all_cameras_are_read_at_once_however_many_files_wait(bench: Bench, came
     names = {f"cam{number}" for number in range(30)}
     for name in sorted(names):
         add_camera(bench, name)
-    bench.turn_until(lambda: set(cameras.links) == names)
+    bench.run_until(lambda: set(cameras.links) == names)
     assert bench.reading() == names
     assert bench.state("file") is StreamState.PENDING
 
 
 def test_a_changed_camera_is_opened_again_and_the_others_are_left_alone(bench: Bench, cameras: StubCameras) -> None:
     one, other = add_camera(bench, "one"), add_camera(bench, "other")
-    bench.turn_until(lambda: set(cameras.links) == {"one", "other"})
+    bench.run_until(lambda: set(cameras.links) == {"one", "other"})
     bench.change(one, labels={"floor": "2"})
-    bench.turn()
+    bench.run()
     assert len(cameras.links["one"]) == 1, "a label is nothing to connect again for"
     for change in ({"sealed": "other"}, {"sample_fps": "1"}, {"transport": Transport.UDP}, {"tls_verify": False}):
         before = len(cameras.links["one"])
         bench.change(one, **change)
-        bench.turn_until(lambda before=before: len(cameras.links["one"]) == before + 1)
+        bench.run_until(lambda before=before: len(cameras.links["one"]) == before + 1)
         assert cameras.links["one"][before - 1].closed.is_set()
     bench.change(other, paused=True)
-    bench.turn_until(lambda: bench.state("other") is StreamState.PAUSED)
+    bench.run_until(lambda: bench.state("other") is StreamState.PAUSED)
     assert cameras.links["other"][0].closed.is_set()
     assert bench.reading() == {"one"}
 
 
 def test_cameras_move_with_their_shards_and_end_with_the_worker(bench: Bench, cameras: StubCameras) -> None:
     add_camera(bench, "cam")
-    bench.turn_until(lambda: "cam" in cameras.links)
+    bench.run_until(lambda: "cam" in cameras.links)
     bench.consumer.shards = {shard for shard in range(SHARDS) if shard != partition_for(b"cam", SHARDS)}
-    bench.turn_until(lambda: not bench.reading())
+    bench.run_until(lambda: not bench.reading())
     assert cameras.links["cam"][0].closed.is_set()
     bench.consumer.shards = set(range(SHARDS))
-    bench.turn_until(lambda: len(cameras.links["cam"]) == 2)
+    bench.run_until(lambda: len(cameras.links["cam"]) == 2)
     bench.worker._shut_down()
     assert cameras.closed
     assert not bench.reading()
@@ -229,24 +229,24 @@ def test_reads_only_its_shards_and_only_files(bench: Bench) -> None:
     for name in ids:
         add_stream(bench.desk, name)
     add_stream(bench.desk, "camera", lane=StreamClass.LIVE)
-    bench.turn_until(lambda: all(bench.state(name) is StreamState.ENDED for name in mine))
-    bench.turn()
+    bench.run_until(lambda: all(bench.state(name) is StreamState.ENDED for name in mine))
+    bench.run()
     assert {message.stream_id for message in bench.desk.producer.messages} == set(mine)
 
 
 def test_gives_up_moved_shards_and_takes_new_ones(held: Bench) -> None:
     add_stream(held.desk)
     shard = partition_for(b"clip", SHARDS)
-    held.turn_until(lambda: sent(held) == [0, 1, 2, 3])
+    held.run_until(lambda: sent(held) == [0, 1, 2, 3])
     held.consumer.shards = set()
     started_s = time.monotonic()
-    held.turn_until(lambda: not held.reading())
+    held.run_until(lambda: not held.reading())
     assert time.monotonic() - started_s < 1.0
     assert held.state() is StreamState.PENDING
     held.consumer.shards = {shard}
-    held.turn_until(lambda: len(sent(held)) == 8)
-    first, second = sorted({message.session for message in held.desk.producer.messages})
-    assert [message.seq for message in held.desk.producer.messages if message.session == second] == [0, 1, 2, 3]
+    held.run_until(lambda: len(sent(held)) == 8)
+    first, second = sorted({message.epoch for message in held.desk.producer.messages})
+    assert [message.seq for message in held.desk.producer.messages if message.epoch == second] == [0, 1, 2, 3]
     assert first < second
 
 
@@ -255,10 +255,10 @@ def test_partitions_that_are_added_while_it_runs_change_what_it_reads(bench: Ben
     moving = next(name for name in map("clip-{}".format, range(100)) if partition_for(name.encode(), 2 * SHARDS) >= SHARDS)
     bench.consumer.shards = set(range(SHARDS, 2 * SHARDS))
     add_stream(bench.desk, moving)
-    bench.turn(50)
+    bench.run(50)
     assert bench.reading() == set()
     bench.partitions = 2 * SHARDS
-    bench.turn_until(lambda: bench.state(moving) is StreamState.ENDED)
+    bench.run_until(lambda: bench.state(moving) is StreamState.ENDED)
 
 
 def test_pausing_stops_at_once_and_resuming_goes_on_after_the_mark(benches: Callable[..., Bench]) -> None:
@@ -266,55 +266,55 @@ def test_pausing_stops_at_once_and_resuming_goes_on_after_the_mark(benches: Call
     spec = add_stream(bench.desk)
     # What comes after frame 7 is lost, so the reader soon waits.
     bench.desk.producer.on_send = lambda message: setattr(bench.desk.producer, "lose_next", int(message.seq > 7))
-    bench.turn_until(lambda: len(sent(bench)) == 12)
+    bench.run_until(lambda: len(sent(bench)) == 12)
     bench.change(spec, paused=True)
     started_s = time.monotonic()
-    bench.turn_until(lambda: bench.state() is StreamState.PAUSED)
+    bench.run_until(lambda: bench.state() is StreamState.PAUSED)
     assert time.monotonic() - started_s < 1.0
     assert not bench.reading()
-    bench.turn()
+    bench.run()
     assert sent(bench) == list(range(12))
     bench.desk.producer.on_send = None
     bench.desk.producer.lose_next = 0
     bench.change(spec, paused=False)
-    bench.turn_until(lambda: bench.state() is StreamState.ENDED)
+    bench.run_until(lambda: bench.state() is StreamState.ENDED)
     assert sent(bench)[12:] == list(range(8, 21))
 
 
 def test_a_stream_that_is_paused_before_anybody_read_it_says_so(bench: Bench) -> None:
     spec = add_stream(bench.desk, paused=True)
-    bench.turn_until(lambda: bench.state() is StreamState.PAUSED)
+    bench.run_until(lambda: bench.state() is StreamState.PAUSED)
     since = bench.desk.store.statuses(["clip"])
-    bench.turn()
+    bench.run()
     assert bench.desk.store.statuses(["clip"]) == since
     assert bench.desk.opened == []
     bench.change(spec, paused=False)
-    bench.turn_until(lambda: bench.state() is StreamState.ENDED)
+    bench.run_until(lambda: bench.state() is StreamState.ENDED)
 
 
 def test_removed_streams_are_left(held: Bench) -> None:
     add_stream(held.desk)
-    held.turn_until(lambda: len(sent(held)) == 4)
+    held.run_until(lambda: len(sent(held)) == 4)
     held.desk.store.remove("clip")
-    held.turn_until(lambda: not held.reading())
-    held.turn()
+    held.run_until(lambda: not held.reading())
+    held.run()
     assert held.worker._readers == {}
 
 
 @pytest.mark.parametrize("change", [{"sample_fps": "12.5"}, {"max_side_px": 64}, {"recorded_at_us": 5}])
 def test_a_change_of_content_starts_the_reader_again(held: Bench, change: dict[str, object]) -> None:
     spec = add_stream(held.desk)
-    held.turn_until(lambda: len(sent(held)) == 4)
+    held.run_until(lambda: len(sent(held)) == 4)
     held.change(spec, **change)
-    held.turn_until(lambda: len(sent(held)) == 8)
-    assert len({message.session for message in held.desk.producer.messages}) == 2
+    held.run_until(lambda: len(sent(held)) == 8)
+    assert len({message.epoch for message in held.desk.producer.messages}) == 2
 
 
 def test_a_change_of_labels_does_not(held: Bench) -> None:
     spec = add_stream(held.desk)
-    held.turn_until(lambda: len(sent(held)) == 4)
+    held.run_until(lambda: len(sent(held)) == 4)
     held.change(spec, labels={"place": "lobby"})
-    held.turn()
+    held.run()
     assert len(held.desk.opened) == 1
     assert held.reading() == {"clip"}
 
@@ -330,12 +330,12 @@ def test_a_failed_stream_is_left_until_the_user_tries_again(bench: Bench) -> Non
 
     tries = []
     spec = add_stream(bench.desk, source=lambda: tries.append(1) or source())
-    bench.turn_until(lambda: bench.state() is StreamState.FAILED)
-    bench.turn(40)
+    bench.run_until(lambda: bench.state() is StreamState.FAILED)
+    bench.run(40)
     assert len(tries) == 1
     failing.clear()
     bench.change(spec, attempt=1)
-    bench.turn_until(lambda: bench.state() is StreamState.ENDED)
+    bench.run_until(lambda: bench.state() is StreamState.ENDED)
     assert bench.desk.store.statuses(["clip"])[0].attempt == 1
 
 
@@ -344,13 +344,13 @@ def test_no_more_files_than_slots_are_decoded_and_the_others_wait_in_turn(held: 
     ids = ["d", "a", "c", "b"]
     for age, name in enumerate(ids):
         add_stream(held.desk, name, created_at_us=age)
-    held.desk.store.set_status("c", held.desk.store.claim("c", NOW_S).session, StreamStatus(state=StreamState.PLAYING))
-    held.turn_until(lambda: held.reading() == {"d", "a"} and held.state("c") is StreamState.PENDING)
-    held.turn()
+    held.desk.store.set_status("c", held.desk.store.acquire("c", NOW_S).epoch, StreamStatus(state=StreamState.PLAYING))
+    held.run_until(lambda: held.reading() == {"d", "a"} and held.state("c") is StreamState.PENDING)
+    held.run()
     assert {name for name in ids if sent(held, name)} == {"d", "a"}
     add_stream(held.desk, "0-newest", created_at_us=99)
     held.desk.store.remove("d")
-    held.turn_until(lambda: "c" in held.reading())
+    held.run_until(lambda: "c" in held.reading())
     assert held.reading() == {"a", "c"}
 
 
@@ -359,12 +359,12 @@ def test_a_resumed_stream_waits_behind_those_that_wait_already(held: Bench) -> N
     old = add_stream(held.desk, "old", created_at_us=1, paused=True)
     for age, name in enumerate(["reads", "first", "second"], 2):
         add_stream(held.desk, name, created_at_us=age)
-    held.turn_until(lambda: held.reading() == {"reads"})
+    held.run_until(lambda: held.reading() == {"reads"})
     held.change(old, paused=False)
-    held.turn_until(lambda: held.state("old") is StreamState.PENDING)
+    held.run_until(lambda: held.state("old") is StreamState.PENDING)
     for done, following in [("reads", "first"), ("first", "second"), ("second", "old")]:
         held.desk.store.remove(done)
-        held.turn_until(lambda done=done: bool(held.reading() - {done}))
+        held.run_until(lambda done=done: bool(held.reading() - {done}))
         assert held.reading() == {following}
 
 
@@ -373,35 +373,35 @@ def test_waiting_for_the_rest_of_a_timeline_takes_no_slot(benches: Callable[...,
     bench.worker._slots = 1
     for name in ("a", "b", "c"):
         add_stream(bench.desk, name)
-    bench.turn_until(lambda: all(len(sent(bench, name)) == 21 for name in "abc"))
+    bench.run_until(lambda: all(len(sent(bench, name)) == 21 for name in "abc"))
     assert bench.reading() == {"a", "b", "c"}
 
 
 def test_metrics_show_streams_by_state(held: Bench) -> None:
     add_stream(held.desk, "a")
     add_stream(held.desk, "b", paused=True)
-    held.turn_until(lambda: held.desk.count("streams", state="paused") == 1 and held.desk.count("streams", state="playing") == 1)
+    held.run_until(lambda: held.desk.count("streams", state="paused") == 1 and held.desk.count("streams", state="playing") == 1)
     held.desk.store.remove("b")
-    held.turn_until(lambda: held.desk.count("streams", state="paused") == 0)
+    held.run_until(lambda: held.desk.count("streams", state="paused") == 0)
 
 
 def test_a_complete_timeline_whose_worker_died_is_said_to_have_ended(bench: Bench) -> None:
     add_stream(bench.desk)
-    bench.turn_until(lambda: bench.state() is StreamState.ENDED)
-    session = bench.desk.store.claim("clip", NOW_S).session
-    bench.desk.store.set_status("clip", session, StreamStatus(state=StreamState.PLAYING))
-    bench.turn_until(lambda: bench.state() is StreamState.ENDED)
+    bench.run_until(lambda: bench.state() is StreamState.ENDED)
+    epoch = bench.desk.store.acquire("clip", NOW_S).epoch
+    bench.desk.store.set_status("clip", epoch, StreamStatus(state=StreamState.PLAYING))
+    bench.run_until(lambda: bench.state() is StreamState.ENDED)
     assert len(bench.desk.opened) == 1
 
 
 def test_a_store_that_lost_its_last_writes_makes_an_ended_file_play_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     add_stream(bench.desk)
-    bench.turn_until(lambda: bench.state() is StreamState.ENDED)
-    store, rolled_back = bench.desk.store, Standing(mark=HighWaterMark(int(NOW_S * 1000), 11))
-    standings, claim, again = store.standings, store.claim, bench.desk.producer.messages
+    bench.run_until(lambda: bench.state() is StreamState.ENDED)
+    store, rolled_back = bench.desk.store, Standing(high_water_mark=HighWaterMark(int(NOW_S * 1000), 11))
+    standings, acquisition, again = store.standings, store.acquire, bench.desk.producer.messages
     monkeypatch.setattr(store, "standings", lambda ids: standings(ids) if len(again) > 21 else [rolled_back for _ in ids])
-    monkeypatch.setattr(store, "claim", lambda *args: msgspec.structs.replace(claim(*args), next_seq=12, final=False))
-    bench.turn_until(lambda: len(again) == 30)
+    monkeypatch.setattr(store, "acquire", lambda *args: msgspec.structs.replace(acquisition(*args), next_seq=12, final=False))
+    bench.run_until(lambda: len(again) == 30)
     assert [message.seq for message in again[21:]] == list(range(12, 21))
 
 
@@ -411,31 +411,31 @@ def test_a_pass_asks_about_few_of_many_streams_that_lie_still_and_of_each_within
     names = [f"s{number}" for number in range(3000)]
     for name in names:
         add_stream(bench.desk, name, paused=True)
-    bench.turn_until(lambda: bool(bench.worker._streams.wishes))
+    bench.run_until(lambda: bool(bench.worker._streams.desired))
     assert {status.state for status in bench.desk.store.statuses(names)} == {StreamState.PAUSED}
     store, asked, whole = bench.desk.store, [], []
     standings, list_streams = store.standings, store.list_streams
     monkeypatch.setattr(store, "standings", lambda ids: asked.append(list(ids)) or standings(ids))
     monkeypatch.setattr(store, "list_streams", lambda: whole.append(1) or list_streams())
-    bench.turn(20)
+    bench.run(20)
     assert whole == [], "the registry is not read again while nothing changes"
     assert max(map(len, asked)) == 300
     assert {name for ids in asked[-10:] for name in ids} == set(names)
     asked.clear()
     bench.change(store.get("s7"), paused=False)
-    bench.turn_until(lambda: bool(asked))
+    bench.run_until(lambda: bool(asked))
     assert "s7" in asked[0], "a change is looked at at once"
     assert len(asked[0]) <= 301
-    bench.turn_until(lambda: bench.state("s7") is StreamState.ENDED)
+    bench.run_until(lambda: bench.state("s7") is StreamState.ENDED)
 
 
 def test_a_stream_that_another_worker_took_is_left_alone_for_a_while(benches: Callable[..., Bench]) -> None:
     bench = benches(applies=False, credit_frames=64, step_s=0.05)
     add_stream(bench.desk, source=lambda: StubSource(5000))
-    bench.desk.producer.on_send = lambda message: message.seq == 10 and bench.desk.store.claim("clip", NOW_S)
-    bench.turn_until(lambda: "clip" in bench.worker._resting)
+    bench.desk.producer.on_send = lambda message: message.seq == 10 and bench.desk.store.acquire("clip", NOW_S)
+    bench.run_until(lambda: "clip" in bench.worker._resting)
     assert len(bench.desk.opened) == 1
-    bench.turn_until(lambda: len(bench.desk.opened) == 2)
+    bench.run_until(lambda: len(bench.desk.opened) == 2)
 
 
 def test_readers_go_on_while_the_store_is_out_of_reach(
@@ -462,13 +462,13 @@ def test_readers_go_on_while_the_store_is_out_of_reach(
         monkeypatch.setattr(store, name, fragile(getattr(store, name)))
     bench.desk.producer.on_send = at_ten
     add_stream(bench.desk, source=lambda: StubSource(40))
-    bench.turn_until(reached_ten.is_set)
-    bench.turn_until(lambda: any(isinstance(message, End) for message in bench.desk.producer.messages))
-    bench.turn()
+    bench.run_until(reached_ten.is_set)
+    bench.run_until(lambda: any(isinstance(message, End) for message in bench.desk.producer.messages))
+    bench.run()
     assert sum(record.message == "worker.out_of_reach" for record in caplog.records) == 1, "it is said once"
     assert bench.desk.count("retries_total", worker="ingest", target="store") > 1
     outage.clear()
-    bench.turn_until(lambda: bench.state() is StreamState.ENDED)
+    bench.run_until(lambda: bench.state() is StreamState.ENDED)
     assert [frame.seq for frame in frames_of(bench.desk.producer.messages)][:40] == list(range(40))
 
 
@@ -476,7 +476,7 @@ def test_a_bus_out_of_reach_is_retried_and_readers_go_on(bench: Bench, monkeypat
     monkeypatch.setattr("moodline.services.ingest.worker._RETRY_S", 0.0)
     bench.consumer.errors = [BusUnavailableError("no broker") for _ in range(5)]
     add_stream(bench.desk)
-    bench.turn_until(lambda: bench.state() is StreamState.ENDED and not bench.consumer.errors)
+    bench.run_until(lambda: bench.state() is StreamState.ENDED and not bench.consumer.errors)
     assert bench.desk.count("retries_total", worker="ingest", target="bus") == 5
 
 

@@ -104,7 +104,7 @@ class Rig:
     def send(self, count: int) -> None:
         for seq in range(count):
             message = Emotions(
-                stream_id="s", session=1, seq=seq, event_time_us=0, captured_at_us=0, lane=StreamClass.FILE, width=1, height=1
+                stream_id="s", epoch=1, seq=seq, event_time_us=0, captured_at_us=0, lane=StreamClass.FILE, width=1, height=1
             )
             self.producer.send(TOPIC, b"s", encode(message))
 

@@ -14,7 +14,7 @@ from moodline.services.ingest.camera.process.job import open_job
 from moodline.services.ingest.live.records import Failed, Job, Opened, Record, Sample, Stats
 from moodline.services.ingest.media.sampling import Sampler
 from moodline.shared.camera import CameraAddress
-from moodline.shared.messages import SkipReason
+from moodline.shared.messages import DropReason
 from moodline.shared.streams import FailureReason
 from tests.support.camera_doubles import FPS, OPENER, DoubleCamera, make_job
 
@@ -72,7 +72,7 @@ def test_a_slow_taker_gets_the_newest_and_a_note_of_every_other(host: CameraHost
     samples = [record for record in records if isinstance(record, Sample)]
     assert [sample.event_time_us for sample in samples] == sampled(500, sample_fps)
     skipped = [sample for sample in samples if sample.skip is not None]
-    assert {sample.skip for sample in skipped} == {SkipReason.OVERLOADED}
+    assert {sample.skip for sample in skipped} == {DropReason.OVERLOADED}
     assert least_skipped < len(skipped) < len(samples)
     assert records[-1] == Failed(reason=FailureReason.UNREACHABLE, detail="the camera went away")
     assert all(not sample.jpeg and not sample.width for sample in skipped)
@@ -83,8 +83,8 @@ def test_a_slow_taker_gets_the_newest_and_a_note_of_every_other(host: CameraHost
 
 def test_a_picture_that_cannot_be_converted_is_a_skip_and_the_rest_goes_on(host: CameraHost) -> None:
     records = all_records(host, make_job("/bad", sample_fps="all"))
-    skips = [record.skip for record in records if isinstance(record, Sample) and record.skip is not SkipReason.OVERLOADED]
-    assert skips.count(SkipReason.CORRUPT) == 1
+    skips = [record.skip for record in records if isinstance(record, Sample) and record.skip is not DropReason.OVERLOADED]
+    assert skips.count(DropReason.CORRUPT) == 1
     assert skips.count(None) >= 40
     assert records[-1] == Failed(reason=FailureReason.TIMEOUT, detail="no frame came")
 

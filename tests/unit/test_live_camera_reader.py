@@ -16,7 +16,7 @@ from moodline.services.ingest.stream.back_off import BackOff
 from moodline.services.ingest.stream.outcome import Outcome
 from moodline.shared.camera import CameraAddress
 from moodline.shared.errors import InvalidStreamError, SealError, SourceError, StoreUnavailableError
-from moodline.shared.messages import Frame, SkipReason, StreamClass
+from moodline.shared.messages import DropReason, Frame, StreamClass
 from moodline.shared.metrics import Metrics
 from moodline.shared.settings import IngestSettings
 from moodline.shared.store import Store
@@ -152,14 +152,14 @@ def stats(**fields: object) -> Stats:
 def test_samples_become_numbered_live_frames_under_one_session(yard: Yard) -> None:
     yard.start()
     link = yard.link()
-    link.set_state(OPENED, sample(0), sample(1, skip=SkipReason.OVERLOADED, jpeg=b"", width=0, height=0), sample(2))
+    link.set_state(OPENED, sample(0), sample(1, skip=DropReason.OVERLOADED, jpeg=b"", width=0, height=0), sample(2))
     yard.wait(lambda: len(yard.frames) == 3)
     assert [(frame.seq, frame.skip, frame.lane) for frame in yard.frames] == [
         (0, None, StreamClass.LIVE),
-        (1, SkipReason.OVERLOADED, StreamClass.LIVE),
+        (1, DropReason.OVERLOADED, StreamClass.LIVE),
         (2, None, StreamClass.LIVE),
     ]
-    assert len({frame.session for frame in yard.frames}) == 1
+    assert len({frame.epoch for frame in yard.frames}) == 1
     assert [frame.event_time_us for frame in yard.frames] == [NOW_US, NOW_US + 200_000, NOW_US + 400_000]
     assert set(yard.producer.topics) == {"moodline.frames.live.v1"}
     assert yard.status.state is StreamState.LIVE
@@ -185,7 +185,7 @@ def test_whatever_ends_a_connection_it_is_tried_again_under_a_new_session(yard: 
     second.set_state(OPENED, sample(5))
     yard.wait(lambda: len(yard.frames) == 2)
     one, two = yard.frames
-    assert two.session > one.session
+    assert two.epoch > one.epoch
     assert (one.seq, two.seq) == (0, 0)
     assert yard.count("camera_connections_total", result=reason) == 1
 
@@ -289,8 +289,8 @@ def test_a_jump_of_the_cameras_clock_is_a_new_session_without_a_new_connection(y
     link = yard.link()
     link.set_state(OPENED, sample(0), sample(1), sample(2, segment=1), sample(3, segment=1))
     yard.wait(lambda: len(yard.frames) == 4)
-    sessions = [frame.session for frame in yard.frames]
-    assert sessions[0] == sessions[1] < sessions[2] == sessions[3]
+    epochs = [frame.epoch for frame in yard.frames]
+    assert epochs[0] == epochs[1] < epochs[2] == epochs[3]
     assert [frame.seq for frame in yard.frames] == [0, 1, 0, 1]
     assert yard.links.empty()
 
@@ -310,8 +310,8 @@ def test_what_a_full_bus_does_not_take_is_counted_in_the_streams_own_sequence(ya
     link.set_state(OPENED, sample(0), sample(1), sample(2), sample(3))
     yard.wait(lambda: len(yard.frames) == 4)
     assert [(frame.seq, frame.skip, bool(frame.jpeg)) for frame in yard.frames] == [
-        (0, SkipReason.OVERLOADED, False),
-        (1, SkipReason.OVERLOADED, False),
+        (0, DropReason.OVERLOADED, False),
+        (1, DropReason.OVERLOADED, False),
         (2, None, True),
         (3, None, True),
     ]
@@ -320,7 +320,7 @@ def test_what_a_full_bus_does_not_take_is_counted_in_the_streams_own_sequence(ya
 
 def test_what_the_process_could_not_even_note_is_a_hole_in_the_numbers(yard: Yard) -> None:
     yard.start()
-    yard.link().set_state(OPENED, sample(0), sample(5, missed=4, skip=SkipReason.OVERLOADED, jpeg=b""), sample(6))
+    yard.link().set_state(OPENED, sample(0), sample(5, missed=4, skip=DropReason.OVERLOADED, jpeg=b""), sample(6))
     yard.wait(lambda: len(yard.frames) == 3)
     assert [frame.seq for frame in yard.frames] == [0, 5, 6]
     assert yard.count("frames_total", worker="ingest", lane="live") == 7
@@ -331,7 +331,7 @@ def test_a_frame_larger_than_the_bus_takes_leaves_no_hole(yard: Yard) -> None:
     yard.start()
     yard.link().set_state(OPENED, sample(0, jpeg=bytes(1000)), sample(1))
     yard.wait(lambda: len(yard.frames) == 2)
-    assert [(frame.seq, frame.skip) for frame in yard.frames] == [(0, SkipReason.CORRUPT), (1, None)]
+    assert [(frame.seq, frame.skip) for frame in yard.frames] == [(0, DropReason.CORRUPT), (1, None)]
 
 
 def test_another_owner_ends_it(yard: Yard) -> None:
@@ -339,7 +339,7 @@ def test_another_owner_ends_it(yard: Yard) -> None:
     link = yard.link()
     link.set_state(OPENED, sample(0))
     yard.wait(lambda: len(yard.frames) == 1)
-    theirs = yard.store.claim("cam", NOW_S).session
+    theirs = yard.store.acquire("cam", NOW_S).epoch
     said = StreamStatus(state=StreamState.LIVE, detail="theirs")
     assert yard.store.set_status("cam", theirs, said)
     yard.clock.at_s += 1.0
@@ -372,7 +372,7 @@ def test_a_live_camera_goes_on_while_the_store_is_away(yard: Yard, monkeypatch: 
 
     with monkeypatch.context() as outage:
         outage.setattr(yard.store, "set_status", fail)
-        outage.setattr(yard.store, "claim", fail)
+        outage.setattr(yard.store, "acquire", fail)
         yard.clock.at_s += 1.0
         link.set_state(sample(1), stats(decoded=2, last_frame_us=2), sample(2, segment=1), sample(3, segment=1))
         yard.wait(lambda: len(yard.frames) == 4)
@@ -380,7 +380,7 @@ def test_a_live_camera_goes_on_while_the_store_is_away(yard: Yard, monkeypatch: 
     link.set_state(sample(4, segment=1))
     yard.wait(lambda: len(yard.frames) == 5)
     assert yard.frames[4].seq == 0
-    assert yard.frames[4].session > yard.frames[3].session
+    assert yard.frames[4].epoch > yard.frames[3].epoch
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from moodline.services.ingest.live.records import Failed, Job, Opened, Record, Sample, Stats
 from moodline.services.ingest.process.channel import Channel, ChannelClosedError, ChannelError, RecordParser, encode_record
-from moodline.shared.messages import SkipReason
+from moodline.shared.messages import DropReason
 from moodline.shared.streams import FailureReason
 from tests.support.camera_doubles import make_job
 
@@ -26,7 +26,7 @@ records = st.one_of(
         captured_at_us=st.integers(0, 2**53),
         segment=st.integers(0, 1000),
         jpeg=st.binary(max_size=300),
-        skip=st.sampled_from([None, *SkipReason]),
+        skip=st.sampled_from([None, *DropReason]),
     ),
     st.builds(Opened, codec=st.text(max_size=9), width=st.integers(0, 9), height=st.integers(0, 9), fps=st.text(max_size=9)),
     st.builds(Failed, reason=st.sampled_from(FailureReason), detail=st.text(max_size=40)),

@@ -1,4 +1,4 @@
-"""The live feed: what listeners are told, in which order, within which bounds, and what it asks of the store."""
+"""The live feed: what subscribers are told, in which order, within which bounds, and what it asks of the store."""
 
 import json
 import threading
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from moodline.services.live.feed import QUEUE_ITEMS, Item, LiveFeed, Subscriber, SubscriptionFilter, SubscriptionScope
+from moodline.services.live.feed import QUEUE_ITEMS, Item, LiveFeed, SubscribedStreams, Subscriber, SubscriptionFilter
 from moodline.services.live.stream import EventKind, FeedEvent
 from moodline.shared.errors import StoreUnavailableError
 from moodline.shared.store import BucketValue, Store
@@ -39,16 +39,16 @@ class CountingStore:
 
 
 class Ear:
-    """A listener that keeps all it takes."""
+    """A subscriber that keeps all it takes."""
 
-    def __init__(self, feed: LiveFeed, wish: SubscriptionFilter = EVERYTHING) -> None:
+    def __init__(self, feed: LiveFeed, subscription_filter: SubscriptionFilter = EVERYTHING) -> None:
         self.news = threading.Event()
         self.items: list[Item] = []
         self.ended = False
-        self.listener: Subscriber = feed.listen(wish, self.news.set)
+        self.subscriber: Subscriber = feed.subscribe(subscription_filter, self.news.set)
 
     def take(self) -> None:
-        items = self.listener.take()
+        items = self.subscriber.take()
         self.ended |= items is None
         self.items += items or []
 
@@ -57,9 +57,9 @@ class Ear:
         found = [item for item in self.items if isinstance(item, FeedEvent) and item.kind is kind]
         return [event for event in found if stream_id in (None, event.stream_id)]
 
-    def scopes(self) -> list[SubscriptionScope]:
+    def subscribed(self) -> list[SubscribedStreams]:
         self.take()
-        return [item for item in self.items if isinstance(item, SubscriptionScope)]
+        return [item for item in self.items if isinstance(item, SubscribedStreams)]
 
     def wait(self, count: int, kind: EventKind = EventKind.POINT, stream_id: str | None = None) -> list[FeedEvent]:
         wait_until(lambda: len(self.events(kind, stream_id)) >= count, what=f"{count} x {kind}")
@@ -79,7 +79,7 @@ def store(world: ApiWorld) -> CountingStore:
 
 @pytest.fixture
 def feed(world: ApiWorld, store: CountingStore) -> Iterator[LiveFeed]:
-    feed = LiveFeed(store, world.clock, look_s=0.02)  # type: ignore[arg-type]  # it has all that a store has
+    feed = LiveFeed(store, world.clock, poll_s=0.02)  # type: ignore[arg-type]  # it has all that a store has
     yield feed
     feed.close()
 
@@ -97,7 +97,7 @@ def test_scope_state_and_newest_point_come_first(world: ApiWorld, feed: LiveFeed
     world.play("lobby", [smiling(), smiling(), smiling(final=False)], final=False)
     ear = Ear(feed)
     (point,) = ear.wait(1)
-    assert isinstance(ear.items[0], SubscriptionScope)
+    assert isinstance(ear.items[0], SubscribedStreams)
     assert ear.items[0].streams.keys() == {"lobby"}
     assert [item.kind for item in ear.items[1:] if isinstance(item, FeedEvent)] == [EventKind.STATE, EventKind.POINT]
     assert point.order == (index(2), False, 5)
@@ -150,8 +150,8 @@ def test_a_slow_listener_is_dropped_to_the_store(world: ApiWorld, feed: LiveFeed
         quick.wait(block + 200)
     slow.take()
     assert len(slow.items) <= QUEUE_ITEMS
-    wait_until(lambda: any(scope.behind for scope in slow.scopes()), what="being told that it is behind")
-    assert not any(scope.behind for scope in quick.scopes())
+    wait_until(lambda: any(subscribed.behind for subscribed in slow.subscribed()), what="being told that it is behind")
+    assert not any(subscribed.behind for subscribed in quick.subscribed())
 
 
 def test_a_store_that_is_away_loses_nothing(world: ApiWorld, feed: LiveFeed, store: CountingStore) -> None:
@@ -203,13 +203,13 @@ def test_streams_join_leave_and_are_replaced(world: ApiWorld, feed: LiveFeed) ->
     ear = Ear(feed, SubscriptionFilter(lambda spec: spec.labels.get("site") == "berlin"))
     ear.wait(1, EventKind.STATE)
     world.http.patch("/api/v1/streams/b", json={"labels": {"site": "berlin"}})
-    wait_until(lambda: ear.scopes()[-1].streams.keys() == {"a", "b"})
+    wait_until(lambda: ear.subscribed()[-1].streams.keys() == {"a", "b"})
     world.http.patch("/api/v1/streams/a", json={"labels": {"site": "rome"}})
-    wait_until(lambda: ear.scopes()[-1].streams.keys() == {"b"})
+    wait_until(lambda: ear.subscribed()[-1].streams.keys() == {"b"})
     world.http.delete("/api/v1/streams/b")
     world.clock.now += 1
     world.add("b", labels={"site": "berlin"})
-    wait_until(lambda: [spec.created_at_us for spec in ear.scopes()[-1].streams.values()] == [NOW_US + 1_000_000])
+    wait_until(lambda: [spec.created_at_us for spec in ear.subscribed()[-1].streams.values()] == [NOW_US + 1_000_000])
     assert [json.loads(event.data)["id"] for event in ear.wait(3, EventKind.STATE)][-1] == "b"
     assert not [event for event in ear.items if isinstance(event, FeedEvent) and event.stream_id not in "ab"]
 
@@ -258,7 +258,7 @@ def test_the_thread_lives_as_long_as_somebody_listens(feed: LiveFeed) -> None:
     assert not is_running()
     ear = Ear(feed)
     wait_until(is_running)
-    feed.drop(ear.listener)
+    feed.drop(ear.subscriber)
     wait_until(lambda: not is_running())
     again = Ear(feed)
     wait_until(is_running)
@@ -277,5 +277,5 @@ def test_another_scope_for_a_listener(world: ApiWorld, feed: LiveFeed) -> None:
     world.add("b")
     ear = Ear(feed, SubscriptionFilter(lambda spec: spec.stream_id == "a"))
     ear.wait(1, EventKind.STATE)
-    feed.change(ear.listener, SubscriptionFilter(lambda spec: spec.stream_id == "b"))
-    wait_until(lambda: ear.scopes()[-1].streams.keys() == {"b"})
+    feed.change(ear.subscriber, SubscriptionFilter(lambda spec: spec.stream_id == "b"))
+    wait_until(lambda: ear.subscribed()[-1].streams.keys() == {"b"})

@@ -20,11 +20,11 @@ def test_it_is_said_with_the_count_while_it_grows_and_no_longer() -> None:
 
 def test_notes_keep_their_turn_among_pictures() -> None:
     slot: LatestSlot[int] = LatestSlot(10)
-    slot.note(1)
+    slot.put_replaced(1)
     slot.put(2)
-    slot.note(3)
+    slot.put_replaced(3)
     slot.put(4)
-    slot.note(5)
+    slot.put_replaced(5)
     taken = slot.take(0)
     assert (taken.replaced, taken.newest) == ((1, 2, 3), 4)
     assert slot.take(0).replaced == (5,)

@@ -12,6 +12,7 @@ from moodline.shared.messages import (
     STREAMS_TOPIC,
     AnyMessage,
     DeadLetter,
+    DropReason,
     Emotions,
     End,
     Face,
@@ -20,19 +21,18 @@ from moodline.shared.messages import (
     Frame,
     Message,
     PipelineStep,
-    SkipReason,
     StreamClass,
     decode,
     decode_dead_letter,
     encode,
-    lane_of,
+    stream_class_of,
     topic,
 )
 
 CROP = bytes(48 * 48)
 HEADER = {
     "stream_id": "lobby",
-    "session": 3,
+    "epoch": 3,
     "seq": 7,
     "event_time_us": 1_700_000_000_000_000,
     "captured_at_us": 5,
@@ -44,13 +44,13 @@ times = st.integers(-62_135_596_800_000_000, 253_402_300_799_999_999)
 sizes = st.integers(0, 65_535)
 header = {
     "stream_id": st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30),
-    "session": numbers,
+    "epoch": numbers,
     "seq": numbers,
     "event_time_us": times,
     "captured_at_us": times,
     "lane": st.sampled_from(StreamClass),
 }
-image = {"width": sizes, "height": sizes, "skip": st.none() | st.sampled_from(SkipReason)}
+image = {"width": sizes, "height": sizes, "skip": st.none() | st.sampled_from(DropReason)}
 spans = st.lists(st.integers(0, 65_536), min_size=2, max_size=2, unique=True).map(sorted)
 boxes = st.builds(lambda x, y: (x[0], y[0], x[1], y[1]), spans, spans)
 scores = st.integers(0, 65_535)
@@ -239,8 +239,8 @@ def test_errors_never_carry_the_content() -> None:
 
 
 def test_topics_of_the_hops_know_their_lane() -> None:
-    hops = {topic(hop, lane): lane for hop in PipelineStep for lane in StreamClass}
-    assert len(hops) == 6
-    assert {name: lane_of(name) for name in hops} == hops
-    assert lane_of(STREAMS_TOPIC) is lane_of(DLQ_TOPIC) is None
-    assert set(ALL_TOPICS) == {*hops, STREAMS_TOPIC, DLQ_TOPIC}
+    steps = {topic(step, lane): lane for step in PipelineStep for lane in StreamClass}
+    assert len(steps) == 6
+    assert {name: stream_class_of(name) for name in steps} == steps
+    assert stream_class_of(STREAMS_TOPIC) is stream_class_of(DLQ_TOPIC) is None
+    assert set(ALL_TOPICS) == {*steps, STREAMS_TOPIC, DLQ_TOPIC}

@@ -12,6 +12,7 @@ from moodline.shared.messages import (
     ALL_TOPICS,
     SCHEMA_VERSION,
     DeadLetter,
+    DropReason,
     Emotions,
     End,
     Face,
@@ -19,7 +20,6 @@ from moodline.shared.messages import (
     Faces,
     Frame,
     Header,
-    SkipReason,
 )
 
 STRUCTS = (Header, Frame, Faces, Face, Emotions, FaceEmotion, DeadLetter)
@@ -79,7 +79,7 @@ def test_every_topic_is_listed_with_what_kafka_keeps(page: str) -> None:
 
 
 def test_every_skip_reason_is_described(page: str) -> None:
-    assert list(rows(section(page, "Skip reasons"))) == list(SkipReason)
+    assert list(rows(section(page, "Skip reasons"))) == list(DropReason)
 
 
 def test_version_and_order_of_emotions(page: str) -> None:

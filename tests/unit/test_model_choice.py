@@ -91,7 +91,7 @@ def test_the_command_line_lists_and_chooses(world: ApiWorld) -> None:
 
 
 def test_a_note_that_cannot_be_read_is_a_typed_error(world: ApiWorld) -> None:
-    world.store.set_entry("classifier/choice", b"\xff{")
+    world.store.set_config_entry("classifier/choice", b"\xff{")
     with pytest.raises(StoreError, match="classifier/choice"):
         read_choice(world.store)
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from moodline.services.report.outputs import STDOUT, Output, judge_outputs, replacing, shown, write_output
+from moodline.services.report.outputs import STDOUT, Output, check_outputs, replacing, shown, write_output
 from moodline.shared.errors import OutputError
 
 
 def judge(path: Path, *inputs: Path, force: bool = False, suffixes: tuple[str, ...] = (), need_bytes: int = 0) -> str:
     """Return what stands in the way, or nothing."""
     try:
-        judge_outputs([Output("--json", path, suffixes, need_bytes)], inputs, force=force)
+        check_outputs([Output("--json", path, suffixes, need_bytes)], inputs, force=force)
     except OutputError as error:
         return str(error)
     return ""
@@ -64,15 +64,15 @@ def test_places_where_this_user_may_not_write(clip: Path, tmp_path: Path) -> Non
 def test_every_problem_is_named_at_once(clip: Path, tmp_path: Path) -> None:
     outputs = [Output("--json", clip), Output("--csv", tmp_path / "folder"), Output("--plot", tmp_path / "absent/t.png")]
     with pytest.raises(OutputError, match=r"--json .*; --csv .*; --plot "):
-        judge_outputs(outputs, [clip], force=True)
+        check_outputs(outputs, [clip], force=True)
 
 
 def test_two_outputs_are_two_files(tmp_path: Path) -> None:
     same = [Output("--json", tmp_path / "t"), Output("--csv", tmp_path / "." / "t")]
     with pytest.raises(OutputError, match="--json and --csv are the same file"):
-        judge_outputs(same, [], force=False)
+        check_outputs(same, [], force=False)
     with pytest.raises(OutputError, match="same file"):
-        judge_outputs([Output("--json", STDOUT), Output("--csv", STDOUT)], [], force=False)
+        check_outputs([Output("--json", STDOUT), Output("--csv", STDOUT)], [], force=False)
 
 
 def test_judging_leaves_nothing_behind(clip: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from moodline.shared.errors import (
     StreamTakenError,
     TooBusyError,
 )
-from moodline.shared.messages import Frame, SkipReason, StreamClass
+from moodline.shared.messages import DropReason, Frame, StreamClass
 from moodline.shared.metrics import Metrics
 from moodline.shared.push import Pushed
 from moodline.shared.settings import IngestSettings, PushSettings, Settings, load_settings
@@ -133,7 +133,7 @@ def test_every_frame_is_one_message_in_order(door: Door) -> None:
     pushed = push_in_steps(door, hub, spec, 5)
     frames = door.frames()
     assert [frame.seq for frame in frames] == [0, 1, 2, 3, 4]
-    assert len({frame.session for frame in frames}) == 1
+    assert len({frame.epoch for frame in frames}) == 1
     assert [frame.event_time_us for frame in frames] == [one.event_time_us for one in pushed]
     assert [frame.event_time_us - int(NOW_S * 1e6) for frame in frames] == [0, 40_000, 80_000, 120_000, 160_000]
     assert {(frame.width, frame.height, frame.jpeg, frame.skip, frame.lane) for frame in frames} == {(64, 48, JPEG, None, "live")}
@@ -182,7 +182,7 @@ def test_the_newest_frame_wins_and_the_others_are_counted(door: Door) -> None:
     door.wait(lambda: len(door.frames()) == 11)
     frames = door.frames()
     assert [frame.seq for frame in frames] == list(range(11))
-    assert [frame.skip for frame in frames] == [None] + [SkipReason.OVERLOADED] * 9 + [None]
+    assert [frame.skip for frame in frames] == [None] + [DropReason.OVERLOADED] * 9 + [None]
     assert {frame.jpeg for frame in frames[1:10]} == {b""}
     assert frames[10].jpeg == picture(shade=9)
     assert door.count("frames_skipped_total", worker="ingest", lane="live", reason="overloaded") == 9
@@ -238,7 +238,7 @@ def test_one_that_has_lost_the_stream_does_not_take_it_back_when_a_clock_is_set(
     first.push(spec, JPEG, door.clock.now_s() - 3)
     door.wait(lambda: door.count("pushed_streams") == 1 and first._count() == 0)
     push_in_steps(door, second, spec, 2)
-    assert len({frame.session for frame in door.frames()}) == 2
+    assert len({frame.epoch for frame in door.frames()}) == 2
 
 
 def test_a_clock_that_is_set_begins_a_new_session(door: Door) -> None:
@@ -251,7 +251,7 @@ def test_a_clock_that_is_set_begins_a_new_session(door: Door) -> None:
         door.wait(lambda sent=sent: len(door.frames()) > sent)  # type: ignore[misc]
     frames = door.frames()
     assert [frame.seq for frame in frames][-2:] == [0, 1]
-    assert frames[-1].session > frames[0].session
+    assert frames[-1].epoch > frames[0].epoch
     assert door.status().state is StreamState.LIVE
 
 
@@ -326,7 +326,7 @@ def test_damage_inside_is_a_skip_in_the_timeline(door: Door) -> None:
     tables = large.index(b"\xff\xc4")
     hub.push(spec, large[:tables] + b"\xff\xc4" + bytes(40) + large[tables + 42 :])
     door.wait(lambda: len(door.frames()) == 1)
-    assert (door.frames()[0].skip, door.frames()[0].jpeg) == (SkipReason.CORRUPT, b"")
+    assert (door.frames()[0].skip, door.frames()[0].jpeg) == (DropReason.CORRUPT, b"")
 
 
 def test_silence_is_said_and_ends_the_claim(door: Door) -> None:
@@ -345,8 +345,8 @@ def test_silence_is_said_and_ends_the_claim(door: Door) -> None:
     hub.push(spec, JPEG)
     door.wait(lambda: len(door.frames()) == 4)
     door.wait_for(StreamState.LIVE)
-    sessions = [frame.session for frame in door.frames()]
-    assert sessions[0] == sessions[2] < sessions[3]
+    epochs = [frame.epoch for frame in door.frames()]
+    assert epochs[0] == epochs[2] < epochs[3]
     assert [frame.seq for frame in door.frames()] == [0, 1, 2, 0]
 
 
@@ -371,7 +371,7 @@ def test_a_changed_stream_goes_on_by_its_new_definition(door: Door) -> None:
     pushed = push_in_steps(door, hub, changed, 4)
     assert [one.sampled for one in pushed].count(True) == 1
     assert hub.push(spec, JPEG).sampled is False, "a sender that has not heard of it changes nothing"
-    assert len({frame.session for frame in door.frames()}) == 2
+    assert len({frame.epoch for frame in door.frames()}) == 2
 
 
 def test_a_deleted_stream_is_given_up_and_may_come_again(door: Door) -> None:
@@ -398,9 +398,9 @@ def test_two_processes_never_both_send(door: Door) -> None:
     push_in_steps(door, second, spec, 2)
     door.clock.at_s += 2.5
     push_in_steps(door, first, spec, 2)
-    sessions = [frame.session for frame in door.frames()]
-    assert sessions == sorted(sessions), "the sessions follow each other"
-    assert [sessions.count(session) for session in sorted(set(sessions))] == [3, 5, 2]
+    epochs = [frame.epoch for frame in door.frames()]
+    assert epochs == sorted(epochs), "the sessions follow each other"
+    assert [epochs.count(epoch) for epoch in sorted(set(epochs))] == [3, 5, 2]
     times = [frame.event_time_us for frame in door.frames()]
     assert times == sorted(set(times))
 
@@ -426,7 +426,7 @@ def test_what_a_full_bus_does_not_take_is_counted_later(door: Door) -> None:
     door.clock.at_s += 0.1
     hub.push(spec, JPEG)
     door.wait(lambda: len(door.frames()) == 2)
-    assert [(frame.seq, frame.skip) for frame in door.frames()] == [(0, SkipReason.OVERLOADED), (1, None)]
+    assert [(frame.seq, frame.skip) for frame in door.frames()] == [(0, DropReason.OVERLOADED), (1, None)]
 
 
 def test_closing_sends_what_was_taken(door: Door) -> None:
@@ -463,10 +463,10 @@ def test_without_a_bus_or_store_the_sender_hears_it_and_nothing_is_claimed(door:
     hub = door.hub()
     with monkeypatch.context() as patch:
 
-        def claim(_stream_id: str, _now_s: float) -> None:
+        def acquire(_stream_id: str, _now_s: float) -> None:
             raise StoreUnavailableError("gone")
 
-        patch.setattr(door.store, "claim", claim)
+        patch.setattr(door.store, "acquire", acquire)
         with pytest.raises(StoreUnavailableError):
             hub.push(spec, JPEG)
     assert door.status() == StreamStatus()
@@ -494,6 +494,6 @@ def test_many_senders_of_one_stream_are_one_sequence(door: Door) -> None:
         thread.join(DEADLINE_S)
     door.wait(lambda: len(door.frames()) == 4 * count)
     assert [frame.seq for frame in door.frames()] == list(range(4 * count))
-    assert len({frame.session for frame in door.frames()}) == 1
+    assert len({frame.epoch for frame in door.frames()}) == 1
     times = [frame.event_time_us for frame in door.frames()]
     assert times == sorted(set(times))

@@ -86,13 +86,13 @@ def test_a_stream_whose_process_died_becomes_pending(tmp_path: Path) -> None:
         ("paused", StreamState.PAUSED, before_us),
     ):
         specs.append(store.add(StreamSpec(stream_id=name, url="push://", lane=StreamClass.LIVE)))
-        session = store.claim(name, NOW_S - 200).session
-        store.set_status(name, session, StreamStatus(state=state, last_frame_us=seen_us, since_us=before_us, frames_sent=7))
+        epoch = store.acquire(name, NOW_S - 200).epoch
+        store.set_status(name, epoch, StreamStatus(state=state, last_frame_us=seen_us, since_us=before_us, frames_sent=7))
     gone = StreamSpec(stream_id="gone", url="push://", lane=StreamClass.LIVE)
     assert settle_abandoned(store, [*specs, gone], NOW_S, 60.0) == ["dead", "dead-stalled"]
     states = [status.state for status in store.statuses([spec.stream_id for spec in specs])]
     assert states == [StreamState.PENDING, StreamState.PENDING, StreamState.LIVE, StreamState.PAUSED]
-    assert not store.set_status("dead", session, StreamStatus()), "whoever had it is fenced"
+    assert not store.set_status("dead", epoch, StreamStatus()), "whoever had it is fenced"
     assert settle_abandoned(store, specs, NOW_S, 60.0) == []
     store.close()
 

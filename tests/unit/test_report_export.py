@@ -15,7 +15,7 @@ from moodline.services.report.export import CSV_FIELDS
 from moodline.services.report.moments import clock_text, iso, length_text, to_datetime, to_us
 from moodline.shared.emotions import EMOTIONS
 from moodline.shared.errors import OutputError
-from moodline.shared.messages import SkipReason, StreamClass
+from moodline.shared.messages import DropReason, StreamClass
 from moodline.shared.timeline.bucket import Bucket
 from tests.support.api import nobody, skipped, smiling
 from tests.support.timelines import make_document
@@ -49,7 +49,7 @@ def test_fields_keep_their_order() -> None:
 
 
 def test_csv() -> None:
-    text = timeline_csv(make_document([smiling(share=0.6), skipped(SkipReason.CORRUPT), Bucket()], offset_us=500_000))
+    text = timeline_csv(make_document([smiling(share=0.6), skipped(DropReason.CORRUPT), Bucket()], offset_us=500_000))
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
     assert text.count("\r\n") == 4
     assert tuple(rows[0]) == CSV_FIELDS

@@ -12,12 +12,12 @@ from moodline.services.report import plot as plotting
 from moodline.services.report.plot import render_timeline
 from moodline.shared.emotions import EMOTIONS
 from moodline.shared.errors import OutputError
-from moodline.shared.messages import SkipReason, StreamClass
+from moodline.shared.messages import DropReason, StreamClass
 from moodline.shared.timeline.bucket import Bucket
 from tests.support.api import nobody, skipped, smiling
 from tests.support.timelines import START_US, make_document
 
-MIXED = [smiling(share=0.7), smiling(share=0.2), nobody(), skipped(SkipReason.OVERLOADED), Bucket(), smiling()]
+MIXED = [smiling(share=0.7), smiling(share=0.2), nobody(), skipped(DropReason.OVERLOADED), Bucket(), smiling()]
 
 
 def drawn(buckets: list[Bucket], **how: object) -> Figure:

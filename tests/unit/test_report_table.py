@@ -9,7 +9,7 @@ from moodline.services.report import EMOTION_COLORS, TimelineDocument, palette_o
 from moodline.services.report.palette import EMOTION_COLORS_16, GAP_HATCHES, GAP_NAMES
 from moodline.services.report.table import BAR_CELLS
 from moodline.shared.emotions import EMOTIONS
-from moodline.shared.messages import SkipReason, StreamClass
+from moodline.shared.messages import DropReason, StreamClass
 from moodline.shared.timeline.bucket import Bucket
 from moodline.shared.timeline.points import EmptyReason
 from tests.support.api import nobody, skipped, smiling
@@ -26,7 +26,7 @@ def shown(document: TimelineDocument, *, color: ColorSystem | None = None, width
 
 
 def test_one_row_per_point_and_one_per_gap() -> None:
-    gap = [nobody(), nobody(), skipped(SkipReason.OVERLOADED), Bucket()]
+    gap = [nobody(), nobody(), skipped(DropReason.OVERLOADED), Bucket()]
     lines = shown(make_document([smiling(), *gap, smiling(share=0.3)]))
     assert lines[0] == "lobby · 1 s per row"
     assert [line.split() for line in lines[3:8]] == [

@@ -43,8 +43,8 @@ def test_every_fault_is_documented(repo: Path) -> None:
     assert sorted(re.findall(r"^\| `([a-z0-9]+)` \|", quirks, re.MULTILINE)) == sorted(Quirk)
 
 
-def digest(guard: Authenticator, user: str, password: str, method: str) -> str:
-    challenge = next(text for text in guard.challenges() if text.startswith("Digest"))
+def digest(authenticator: Authenticator, user: str, password: str, method: str) -> str:
+    challenge = next(text for text in authenticator.challenges() if text.startswith("Digest"))
     realm, nonce = re.findall(r'"([^"]*)"', challenge)
     who = hashlib.md5(f"{user}:{realm}:{password}".encode()).hexdigest()
     what = hashlib.md5(f"{method}:rtsp://h/x".encode()).hexdigest()
@@ -54,23 +54,25 @@ def digest(guard: Authenticator, user: str, password: str, method: str) -> str:
 
 def test_who_knows_the_password_is_let_in() -> None:
     basic = base64.b64encode(b"viewer:right").decode()
-    guard = Authenticator("viewer", "right")
-    assert guard.admits("PLAY", digest(guard, "viewer", "right", "PLAY"))
-    assert guard.admits("PLAY", f"Basic {basic}")
-    assert not guard.admits("PLAY", None)
-    assert not guard.admits("PLAY", "Basic x")
-    assert not guard.admits("PLAY", digest(guard, "viewer", "wrong", "PLAY"))
-    assert not guard.admits("SETUP", digest(guard, "viewer", "right", "PLAY")), "an answer holds for its method"
-    assert not guard.admits("PLAY", digest(Authenticator("viewer", "right"), "viewer", "right", "PLAY")), "and for its server"
+    authenticator = Authenticator("viewer", "right")
+    assert authenticator.admits("PLAY", digest(authenticator, "viewer", "right", "PLAY"))
+    assert authenticator.admits("PLAY", f"Basic {basic}")
+    assert not authenticator.admits("PLAY", None)
+    assert not authenticator.admits("PLAY", "Basic x")
+    assert not authenticator.admits("PLAY", digest(authenticator, "viewer", "wrong", "PLAY"))
+    assert not authenticator.admits("SETUP", digest(authenticator, "viewer", "right", "PLAY")), "an answer holds for its method"
+    assert not authenticator.admits("PLAY", digest(Authenticator("viewer", "right"), "viewer", "right", "PLAY")), (
+        "and for its server"
+    )
     assert Authenticator(None, None).admits("PLAY", None)
 
 
 def test_only_the_ways_offered_are_taken() -> None:
     basic = f"Basic {base64.b64encode(b'viewer:right').decode()}"
     assert not Authenticator("viewer", "right", "digest").admits("PLAY", basic)
-    guard = Authenticator("viewer", "right", "basic")
-    assert guard.admits("PLAY", basic)
-    assert [text.split()[0] for text in guard.challenges()] == ["Basic"]
+    authenticator = Authenticator("viewer", "right", "basic")
+    assert authenticator.admits("PLAY", basic)
+    assert [text.split()[0] for text in authenticator.challenges()] == ["Basic"]
 
 
 @pytest.mark.parametrize("text", ["", "640", "640x361", "2x2", "99999x16", "640 x 360"])

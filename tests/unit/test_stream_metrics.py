@@ -92,7 +92,7 @@ def test_emotions_are_counted_for_admitted_streams_alone_and_go_with_the_stream(
     )
     for name in ("a", "b"):
         frame = Emotions(
-            stream_id=name, session=1, seq=0, event_time_us=0, captured_at_us=0, lane=StreamClass.FILE, width=9, height=9,
+            stream_id=name, epoch=1, seq=0, event_time_us=0, captured_at_us=0, lane=StreamClass.FILE, width=9, height=9,
             faces=faces, model="m",
         )  # fmt: skip
         stage.process([Received(frame, Position("moodline.emotions.file.v1", 0, 0))], 0.0)

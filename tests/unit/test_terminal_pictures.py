@@ -1,4 +1,4 @@
-"""The pictures in docs/terminal.md are what the commands print. `MOODLINE_TEST_PICTURES=docs` writes them anew."""
+"""The pictures in docs/terminal.md are what the commands print. `MOODLINE_TEST_PICTURES=docs` writes them again."""
 
 import io
 import os

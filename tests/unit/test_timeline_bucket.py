@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moodline.shared.errors import StoreError
-from moodline.shared.messages import SkipReason
+from moodline.shared.messages import DropReason
 from moodline.shared.timeline import (
-    LEVELS_S,
     NOTHING,
+    TIERS_S,
     Bucket,
     TrackBucket,
     TrackSummary,
@@ -29,7 +29,7 @@ from moodline.shared.timeline import (
 
 COUNT = st.integers(0, 2**40)
 SEVEN = st.tuples(*[st.one_of(st.just(0), st.integers(0, 2**50))] * 7)
-SKIPS = st.tuples(*[COUNT] * len(SkipReason))
+DROPS = st.tuples(*[COUNT] * len(DropReason))
 
 
 @st.composite
@@ -38,7 +38,7 @@ def buckets(draw: st.DrawFn) -> Bucket:
     seven = SEVEN if faces else st.just((0,) * 7)
     return Bucket(
         sampled=draw(COUNT),
-        skipped=draw(SKIPS),
+        skipped=draw(DROPS),
         frames_with_faces=draw(COUNT) if faces else 0,
         faces=faces,
         raw=draw(seven),
@@ -55,8 +55,8 @@ TRACK_BUCKETS = st.builds(TrackBucket, faces=COUNT, smoothed=SEVEN, leading=SEVE
 
 
 def test_levels_are_nested() -> None:
-    assert LEVELS_S == (1, 10, 60, 600, 3600)
-    assert all(coarse % fine == 0 for fine, coarse in pairwise(LEVELS_S))
+    assert TIERS_S == (1, 10, 60, 600, 3600)
+    assert all(coarse % fine == 0 for fine, coarse in pairwise(TIERS_S))
 
 
 @given(buckets())

@@ -16,11 +16,11 @@ from moodline.services.report.columns import Columns, unpack_columns
 from moodline.services.report.document import timeline_document
 from moodline.services.report.quick_json import Chunk, ChunkCache, timeline_json
 from moodline.shared.errors import StoreError
-from moodline.shared.messages import SkipReason, StreamClass
+from moodline.shared.messages import DropReason, StreamClass
 from moodline.shared.store import BucketValue
-from moodline.shared.timeline.bucket import LEVELS_S, NOTHING, Bucket, merge_all, pack
+from moodline.shared.timeline.bucket import NOTHING, TIERS_S, Bucket, merge_all, pack
 from moodline.shared.timeline.models import ModelLabels
-from moodline.shared.timeline.query import TimelineQuery, find_cells, timeline
+from moodline.shared.timeline.query import TimelineQuery, find_bucket_values, timeline
 from tests.support.api import NOW, NOW_US, ApiWorld, nobody, skipped, smiling
 from tests.support.stores import Writer
 
@@ -31,7 +31,7 @@ SEVEN = st.tuples(*[COUNTS] * 7)
 @st.composite
 def buckets(draw: st.DrawFn) -> Bucket:
     faces = draw(st.integers(0, 1000))
-    skips = draw(st.tuples(*[st.integers(0, 3)] * len(SkipReason)))
+    skips = draw(st.tuples(*[st.integers(0, 3)] * len(DropReason)))
     seen = {"frames_with_faces": faces, "faces": faces, "raw": draw(SEVEN), "smoothed": draw(SEVEN), "leading": draw(SEVEN)}
     return Bucket(
         sampled=sum(skips) + draw(COUNTS),
@@ -114,7 +114,7 @@ QUERIES = [
 @pytest.mark.parametrize("final", [True, False])
 def test_the_answer_is_that_of_the_document(world: ApiWorld, query: dict[str, str], final: bool) -> None:
     world.add("lobby", recorded_at="2026-05-01T11:59:59.5Z")
-    seconds = [smiling(), nobody(), None, skipped(SkipReason.OVERLOADED), smiling(7, share=0.3), *[smiling(3)] * 20]
+    seconds = [smiling(), nobody(), None, skipped(DropReason.OVERLOADED), smiling(7, share=0.3), *[smiling(3)] * 20]
     world.play("lobby", seconds, final=final)
     document = read_timeline(world.app.state.context, LOCAL, "lobby", PointsWindow.model_validate(query))
     answer = world.get("/streams/lobby/timeline", **query)
@@ -132,7 +132,7 @@ def test_values_are_rounded_alike(world: ApiWorld, counts: list[tuple[int, int, 
     """128 and 640 faces have shares that lie right between two rounded values."""
     if not world.store.list_streams():
         world.writer = Writer(world.store, "s")  # type: ignore[attr-defined]
-    cells = []
+    bucket_values = []
     for at in range(12):
         bucket = nobody()
         if at < len(counts):
@@ -142,10 +142,10 @@ def test_values_are_rounded_alike(world: ApiWorld, counts: list[tuple[int, int, 
             faces = sum(leading)
             bucket = Bucket(sampled=640, frames_with_faces=faces, faces=faces, raw=sums, smoothed=leading, leading=leading)
         # The other levels only make the timeline whole; the answer is made of seconds.
-        cells += [BucketValue("", level_s, (NOW_US // 1_000_000 + at) // level_s, pack(bucket)) for level_s in LEVELS_S]
-    world.writer.write(*cells)  # type: ignore[attr-defined]
+        bucket_values += [BucketValue("", tier_s, (NOW_US // 1_000_000 + at) // tier_s, pack(bucket)) for tier_s in TIERS_S]
+    world.writer.write(*bucket_values)  # type: ignore[attr-defined]
     query = TimelineQuery(resolution_s=1, from_us=NOW_US, to_us=NOW_US + 12_000_000)
-    found = find_cells(world.store, "s", query, 100)
+    found = find_bucket_values(world.store, "s", query, 100)
     assert found is not None
     quick = timeline_json(found, stream="s", lane=lane, recorded_at_us=NOW_US, asked_s=1)
     slow = timeline_document(timeline(world.store, "s", lane, query, 100), stream="s", lane=lane, recorded_at_us=NOW_US)

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from moodline.services.aggregator.stream import StreamTimeline
 from moodline.shared.bus.base import Position
 from moodline.shared.errors import StoreError
-from moodline.shared.messages import Emotions, SkipReason, StreamClass
+from moodline.shared.messages import DropReason, Emotions, StreamClass
 from moodline.shared.settings import AggregatorSettings
 from moodline.shared.store import BucketValue, HighWaterMark, TimelineUpdate, dump
-from moodline.shared.store.cells import kept_s
+from moodline.shared.store.bucket_values import kept_s
 from moodline.shared.store.sqlite import SqliteStore
-from moodline.shared.timeline import LEVELS_S, MODELS_LEVEL_S, MODELS_SERIES, ModelLabels, TimelineQuery, timeline, unpack_models
+from moodline.shared.timeline import MODELS_SERIES, MODELS_TIER_S, TIERS_S, ModelLabels, TimelineQuery, timeline, unpack_models
 from moodline.shared.timeline.models import CHANGES_LIMIT, ModelDay, pack_models, record_model
 from moodline.shared.timeline.state import STATE_VERSION
 from tests.support.stores import RETENTION, spec
@@ -25,10 +25,10 @@ NOON_S = 1_777_636_800
 SETTINGS = AggregatorSettings()
 
 
-def frame(second: float, model: str, skip: SkipReason | None = None) -> Emotions:
+def frame(second: float, model: str, skip: DropReason | None = None) -> Emotions:
     return Emotions(
         stream_id="a",
-        session=1,
+        epoch=1,
         seq=0,
         event_time_us=int((NOON_S + second) * S),
         captured_at_us=0,
@@ -40,8 +40,12 @@ def frame(second: float, model: str, skip: SkipReason | None = None) -> Emotions
     )
 
 
-def models_of(cells: tuple[BucketValue, ...]) -> dict[int, list[tuple[int, int, str]]]:
-    return {cell.index: unpack_models(cell.value) for cell in cells if cell.series == MODELS_SERIES}
+def models_of(bucket_values: tuple[BucketValue, ...]) -> dict[int, list[tuple[int, int, str]]]:
+    return {
+        bucket_value.index: unpack_models(bucket_value.value)
+        for bucket_value in bucket_values
+        if bucket_value.series == MODELS_SERIES
+    }
 
 
 def test_a_change_is_written_where_it_happens_and_only_there() -> None:
@@ -59,19 +63,19 @@ def test_a_change_is_written_where_it_happens_and_only_there() -> None:
 
 def test_skipped_frames_and_frames_of_older_classifiers_name_no_model() -> None:
     growing = StreamTimeline(SETTINGS)
-    growing.add(frame(0, "", SkipReason.EXPIRED))
+    growing.add(frame(0, "", DropReason.EXPIRED))
     growing.add(frame(1, ""))
     assert models_of(growing.take_values()) == {}
 
 
 def test_going_on_from_a_saved_state_writes_the_same_cells() -> None:
     frames = [frame(0, "a"), frame(1, "a"), frame(1.5, "b"), frame(4, "b"), frame(90_000, "b"), frame(90_001, "a")]
-    whole, cells = StreamTimeline(SETTINGS), []
+    whole, bucket_values = StreamTimeline(SETTINGS), []
     for each in frames:
         whole.add(each)
-        cells.append(whole.take_values())
+        bucket_values.append(whole.take_values())
     state = b""
-    for each, expected in zip(frames, cells, strict=True):
+    for each, expected in zip(frames, bucket_values, strict=True):
         part = StreamTimeline(SETTINGS, state)
         part.add(each)
         assert part.take_values() == expected
@@ -121,7 +125,7 @@ def test_a_window_is_labelled_with_exactly_the_models_that_saw_its_frames(
         day, _ = record_model(day, frames[second], second)
         days[day.day] = pack_models(day)
     start = NOON_S + offset
-    own = range(start // MODELS_LEVEL_S, -(-(start + length) // MODELS_LEVEL_S))
+    own = range(start // MODELS_TIER_S, -(-(start + length) // MODELS_TIER_S))
     labels = ModelLabels([change for index in sorted(days) if index in own for change in unpack_models(days[index])])
     expected = list(dict.fromkeys(name for at, name in sorted(frames.items()) if start <= at < start + length))
     if expected:
@@ -130,22 +134,22 @@ def test_a_window_is_labelled_with_exactly_the_models_that_saw_its_frames(
 
 def test_points_name_their_models_and_empty_ones_none(tmp_path: Path) -> None:
     growing = StreamTimeline(SETTINGS)
-    frames = [frame(0, "old"), frame(1, "", SkipReason.CORRUPT), frame(2, "old"), frame(4, "new"), frame(5, "new")]
+    frames = [frame(0, "old"), frame(1, "", DropReason.CORRUPT), frame(2, "old"), frame(4, "new"), frame(5, "new")]
     for each in frames:
         growing.add(each)
     growing.close(frames[-1].event_time_us)
     store = SqliteStore(f"sqlite:///{tmp_path}/a.db", RETENTION)
     store.add(spec("a"))
-    session = store.claim("a", 0).session
+    epoch = store.acquire("a", 0).epoch
     update = TimelineUpdate(
         stream_id="a",
         expected=None,
-        mark=HighWaterMark(session, 4),
+        high_water_mark=HighWaterMark(epoch, 4),
         final=True,
         position=Position("t", 0, 4),
         state=b"",
         last_event_time_us=frames[-1].event_time_us,
-        cells=growing.take_values(),
+        bucket_values=growing.take_values(),
     )
     store.apply([update])
     answer = timeline(store, "a", StreamClass.FILE, TimelineQuery(resolution_s=1))
@@ -153,12 +157,12 @@ def test_points_name_their_models_and_empty_ones_none(tmp_path: Path) -> None:
     assert answer.summary.models == ("old", "new")
     halves = timeline(store, "a", StreamClass.FILE, TimelineQuery(resolution_s=3)).points
     assert [point.models for point in halves] == [("old",), ("new",)]
-    assert b"models" in dump(store, "a", LEVELS_S)
+    assert b"models" in dump(store, "a", TIERS_S)
     store.close()
 
 
 def test_the_record_lives_as_long_as_the_longest_points() -> None:
-    assert kept_s(RETENTION, MODELS_LEVEL_S) == max(RETENTION.levels.values())
+    assert kept_s(RETENTION, MODELS_TIER_S) == max(RETENTION.tiers.values())
 
 
 @pytest.mark.parametrize("value", [b"", b"\x00", b"\x90", pack_models(ModelDay(0, 0, []))[:-1] + b"\xc1", b"\x92\x02\x90"])

@@ -1,4 +1,4 @@
-"""Questions to a timeline: levels, windows, merging, emptiness, finality."""
+"""Questions to a timeline: tiers, windows, merging, emptiness, finality."""
 
 from collections.abc import Sequence
 
@@ -11,8 +11,8 @@ from moodline.shared.errors import QueryError, TrackNotFoundError
 from moodline.shared.messages import StreamClass
 from moodline.shared.store import BucketValueRange
 from moodline.shared.timeline import (
-    LEVELS_S,
     NOTHING,
+    TIERS_S,
     Bucket,
     EmptyReason,
     Extent,
@@ -39,38 +39,38 @@ class StubTimelineStore:
     """A dictionary; everything of the one stream "s"."""
 
     def __init__(self) -> None:
-        self.cells: dict[tuple[str, int], dict[int, bytes]] = {}
+        self.bucket_values: dict[tuple[str, int], dict[int, bytes]] = {}
 
-    def read(self, stream_id: str, series: str, level_s: int, start: int, stop: int) -> list[tuple[int, bytes]]:
-        found = self.cells.get((series, level_s), {}) if stream_id == "s" else {}
+    def read(self, stream_id: str, series: str, tier_s: int, start: int, stop: int) -> list[tuple[int, bytes]]:
+        found = self.bucket_values.get((series, tier_s), {}) if stream_id == "s" else {}
         return sorted((index, value) for index, value in found.items() if start <= index < stop)
 
-    def bounds(self, stream_id: str, level_s: int) -> tuple[int, int] | None:
-        found = self.cells.get(("", level_s)) if stream_id == "s" else None
+    def bounds(self, stream_id: str, tier_s: int) -> tuple[int, int] | None:
+        found = self.bucket_values.get(("", tier_s)) if stream_id == "s" else None
         return (min(found), max(found)) if found else None
 
     def read_many(self, ranges: Sequence[BucketValueRange]) -> list[list[tuple[int, bytes]]]:
         return [self.read(*each) for each in ranges]
 
-    def bounds_many(self, stream_id: str, levels_s: Sequence[int]) -> list[tuple[int, int] | None]:
-        return [self.bounds(stream_id, level_s) for level_s in levels_s]
+    def bounds_many(self, stream_id: str, tiers_s: Sequence[int]) -> list[tuple[int, int] | None]:
+        return [self.bounds(stream_id, tier_s) for tier_s in tiers_s]
 
     def prune(self, now_s: float) -> int:
         return 0
 
 
 def fill(seconds: dict[int, Bucket], closed: bool = True) -> StubTimelineStore:
-    """Store second-buckets (offset from START_S -> bucket) at all levels, as the aggregator does."""
+    """Store second-buckets (offset from START_S -> bucket) at all tiers, as the aggregator does."""
     store = StubTimelineStore()
     newest = max(seconds)
-    for level_s in LEVELS_S:
-        level: dict[int, Bucket] = {}
+    for tier_s in TIERS_S:
+        tier: dict[int, Bucket] = {}
         for offset, bucket in seconds.items():
-            index = (START_S + offset) // level_s
-            is_closed = closed or index < (START_S + newest) // level_s
+            index = (START_S + offset) // tier_s
+            is_closed = closed or index < (START_S + newest) // tier_s
             one = msgspec.structs.replace(bucket, final=is_closed)
-            level[index] = merge(level.get(index, NOTHING), one)
-        store.cells["", level_s] = {index: pack(bucket) for index, bucket in level.items()}
+            tier[index] = merge(tier.get(index, NOTHING), one)
+        store.bucket_values["", tier_s] = {index: pack(bucket) for index, bucket in tier.items()}
     return store
 
 
@@ -106,7 +106,7 @@ MINUTES = {offset: seen(3 if offset < 60 else 4) for offset in range(120)}
 )
 def test_the_finest_level_that_gives_few_enough_points_answers(max_points: int, resolution_s: int, points: int) -> None:
     answer = ask(fill(MINUTES), max_points=max_points)
-    assert (answer.resolution_s, answer.level_s, len(answer.points)) == (resolution_s, resolution_s, points)
+    assert (answer.resolution_s, answer.tier_s, len(answer.points)) == (resolution_s, resolution_s, points)
     assert answer.from_us == START_S * S
     assert answer.to_us == (START_S + 120) * S
 
@@ -121,11 +121,11 @@ def test_very_long_windows_get_points_of_several_hours() -> None:
 
 def test_levels_are_merged_to_any_multiple() -> None:
     answer = ask(fill(MINUTES), 0, 120, resolution_s=30)
-    assert answer.level_s == 10
+    assert answer.tier_s == 10
     assert [point.faces for point in answer.points] == [30, 30, 30, 30]
     assert [point.reading.dominant for point in answer.points if point.reading] == ["happy", "happy", "sad", "sad"]
-    assert ask(fill(MINUTES), 0, 120, resolution_s=7).level_s == 1
-    assert ask(fill(MINUTES), 0, 120, resolution_s=120).level_s == 60
+    assert ask(fill(MINUTES), 0, 120, resolution_s=7).tier_s == 1
+    assert ask(fill(MINUTES), 0, 120, resolution_s=120).tier_s == 60
 
 
 @settings(max_examples=40)
@@ -215,11 +215,11 @@ class MovingStore(StubTimelineStore):
 
     def __init__(self, before: StubTimelineStore, after: StubTimelineStore) -> None:
         super().__init__()
-        self.cells, self.after = before.cells, after.cells
+        self.bucket_values, self.after = before.bucket_values, after.bucket_values
 
-    def read(self, stream_id: str, series: str, level_s: int, start: int, stop: int) -> list[tuple[int, bytes]]:
-        self.cells = self.after
-        return super().read(stream_id, series, level_s, start, stop)
+    def read(self, stream_id: str, series: str, tier_s: int, start: int, stop: int) -> list[tuple[int, bytes]]:
+        self.bucket_values = self.after
+        return super().read(stream_id, series, tier_s, start, stop)
 
 
 def test_a_point_is_not_called_final_because_a_frame_arrived_while_it_was_read() -> None:
@@ -237,17 +237,17 @@ def test_everything_is_final_once_the_stream_has_ended() -> None:
     assert all(point.final for point in ask(fill({0: seen(3), 3: seen(3)}), 0, 60, resolution_s=1).points)
 
 
-def prune(store: StubTimelineStore, level_s: int, before_s: int) -> None:
-    level = store.cells["", level_s]
-    for index in [index for index in level if index * level_s < START_S + before_s]:
-        del level[index]
+def prune(store: StubTimelineStore, tier_s: int, before_s: int) -> None:
+    tier = store.bucket_values["", tier_s]
+    for index in [index for index in tier if index * tier_s < START_S + before_s]:
+        del tier[index]
 
 
 def test_where_seconds_are_gone_the_next_level_answers() -> None:
     store = fill(MINUTES)
-    del store.cells["", 1]
+    del store.bucket_values["", 1]
     answer = ask(store, 0, 120, resolution_s=1)
-    assert (answer.resolution_s, answer.level_s, answer.coarser_than_asked) == (10, 10, True)
+    assert (answer.resolution_s, answer.tier_s, answer.coarser_than_asked) == (10, 10, True)
     assert answer.summary.faces == 120
     assert ask(store, 0, 120, max_points=5000).resolution_s == 10
     assert extent(store, "s") == Extent(START_S * S, (START_S + 120) * S)
@@ -269,8 +269,8 @@ def test_where_only_old_seconds_are_gone_new_windows_stay_fine() -> None:
 
 def test_a_resolution_that_no_remaining_level_divides_becomes_the_next_coarser_level() -> None:
     store = fill(MINUTES)
-    for level_s in (1, 10):
-        del store.cells["", level_s]
+    for tier_s in (1, 10):
+        del store.bucket_values["", tier_s]
     answer = ask(store, 0, 120, resolution_s=7)
     assert (answer.resolution_s, answer.summary.faces) == (60, 120)
     assert ask(store, 0, 120, resolution_s=90).resolution_s == 600
@@ -326,8 +326,8 @@ def add_track(store: StubTimelineStore, track_id: int, offset_s: int, seconds: i
     total = TrackBucket(5 * seconds, tuple(v * seconds for v in one.smoothed), tuple(v * seconds for v in one.leading))
     first_us = (START_S + offset_s) * S
     summary = TrackSummary(first_us, first_us + seconds * S - 1, total, ended)
-    store.cells.setdefault(("tracks", 0), {})[track_id] = pack_track_summary(summary)
-    store.cells[track_series(track_id), 1] = {START_S + offset_s + n: pack_track_bucket(bucket) for n in range(seconds)}
+    store.bucket_values.setdefault(("tracks", 0), {})[track_id] = pack_track_summary(summary)
+    store.bucket_values[track_series(track_id), 1] = {START_S + offset_s + n: pack_track_bucket(bucket) for n in range(seconds)}
 
 
 def make_tracks() -> StubTimelineStore:
@@ -373,7 +373,7 @@ def test_a_track_has_a_timeline_of_its_own() -> None:
 
 def test_a_track_window_is_clipped_to_its_life_and_gaps_have_no_reading() -> None:
     store = make_tracks()
-    del store.cells[track_series(2), 1][START_S + 12]
+    del store.bucket_values[track_series(2), 1][START_S + 12]
     window = TimelineQuery(from_us=(START_S + 11) * S, to_us=(START_S + 14) * S, resolution_s=1)
     answer = track_timeline(store, "s", 2, window)
     assert [point.reading is None for point in answer.points] == [False, True, False]

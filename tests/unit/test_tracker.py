@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moodline.services.aggregator.tracker import StreamTracker
-from moodline.shared.messages import Emotions, FaceEmotion, SkipReason, StreamClass
+from moodline.shared.messages import DropReason, Emotions, FaceEmotion, StreamClass
 from moodline.shared.settings import AggregatorSettings
 from moodline.shared.timeline.state import TrackerState
 
@@ -17,11 +17,11 @@ LEFT, RIGHT = (0, 0, 10_000, 20_000), (40_000, 0, 50_000, 20_000)
 Box = tuple[int, int, int, int]
 
 
-def frame(time_ms: int, *boxes: Box, shows: tuple[int, ...] = HAPPY, skip: SkipReason | None = None) -> Emotions:
+def frame(time_ms: int, *boxes: Box, shows: tuple[int, ...] = HAPPY, skip: DropReason | None = None) -> Emotions:
     faces = tuple(FaceEmotion(box, 60_000, shows) for box in boxes)  # type: ignore[arg-type]
     return Emotions(
         stream_id="s",
-        session=1,
+        epoch=1,
         seq=0,
         event_time_us=time_ms * 1000,
         captured_at_us=0,
@@ -121,9 +121,9 @@ def test_smoothing_counts_from_the_last_sight_and_not_from_the_first() -> None:
 def test_skipped_frames_let_time_pass_and_nothing_else() -> None:
     tracker = make_tracker(track_lost_ms=1000)
     ids(tracker, frame(0, LEFT))
-    assert tracker.observe(frame(900, LEFT, skip=SkipReason.EXPIRED)) == []
+    assert tracker.observe(frame(900, LEFT, skip=DropReason.EXPIRED)) == []
     assert ids(tracker, frame(1000, LEFT)) == [1]
-    tracker.observe(frame(2001, skip=SkipReason.EXPIRED))
+    tracker.observe(frame(2001, skip=DropReason.EXPIRED))
     assert tracker.active_ids() == set()
 
 

@@ -22,7 +22,7 @@ from moodline.services.report.document import point_document
 from moodline.services.report.faces import face_rows
 from moodline.shared.bus.base import Position
 from moodline.shared.errors import MessageError, ModelError, StoreError
-from moodline.shared.messages import Emotions, Face, FaceEmotion, Faces, Frame, SkipReason, StreamClass, decode, encode
+from moodline.shared.messages import DropReason, Emotions, Face, FaceEmotion, Faces, Frame, StreamClass, decode, encode
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.stage import Received, Send
 from moodline.shared.settings import AggregatorSettings, DetectorSettings
@@ -45,10 +45,10 @@ def face(quality: int = GOOD, emotion: int = HAPPY, place: int = 0) -> FaceEmoti
     return FaceEmotion((x, 0, x + 9_000, 9_000), 60_000, tuple(values), quality)  # type: ignore[arg-type]
 
 
-def frame(number: int, *faces: FaceEmotion, too_small: int = 0, skip: SkipReason | None = None) -> Emotions:
+def frame(number: int, *faces: FaceEmotion, too_small: int = 0, skip: DropReason | None = None) -> Emotions:
     return Emotions(
         stream_id="a",
-        session=1,
+        epoch=1,
         seq=number,
         event_time_us=START_US + number * STEP_US,
         captured_at_us=0,
@@ -70,7 +70,7 @@ def grown(*frames: Emotions) -> StreamTimeline:
 
 
 def hour(timeline: StreamTimeline) -> Bucket:
-    return next(unpack(value.value) for value in timeline.take_values() if value.level_s == 3600)
+    return next(unpack(value.value) for value in timeline.take_values() if value.tier_s == 3600)
 
 
 def test_an_unreadable_face_is_counted_and_is_no_emotion() -> None:
@@ -90,7 +90,7 @@ def test_a_stretch_with_unreadable_faces_alone_says_so() -> None:
 
 
 def test_a_skipped_frame_has_no_faces_of_any_kind() -> None:
-    bucket = hour(grown(frame(0, too_small=4, skip=SkipReason.EXPIRED)))
+    bucket = hour(grown(frame(0, too_small=4, skip=DropReason.EXPIRED)))
     assert (bucket.unreadable, bucket.too_small) == (0, 0)
 
 
@@ -155,7 +155,7 @@ def test_the_stored_form_is_the_former_one_where_nothing_is_unreadable() -> None
 def test_old_messages_are_readable_and_wrong_ones_are_refused() -> None:
     message = Faces(
         stream_id="a",
-        session=1,
+        epoch=1,
         seq=0,
         event_time_us=0,
         captured_at_us=0,
@@ -192,7 +192,7 @@ def test_the_detector_counts_what_is_too_small_and_judges_the_others() -> None:
     image = np.random.default_rng(0).integers(0, 256, (96, 96, 3), np.uint8)
     message = Frame(
         stream_id="a",
-        session=1,
+        epoch=1,
         seq=0,
         event_time_us=0,
         captured_at_us=0,

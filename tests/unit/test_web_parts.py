@@ -28,8 +28,8 @@ from moodline.services.web.words import (
 )
 from moodline.shared.emotions import EMOTIONS
 from moodline.shared.errors import InvalidStreamError
-from moodline.shared.messages import SkipReason, StreamClass
-from moodline.shared.timeline.levels import Extent
+from moodline.shared.messages import DropReason, StreamClass
+from moodline.shared.timeline.tiers import Extent
 from tests.support.api import NOW_US, ApiWorld, nobody, skipped, smiling
 
 SECOND_MS = 1000
@@ -41,7 +41,7 @@ def document(tmp_path: Path) -> TimelineDocument:
     """Two seconds of smiles, one without a face, one of neutral, one overloaded."""
     with ApiWorld(tmp_path) as world:
         world.add()
-        world.play("lobby", [smiling(), smiling(), nobody(), smiling(share=0.0), skipped(SkipReason.OVERLOADED)])
+        world.play("lobby", [smiling(), smiling(), nobody(), smiling(share=0.0), skipped(DropReason.OVERLOADED)])
         return TimelineDocument.model_validate_json(world.get("/streams/lobby/timeline").text)
 
 

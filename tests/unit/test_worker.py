@@ -127,7 +127,7 @@ class EchoStage:
 
 def message(seq: int) -> bytes:
     return encode(
-        Faces(stream_id="s", session=1, seq=seq, event_time_us=seq, captured_at_us=0, lane=StreamClass.FILE, width=8, height=8)
+        Faces(stream_id="s", epoch=1, seq=seq, event_time_us=seq, captured_at_us=0, lane=StreamClass.FILE, width=8, height=8)
     )
 
 

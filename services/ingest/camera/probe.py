@@ -92,15 +92,15 @@ def _opened_rtsp(address: CameraAddress, egress: Egress, limits: LiveLimits) -> 
         raise
 
 
-def _tried(name: str, do: Callable[[], Result], say: Callable[[Result], str]) -> Generator[CameraStep, None, Result]:
+def _tried(name: str, do: Callable[[], Result], describe_result: Callable[[Result], str]) -> Generator[CameraStep, None, Result]:
     began_s = time.monotonic()
     try:
         result = do()
     except SourceError as error:
         raise _Failed(_failure(name, error)) from None
     took = f"{time.monotonic() - began_s:.2f} s"
-    said = say(result)
-    yield _step(name, True, f"{said}, {took}" if said else took)
+    summary = describe_result(result)
+    yield _step(name, True, f"{summary}, {took}" if summary else took)
     return result
 
 
@@ -146,12 +146,12 @@ def _rates(frames: list[LiveFrame], seconds: float) -> CameraStep:
     arrived_s = frames[-1].arrived_s - frames[0].arrived_s
     media_s = float(frames[-1].media_s - frames[0].media_s)
     real = (len(frames) - 1) / arrived_s if arrived_s > 0 else 0.0
-    said = f"{len(frames)} frames in {seconds:g} s, {real:.1f} frames/s"
+    summary = f"{len(frames)} frames in {seconds:g} s, {real:.1f} frames/s"
     if len(frames) > 2 and arrived_s > 1 and not 0.8 <= media_s / arrived_s <= 1.25:
         return _step(
-            "rates", False, f"{said}; time stamps run {media_s / arrived_s:.2f} times as fast", "times of arrival are used"
+            "rates", False, f"{summary}; time stamps run {media_s / arrived_s:.2f} times as fast", "times of arrival are used"
         )
-    return _step("rates", True, said)
+    return _step("rates", True, summary)
 
 
 def _clock(frame: LiveFrame) -> Iterator[CameraStep]:

@@ -1,6 +1,6 @@
 """The worker's side of one camera: a thread that keeps it connected, numbers its frames and sends them on.
 
-Every connection is a new session, and so is every jump of the camera's clock: the aggregator follows nobody across, and a
+Every connection is a new epoch, and so is every jump of the camera's clock: the aggregator follows nobody across, and a
 reader that was taken for dead cannot interfere. A camera is tried indefinitely, with growing pauses; only an address that may not
 be read fails it for good. Nothing here waits for other streams, and nothing is kept: a frame that the bus does not take
 becomes a skip that is counted in the stream's own timeline.
@@ -114,7 +114,7 @@ class CameraThread(StreamThread):
         """Connect and read until that comes to an end; return how long to wait before the next attempt, in s."""
         connection = _Connection(self.spec, self._parts, self._status, self._stop, lambda: self.standstill)
         try:
-            connection.claim(self._last_event_us)
+            connection.acquire(self._last_event_us)
             self._status.set_state(StreamState.CONNECTING, attempts=self._back_off.attempts)
             self._link = self._parts.open_link(connection.job())
             # Whoever called `stop` before the link was there could not close it.
@@ -211,12 +211,12 @@ class _Connection:
         """Event time of the last frame that is in the timeline or was sent, in us since the Unix epoch."""
         return self._publisher.last_event_us
 
-    def claim(self, sent_until_us: int) -> None:
-        """Take the stream under a new session; it goes on after `sent_until_us` and its timeline. Raises `StoreError`."""
-        self._publisher.claim(sent_until_us)
+    def acquire(self, sent_until_us: int) -> None:
+        """Take the stream under a new epoch; it goes on after `sent_until_us` and its timeline. Raises `StoreError`."""
+        self._publisher.acquire(sent_until_us)
         of_streams = self._parts.metrics.of_streams
         if of_streams.admits(self._spec.stream_id):
-            of_streams.sessions.labels(self._spec.stream_id).inc()
+            of_streams.epochs.labels(self._spec.stream_id).inc()
 
     def job(self) -> Job:
         """Return what the camera's process is to do. Raises `SealError`, `InvalidStreamError`."""

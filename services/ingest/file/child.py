@@ -71,7 +71,7 @@ def _read(job: FileJob, channel: Channel[FileJob]) -> None:
                 created_at_us=info.created_at_us,
             )
         )
-        wanted = Wanted(job.sample_fps, job.max_side_px, job.jpeg_quality, job.first_seq, frozenset(job.left_out))
+        wanted = Wanted(job.sample_fps, job.max_side_px, job.jpeg_quality, job.first_seq, frozenset(job.dropped))
         samples = LocalSamples(source, wanted)
         for sample in samples.frames():
             if sample is None:

@@ -13,7 +13,7 @@ class Credit:
         """Start with nothing on its way; `next_seq` is the first frame that will be sent."""
         self._window_frames = window_frames
         self._window_bytes = window_bytes
-        self._mark_seq = next_seq - 1
+        self._high_water_seq = next_seq - 1
         self._next_seq = next_seq
         self._sizes: deque[tuple[int, int]] = deque()
         self._bytes = 0
@@ -26,7 +26,7 @@ class Credit:
     @property
     def frames_out(self) -> int:
         """Frames on their way."""
-        return self._next_seq - 1 - self._mark_seq
+        return self._next_seq - 1 - self._high_water_seq
 
     @property
     def bytes_out(self) -> int:
@@ -39,10 +39,10 @@ class Credit:
         self._sizes.append((seq, size))
         self._bytes += size
 
-    def settle(self, mark_seq: int) -> None:
-        """Note that the timeline stands at `mark_seq`; lower than before when the store lost its last writes."""
-        self._mark_seq = mark_seq
-        while self._sizes and self._sizes[0][0] <= mark_seq:
+    def settle(self, high_water_seq: int) -> None:
+        """Note that the timeline stands at `high_water_seq`; lower than before when the store lost its last writes."""
+        self._high_water_seq = high_water_seq
+        while self._sizes and self._sizes[0][0] <= high_water_seq:
             self._bytes -= self._sizes.popleft()[1]
 
     def has_room(self) -> bool:

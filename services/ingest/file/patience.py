@@ -13,12 +13,12 @@ DOUBLINGS: Final = 5
 class Patience:
     """The time that a timeline may stand still before the file is read again, over several attempts of one reader.
 
-    The wait doubles each time at the same mark, up to a limit: a pipeline that is slow or stopped for a while gets few
+    The wait doubles each time at the same high-water mark, up to a limit: a pipeline that is slow or stopped for a while gets few
     frames twice, and what was truly lost is sent again for as long as it takes. A stream never fails for want of others.
     """
 
     stall_s: float
-    mark: HighWaterMark | None = None
+    high_water_mark: HighWaterMark | None = None
     read_again: int = 0
     died_at: int = -1
     deaths: int = 0
@@ -31,16 +31,16 @@ class Patience:
         self.died_at = next_seq
         return self.deaths
 
-    def limit_s(self, mark: HighWaterMark | None) -> float:
-        """Return how long the timeline may stand at this mark, in s."""
-        return self.stall_s * 2 ** min(self.read_again, DOUBLINGS) if mark == self.mark else self.stall_s
+    def limit_s(self, high_water_mark: HighWaterMark | None) -> float:
+        """Return how long the timeline may stand at this high-water mark, in s."""
+        return self.stall_s * 2 ** min(self.read_again, DOUBLINGS) if high_water_mark == self.high_water_mark else self.stall_s
 
     def is_at(self, next_seq: int) -> bool:
         """Return whether the timeline stood still right before this frame when the stream was last read."""
-        return self.read_again > 0 and next_seq == (0 if self.mark is None else self.mark.seq + 1)
+        return self.read_again > 0 and next_seq == (0 if self.high_water_mark is None else self.high_water_mark.seq + 1)
 
-    def try_again(self, mark: HighWaterMark | None) -> int:
-        """Count a standstill at this mark; return how many there were."""
-        self.read_again = self.read_again + 1 if mark == self.mark else 1
-        self.mark = mark
+    def try_again(self, high_water_mark: HighWaterMark | None) -> int:
+        """Count a standstill at this high-water mark; return how many there were."""
+        self.read_again = self.read_again + 1 if high_water_mark == self.high_water_mark else 1
+        self.high_water_mark = high_water_mark
         return self.read_again

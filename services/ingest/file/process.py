@@ -36,7 +36,7 @@ _RUNNER: Final = "moodline.services.ingest.file.child:run_file"
 _PRELOAD: Final = ("moodline.services.ingest.file.content", "moodline.services.ingest.file.media_file")
 _SILENCE_S: Final = 120.0
 """The process tells its counts each second; after so long without a word its decoder hangs."""
-_LOOK_S: Final = 0.5
+_POLL_S: Final = 0.5
 _FATE_WAIT_S: Final = 1.5
 _SEND_BUFFER_BYTES: Final = 1024 * 1024
 
@@ -86,7 +86,7 @@ class FileProcesses:
             max_side_px=wanted.max_side_px,
             jpeg_quality=wanted.jpeg_quality,
             first_seq=wanted.first_seq,
-            left_out=tuple(wanted.left_out),
+            dropped=tuple(wanted.dropped),
         )
         try:
             connected, fate, end = self._host.start()
@@ -184,7 +184,7 @@ class _FileLink:
         deadline_s = time.monotonic() + _SILENCE_S
         while not self._stop.is_set():
             try:
-                record = self._channel.receive(_LOOK_S)
+                record = self._channel.receive(_POLL_S)
             except ChannelClosedError:
                 raise self._death() from None
             except ChannelError:

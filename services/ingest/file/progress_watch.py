@@ -71,7 +71,7 @@ class ProgressWatch:
         self._closed = threading.Event()
         self._interval_s = _FASTEST_S
         self._answered_at_s: float | None = None
-        self._out_of_reach = False
+        self._unavailable = False
         self._thread = threading.Thread(target=self._run, name="ingest-watch", daemon=True)
 
     def start(self) -> None:
@@ -143,13 +143,13 @@ class ProgressWatch:
             progress = self._store.standings([followed.stream_id for followed in waiting])
         except StoreError as error:
             self._metrics.retries.labels("ingest", "store").inc()
-            if not self._out_of_reach:
+            if not self._unavailable:
                 log.warning("store.out_of_reach", extra={"reason": str(error)})
-            self._out_of_reach = True
+            self._unavailable = True
             return False
-        if self._out_of_reach:
+        if self._unavailable:
             log.info("store.back")
-        self._out_of_reach = False
+        self._unavailable = False
         now_s = self._clock.monotonic_s()
         if self._answered_at_s is not None:
             self.watched_s += min(now_s - self._answered_at_s, _GAP_S)
@@ -159,4 +159,4 @@ class ProgressWatch:
 
 
 def _place(progress: Standing | None) -> tuple[object, ...] | None:
-    return None if progress is None else (progress.mark, progress.final, progress.fence)
+    return None if progress is None else (progress.high_water_mark, progress.final, progress.min_epoch)

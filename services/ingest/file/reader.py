@@ -1,7 +1,10 @@
-"""Reading one file stream under one claim: decode, sample, wait for credit, encode, send; then the end, and wait for the rest.
+"""Reading one file stream under one acquisition: decode, sample, wait for credit, encode, send.
+
+Then the end, and wait for the rest.
 
 A file is lossless: every sampled frame becomes exactly one message, in order, also when it cannot be encoded (then without a
-picture). A reader is always ready to be stopped or killed: whoever claims the stream next starts after the timeline's mark.
+picture). A reader is always ready to be stopped or killed: whoever acquires the stream next starts after the timeline's
+high-water mark.
 """
 
 import logging
@@ -37,7 +40,7 @@ from moodline.shared.errors import (
     StreamNotFoundError,
 )
 from moodline.shared.log import bind
-from moodline.shared.messages import End, Frame, PipelineStep, SkipReason, StreamClass, encode, lane_of, topic
+from moodline.shared.messages import DropReason, End, Frame, PipelineStep, StreamClass, encode, stream_class_of, topic
 from moodline.shared.metrics import Metrics
 from moodline.shared.settings import IngestSettings
 from moodline.shared.store import FrameFailure, HighWaterMark, ProgressStore
@@ -45,9 +48,9 @@ from moodline.shared.streams import FailureReason, StreamSpec, StreamState, Stre
 
 log = logging.getLogger("moodline.ingest.reader")
 
-_FLUSH_LOOK_S: Final = 5.0
+_FLUSH_POLL_S: Final = 5.0
 _TOPIC: Final = topic(PipelineStep.FRAMES, StreamClass.FILE)
-_LOOK_S: Final = 0.5
+_POLL_S: Final = 0.5
 _DOUBT_S: Final = 1.0
 """After this long without progress the bus is asked whether it has everything, and the store whether a worker failed."""
 _DEATHS: Final = 2
@@ -61,7 +64,7 @@ _ENDINGS: Final = frozenset({FailureReason.TRUNCATED, FailureReason.CORRUPT, Fai
 
 
 class StalledError(MoodlineError):
-    """The timeline stood still although everything was sent: the stream must be claimed and read again."""
+    """The timeline stood still although everything was sent: the stream must be acquired and read again."""
 
     code = "stalled"
 
@@ -111,7 +114,7 @@ class _Halt(Exception):  # noqa: N818  # not an error: ends a reader from anywhe
 
 
 class FileReader:
-    """Reads one file stream under one claim. Used once, by one thread."""
+    """Reads one file stream under one acquisition. Used once, by one thread."""
 
     def __init__(self, spec: StreamSpec, parts: ReaderParts, stop: threading.Event, patience: Patience) -> None:
         self.decoding = True
@@ -122,26 +125,26 @@ class FileReader:
         self._stop = stop
         self._patience = patience
         self._faults_before = parts.faults.count
-        self._session = 0
+        self._epoch = 0
         self._next_seq = 0
-        self._mark: HighWaterMark | None = None
+        self._high_water_mark: HighWaterMark | None = None
         self._final = False
         self._ending = Ending()
-        self._left_out: dict[int, FrameFailure] = {}
+        self._dropped: dict[int, FrameFailure] = {}
 
     @property
     def next_seq(self) -> int:
-        """First sampled frame that was not in the timeline when the stream was claimed."""
+        """First sampled frame that was not in the timeline when the stream was acquired."""
         return self._next_seq
 
     def run(self) -> Outcome:
         """Read until the whole content is in the timeline. Blocks.
 
         Raises:
-            StalledError, BusFaultError, BusError, StoreError: claim the stream and read again.
+            StalledError, BusFaultError, BusError, StoreError: acquire the stream and read again.
         """
         try:
-            self._claim()
+            self._acquire()
             with self._parts.watch.follow(self._spec.stream_id) as followed:
                 self._followed = followed
                 self._read_whole()
@@ -157,24 +160,24 @@ class FileReader:
             self.decoding = False
         return Outcome.ENDED
 
-    def _claim(self) -> None:
+    def _acquire(self) -> None:
         store, spec = self._parts.store, self._spec
         before = store.statuses([spec.stream_id])[0]
-        claim = store.claim(spec.stream_id, self._parts.clock.now_s())
-        self._session, self._next_seq = claim.session, claim.next_seq
-        bind(session=claim.session)
-        self.report = StatusReport(store, self._parts.clock, spec, claim.session, before)
-        if claim.final:
+        acquisition = store.acquire(spec.stream_id, self._parts.clock.now_s())
+        self._epoch, self._next_seq = acquisition.epoch, acquisition.next_seq
+        bind(session=acquisition.epoch)
+        self.report = StatusReport(store, self._parts.clock, spec, acquisition.epoch, before)
+        if acquisition.final:
             self._set_state(StreamState.ENDED, *_told_of_end(before))
             raise _Halt(Outcome.ENDED)
-        failures = self._failing(claim.next_seq)
+        failures = self._failing(acquisition.next_seq)
         if len(failures) <= _FAILURES_LIMIT:
-            self._left_out = {failure.seq: failure for failure in failures if failure.tries >= self._parts.settings.poison_tries}
-        self._credit = Credit(claim.next_seq, self._parts.settings.credit_frames, self._parts.settings.credit_bytes)
+            self._dropped = {failure.seq: failure for failure in failures if failure.tries >= self._parts.settings.poison_tries}
+        self._credit = Credit(acquisition.next_seq, self._parts.settings.credit_frames, self._parts.settings.credit_bytes)
 
     def _open(self) -> Samples:
         spec, parts = self._spec, self._parts
-        wanted = Wanted(spec.sample_fps, spec.max_side_px, parts.settings.jpeg_quality, self._next_seq, frozenset(self._left_out))
+        wanted = Wanted(spec.sample_fps, spec.max_side_px, parts.settings.jpeg_quality, self._next_seq, frozenset(self._dropped))
         parse_sample_fps(spec.sample_fps)
         samples: Samples
         if parts.files is not None and spec.url.startswith(("file:", "sequence:")):
@@ -199,7 +202,7 @@ class FileReader:
             FileProcessError: it is tried again.
             SourceError: nothing of the file can be read.
         """
-        self._look_up()
+        self._poll_progress()
         next_seq, is_its_doing = self._credit.next_seq, death.reason is not FailureReason.INTERNAL
         deaths = self._patience.die(next_seq)
         if deaths < (_DEATHS if is_its_doing else _ENDS_FROM_OUTSIDE):
@@ -214,20 +217,20 @@ class FileReader:
         if self._patience.is_at(self._next_seq):
             self._set_state(StreamState.STALLED, detail="the timeline stood still; the file is read again from there")
         else:
-            self._set_state(StreamState.PLAYING, detail=self._of_left_out())
+            self._set_state(StreamState.PLAYING, detail=self._dropped_text())
         log.info("stream.playing", extra={"stream_id": self._spec.stream_id, "from_seq": self._next_seq})
         metrics, decoded, damaged = self._parts.metrics, 0, 0
         for sample in samples.frames():
             metrics.frames_decoded.inc(samples.decoded - decoded)
             metrics.decode_errors.inc(samples.damaged - damaged)
             decoded, damaged = samples.decoded, samples.damaged
-            self._look_up()
+            self._poll_progress()
             if sample is not None:
                 self._publish(sample)
         metrics.frames_decoded.inc(samples.decoded - decoded)
         metrics.decode_errors.inc(samples.damaged - damaged)
         # A source that was told to stop ends early: that is not the content's end.
-        self._look_up()
+        self._poll_progress()
         self._finish(Finished(max(samples.seq, self._next_seq), samples.end_us, samples.decoded, samples.ending))
 
     def _publish(self, sample: FileSample) -> None:
@@ -241,7 +244,7 @@ class FileReader:
             if not picture:
                 raise
             log.warning("frame.too_large", extra={"stream_id": self._spec.stream_id, "seq": seq, "bytes": len(message.jpeg)})
-            message = msgspec.structs.replace(message, jpeg=b"", skip=SkipReason.CORRUPT)
+            message = msgspec.structs.replace(message, jpeg=b"", skip=DropReason.CORRUPT)
             size = self._send(message)
         self._credit.sent(seq, size)
         self._patience.end_us = sample.at_us + sample.repeats_us
@@ -255,16 +258,16 @@ class FileReader:
 
     def _message(self, sample: FileSample) -> Frame:
         if sample.skip is not None:
-            is_left_out = sample.seq in self._left_out
-            reason = self._left_out[sample.seq].letter if is_left_out else sample.why
+            is_dropped = sample.seq in self._dropped
+            reason = self._dropped[sample.seq].dead_letter if is_dropped else sample.why
             fields = {"stream_id": self._spec.stream_id, "seq": sample.seq, "reason": reason}
-            if is_left_out:
+            if is_dropped:
                 log.warning("frame.left_out", extra=fields)
             else:
                 log.warning("frame.corrupt", extra=fields)
         return Frame(
             stream_id=self._spec.stream_id,
-            session=self._session,
+            epoch=self._epoch,
             seq=sample.seq,
             event_time_us=self._spec.recorded_at_us + sample.at_us,
             captured_at_us=self._now_us(),
@@ -284,7 +287,7 @@ class FileReader:
         self._send(
             End(
                 stream_id=self._spec.stream_id,
-                session=self._session,
+                epoch=self._epoch,
                 seq=seq,
                 event_time_us=self._spec.recorded_at_us + finished.end_us,
                 captured_at_us=self._now_us(),
@@ -303,7 +306,10 @@ class FileReader:
             log.warning("stream.ended", extra=fields)
 
     def _note_ending(self, finished: "Finished") -> None:
-        """Say how the content ended before its end is in the timeline: whoever claims a complete timeline does not read again."""
+        """Say how the content ended before its end is in the timeline.
+
+        Whoever acquires a complete timeline does not read again.
+        """
         assert self.report is not None
         self._ending = ending = finished.ending
         self.report.ended(finished.decoded, ending.corrupt, ending.lost, finished.end_us)
@@ -324,7 +330,7 @@ class FileReader:
                 self._parts.producer.send(_TOPIC, self._key, value)
             except BusFullError:
                 self._parts.metrics.retries.labels(WORKER, "bus").inc()
-                self._look_up()
+                self._poll_progress()
             else:
                 self._parts.metrics.messages_sent.labels(WORKER, _TOPIC).inc()
                 return len(value)
@@ -332,12 +338,12 @@ class FileReader:
     def _flush(self) -> None:
         while True:
             try:
-                self._parts.producer.flush(_FLUSH_LOOK_S)
+                self._parts.producer.flush(_FLUSH_POLL_S)
             except NotDeliveredYetError:
-                self._look_up()
+                self._poll_progress()
             except DeliveryError as error:
                 # The producer is shared with cameras, whose lost frames are nothing to read again for.
-                if not error.topics or any(lane_of(name) is not StreamClass.LIVE for name in error.topics):
+                if not error.topics or any(stream_class_of(name) is not StreamClass.LIVE for name in error.topics):
                     raise
             else:
                 return
@@ -352,48 +358,48 @@ class FileReader:
 
     def _wait_until(self, done: Callable[[], bool]) -> None:
         """Wait for the timeline. Raises `StalledError` when it stands still, though everything was sent, for too long."""
-        followed, doubted, say_s = self._followed, False, STANDSTILL_S
-        since_s, mark = followed.watched_s, self._mark
+        followed, doubted, report_s = self._followed, False, STANDSTILL_S
+        since_s, high_water_mark = followed.watched_s, self._high_water_mark
         while True:
-            self._look_up()
+            self._poll_progress()
             self._take_in(followed)
-            if self._mark != mark:
-                since_s, mark, doubted, say_s = followed.watched_s, self._mark, False, STANDSTILL_S
+            if self._high_water_mark != high_water_mark:
+                since_s, high_water_mark, doubted, report_s = followed.watched_s, self._high_water_mark, False, STANDSTILL_S
                 if self.report is not None and self.report.state is StreamState.STALLED:
                     self._set_state(StreamState.PLAYING, detail=self._of_content())
             if done():
                 break
             still_s = followed.watched_s - since_s
-            if still_s >= self._patience.limit_s(mark):
-                self._stalled(mark)
+            if still_s >= self._patience.limit_s(high_water_mark):
+                self._stalled(high_water_mark)
             if still_s >= _DOUBT_S:
                 if not doubted:
                     self._flush()
                     doubted = True
-                self._look_for_failure(mark, still_s)
-            if still_s >= say_s:
+                self._check_for_failure(high_water_mark, still_s)
+            if still_s >= report_s:
                 self._set_state(StreamState.STALLED, detail=self._parts.waiting(self._spec.stream_id, StreamClass.FILE, still_s))
-                say_s *= 2
-            followed.wait(_LOOK_S)
+                report_s *= 2
+            followed.wait(_POLL_S)
 
     def _take_in(self, followed: Followed) -> None:
         if not followed.known:
             return
         progress = followed.progress
-        if progress is None or progress.fence > self._session:
+        if progress is None or progress.min_epoch > self._epoch:
             raise _Halt(Outcome.GONE)
-        if progress.mark is not None:
-            if progress.mark.session > self._session:
+        if progress.high_water_mark is not None:
+            if progress.high_water_mark.epoch > self._epoch:
                 raise _Halt(Outcome.FENCED)
-            self._credit.settle(progress.mark.seq)
-        self._mark, self._final = progress.mark, progress.final
+            self._credit.settle(progress.high_water_mark.seq)
+        self._high_water_mark, self._final = progress.high_water_mark, progress.final
 
-    def _stalled(self, mark: HighWaterMark | None) -> None:
-        count = self._patience.try_again(mark)
+    def _stalled(self, high_water_mark: HighWaterMark | None) -> None:
+        count = self._patience.try_again(high_water_mark)
         times = "" if count == 1 else f", for the {count}th time; see whether the other workers run, and their dead letters"
-        failing = self._failing(0 if mark is None else mark.seq + 1)
+        failing = self._failing(0 if high_water_mark is None else high_water_mark.seq + 1)
         if len(failing) > _FAILURES_LIMIT:
-            times += f"; {len(failing)} of its frames failed, so it is the worker that is broken: {failing[0].letter}"
+            times += f"; {len(failing)} of its frames failed, so it is the worker that is broken: {failing[0].dead_letter}"
         self._set_state(StreamState.STALLED, detail=f"the timeline stands still; the file is read again from there{times}")
         raise StalledError("the timeline stands still")
 
@@ -401,9 +407,9 @@ class FileReader:
         """Return the frames from this one on that a worker has failed on."""
         return [failure for failure in self._parts.store.failures(self._spec.stream_id) if failure.seq >= next_seq]
 
-    def _look_for_failure(self, mark: HighWaterMark | None, still_s: float) -> None:
+    def _check_for_failure(self, high_water_mark: HighWaterMark | None, still_s: float) -> None:
         """Read the file again, after a pause that grows, when a worker failed on the very frame that the timeline waits for."""
-        next_seq = 0 if mark is None else mark.seq + 1
+        next_seq = 0 if high_water_mark is None else high_water_mark.seq + 1
         try:
             failures = self._failing(next_seq)
         except StoreUnavailableError:
@@ -411,26 +417,26 @@ class FileReader:
         if not failures or len(failures) > _FAILURES_LIMIT:
             return
         first = failures[0]
-        if first.seq != next_seq or first.session != self._session or still_s < 2 ** min(first.tries, DOUBLINGS):
+        if first.seq != next_seq or first.epoch != self._epoch or still_s < 2 ** min(first.tries, DOUBLINGS):
             return
-        self._patience.try_again(mark)
+        self._patience.try_again(high_water_mark)
         again = "it is left out now" if first.tries >= self._parts.settings.poison_tries else "it is tried again"
         self._set_state(
-            StreamState.STALLED, detail=f"frame {first.seq} failed for the {first.tries}. time, {again}: {first.letter}"
+            StreamState.STALLED, detail=f"frame {first.seq} failed for the {first.tries}. time, {again}: {first.dead_letter}"
         )
         raise StalledError("a worker failed on the next frame")
 
     def _of_content(self) -> str:
-        return "; ".join(part for part in (self._ending.detail, self._of_left_out()) if part)
+        return "; ".join(part for part in (self._ending.detail, self._dropped_text()) if part)
 
-    def _of_left_out(self) -> str:
-        if not self._left_out:
+    def _dropped_text(self) -> str:
+        if not self._dropped:
             return ""
-        first, count = min(self._left_out.values()), len(self._left_out)
+        first, count = min(self._dropped.values()), len(self._dropped)
         frames = f"frame {first.seq} is" if count == 1 else f"{count} frames are"
-        return f"{frames} left out as corrupt, workers failed on them; frame {first.seq}: {first.letter}"
+        return f"{frames} left out as corrupt, workers failed on them; frame {first.seq}: {first.dead_letter}"
 
-    def _look_up(self) -> None:
+    def _poll_progress(self) -> None:
         if self._stop.is_set():
             raise _Halt(Outcome.STOPPED)
         if self._parts.faults.count != self._faults_before:

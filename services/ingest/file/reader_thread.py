@@ -70,7 +70,7 @@ class ReaderThread(StreamThread):
         except BusFaultError:
             return "bus"
         except BusError as error:
-            # Nobody knows whose records were lost: all readers of this worker claim and read again from their marks.
+            # Nobody knows whose records were lost: all readers of this worker acquire and read again from their high-water marks.
             self._parts.faults.count += 1
             log.warning("reader.bus_failed", extra={"stream_id": stream_id, "reason": str(error)})
             return "bus"

@@ -16,7 +16,7 @@ class FileJob(msgspec.Struct, frozen=True, kw_only=True, tag="file"):
     max_side_px: int
     jpeg_quality: int
     first_seq: int
-    left_out: tuple[int, ...]
+    dropped: tuple[int, ...]
 
 
 class FileOpened(msgspec.Struct, frozen=True, kw_only=True, tag="file_opened"):

@@ -9,7 +9,7 @@ from moodline.services.ingest.media.encode import encode_jpeg, reduce_image
 from moodline.services.ingest.media.frames import BgrImage, Ending, Source, SourceInfo
 from moodline.services.ingest.media.sampling import Sampler
 from moodline.shared.errors import ImageError
-from moodline.shared.messages import REPEATS_LIMIT, REPEATS_LIMIT_US, SkipReason
+from moodline.shared.messages import REPEATS_LIMIT, REPEATS_LIMIT_US, DropReason
 
 TICK_S: Final = 1.0
 """About how often counts are given while no frame is sampled."""
@@ -23,14 +23,14 @@ class Wanted:
         sample_fps, max_side_px: As in `StreamSpec`.
         jpeg_quality: As in `IngestSettings`.
         first_seq: Sampled frames before this one are in the timeline already: they are counted, not given.
-        left_out: Frames on which workers have failed: given without a picture.
+        dropped: Frames on which workers have failed: given without a picture.
     """
 
     sample_fps: str
     max_side_px: int
     jpeg_quality: int
     first_seq: int = 0
-    left_out: Collection[int] = ()
+    dropped: Collection[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,9 @@ class FileSample:
     why: str = ""
 
     @property
-    def skip(self) -> SkipReason | None:
+    def skip(self) -> DropReason | None:
         """Return `corrupt` when there is no picture."""
-        return SkipReason.CORRUPT if self.why else None
+        return DropReason.CORRUPT if self.why else None
 
 
 class Samples(Protocol):
@@ -122,7 +122,7 @@ class LocalSamples:
     def frames(self) -> Iterator[FileSample | None]:
         """Yield the sampled frames."""
         sampler, wanted, source = Sampler(self._wanted.sample_fps), self._wanted, self._source
-        told_s = self._timer()
+        reported_s = self._timer()
         for frame in source.frames():
             self.decoded += 1
             sampled = sampler.choose(frame.pts_s, frame.until_s, self.info.fps)
@@ -133,8 +133,8 @@ class LocalSamples:
                     last_us = sampled.last_s.numerator * 1_000_000 // sampled.last_s.denominator
                     repeats, repeats_us = min(sampled.repeats, REPEATS_LIMIT), min(last_us - at_us, REPEATS_LIMIT_US)
                     yield self._encoded(seq, at_us, repeats, repeats_us, frame.to_bgr)
-            if self._timer() - told_s >= TICK_S:
-                told_s = self._timer()
+            if self._timer() - reported_s >= TICK_S:
+                reported_s = self._timer()
                 yield None
         self.end_us = source.end_s.numerator * 1_000_000 // source.end_s.denominator
 
@@ -145,7 +145,7 @@ class LocalSamples:
     def _encoded(self, seq: int, at_us: int, repeats: int, repeats_us: int, to_bgr: Callable[[], BgrImage]) -> FileSample:
         jpeg, width, height, why = b"", 0, 0, ""
         try:
-            if seq in self._wanted.left_out:
+            if seq in self._wanted.dropped:
                 raise ImageError("workers failed on it")
             image = reduce_image(to_bgr(), self._wanted.max_side_px)
             height, width = image.shape[:2]

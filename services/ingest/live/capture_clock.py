@@ -62,7 +62,7 @@ class _Tracker:
         self._least_late_us = 0
 
     def begin(self, clock_us: int, arrived_us: int) -> None:
-        """Begin anew with this frame."""
+        """Begin again with this frame."""
         self._last_us, self._arrived_us, self.offset_us = clock_us, arrived_us, arrived_us - clock_us
         self._late_since_us, self.late_us = None, 0
 
@@ -123,7 +123,7 @@ class _RateWatch:
             return
         elapsed_us = arrived_us - self._begin[1]
         if elapsed_us >= _RATE_WINDOW_US:
-            self._judge((clock_us - self._begin[0]) / elapsed_us)
+            self._check_rate((clock_us - self._begin[0]) / elapsed_us)
             self._begin = clock_us, arrived_us
 
     def jumped(self, arrived_us: int) -> None:
@@ -133,7 +133,7 @@ class _RateWatch:
         if len(self._jumps) > _JUMPS_BORNE and arrived_us - self._jumps[0] < _JUMPS_OVER_US:
             self._stopped()
 
-    def _judge(self, rate: float) -> None:
+    def _check_rate(self, rate: float) -> None:
         if _RATE_LEAST <= rate <= _RATE_MOST:
             self._bad, self._good = 0, self._good + 1
             if self._good >= _GOOD_WINDOWS:

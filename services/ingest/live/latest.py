@@ -41,7 +41,7 @@ class LatestSlot(Generic[Item]):
             self._changed.notify()
             return former
 
-    def note(self, item: Item) -> None:
+    def put_replaced(self, item: Item) -> None:
         """Put in, in its turn, an item that counts as replaced already."""
         with self._changed:
             if self._newest is not None:

@@ -13,7 +13,7 @@ class Overload:
         self._began_s = 0.0
         self._began_total = 0
         self._grew_s = float("-inf")
-        self._said = ""
+        self._sentence = ""
 
     def measured(self, total: int, now_s: float) -> None:
         """Take the count so far, at this monotonic time."""
@@ -25,12 +25,12 @@ class Overload:
     def sentence(self, now_s: float) -> str:
         """Return what is to be said now; "" while nothing is left out."""
         if now_s - self._grew_s > _WINDOW_S:
-            self._said = ""
-        elif not self._said or now_s - self._began_s >= _WINDOW_S:
+            self._sentence = ""
+        elif not self._sentence or now_s - self._began_s >= _WINDOW_S:
             count = self._total - self._began_total
             self._began_s, self._began_total = now_s, self._total
-            self._said = (
+            self._sentence = (
                 f"overloaded: {count} frames were left out because this machine decodes too slowly; "
                 "use the camera's sub stream, or more cores"
             )
-        return self._said
+        return self._sentence

@@ -17,7 +17,7 @@ from moodline.shared.bus import Producer
 from moodline.shared.clock import Clock
 from moodline.shared.errors import BusFullError, DeliveryError, StoreError, StreamNotFoundError
 from moodline.shared.log import bind
-from moodline.shared.messages import Frame, PipelineStep, SkipReason, StreamClass, encode, topic
+from moodline.shared.messages import DropReason, Frame, PipelineStep, StreamClass, encode, topic
 from moodline.shared.metrics import Metrics
 from moodline.shared.store import ProgressStore
 from moodline.shared.streams import StreamSpec
@@ -45,7 +45,7 @@ class PublisherParts:
 class LivePublisher:
     """Sends the frames of one connection to one live stream. Used by one thread.
 
-    `publish` and `measure` return False when a newer session has the stream.
+    `publish` and `measure` return False when a newer epoch has the stream.
     """
 
     def __init__(self, spec: StreamSpec, parts: PublisherParts, status: CameraStatus) -> None:
@@ -53,7 +53,7 @@ class LivePublisher:
         self._key = spec.stream_id.encode()
         self._parts = parts
         self._status = status
-        self._session = 0
+        self._epoch = 0
         self._segment = 0
         self._seq = 0
         self._totals = _NOTHING
@@ -61,15 +61,15 @@ class LivePublisher:
         self._owed: deque[Frame] = deque(maxlen=_OWED_LIMIT)
         self.last_event_us = 0
 
-    def claim(self, sent_until_us: int) -> None:
-        """Take the stream under a new session; it goes on after `sent_until_us` and its timeline. Raises `StoreError`."""
+    def acquire(self, sent_until_us: int) -> None:
+        """Take the stream under a new epoch; it goes on after `sent_until_us` and its timeline. Raises `StoreError`."""
         store, stream_id = self._parts.store, self._spec.stream_id
-        self._session = store.claim(stream_id, self._parts.clock.now_s()).session
+        self._epoch = store.acquire(stream_id, self._parts.clock.now_s()).epoch
         progress = store.load([stream_id])[0]
         stands_us = 0 if progress is None else progress.last_event_time_us or 0
         self.last_event_us = max(sent_until_us, stands_us)
-        self._status.claimed(self._session)
-        bind(session=self._session)
+        self._status.acquired(self._epoch)
+        bind(session=self._epoch)
 
     def measure(self, stats: Stats) -> bool:
         """Count what came since the last statistics, and say it."""
@@ -84,14 +84,14 @@ class LivePublisher:
     def publish(self, sample: Sample) -> bool:
         """Send one sampled frame, in order. Raises `StreamNotFoundError` when that shows."""
         if sample.segment != self._segment:
-            # A claim takes the stream from whoever has it: one that has lost it must not take it back.
+            # An acquisition takes the stream from whoever has it: one that has lost it must not take it back.
             if not self._status.is_ours():
                 return False
-            if self._begin_session():
+            if self._begin_epoch():
                 self._segment = sample.segment
         self.last_event_us = sample.event_time_us
         metrics = self._parts.metrics
-        self._note_ahead(sample.event_time_us)
+        self._report_ahead(sample.event_time_us)
         # A hole in the numbers: the aggregator counts it as `lost`.
         self._seq += sample.missed
         metrics.frames.labels(WORKER, StreamClass.LIVE).inc(sample.missed)
@@ -99,25 +99,25 @@ class LivePublisher:
         self._seq += 1
         metrics.frames.labels(WORKER, StreamClass.LIVE).inc()
         sent = self.send_owed() and self._send(frame)
-        skip = frame.skip if sent else SkipReason.OVERLOADED
+        skip = frame.skip if sent else DropReason.OVERLOADED
         if not sent:
             self._owe(msgspec.structs.replace(frame, jpeg=b"", width=0, height=0, skip=skip))
         if skip is not None:
             metrics.frames_skipped.labels(WORKER, StreamClass.LIVE, skip).inc()
         return self._status.count_frame()
 
-    def _note_ahead(self, event_us: int) -> None:
+    def _report_ahead(self, event_us: int) -> None:
         """Say so where the timeline is ahead of our clock: it was set back, and a timeline does not go back."""
         ahead_us = event_us - int(self._parts.clock.now_s() * 1e6)
         if ahead_us > _AHEAD_US:
             self._parts.metrics.frames_ahead.inc()
-            self._status.say(
+            self._status.report(
                 f"our clock was set back: the timeline is {ahead_us // 1_000_000} s ahead of it and goes on from there"
             )
             if not self._is_ahead:
                 log.warning("camera.ahead_of_clock", extra={"stream_id": self._spec.stream_id})
         elif self._is_ahead:
-            self._status.say("")
+            self._status.report("")
         self._is_ahead = ahead_us > _AHEAD_US
 
     def send_owed(self) -> bool:
@@ -131,7 +131,7 @@ class LivePublisher:
     def _frame(self, sample: Sample) -> Frame:
         return Frame(
             stream_id=self._spec.stream_id,
-            session=self._session,
+            epoch=self._epoch,
             seq=self._seq,
             event_time_us=sample.event_time_us,
             captured_at_us=sample.captured_at_us,
@@ -142,19 +142,19 @@ class LivePublisher:
             skip=sample.skip,
         )
 
-    def _begin_session(self) -> bool:
-        """Take a new session for a new segment. Without the store the old one goes on; the next frame tries again."""
+    def _begin_epoch(self) -> bool:
+        """Take a new epoch for a new segment. Without the store the old one goes on; the next frame tries again."""
         try:
-            session = self._parts.store.claim(self._spec.stream_id, self._parts.clock.now_s()).session
+            epoch = self._parts.store.acquire(self._spec.stream_id, self._parts.clock.now_s()).epoch
         except StreamNotFoundError:
             raise
         except StoreError:
             return False
-        self._session, self._seq = session, 0
-        self._status.claimed(session)
-        bind(session=session)
+        self._epoch, self._seq = epoch, 0
+        self._status.acquired(epoch)
+        bind(session=epoch)
         log.info("camera.new_segment", extra={"stream_id": self._spec.stream_id})
-        # What is owed belongs to the former session, and would come after it.
+        # What is owed belongs to the former epoch, and would come after it.
         self._owed.clear()
         return True
 
@@ -172,7 +172,7 @@ class LivePublisher:
             return False
         except DeliveryError:
             log.warning("frame.too_large", extra={"stream_id": self._spec.stream_id, "bytes": len(frame.jpeg)})
-            self._parts.metrics.frames_skipped.labels(WORKER, StreamClass.LIVE, SkipReason.CORRUPT).inc()
-            return self._send(msgspec.structs.replace(frame, jpeg=b"", width=0, height=0, skip=SkipReason.CORRUPT))
+            self._parts.metrics.frames_skipped.labels(WORKER, StreamClass.LIVE, DropReason.CORRUPT).inc()
+            return self._send(msgspec.structs.replace(frame, jpeg=b"", width=0, height=0, skip=DropReason.CORRUPT))
         self._parts.metrics.messages_sent.labels(WORKER, _TOPIC).inc()
         return True

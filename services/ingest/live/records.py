@@ -8,7 +8,7 @@ Framing: a length of 4 bytes, big-endian, then MessagePack of one record.
 
 import msgspec
 
-from moodline.shared.messages import SkipReason
+from moodline.shared.messages import DropReason
 from moodline.shared.streams import FailureReason, Transport
 
 
@@ -68,7 +68,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, tag="sample"):
     Attributes:
         event_time_us: Position on the timeline; never goes back within a process, nor before `Job.not_before_us`.
         captured_at_us: Wall clock when the frame had arrived, or would have without the delay that its time stamp shows.
-        segment: Rises by one when the camera's clock was set or began again: what follows is a new session.
+        segment: Rises by one when the camera's clock was set or began again: what follows is a new epoch.
         width, height: Of the JPEG; 0 when there is none.
         jpeg: Empty when skipped.
         skip: `overloaded` when a newer frame took its place before it could be handed over, `corrupt` when it could not be
@@ -82,7 +82,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, tag="sample"):
     width: int = 0
     height: int = 0
     jpeg: bytes = b""
-    skip: SkipReason | None = None
+    skip: DropReason | None = None
     missed: int = 0
 
 

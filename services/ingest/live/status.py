@@ -15,13 +15,13 @@ _INTERVAL_S: Final = 1.0
 
 
 class CameraStatus:
-    """The status of one camera, over all of its sessions. Methods return False when a newer session has the stream."""
+    """The status of one camera, over all of its epochs. Methods return False when a newer epoch has the stream."""
 
     def __init__(self, store: ProgressStore, clock: Clock, spec: StreamSpec) -> None:
         self._store = store
         self._clock = clock
         self._stream_id = spec.stream_id
-        self._session = 0
+        self._epoch = 0
         self._written_s = float("-inf")
         self._status = StreamStatus(attempt=spec.attempt)
 
@@ -35,9 +35,9 @@ class CameraStatus:
         """The sentence last said."""
         return self._status.detail
 
-    def claimed(self, session: int) -> None:
-        """Write under this session from now on."""
-        self._session = session
+    def acquired(self, epoch: int) -> None:
+        """Write under this epoch from now on."""
+        self._epoch = epoch
 
     def opened(self, opened: Opened) -> None:
         """Take over what is known of the camera; written with the next state."""
@@ -55,7 +55,7 @@ class CameraStatus:
         )
         return self._write_soon()
 
-    def say(self, detail: str) -> None:
+    def report(self, detail: str) -> None:
         """Take over a sentence about what the stream does; written with the next frame."""
         self._change(detail=detail)
 
@@ -72,7 +72,7 @@ class CameraStatus:
         return self._write()
 
     def is_ours(self) -> bool:
-        """Write what is known now; False when a newer session has the stream."""
+        """Write what is known now; False when a newer epoch has the stream."""
         return self._write()
 
     def _change(self, **fields: object) -> None:
@@ -85,6 +85,6 @@ class CameraStatus:
         self._written_s = self._clock.monotonic_s()
         self._change(host_clock_ahead_ms=int(offset_of(self._clock) * 1000))
         try:
-            return self._store.set_status(self._stream_id, self._session, self._status)
+            return self._store.set_status(self._stream_id, self._epoch, self._status)
         except StoreError:
             return True

@@ -27,12 +27,12 @@ _REST_S: Final = 2.0
 _STOP_S: Final = 3.0
 _REPLACE_S: Final = 1.5
 _ATTEMPTS: Final = 3
-_CLAIM_S: Final = 1.0
+_ACQUIRE_S: Final = 1.0
 """How long a sender waits while another one's frame begins the stream."""
 
 
 class _Entry:
-    """One stream's place in the hub. `lock` is held while the stream is claimed, by one sender."""
+    """One stream's place in the hub. `lock` is held while the stream is acquired, by one sender."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -52,7 +52,7 @@ class PushHub:
         """Prepare.
 
         Args:
-            store: Where streams are claimed.
+            store: Where streams are acquired.
             settings: Of `push` and `ingest`.
             metrics: Counters of this process.
             clock: Time.
@@ -122,7 +122,7 @@ class PushHub:
         former = entry.thread
         if former is not None and _suits(former, spec):
             return former
-        if not entry.lock.acquire(timeout=_CLAIM_S):
+        if not entry.lock.acquire(timeout=_ACQUIRE_S):
             raise TooBusyError(f"stream {spec.stream_id!r} has been beginning for a while: its bus or store answers slowly")
         try:
             former = entry.thread

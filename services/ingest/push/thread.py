@@ -21,7 +21,7 @@ from moodline.services.ingest.stream.thread import StreamThread
 from moodline.shared.bus import Producer
 from moodline.shared.clock import Clock
 from moodline.shared.errors import BusError, ImageError, StoreError, StreamNotFoundError
-from moodline.shared.messages import SkipReason
+from moodline.shared.messages import DropReason
 from moodline.shared.metrics import Metrics
 from moodline.shared.push import Pushed
 from moodline.shared.settings import Settings
@@ -30,7 +30,7 @@ from moodline.shared.streams import StreamSpec, StreamState
 
 log = logging.getLogger("moodline.push")
 
-_LOOK_S: Final = 1.0
+_POLL_S: Final = 1.0
 _REPLACED_LIMIT: Final = 1000
 _FPS_OVER: Final = 4
 _SLOW_DOWN_MS: Final = 200
@@ -58,27 +58,27 @@ class _Waiting:
         self.arrived_us = arrived_us
         self.segment = segment
 
-    def skipped(self, skip: SkipReason, missed: int = 0) -> Sample:
+    def skipped(self, skip: DropReason, missed: int = 0) -> Sample:
         return Sample(
             event_time_us=self.event_time_us, captured_at_us=self.arrived_us, segment=self.segment, skip=skip, missed=missed
         )
 
 
 class PushThread(StreamThread):
-    """Takes one stream's frames under one claim, until it is stopped, paused, fenced, gone, or silent for long."""
+    """Takes one stream's frames under one acquisition, until it is stopped, paused, fenced, gone, or silent for long."""
 
     def __init__(self, spec: StreamSpec, parts: PushParts, sent_until_us: int) -> None:
         """Claim the stream; its timeline goes on after `sent_until_us`. Blocks for the store.
 
         Raises:
-            StreamNotFoundError, StoreUnavailableError: nothing was claimed.
+            StreamNotFoundError, StoreUnavailableError: nothing was acquired.
         """
         super().__init__(spec, "push")
         self._parts = parts
         self._status = CameraStatus(parts.store, parts.clock, spec)
         publisher_parts = PublisherParts(parts.producer, parts.store, parts.metrics, parts.clock)
         self._publisher = LivePublisher(spec, publisher_parts, self._status)
-        self._publisher.claim(sent_until_us)
+        self._publisher.acquire(sent_until_us)
         self._capture = CaptureClock(parts.settings.ingest.clock_tolerance_s, self._publisher.last_event_us)
         self._sampler = Sampler(spec.sample_fps)
         self._slot: LatestSlot[_Waiting] = LatestSlot(_REPLACED_LIMIT)
@@ -104,7 +104,7 @@ class PushThread(StreamThread):
         return self._accepting
 
     def take(self, picture: Picture, captured_at_s: float | None) -> Pushed | None:
-        """Take a frame; never waits for the bus. None when it takes no more: then a new claim is needed."""
+        """Take a frame; never waits for the bus. None when it takes no more: then a new acquisition is needed."""
         clock = self._parts.clock
         with self._lock:
             if not self._accepting:
@@ -173,7 +173,7 @@ class PushThread(StreamThread):
         clock, is_first = self._parts.clock, True
         due_s = clock.monotonic_s()
         while not self._stop.is_set():
-            if not self._send_waiting(min(_LOOK_S, max(0.0, due_s - clock.monotonic_s()))):
+            if not self._send_waiting(min(_POLL_S, max(0.0, due_s - clock.monotonic_s()))):
                 return Outcome.FENCED, StreamState.PENDING, ""
             if is_first and self._arrived:
                 is_first = False
@@ -181,7 +181,7 @@ class PushThread(StreamThread):
                 if not self._status.set_state(StreamState.LIVE, attempts=0):
                     return Outcome.FENCED, StreamState.PENDING, ""
             if clock.monotonic_s() >= due_s:
-                due_s = clock.monotonic_s() + _LOOK_S
+                due_s = clock.monotonic_s() + _POLL_S
                 ended = self._poll()
                 if ended is not None:
                     return ended
@@ -192,7 +192,7 @@ class PushThread(StreamThread):
         taken = self._slot.take(timeout_s)
         mine = True
         for index, waiting in enumerate(taken.replaced):
-            mine = self._publisher.publish(waiting.skipped(SkipReason.OVERLOADED, 0 if index else taken.forgotten)) and mine
+            mine = self._publisher.publish(waiting.skipped(DropReason.OVERLOADED, 0 if index else taken.forgotten)) and mine
         if taken.newest is not None:
             mine = self._publisher.publish(self._sample(taken.newest)) and mine
         return mine
@@ -203,7 +203,7 @@ class PushThread(StreamThread):
             picture = self._parts.encoder.ready(waiting.picture, self.spec.max_side_px)
         except ImageError:
             self.count_damaged()
-            return waiting.skipped(SkipReason.CORRUPT)
+            return waiting.skipped(DropReason.CORRUPT)
         return Sample(
             event_time_us=waiting.event_time_us,
             captured_at_us=waiting.arrived_us,

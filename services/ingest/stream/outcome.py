@@ -10,6 +10,6 @@ class Outcome(StrEnum):
     FAILED = "failed"
     STOPPED = "stopped"
     FENCED = "fenced"
-    """A newer session has the stream."""
+    """A newer epoch has the stream."""
     GONE = "gone"
     """The stream is not registered any more."""

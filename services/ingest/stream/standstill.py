@@ -22,7 +22,7 @@ Uncommitted = Callable[[str, str, int], int]
 
 
 class WaitingPlace:
-    """Asks the bus, about every 5 s for each lane and partition, which worker has most left to do. Thread-safe.
+    """Asks the bus, about every 5 s for each stream class and partition, which worker has most left to do. Thread-safe.
 
     Attributes:
         partitions: How many partitions the topics have.
@@ -51,7 +51,7 @@ class WaitingPlace:
         if self._uncommitted is None:
             return ""
         try:
-            left = {name: self._uncommitted(f"moodline.{name}", topic(hop, lane), partition) for hop, name in _STEPS}
+            left = {name: self._uncommitted(f"moodline.{name}", topic(step, lane), partition) for step, name in _STEPS}
         except BusError as error:
             log.warning("standstill.unknown", extra={"reason": str(error)})
             return ""
@@ -61,7 +61,7 @@ class WaitingPlace:
 
 def standstill_sentence(still_s: float, worker: str = "") -> str:
     """Return what to tell the user; `worker` is who has the frames to handle, empty where that is unknown."""
-    said = f"frames were sent, but for {still_s:.0f} s none has reached the timeline"
+    sentence = f"frames were sent, but for {still_s:.0f} s none has reached the timeline"
     if not worker:
-        return f"{said}; see whether all workers run"
-    return f"{said}: they wait for the {worker}; see whether it runs and what its log says"
+        return f"{sentence}; see whether all workers run"
+    return f"{sentence}: they wait for the {worker}; see whether it runs and what its log says"

@@ -13,14 +13,14 @@ _COUNT_INTERVAL_S = 1.0
 
 
 class StatusReport:
-    """The status of one claim. Every method returns False when a newer session took the stream, or the stream is gone."""
+    """The status of one acquisition. Every method returns False when a newer epoch took the stream, or the stream is gone."""
 
-    def __init__(self, store: ProgressStore, clock: Clock, spec: StreamSpec, session: int, before: StreamStatus) -> None:
+    def __init__(self, store: ProgressStore, clock: Clock, spec: StreamSpec, epoch: int, before: StreamStatus) -> None:
         """Go on from the status `before`; nothing is written yet."""
         self._store = store
         self._clock = clock
         self._stream_id = spec.stream_id
-        self._session = session
+        self._epoch = epoch
         self._written_s = clock.monotonic_s()
         self._status = msgspec.structs.replace(before, attempt=spec.attempt, reason=None, detail="", frames_sent=0)
 
@@ -66,4 +66,4 @@ class StatusReport:
     def _write(self) -> bool:
         self._written_s = self._clock.monotonic_s()
         self._status = msgspec.structs.replace(self._status, host_clock_ahead_ms=int(offset_of(self._clock) * 1000))
-        return self._store.set_status(self._stream_id, self._session, self._status)
+        return self._store.set_status(self._stream_id, self._epoch, self._status)

@@ -289,8 +289,8 @@ class HlsSource:
             self.counts.lost_packets = self._downloader.lost
             if fetched.jumped:
                 self._pace.restart()
-            if fetched.jumped or fetched.segment.begins_anew:
-                self._decoder.begin_anew()
+            if fetched.jumped or fetched.segment.restarts:
+                self._decoder.restart()
             for picture in self._decoder.decode(fetched.data):
                 since_s = float(picture.at_s - self._decoder.begin_s)
                 camera_s = None if fetched.segment.camera_s is None else fetched.segment.camera_s + since_s

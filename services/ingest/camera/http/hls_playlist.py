@@ -33,7 +33,7 @@ class Segment:
         part: Offset and length in bytes where it is a part of a file, or None.
         header_part: Likewise, of the header.
         key: Of encryption, or None.
-        begins_anew: Its clock and codec have nothing to do with those before.
+        restarts: Its clock and codec have nothing to do with those before.
     """
 
     sequence: int
@@ -44,7 +44,7 @@ class Segment:
     part: tuple[int, int] | None = None
     header_part: tuple[int, int] | None = None
     key: "Key | None" = None
-    begins_anew: bool = False
+    restarts: bool = False
 
 
 @dataclass(frozen=True, slots=True)

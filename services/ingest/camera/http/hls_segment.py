@@ -90,7 +90,7 @@ class SegmentDecoder:
         self._time_base = Fraction(1)
         self._like: tuple[str, bytes] = "", b""
 
-    def begin_anew(self) -> None:
+    def restart(self) -> None:
         """Begin with the next keyframe: what follows does not build on what was before."""
         self._gate = _Gate(self._counts)
         if self._context is not None:
@@ -105,7 +105,7 @@ class SegmentDecoder:
         container = _opened(data, self._max_pixels)
         if container is None:
             self._counts.damaged += 1
-            self.begin_anew()
+            self.restart()
             return
         with container:
             try:
@@ -146,7 +146,7 @@ class SegmentDecoder:
         if self._context is not None:
             with suppress(av.FFmpegError):
                 yield from self._passed(self._context.decode(None))
-            self.begin_anew()
+            self.restart()
 
     def _follow(self, stream: Any) -> None:
         """Keep the decoder while it suits the stream; else begin with another."""

@@ -96,10 +96,10 @@ class Backlog:
             return frame
         self._bytes -= len(frame.data)
         if self._seeks_keyframe and not frame.keyframe and not frame.recovery:
-            return self._left_out(frame)
+            return self._dropped(frame)
         self._seeks_keyframe = False
         if self._age_s(frame) > BEHIND_S and not frame.is_reference and not frame.keyframe:
-            return self._left_out(frame)
+            return self._dropped(frame)
         is_cut, self._is_cut = self._is_cut, False
         return replace(frame, is_after_loss=True) if is_cut else frame
 
@@ -121,10 +121,10 @@ class Backlog:
             frame = self._waiting[index]
             if not frame.is_overloaded:
                 self._bytes -= len(frame.data)
-                self._waiting[index] = self._left_out(frame)
+                self._waiting[index] = self._dropped(frame)
         self._seeks_keyframe = begin == len(self._waiting)
         self._is_cut = True
 
-    def _left_out(self, frame: CodedFrame) -> CodedFrame:
+    def _dropped(self, frame: CodedFrame) -> CodedFrame:
         self.overloaded += 1
         return replace(frame, data=b"", is_overloaded=True)

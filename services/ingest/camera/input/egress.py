@@ -65,7 +65,7 @@ class PolicyEgress:
     def connect(self, host: str, port: int, timeout_s: float, *, redirected_from: str | None = None) -> socket.socket:
         deadline_s = time.monotonic() + timeout_s
         is_redirected = redirected_from is not None and redirected_from.lower() not in self._loopback_hosts
-        addresses = self._judged(self._addresses(host, port, timeout_s), redirected=is_redirected)
+        addresses = self._permitted(self._addresses(host, port, timeout_s), redirected=is_redirected)
         error: OSError | None = None
         for tried, address in enumerate(addresses):
             remaining_s = deadline_s - time.monotonic()
@@ -130,7 +130,7 @@ class PolicyEgress:
             raise SourceError(FailureReason.UNREACHABLE, "the camera's name is not known")
         return [_address(text) for text in answers[0]]
 
-    def _judged(self, addresses: Sequence[Address], *, redirected: bool) -> list[Address]:
+    def _permitted(self, addresses: Sequence[Address], *, redirected: bool) -> list[Address]:
         refusals = [self.policy.refusal(address, redirected=redirected) for address in addresses]
         allowed = [address for address, refusal in zip(addresses, refusals, strict=True) if refusal is None]
         if not allowed:

@@ -138,7 +138,7 @@ class _NalDepacketiser(Depacketiser):
         """Note what a NAL unit says that came behind another."""
         if len(nal) <= self.header_bytes or self._is_unknown(self._kind(nal[0]), nal[: self.header_bytes]):
             return True
-        return self._note(self._kind(nal[0]), nal, inner=True)
+        return self._record(self._kind(nal[0]), nal, inner=True)
 
     def _one(self, nal: bytes) -> bool:
         if len(nal) < self.header_bytes:
@@ -149,10 +149,10 @@ class _NalDepacketiser(Depacketiser):
         if len(nal) == self.header_bytes:
             # End of sequence or stream has nothing but its header; a slice without content is none.
             return not self._is_slice(kind) and self._keep(START_CODE + nal)
-        good = self._note(kind, nal)
+        good = self._record(kind, nal)
         return self._keep(START_CODE + nal) and good
 
-    def _note(self, kind: int, nal: bytes, *, inner: bool = False) -> bool:
+    def _record(self, kind: int, nal: bytes, *, inner: bool = False) -> bool:
         """Note what a NAL unit says of its picture; False when slices before it are missing."""
         if not self._is_slice(kind):
             if not inner and self._is_before_picture(kind) and self._may_end():

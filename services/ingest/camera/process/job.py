@@ -32,7 +32,7 @@ from moodline.services.ingest.process.limits import end_with, limit_memory
 from moodline.services.ingest.stream.crashes import place_of
 from moodline.shared.camera import CameraAddress
 from moodline.shared.errors import ImageError, SourceError
-from moodline.shared.messages import SkipReason
+from moodline.shared.messages import DropReason
 from moodline.shared.streams import FailureReason
 
 JobOpener = Callable[[Job], LiveSource]
@@ -140,7 +140,7 @@ class _Pending:
         with self._lock:
             self._to_bgr = self._image = None
 
-    def skipped(self, skip: SkipReason) -> Sample:
+    def skipped(self, skip: DropReason) -> Sample:
         """Return the record that says why there is no picture."""
         return Sample(event_time_us=self.event_time_us, captured_at_us=self.captured_at_us, segment=self.segment, skip=skip)
 
@@ -203,7 +203,7 @@ class CameraTask:
             return None
         pending = _Pending(frame, placed)
         if frame.is_overloaded:
-            self._slot.note(pending)
+            self._slot.put_replaced(pending)
             return None
         replaced = self._slot.put(pending)
         if replaced is not None:
@@ -216,7 +216,7 @@ class CameraTask:
         while not self._slot.is_done:
             taken = self._slot.take(max(0.0, stats_at_s - time.monotonic()))
             for index, pending in enumerate(taken.replaced):
-                skipped = pending.skipped(SkipReason.OVERLOADED)
+                skipped = pending.skipped(DropReason.OVERLOADED)
                 self._channel.send(skipped if index else msgspec.structs.replace(skipped, missed=taken.forgotten))
             if taken.newest is not None:
                 self._channel.send(self._encoded(taken.newest))
@@ -231,12 +231,12 @@ class CameraTask:
     def _encoded(self, pending: _Pending) -> Sample:
         image = pending.image()
         if image is None:
-            return pending.skipped(SkipReason.CORRUPT)
+            return pending.skipped(DropReason.CORRUPT)
         try:
             reduced = reduce_image(image, self._job.max_side_px)
             jpeg = encode_jpeg(reduced, self._job.jpeg_quality)
         except ImageError:
-            return pending.skipped(SkipReason.CORRUPT)
+            return pending.skipped(DropReason.CORRUPT)
         height, width = reduced.shape[:2]
         return Sample(
             event_time_us=pending.event_time_us,

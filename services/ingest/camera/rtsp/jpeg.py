@@ -38,7 +38,7 @@ class JpegDepacketiser(Depacketiser):
         if len(payload) < 8:
             return False
         if extension[:2] in _ONVIF_PROFILES:
-            self._note_segments(extension[2:])
+            self._record_segments(extension[2:])
         first, kind, quality, columns, rows = _HEAD.unpack_from(payload)
         offset = first & 0xFFFFFF
         at = 8
@@ -63,17 +63,17 @@ class JpegDepacketiser(Depacketiser):
         self._scanned += len(payload) - at
         return self._keep(payload[at:])
 
-    def _note_segments(self, data: bytes) -> None:
+    def _record_segments(self, data: bytes) -> None:
         found: dict[int, bytes] = {}
         for marker, segment in _segments_of(data):
             # There may be several of tables.
             found[marker] = found.get(marker, b"") + segment if marker in (0xDB, 0xC4) else segment
         self._segments.update(found)
 
-    def _header(self, kind: int, said_px: tuple[int, int], tables: bytes, restart: int) -> bytes | None:
+    def _header(self, kind: int, header_px: tuple[int, int], tables: bytes, restart: int) -> bytes | None:
         segments = self._segments
         frame = segments.get(0xC0) or segments.get(0xC1) or b""
-        size_px = said_px if all(said_px) else self._size_px
+        size_px = header_px if all(header_px) else self._size_px
         if not _is_frame(frame):
             if size_px is None or kind & ~0x41:
                 return None

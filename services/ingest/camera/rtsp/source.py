@@ -297,7 +297,7 @@ class Receiver:
         self._put(units, self._arrived_s if units and units[-1].timestamp != packet.timestamp else arrived_s)
         self._arrived_s = arrived_s
 
-    def _note_keyframe(self, total: int) -> None:
+    def _record_keyframe(self, total: int) -> None:
         if self._keyframe_total is not None:
             self._counts.keyframe_gap_s = (total - self._keyframe_total) / self._track.clock_rate
         self._counts.keyframes += 1
@@ -312,7 +312,7 @@ class Receiver:
                 self._counts.damaged += 1
                 continue
             if unit.keyframe:
-                self._note_keyframe(total)
+                self._record_keyframe(total)
             times = UnitTimes(Fraction(total, self._track.clock_rate), arrived_s, self._clock.camera_s(total))
             is_lost, self._is_lost = self._is_lost, False
             self._backlog.put(CodedFrame(unit.data, unit.keyframe, unit.recovery, unit.is_reference, is_lost, False, times))

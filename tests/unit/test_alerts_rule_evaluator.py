@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from moodline.services.alerts.dry_run import dry_run
-from moodline.services.alerts.judge import RuleEvaluator
-from moodline.services.alerts.lease import TERM_S
+from moodline.services.alerts.leader_lease import TERM_S
 from moodline.services.alerts.records import ALERTS_LOG, STATES, Saved, decode
+from moodline.services.alerts.rule_evaluator import RuleEvaluator
 from moodline.services.alerts.rules import RuleKind
 from moodline.shared.errors import RevisionConflictError, StoreUnavailableError
-from moodline.shared.timeline.levels import Extent
+from moodline.shared.timeline.tiers import Extent
 from tests.support.alerts import GLAD, START, AlertWorld, alone, away, calm, glad
 
 FIRED = ("firing", "condition", "hall")
@@ -81,11 +81,11 @@ def test_a_timeline_that_lags_is_waited_for(world: AlertWorld) -> None:
     process = world.process()
     process.step()
     world.play(alone(3))
-    session = world.store.claim("hall", world.clock.now).session
+    epoch = world.store.acquire("hall", world.clock.now).epoch
     for _ in range(40):
         world.clock.now += 1
         status = world.store.statuses(["hall"])[0]
-        world.store.set_status("hall", session, msgspec.structs.replace(status, last_frame_us=int(world.clock.now * 1e6)))
+        world.store.set_status("hall", epoch, msgspec.structs.replace(status, last_frame_us=int(world.clock.now * 1e6)))
         process.step()
     assert world.log() == [], "the camera sends: Moodline is late"
     world.clock.now += 120
@@ -124,7 +124,7 @@ def test_an_alert_whose_rule_is_no_more_is_over(world: AlertWorld, change: str) 
         process.step()
     # Of a stream that was deleted nothing is kept.
     assert world.log() == ([] if change == "stream" else [FIRED, WITHDRAWN])
-    assert len(world.store.documents(STATES)) == (1 if change == "condition" else 0)
+    assert len(world.store.list_entries(STATES)) == (1 if change == "condition" else 0)
 
 
 def test_a_change_of_the_note_changes_nothing_of_the_alert(world: AlertWorld) -> None:
@@ -162,7 +162,7 @@ class FailingStore:
 
     def __getattr__(self, name: str) -> object:
         found = getattr(self._inner, name)
-        if name not in ("put_document", "append_record", "remove_document"):
+        if name not in ("put_entry", "append_record", "remove_entry"):
             return found
 
         def write(*arguments: object) -> object:
@@ -201,8 +201,8 @@ def test_wherever_the_process_ends_nothing_is_lost_and_nothing_told_twice(world:
     final.step()
     assert ends == 1 or at > 14
     assert world.log() == TOLD
-    documents = [decode(found.value, Saved) for found in real.documents(STATES)]
-    assert [saved.pending for saved in documents] == [()]
+    entries = [decode(found.value, Saved) for found in real.list_entries(STATES)]
+    assert [saved.pending for saved in entries] == [()]
     process = world.process()
     process.step()
     process.deliver()
@@ -295,7 +295,7 @@ def test_what_a_dry_run_says_is_what_was_told(world: AlertWorld) -> None:
     rule = world.add_rule()
     process = world.process()
     process.step()
-    begun_s = decode(world.store.documents(STATES)[0].value, Saved).state.judged_from_s
+    begun_s = decode(world.store.list_entries(STATES)[0].value, Saved).state.judged_from_s
     for second in HISTORY:
         world.play([second])
         process.step()
@@ -324,10 +324,10 @@ def test_a_state_without_news_is_written_only_now_and_then(world: AlertWorld) ->
     world.add_rule()
     judge: RuleEvaluator = world.judge()
     judge.step()
-    before = world.store.documents(STATES)[0].revision
+    before = world.store.list_entries(STATES)[0].revision
     world.play(calm(10))
     judge.step()
-    assert world.store.documents(STATES)[0].revision == before
+    assert world.store.list_entries(STATES)[0].revision == before
     world.play(calm(30))
     judge.step()
-    assert world.store.documents(STATES)[0].revision > before
+    assert world.store.list_entries(STATES)[0].revision > before

@@ -1,12 +1,12 @@
-"""Documents and logs in Redis. All of a kind, or of a log, is on one node of a cluster."""
+"""Versioned entries and logs in Redis. All of a kind, or of a log, is on one node of a cluster."""
 
 import secrets
 from collections.abc import Sequence
 from typing import Any, Final
 
-from moodline.shared.store.base import Document
-from moodline.shared.store.records import document_conflict
-from moodline.shared.store.redis_layout import document_keys, log_keys
+from moodline.shared.store.base import VersionedEntry
+from moodline.shared.store.records import entry_conflict
+from moodline.shared.store.redis_layout import entry_keys, log_keys
 from moodline.shared.store.redis_link import Argument, RedisLink, Script
 
 _REMEMBERED_S: Final = 60
@@ -14,35 +14,38 @@ _REMEMBERED_S: Final = 60
 
 _REMOVED_AT_ONCE: Final = 500
 
-_documents = Script("documents")
+_script = Script("documents")
 
 
-class RedisDocuments:
-    """The `Documents` protocol. Every step carries a random mark, so that repeating one whose answer was lost changes nothing."""
+class RedisEntries:
+    """The `VersionedEntries` protocol.
+
+    Every step carries a random token, so that repeating one whose answer was lost changes nothing.
+    """
 
     def __init__(self, link: RedisLink) -> None:
         self._link = link
 
-    def put_document(self, kind: str, key: str, value: bytes, expected: int | None) -> int:
+    def put_entry(self, kind: str, key: str, value: bytes, expected: int | None) -> int:
         base = "" if expected is None else expected
-        answer = self._run(document_keys(kind), "put", key, secrets.token_hex(8), base, value)
+        answer = self._run(entry_keys(kind), "put", key, secrets.token_hex(8), base, value)
         if answer == b"conflict":
-            raise document_conflict(kind, key)
+            raise entry_conflict(kind, key)
         return int(answer)
 
-    def document(self, kind: str, key: str) -> Document | None:
-        stored = self._link.run([("HGET", document_keys(kind)[0], key)])[0]
-        return None if stored is None else _document(key.encode(), stored)
+    def get_entry(self, kind: str, key: str) -> VersionedEntry | None:
+        stored = self._link.run([("HGET", entry_keys(kind)[0], key)])[0]
+        return None if stored is None else _entry(key.encode(), stored)
 
-    def documents(self, kind: str) -> list[Document]:
-        stored: dict[bytes, bytes] = self._link.run([("HGETALL", document_keys(kind)[0])])[0]
-        return [_document(key, stored[key]) for key in sorted(stored)]
+    def list_entries(self, kind: str) -> list[VersionedEntry]:
+        stored: dict[bytes, bytes] = self._link.run([("HGETALL", entry_keys(kind)[0])])[0]
+        return [_entry(key, stored[key]) for key in sorted(stored)]
 
-    def remove_document(self, kind: str, key: str, expected: int | None = None) -> bool:
-        call = _documents.call(document_keys(kind), ("remove", key, "" if expected is None else expected))
+    def remove_entry(self, kind: str, key: str, expected: int | None = None) -> bool:
+        call = _script.call(entry_keys(kind), ("remove", key, "" if expected is None else expected))
         replies = self._link.run([call])
         if replies[0] == b"conflict":
-            raise document_conflict(kind, key)
+            raise entry_conflict(kind, key)
         # When the answer to an earlier attempt was lost, that attempt may have removed it.
         return bool(replies[0]) or replies.repeated
 
@@ -63,9 +66,9 @@ class RedisDocuments:
             self._link.run([("XDEL", log_keys(log)[0], *(f"{number}-0" for number in chunk))])
 
     def _run(self, keys: tuple[str, str], operation: str, *arguments: Argument) -> Any:
-        return self._link.run([_documents.call(keys, (operation, *arguments))])[0]
+        return self._link.run([_script.call(keys, (operation, *arguments))])[0]
 
 
-def _document(key: bytes, stored: bytes) -> Document:
+def _entry(key: bytes, stored: bytes) -> VersionedEntry:
     revision, _, value = stored.split(b" ", 2)
-    return Document(key.decode(), int(revision), value)
+    return VersionedEntry(key.decode(), int(revision), value)

@@ -3,7 +3,7 @@
 A step's events are written together with the state that they lead to, in one compare-and-set, before anybody is told of them;
 then they go to the log and the outbox, and then they are struck off. A process that ends anywhere in between leaves nothing
 out: the next one finds them with the state. One that was frozen and goes on fails at its next compare-and-set. A state without
-events is written now and then: what is judged again from an older one comes out the same.
+events is written now and then: what is evaluated again from an older one comes out the same.
 """
 
 import json
@@ -33,10 +33,10 @@ from moodline.shared.timeline.bucket import SECOND_US
 log = logging.getLogger("moodline.alerts")
 
 STEP_S: Final = 3600
-"""Most seconds of a stream that one step judges."""
+"""Most seconds of a stream that one step evaluates."""
 
 _SAVE_S: Final = 30.0
-_LOOK_BACK: Final = 500
+_LOOKBACK: Final = 500
 
 
 class _Kept(NamedTuple):
@@ -75,8 +75,8 @@ class RuleEvaluator:
         """Judge what has come in. Blocks on the store.
 
         Raises:
-            RevisionConflictError: somebody else judges too; nothing was written. Forget, and do not go on without the lease.
-            StoreError: the store fails; what was not written is judged again.
+            RevisionConflictError: somebody else evaluates too; nothing was written. Forget, and do not go on without the lease.
+            StoreError: the store fails; what was not written is evaluated again.
         """
         if self._kept is None:
             self._kept = self._load()
@@ -85,7 +85,7 @@ class RuleEvaluator:
         watching = {spec.stream_id: found for spec in streams if (found := [rule for rule in rules if rule.watches(spec)])}
         for watched in self._watched([spec for spec in streams if spec.stream_id in watching]):
             try:
-                self._judge(watched, watching[watched.spec.stream_id])
+                self._evaluate_rules(watched, watching[watched.spec.stream_id])
             except (RevisionConflictError, StoreUnavailableError):
                 raise
             except StoreError as error:
@@ -96,14 +96,14 @@ class RuleEvaluator:
             self._withdraw(key)
 
     def save(self) -> None:
-        """Write every state that is not in the store yet, so that the next owner need not judge twice. Raises as `step`."""
+        """Write every state that is not in the store yet, so that the next owner need not evaluate twice. Raises as `step`."""
         for key, kept in (self._kept or {}).items():
             if kept.state != kept.stored.state:
                 self._put(key, kept, kept.state, ())
 
     def _load(self) -> dict[str, _Kept]:
         kept, now_s = {}, self._clock.monotonic_s()
-        for found in self._store.documents(STATES):
+        for found in self._store.list_entries(STATES):
             saved = decode(found.value, Saved)
             kept[found.key] = _Kept(found.revision, saved, saved.state, now_s)
         return kept
@@ -117,7 +117,7 @@ class RuleEvaluator:
         found = zip(specs, self._store.statuses(ids), self._store.standings(ids), strict=True)
         return [_Watched(spec, status, progress) for spec, status, progress in found if progress is not None]
 
-    def _judge(self, watched: _Watched, rules: list[Rule]) -> None:
+    def _evaluate_rules(self, watched: _Watched, rules: list[Rule]) -> None:
         spec = watched.spec
         until_s = closed_to_s(spec, watched.status, watched.progress, self._clock.now_s())
         by_start: dict[int, list[Rule]] = defaultdict(list)
@@ -125,7 +125,7 @@ class RuleEvaluator:
             state = self._standing(rule, watched, until_s).state
             by_start[state.at_s].append(rule)
         for start_s, group in by_start.items():
-            # History before the first judged second comes in the same step, however long it is.
+            # History before the first evaluated second comes in the same step, however long it is.
             least_s = max(self._known(rule, spec).state.judged_from_s for rule in group)
             stop_s = min(until_s, max(least_s, start_s + STEP_S))
             if start_s >= stop_s:
@@ -189,7 +189,7 @@ class RuleEvaluator:
         """Write a state with what it says, then tell of it."""
         assert self._kept is not None
         saved = Saved(kept.stored.rule, kept.stored.condition if condition is None else condition, state, events)
-        revision = self._store.put_document(STATES, key, encode(saved), kept.revision)
+        revision = self._store.put_entry(STATES, key, encode(saved), kept.revision)
         changed = self._kept[key] = _Kept(revision, saved, state, self._clock.monotonic_s())
         for event in events:
             self._metrics.alerts.labels(event.kind.value, event.reason.value).inc()
@@ -209,12 +209,12 @@ class RuleEvaluator:
                 log.info("alert", extra={"rule": event.rule, "stream_id": event.stream, "kind": event.kind.value})
         assert self._kept is not None
         saved = msgspec.structs.replace(kept.stored, pending=())
-        revision = self._store.put_document(STATES, key, encode(saved), kept.revision)
+        revision = self._store.put_entry(STATES, key, encode(saved), kept.revision)
         changed = self._kept[key] = _Kept(revision, saved, kept.state, self._clock.monotonic_s())
         return changed
 
     def _logged_ids(self) -> set[str]:
-        newest = self._store.records(ALERTS_LOG, limit=_LOOK_BACK, newest_first=True)
+        newest = self._store.records(ALERTS_LOG, limit=_LOOKBACK, newest_first=True)
         return {json.loads(value)["id"] for _, value in newest}
 
     def _withdraw(self, key: str) -> None:
@@ -231,7 +231,7 @@ class RuleEvaluator:
         events = withdraw(kept.stored.rule, kept.state)
         if events:
             kept = self._put(key, kept, msgspec.structs.replace(kept.state, firing=None), tuple(events), rule)
-        self._store.remove_document(STATES, key, kept.revision)
+        self._store.remove_entry(STATES, key, kept.revision)
         del self._kept[key]
 
     def _is_gone(self, stream_id: str) -> bool:
@@ -242,5 +242,5 @@ class RuleEvaluator:
 
 
 def _fingerprint(rule: Rule) -> str:
-    """Return a short word for what a rule judges; a rule made again under an old id is another one."""
+    """Return a short word for what a rule evaluates; a rule made again under an old id is another one."""
     return sha256(msgspec.msgpack.encode((rule.created_at_us, rule.condition()))).hexdigest()[:16]

@@ -8,7 +8,7 @@ import msgspec
 from moodline.services.alerts.records import LEASES, decode, encode
 from moodline.shared.clock import Clock
 from moodline.shared.errors import RevisionConflictError
-from moodline.shared.store.base import Documents
+from moodline.shared.store.base import VersionedEntries
 
 TERM_S: Final = 15.0
 _RENEW_S: Final = TERM_S / 3
@@ -23,12 +23,12 @@ class _Held(msgspec.Struct, frozen=True):
 class LeaderLease:
     """Held by at most one owner at a time, as far as each can tell from its own monotonic clock.
 
-    The holder renews the document; others take it over once it has not changed for `TERM_S` of their own time. So clocks need
+    The holder renews the entry; others take it over once it has not changed for `TERM_S` of their own time. So clocks need
     not agree. A holder that was frozen may still believe in its lease for a moment: everything it writes is therefore also
     a compare-and-set, which fails.
     """
 
-    def __init__(self, store: Documents, clock: Clock, owner: str, key: str = _KEY) -> None:
+    def __init__(self, store: VersionedEntries, clock: Clock, owner: str, key: str = _KEY) -> None:
         """Prepare; `owner` is another word for each process, `key` what is leased."""
         self._key = key
         self._store = store
@@ -53,7 +53,7 @@ class LeaderLease:
             return False
         try:
             value = encode(_Held(self._owner))
-            self._revision = self._store.put_document(LEASES, self._key, value, None if expected == _NONE else expected)
+            self._revision = self._store.put_entry(LEASES, self._key, value, None if expected == _NONE else expected)
         except RevisionConflictError:
             self.forget()
             return False
@@ -68,12 +68,12 @@ class LeaderLease:
         """Give it back, so that another need not wait. Blocks on the store."""
         if self._revision is not None:
             with suppress(RevisionConflictError):
-                self._store.remove_document(LEASES, self._key, self._revision)
+                self._store.remove_entry(LEASES, self._key, self._revision)
             self.forget()
 
     def _free_revision(self, now_s: float) -> int:
-        """Return the revision to replace, `_NONE` where there is no document, or `_TAKEN`."""
-        found = self._store.document(LEASES, self._key)
+        """Return the revision to replace, `_NONE` where there is no entry, or `_TAKEN`."""
+        found = self._store.get_entry(LEASES, self._key)
         if found is None:
             return _NONE
         if decode(found.value, _Held).owner == self._owner:

@@ -1,11 +1,11 @@
-"""Documents and logs in the SQLite file."""
+"""Versioned entries and logs in the SQLite file."""
 
 import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
-from moodline.shared.store.base import Document
-from moodline.shared.store.records import document_conflict
+from moodline.shared.store.base import VersionedEntry
+from moodline.shared.store.records import entry_conflict
 from moodline.shared.store.sqlite_file import SqliteFile
 
 _NUMBER: Final = """
@@ -14,37 +14,37 @@ _RECORDS: Final = "SELECT number, value FROM record WHERE log = ? AND number > ?
 _NO_END: Final = 2**63 - 1
 
 
-class SqliteDocuments:
-    """The `Documents` protocol."""
+class SqliteEntries:
+    """The `VersionedEntries` protocol."""
 
     def __init__(self, file: SqliteFile) -> None:
         self._file = file
 
-    def put_document(self, kind: str, key: str, value: bytes, expected: int | None) -> int:
+    def put_entry(self, kind: str, key: str, value: bytes, expected: int | None) -> int:
         with self._file.write() as db:
             if _revision(db, kind, key) != expected:
-                raise document_conflict(kind, key)
+                raise entry_conflict(kind, key)
             revision = _draw(db, f"revision of {kind}")
             db.execute("INSERT OR REPLACE INTO document VALUES (?, ?, ?, ?)", (kind, key, revision, value))
         return revision
 
-    def document(self, kind: str, key: str) -> Document | None:
+    def get_entry(self, kind: str, key: str) -> VersionedEntry | None:
         with self._file.read() as db:
             row = db.execute("SELECT revision, value FROM document WHERE kind = ? AND key = ?", (kind, key)).fetchone()
-        return None if row is None else Document(key, *row)
+        return None if row is None else VersionedEntry(key, *row)
 
-    def documents(self, kind: str) -> list[Document]:
+    def list_entries(self, kind: str) -> list[VersionedEntry]:
         with self._file.read() as db:
             rows = db.execute("SELECT key, revision, value FROM document WHERE kind = ? ORDER BY key", (kind,)).fetchall()
-        return [Document(*row) for row in rows]
+        return [VersionedEntry(*row) for row in rows]
 
-    def remove_document(self, kind: str, key: str, expected: int | None = None) -> bool:
+    def remove_entry(self, kind: str, key: str, expected: int | None = None) -> bool:
         with self._file.write() as db:
             revision = _revision(db, kind, key)
             if revision is None:
                 return False
             if expected not in (None, revision):
-                raise document_conflict(kind, key)
+                raise entry_conflict(kind, key)
             db.execute("DELETE FROM document WHERE kind = ? AND key = ?", (kind, key))
         return True
 

@@ -28,14 +28,16 @@ class ModelHotSwap:
     """Loads the models of one classifier.
 
     Args of the constructor:
-        notes: Where the choice is.
+        config_entries: Where the choice is.
         load: Returns a model by its name, or that of the settings for None, ready to answer; raises `ModelError`.
         metrics: Where refusals are counted.
         clock: For the time of refusals.
     """
 
-    def __init__(self, notes: ConfigEntries, load: Callable[[str | None], Model], metrics: Metrics, clock: Clock) -> None:
-        self._notes = notes
+    def __init__(
+        self, config_entries: ConfigEntries, load: Callable[[str | None], Model], metrics: Metrics, clock: Clock
+    ) -> None:
+        self._config_entries = config_entries
         self._load = load
         self._metrics = metrics
         self._clock = clock
@@ -53,7 +55,7 @@ class ModelHotSwap:
             ModelError: nor can that of the settings.
             StoreUnavailableError: the store cannot be asked.
         """
-        self._seen = read_choice(self._notes)
+        self._seen = read_choice(self._config_entries)
         model = self._try(self._seen) if self._seen is not None else None
         model = model or self._load(None)
         self._newest = model.name
@@ -67,7 +69,7 @@ class ModelHotSwap:
     def poll(self) -> None:
         """Poll the choice once, and load a new model. May take seconds. A store that is unavailable is asked again later."""
         try:
-            choice = read_choice(self._notes)
+            choice = read_choice(self._config_entries)
         except StoreError as error:
             log.warning("model.choice_unknown", extra={"reason": str(error)})
             return
@@ -114,6 +116,6 @@ class ModelHotSwap:
         self._metrics.model_refusals.inc()
         log.error("model.refused", extra={"model": choice.name, "reason": reason})
         try:
-            write_refusal(self._notes, ModelRefusal(choice, reason, int(self._clock.now_s() * 1e6)))
+            write_refusal(self._config_entries, ModelRefusal(choice, reason, int(self._clock.now_s() * 1e6)))
         except StoreError as error:
             log.warning("model.refusal_unsaid", extra={"reason": str(error)})

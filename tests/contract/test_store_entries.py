@@ -6,71 +6,71 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from moodline.shared.errors import RevisionConflictError
-from moodline.shared.store import Document, Store
+from moodline.shared.store import Store, VersionedEntry
 from tests.support.stores import Backend, spec
 
 THREADS = 6
 ANY_BYTES = b"\x00 1 a \xff\n" + bytes(range(256))
 
 
-class TestDocuments:
+class TestVersionedEntries:
     def test_a_document_is_read_as_it_was_written_by_anybody(self, store: Store, backend: Backend) -> None:
-        assert store.document("keys", "one") is None
-        revision = store.put_document("keys", "one", ANY_BYTES, None)
+        assert store.get_entry("keys", "one") is None
+        revision = store.put_entry("keys", "one", ANY_BYTES, None)
         other = backend.open()
-        assert other.document("keys", "one") == Document("one", revision, ANY_BYTES)
-        changed = other.put_document("keys", "one", b"", revision)
-        assert store.document("keys", "one") == Document("one", changed, b"")
+        assert other.get_entry("keys", "one") == VersionedEntry("one", revision, ANY_BYTES)
+        changed = other.put_entry("keys", "one", b"", revision)
+        assert store.get_entry("keys", "one") == VersionedEntry("one", changed, b"")
         other.close()
 
     def test_a_kind_is_listed_by_key_and_apart_from_others(self, store: Store) -> None:
-        assert store.documents("keys") == []
+        assert store.list_entries("keys") == []
         for key in ("b", "a-2", "ä", "a", "Z", "a 1/{x}"):
-            store.put_document("keys", key, key.encode(), None)
-        store.put_document("rules", "a", b"another kind's", None)
-        found = store.documents("keys")
-        assert [document.key for document in found] == ["Z", "a", "a 1/{x}", "a-2", "b", "ä"]
-        assert all(document.value == document.key.encode() for document in found)
-        assert [document.value for document in store.documents("rules")] == [b"another kind's"]
+            store.put_entry("keys", key, key.encode(), None)
+        store.put_entry("rules", "a", b"another kind's", None)
+        found = store.list_entries("keys")
+        assert [entry.key for entry in found] == ["Z", "a", "a 1/{x}", "a-2", "b", "ä"]
+        assert all(entry.value == entry.key.encode() for entry in found)
+        assert [entry.value for entry in store.list_entries("rules")] == [b"another kind's"]
 
     def test_a_change_must_name_what_it_is_based_on(self, store: Store) -> None:
         with pytest.raises(RevisionConflictError, match="one"):
-            store.put_document("keys", "one", b"new", 1)
-        first = store.put_document("keys", "one", b"first", None)
+            store.put_entry("keys", "one", b"new", 1)
+        first = store.put_entry("keys", "one", b"first", None)
         with pytest.raises(RevisionConflictError):
-            store.put_document("keys", "one", b"again", None)
-        second = store.put_document("keys", "one", b"second", first)
+            store.put_entry("keys", "one", b"again", None)
+        second = store.put_entry("keys", "one", b"second", first)
         assert second > first
         for stale in (first, second + 1, 0):
             with pytest.raises(RevisionConflictError):
-                store.put_document("keys", "one", b"lost", stale)
-        assert store.document("keys", "one") == Document("one", second, b"second")
+                store.put_entry("keys", "one", b"lost", stale)
+        assert store.get_entry("keys", "one") == VersionedEntry("one", second, b"second")
 
     def test_a_removed_document_is_gone_and_its_revisions_do_not_come_back(self, store: Store) -> None:
-        assert store.remove_document("keys", "one") is False
-        revision = store.put_document("keys", "one", b"first", None)
+        assert store.remove_entry("keys", "one") is False
+        revision = store.put_entry("keys", "one", b"first", None)
         with pytest.raises(RevisionConflictError):
-            store.remove_document("keys", "one", revision + 1)
-        assert store.remove_document("keys", "one", revision) is True
-        assert (store.document("keys", "one"), store.documents("keys")) == (None, [])
-        assert store.remove_document("keys", "one", revision) is False
-        assert store.put_document("keys", "one", b"anew", None) > revision
+            store.remove_entry("keys", "one", revision + 1)
+        assert store.remove_entry("keys", "one", revision) is True
+        assert (store.get_entry("keys", "one"), store.list_entries("keys")) == (None, [])
+        assert store.remove_entry("keys", "one", revision) is False
+        assert store.put_entry("keys", "one", b"anew", None) > revision
         with pytest.raises(RevisionConflictError):
-            store.put_document("keys", "one", b"of the former", revision)
-        assert store.remove_document("keys", "one") is True
+            store.put_entry("keys", "one", b"of the former", revision)
+        assert store.remove_entry("keys", "one") is True
 
     def test_of_many_that_change_the_same_one_wins_each_time(self, backend: Backend) -> None:
         store, barrier = backend.open(), threading.Barrier(THREADS)
-        store.put_document("keys", "count", b"0", None)
+        store.put_entry("keys", "count", b"0", None)
 
         def count(_number: int) -> int:
             own, wins = backend.open(), 0
             barrier.wait(30)
             while wins < 10:
-                found = own.document("keys", "count")
+                found = own.get_entry("keys", "count")
                 assert found is not None
                 try:
-                    own.put_document("keys", "count", b"%d" % (int(found.value) + 1), found.revision)
+                    own.put_entry("keys", "count", b"%d" % (int(found.value) + 1), found.revision)
                 except RevisionConflictError:
                     continue
                 wins += 1
@@ -79,7 +79,7 @@ class TestDocuments:
 
         with ThreadPoolExecutor(THREADS) as pool:
             assert sum(pool.map(count, range(THREADS))) == THREADS * 10
-        found = store.document("keys", "count")
+        found = store.get_entry("keys", "count")
         assert found is not None
         assert int(found.value) == THREADS * 10
         store.close()
@@ -87,11 +87,11 @@ class TestDocuments:
     def test_documents_are_no_part_of_the_registry(self, store: Store) -> None:
         store.add(spec("keys"))
         before = store.version()
-        store.put_document("keys", "one", b"x", None)
+        store.put_entry("keys", "one", b"x", None)
         store.append_record("keys", b"x", 5)
         assert store.version() == before
         store.remove("keys")
-        assert len(store.documents("keys")) == len(store.records("keys")) == 1
+        assert len(store.list_entries("keys")) == len(store.records("keys")) == 1
 
 
 class TestRecords:
@@ -142,10 +142,10 @@ class TestRecords:
         store.close()
 
     def test_documents_and_records_survive_a_new_start(self, store: Store, backend: Backend) -> None:
-        revision = store.put_document("keys", "one", b"kept", None)
+        revision = store.put_entry("keys", "one", b"kept", None)
         store.append_record("audit", b"kept", 10)
         store.close()
         opened = backend.open()
-        assert opened.document("keys", "one") == Document("one", revision, b"kept")
+        assert opened.get_entry("keys", "one") == VersionedEntry("one", revision, b"kept")
         assert opened.records("audit") == [(1, b"kept")]
         opened.close()

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from moodline.services.classifier.hot_swap import ModelHotSwap
 from moodline.services.classifier.model import Crops, Probabilities
 from moodline.services.classifier.stage import ClassifierStage
-from moodline.services.classifier.switch import ModelHotSwap
 from moodline.shared.bus import Bus, ConsumerSettings, open_bus
 from moodline.shared.clock import SystemClock
 from moodline.shared.errors import ModelError, StoreUnavailableError
@@ -61,11 +61,11 @@ class Loader:
         return model
 
 
-class SilentNotes:
-    def note(self, name: str) -> bytes:
+class SilentConfigEntries:
+    def config_entry(self, name: str) -> bytes:
         raise StoreUnavailableError("gone")
 
-    def set_entry(self, name: str, value: bytes) -> None:
+    def set_config_entry(self, name: str, value: bytes) -> None:
         raise StoreUnavailableError("gone")
 
 
@@ -84,38 +84,38 @@ def choose(store: SqliteStore, name: str, at_us: int = 1) -> ModelChoice:
 
 def test_the_model_of_the_settings_is_used_until_another_one_is_chosen(store: SqliteStore) -> None:
     loader = Loader()
-    switch = ModelHotSwap(store, loader, Metrics(), StubClock())
-    assert switch.open_first().name == "own"
-    switch.poll()
-    assert switch.take() is None
+    hot_swap = ModelHotSwap(store, loader, Metrics(), StubClock())
+    assert hot_swap.open_first().name == "own"
+    hot_swap.poll()
+    assert hot_swap.take() is None
     choose(store, "new")
-    switch.poll()
-    taken = switch.take()
+    hot_swap.poll()
+    taken = hot_swap.take()
     assert taken is not None
     assert taken.name == "new"
-    assert switch.take() is None, "a model is taken once"
-    switch.poll()
+    assert hot_swap.take() is None, "a model is taken once"
+    hot_swap.poll()
     assert loader.asked == [None, "new"]
-    switch.close()
+    hot_swap.close()
 
 
 def test_a_restart_begins_with_what_was_chosen(store: SqliteStore) -> None:
     choose(store, "new")
     loader = Loader()
-    switch = ModelHotSwap(store, loader, Metrics(), StubClock())
-    assert switch.open_first().name == "new"
-    switch.poll()
+    hot_swap = ModelHotSwap(store, loader, Metrics(), StubClock())
+    assert hot_swap.open_first().name == "new"
+    hot_swap.poll()
     assert loader.asked == ["new"]
 
 
 def test_what_cannot_be_loaded_is_refused_once_and_said(store: SqliteStore) -> None:
     metrics, loader = Metrics(), Loader(broken="bad")
-    switch = ModelHotSwap(store, loader, metrics, StubClock())
-    switch.open_first()
+    hot_swap = ModelHotSwap(store, loader, metrics, StubClock())
+    hot_swap.open_first()
     choice = choose(store, "bad")
     for _ in range(3):
-        switch.poll()
-    assert switch.take() is None
+        hot_swap.poll()
+    assert hot_swap.take() is None
     refusal = read_refusal(store)
     assert refusal is not None
     assert (refusal.choice, refusal.reason) == (choice, "other shapes")
@@ -123,8 +123,8 @@ def test_what_cannot_be_loaded_is_refused_once_and_said(store: SqliteStore) -> N
     assert metrics.registry.get_sample_value("moodline_model_refusals_total") == 1
     choose(store, "bad", at_us=2)  # somebody repaired it and chooses again
     loader.broken = ""
-    switch.poll()
-    assert switch.take() is loader.opened[-1]
+    hot_swap.poll()
+    assert hot_swap.take() is loader.opened[-1]
     assert read_refusal(store) is None
 
 
@@ -136,27 +136,27 @@ def test_a_restart_with_a_choice_that_cannot_be_loaded_uses_the_model_of_the_set
 
 def test_models_that_nobody_took_are_closed(store: SqliteStore) -> None:
     loader = Loader()
-    switch = ModelHotSwap(store, loader, Metrics(), StubClock())
-    switch.open_first()
+    hot_swap = ModelHotSwap(store, loader, Metrics(), StubClock())
+    hot_swap.open_first()
     for number, name in enumerate(("one", "two")):
         choose(store, name, number)
-        switch.poll()
+        hot_swap.poll()
     assert [model.closed for model in loader.opened] == [False, True, False]
-    switch.close()
+    hot_swap.close()
     assert [model.closed for model in loader.opened] == [False, True, True]
 
 
 def test_a_store_that_does_not_answer_changes_nothing() -> None:
-    switch = ModelHotSwap(SilentNotes(), Loader(), Metrics(), StubClock())
-    switch.poll()
-    assert switch.take() is None
+    hot_swap = ModelHotSwap(SilentConfigEntries(), Loader(), Metrics(), StubClock())
+    hot_swap.poll()
+    assert hot_swap.take() is None
 
 
 def make_faces(stream: int, seq: int) -> Faces:
     face = Face((0, 0, 9, 9), 1, bytes(2304))
     return Faces(
         stream_id=f"s{stream}",
-        session=1,
+        epoch=1,
         seq=seq,
         event_time_us=seq,
         captured_at_us=0,
@@ -169,8 +169,8 @@ def make_faces(stream: int, seq: int) -> Faces:
 
 def run_classifier(bus: Bus, store: SqliteStore, loader: Loader, stop: threading.Event, metrics: Metrics) -> threading.Thread:
     """Start a classifier as the composition root does, with stub models."""
-    switch = ModelHotSwap(store, loader, metrics, SystemClock())
-    stage = ClassifierStage(switch.open_first(), ClassifierSettings(), metrics, successor=switch)
+    hot_swap = ModelHotSwap(store, loader, metrics, SystemClock())
+    stage = ClassifierStage(hot_swap.open_first(), ClassifierSettings(), metrics, replacement=hot_swap)
     consumer = bus.open_consumer(
         ConsumerSettings(
             group="g",
@@ -182,7 +182,7 @@ def run_classifier(bus: Bus, store: SqliteStore, loader: Loader, stop: threading
     producer = bus.open_producer()
     sink = ProducerSink("classifier", producer, metrics, stop)
     worker = Worker(WorkerOptions("classifier", 16, 0.0), consumer, stage, sink, producer, metrics, SystemClock())
-    switch.start()
+    hot_swap.start()
     thread = threading.Thread(target=worker.run, args=(stop,))
     thread.start()
     return thread

@@ -35,7 +35,7 @@ _WAITING_LIMIT: Final = 64
 """Pages that were built and whose browser has not opened its web socket yet; each holds its elements in memory."""
 
 
-class PageGate:
+class PageAuthenticator:
     """ASGI application in front of the page's own."""
 
     def __init__(self, page: ASGIApp) -> None:
@@ -58,9 +58,9 @@ class PageGate:
         try:
             _require_own_page(connection)
             ctx = context_of(connection)
-            caller = await ctx.guard.identify(connection)
+            caller = await ctx.authenticator.identify(connection)
             limit, who = ctx.settings.quotas.requests_per_key, f"requests of key {caller.name}"
-            with ctx.gate.hold(who, limit):
+            with ctx.concurrency.hold(who, limit):
                 if _is_page(path) and scope.get("method") == "HEAD":
                     # Nothing is built for who only asks whether the page is there.
                     await Response(media_type="text/html; charset=utf-8")(scope, receive, send)
