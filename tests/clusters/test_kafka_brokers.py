@@ -80,7 +80,7 @@ class Playing:
         self.check(spec)
         wait_until(lambda: self.camera_lives(camera_since_us), 90, "new frames of the camera")
         gap_s = longest_gap_s(self.cluster, camera_since_us)
-        print(f"{fault}: longest standstill of a file {watch.longest_s:.1f} s, of the camera {gap_s} s, files equal")  # noqa: T201
+        print(f"{fault}: {watch}; of the camera {gap_s} s; files equal")  # noqa: T201
 
     def camera_lives(self, since_us: int) -> bool:
         points = timeline(self.cluster.store, CAMERA, StreamClass.LIVE, TimelineQuery(from_us=since_us, resolution_s=1)).points
