@@ -34,7 +34,7 @@ SESSION_MS = 2500
 IN_FLIGHT = 1
 """Requests of the producer at a time, not five as in production.
 
-An idempotent producer takes the success of a request as one of the request before it, because brokers refuse records out of order.
+An idempotent producer takes the success of a request as that of the one before, because brokers refuse records out of order.
 The imitated one takes them: 24 of 480,000 acknowledged records were on no partition; with one request at a time, none of 390,000.
 """
 
