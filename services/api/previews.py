@@ -12,7 +12,7 @@ from starlette.responses import StreamingResponse
 
 from moodline.services.api import PREFIX
 from moodline.services.api.access import Caller, Role, Viewer, identify, require_role, visible
-from moodline.services.api.audit import record_change
+from moodline.services.api.audit import is_first, record_change
 from moodline.services.api.context import Context, Ctx
 from moodline.services.api.errors import problem_responses
 from moodline.shared.errors import MoodlineError, NoPictureError, NotReadyError, PreviewOffError
@@ -24,7 +24,6 @@ _WAIT_S: Final = 3.0
 _BOUNDARY: Final = "moodline-frame"
 _HEAD: Final = b"--%s\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
 _RENEW_S: Final = 2.0
-_AUDITED_S: Final = 60.0
 """Repeated looks of one caller at one stream are written to the audit log at most this often, in s."""
 _JPEG: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}, "description": "The picture."}
@@ -99,13 +98,7 @@ def _allowed(ctx: Context, caller: Caller, stream_id: str) -> Previews:
 
 
 def _audit(ctx: Context, caller: Caller, stream_id: str, what: str) -> None:
-    now_s = ctx.clock.monotonic_s()
-    audited = ctx.audited_at
-    for key in [key for key, at_s in list(audited.items()) if now_s - at_s >= _AUDITED_S]:
-        audited.pop(key, None)
-    key = (caller.name, stream_id, what)
-    if key not in audited:
-        audited[key] = now_s
+    if is_first(ctx, caller, what, stream_id):
         record_change(ctx, caller, what, {"stream_id": stream_id})
 
 

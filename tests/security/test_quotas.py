@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,26 @@ def test_a_key_has_a_bounded_number_of_streams(tmp_path: Path) -> None:
         assert add(other, "mine") == 201
         assert greedy.delete(f"{PREFIX}/streams/s0").status_code == 204
         assert add(greedy, "s9") == 201
+
+
+def test_many_at_the_same_time_are_no_more_than_a_key_may_have(tmp_path: Path) -> None:
+    quotas = {"quotas": QuotasSettings(streams_per_key=3, rules_per_key=2, sessions_per_key=4)}
+    with ApiWorld(tmp_path, api=ApiSettings(access="keys"), overrides=quotas) as world, ThreadPoolExecutor(8) as pool:
+        key = make_key(world, "greedy", Role.OPERATOR)
+        clients = [with_key(world, key) for _ in range(8)]
+
+        def add(number: int) -> tuple[int, int, int]:
+            client = clients[number % 8]
+            stream = client.post(f"{PREFIX}/streams", json={"id": f"s{number}", "url": "clip.mp4", "labels": {"a": "b"}})
+            rule = client.post(f"{PREFIX}/alerts/rules", json={"id": f"r{number}", "kind": "offline", "label": "a"})
+            signed_in = client.post(f"{PREFIX}/session", json={"key": key})
+            return stream.status_code, rule.status_code, signed_in.status_code
+
+        streams, rules, sessions = zip(*pool.map(add, range(24)), strict=True)
+        assert (streams.count(201), rules.count(201), sessions.count(200)) == (3, 2, 24)
+        assert len(world.store.list_entries("sessions")) == 4
+        other = with_key(world, make_key(world, "other", Role.OPERATOR))
+        assert other.post(f"{PREFIX}/alerts/rules", json={"id": "mine", "kind": "offline", "label": "a"}).status_code == 201
 
 
 def test_uploads_of_one_key_leave_places_for_others(tmp_path: Path) -> None:
