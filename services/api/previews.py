@@ -46,7 +46,7 @@ def snapshot(ctx: Ctx, caller: Viewer, stream_id: str, boxes: Boxes = False) -> 
     _audit(ctx, caller, stream_id, "GET /streams/{stream_id}/snapshot.jpg")
     with ctx.concurrency.hold("pictures", ctx.settings.preview.max_viewers):
         preview = previews.newest(stream_id, _WAIT_S)
-        if preview is None:
+        if preview is None or _is_of_another(ctx, preview):
             raise NoPictureError(f"no picture of stream {stream_id!r} has been analysed in the last seconds; is it live?")
         return Response(_picture(preview, boxes), media_type="image/jpeg")
 
@@ -80,6 +80,9 @@ async def _parts(ctx: Context, request: Request, stream_id: str, boxes: bool) ->
             preview = await run_in_threadpool(previews.newest, stream_id, _RENEW_S, last_us)
             if preview is None:
                 continue
+            if await run_in_threadpool(_is_of_another, ctx, preview):
+                await asyncio.sleep(1 / ctx.settings.preview.fps)
+                continue
             last_us = preview.time_us
             jpeg = await run_in_threadpool(partial(_picture, preview, boxes))
             yield _HEAD % (_BOUNDARY.encode(), len(jpeg)) + jpeg + b"\r\n"
@@ -95,6 +98,12 @@ def _allowed(ctx: Context, caller: Caller, stream_id: str) -> Previews:
     if ctx.intake.previews is None:
         raise NotReadyError("this process gets no pictures from detectors")
     return ctx.intake.previews
+
+
+def _is_of_another(ctx: Context, preview: Preview) -> bool:
+    """Return whether a picture is of a stream that had the same id and was deleted: it may have been somebody else's."""
+    standing = ctx.store.standings([preview.stream_id])[0]
+    return standing is None or 0 < preview.epoch < standing.min_epoch
 
 
 def _audit(ctx: Context, caller: Caller, stream_id: str, what: str) -> None:
