@@ -85,7 +85,7 @@ def test_the_limits_are_those_of_the_code() -> None:
         "unknown keys": f"{authenticator._FAILURES} of one address",
         "an upload": f"{uploads._LEAST_BYTES // 1024} KiB in a minute at least",
         "pages whose browser has not opened its web socket": str(page_authenticator._WAITING_LIMIT),
-        "what one key has at a time": "streams, alert rules, uploads, browsers, requests",
+        "what one key has at a time": "streams, alert rules, uploads, their bytes, browsers, requests",
     }
     assert rows.keys() == told.keys()
     for what, limit in told.items():

@@ -118,9 +118,9 @@ def test_a_broker_that_was_away_while_a_stream_was_deleted_is_told_when_it_is_ba
     """What is retained there would stay for ever, and be told to whoever subscribes."""
     state = RetainedState(Topics("moodline", "homeassistant", "1"))
     front, yard = (StreamSpec(stream_id=name, url="rtsp://192.0.2.7/") for name in ("front", "yard"))
-    state.take(SubscribedStreams({"front": front, "yard": yard}, 0))
-    dropped = state.take(SubscribedStreams({"yard": yard}, 0))  # the broker is away
-    state.take(SubscribedStreams({"front": front, "yard": yard}, 0))  # somebody else's, of the same id
+    state.take(SubscribedStreams({"front": front, "yard": yard}, 0, behind=False))
+    dropped = state.take(SubscribedStreams({"yard": yard}, 0, behind=False))  # the broker is away
+    state.take(SubscribedStreams({"front": front, "yard": yard}, 0, behind=False))  # somebody else's, of the same id
     back = state.everything()
     assert dropped
     assert back[: len(dropped)] == dropped

@@ -54,6 +54,23 @@ def test_many_at_the_same_time_are_no_more_than_a_key_may_have(tmp_path: Path) -
         assert other.post(f"{PREFIX}/alerts/rules", json={"id": "mine", "kind": "offline", "label": "a"}).status_code == 201
 
 
+def test_the_files_of_one_key_leave_room_on_the_disk_for_others(tmp_path: Path) -> None:
+    quotas = {"quotas": QuotasSettings(upload_bytes_per_key=1000)}
+    with ApiWorld(tmp_path, api=ApiSettings(access="keys"), overrides=quotas) as world:
+        greedy, other = (with_key(world, make_key(world, name, Role.OPERATOR)) for name in ("greedy", "other"))
+
+        def send(client: Any, size: int, **options: Any) -> tuple[int, str]:
+            answer = client.post(f"{PREFIX}/uploads", params={"name": "a.mp4", **options}, content=b"x" * size)
+            return answer.status_code, "" if answer.status_code == 201 else answer.json()["error"]["code"]
+
+        assert send(greedy, 400) == (201, "")
+        assert send(greedy, 500, stream="mine") == (201, "")
+        assert send(greedy, 200) == (403, "quota_exceeded")
+        assert send(other, 900) == (201, "")
+        assert greedy.delete(f"{PREFIX}/streams/mine").status_code == 204
+        assert send(greedy, 200) == (201, "")
+
+
 def test_uploads_of_one_key_leave_places_for_others(tmp_path: Path) -> None:
     with ApiWorld(tmp_path, api=ApiSettings(access="keys")) as world:
         greedy, other = (with_key(world, make_key(world, name, Role.OPERATOR)) for name in ("greedy", "other"))

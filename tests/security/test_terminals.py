@@ -1,7 +1,9 @@
 """Words of others on a terminal: labels, notes, file names, what cameras say, and what a service answers."""
 
 import json
+import logging
 import re
+import sys
 from io import StringIO
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from moodline.errors import ApiError
 from moodline.services.api import PREFIX
 from moodline.services.cli.console import TableConsole, echo_json
 from moodline.services.cli.trouble import end_with
+from moodline.services.report.export import csv_text
+from moodline.shared.log import _TextFormatter
 from tests.support.api import ApiWorld
 
 UNFIT = [
@@ -67,3 +71,23 @@ def test_right_to_left_names_and_notes_of_several_lines_are_fit(tmp_path: Path) 
         world.add("a", labels={"site": "\u05d7\u05d9\u05e4\u05d4 \u200f1"})
         fields = {"id": "b", "kind": "offline", "label": "site", "note": "Call the desk.\nThen the guard."}
         assert world.http.post(f"{PREFIX}/alerts/rules", json=fields).status_code == 201
+
+
+def test_an_errors_text_begins_no_line_of_the_log() -> None:
+    forged = "12:00:00 info    moodline.audit: audit.entry who=admin"
+    try:
+        raise ValueError(f"bad name\n{forged}\x1b[2J")
+    except ValueError:
+        record = logging.LogRecord("moodline.worker", logging.ERROR, "", 0, "stage.failed", (), sys.exc_info())
+    written = _TextFormatter().format(record)
+    assert forged in written
+    assert all(line.startswith("  ") for line in written.split("\n")[1:])
+    assert unfit_in(written) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["=1", "+1", "-1", "@A1", "\t=1", "\r=1", "\n=1", "|x", "%x", "\uff1d1", "\uff0b1", "\uff0d1", "\uff20x"]
+)
+def test_a_cell_of_csv_is_no_formula(text: str) -> None:
+    assert csv_text(text) == f"'{text}"
+    assert csv_text(f"a{text}") == f"a{text}"
