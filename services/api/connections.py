@@ -17,6 +17,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from moodline.services.api import PREFIX
+from moodline.services.auth.origins import one_host
 from moodline.shared.metrics import Metrics
 from moodline.shared.settings import ApiSettings
 
@@ -61,8 +62,9 @@ class Connections:
 
     def admit(self, transport: asyncio.BaseTransport) -> bool:
         """Take a new connection in; False where it is to be closed at once."""
-        address = _address(transport)
-        if self._of_address[address] >= self.settings.max_connections_per_address and not self._is_proxy(address):
+        host = _address(transport)
+        address = one_host(host)
+        if self._of_address[address] >= self.settings.max_connections_per_address and not self._is_proxy(host):
             self._refuse("address")
             return False
         if len(self._open) >= self._most and not self._make_room():

@@ -1,7 +1,6 @@
 """Finds out who opened a connection, and how often they may: by key, by session cookie, or because nobody is asked."""
 
 import hashlib
-import ipaddress
 import math
 from collections import OrderedDict
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from moodline.services.auth.audit import AuditWriter
 from moodline.services.auth.callers import LOCAL, Caller
 from moodline.services.auth.keyring import KeyRecord, Keyring
 from moodline.services.auth.limits import Buckets
-from moodline.services.auth.origins import is_loopback, is_own_page
+from moodline.services.auth.origins import is_loopback, is_own_page, one_host
 from moodline.shared.clock import Clock
 from moodline.shared.errors import RateLimitedError, SettingsError, UnauthorizedError
 from moodline.shared.settings import ApiSettings
@@ -32,7 +31,6 @@ _LOOKUPS_AT_ONCE: Final = 4
 """Threads that look keys up, apart from those of all other work: unknown keys must not make other requests wait."""
 _FORWARDING: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via")
 """Headers by which proxies say that they pass on what somebody else asked."""
-_HOST_LIMIT: Final = 64
 _T = TypeVar("_T")
 _FAILURES: Final = 10
 _FAILURES_PER_S: Final = 1 / 6
@@ -213,11 +211,4 @@ def _is_forwarded(connection: HTTPConnection) -> bool:
 
 def address_of(connection: HTTPConnection) -> str:
     """Return what the limits of callers without a key go by: the address, or the network of 2**64 that one IPv6 host has."""
-    host = connection.client.host if connection.client else "-"
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return f"address {host[:_HOST_LIMIT]}"
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
-        return f"address {ipaddress.IPv6Network((int(address) >> 64 << 64, 64))}"
-    return f"address {address}"
+    return f"address {one_host(connection.client.host if connection.client else '-')}"

@@ -9,6 +9,8 @@ from starlette.datastructures import Headers
 
 _HOST: Final = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::[0-9]{0,5})?", re.ASCII)
 
+_HOST_LIMIT: Final = 64
+
 
 def is_loopback(host: str) -> bool:
     """Return whether only this machine can reach what listens on a host."""
@@ -22,6 +24,17 @@ def is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def one_host(address: str) -> str:
+    """Return what limits of one host go by: its address, or the network of 2**64 addresses that one host has in IPv6."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address[:_HOST_LIMIT]
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(parsed.ipv4_mapped or ipaddress.IPv6Network((int(parsed) >> 64 << 64, 64)))
+    return str(parsed)
 
 
 def host_name(header: str) -> str:

@@ -1,5 +1,6 @@
 """Connections of somebody who keeps them: half a head, a body that never ends, an answer that is never read, and very many."""
 
+import asyncio
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -10,9 +11,11 @@ import h11
 import httpx
 import pytest
 
-from moodline.services.api.connections import _CountedChunks
+from moodline.services.api.connections import Connections, _CountedChunks
 from moodline.services.api.server import ApiServer, _log_failure
 from moodline.shared.log import OncePerSecond
+from moodline.shared.metrics import Metrics
+from moodline.shared.settings import ApiSettings
 from tests.security.conftest import ask
 from tests.support.api import ApiWorld
 
@@ -159,6 +162,23 @@ def test_more_connections_of_one_address_than_it_may_have_are_closed(serve: Serv
         assert all(is_closed(connection, 10) for connection in more)
         assert not any(is_closed(connection, 0.05) for connection in kept)
     assert refused(world, "address") == 3
+
+
+def test_the_addresses_of_one_network_of_ipv6_are_one_host() -> None:
+    class Peer(asyncio.Transport):
+        def __init__(self, host: str) -> None:
+            super().__init__({"peername": (host, 1, 0, 0)})
+
+    limits = Connections(ApiSettings(max_connections_per_address=3), Metrics())
+    ours = [Peer(f"2001:db8:0:1::{number:x}") for number in range(1, 6)]
+    assert [limits.admit(peer) for peer in ours] == [True, True, True, False, False]
+    assert limits.admit(Peer("2001:db8:0:2::1"))
+    mapped = [Peer(host) for host in ("::ffff:192.0.2.1", "192.0.2.1") * 2]
+    assert [limits.admit(peer) for peer in mapped] == [True, True, True, False]
+        False
+    ]
+    limits.leave(ours[0])
+    assert limits.admit(ours[3])
 
 
 def test_a_trusted_proxy_has_no_limit_of_an_address(serve: Serve) -> None:

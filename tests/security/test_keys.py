@@ -212,6 +212,16 @@ class TestAudit:
         assert (newest.ids["times"], newest.role) == ("500", None)
         assert newest.ids["address"] == "127.0.0.1"
 
+    def test_strangers_of_very_many_addresses_fill_neither_the_audit_log_nor_the_process_log(
+        self, world: ApiWorld, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO", "moodline.audit")
+        for number in range(400):
+            guess(world, number, **{"x-forwarded-for": f"2001:db8:{number:x}::1"})
+        assert 0 < len(self.what(world)) <= 101
+        assert 0 < len([record for record in caplog.records if record.message == "audit.entry"]) <= 101
+        assert (world.metrics.registry.get_sample_value("moodline_keys_refused_total") or 0) == 400
+
     def test_old_entries_go(self, tmp_path: Path) -> None:
         with ApiWorld(tmp_path, api=ApiSettings(audit_keep_s=86_400)) as world:
             world.add("first")
