@@ -175,8 +175,6 @@ def test_the_addresses_of_one_network_of_ipv6_are_one_host() -> None:
     assert limits.admit(Peer("2001:db8:0:2::1"))
     mapped = [Peer(host) for host in ("::ffff:192.0.2.1", "192.0.2.1") * 2]
     assert [limits.admit(peer) for peer in mapped] == [True, True, True, False]
-        False
-    ]
     limits.leave(ours[0])
     assert limits.admit(ours[3])
 
