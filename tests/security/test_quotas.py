@@ -3,15 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from PIL import Image
 
 from moodline.services.api import PREFIX
 from moodline.services.api.bodies import chunks_of
+from moodline.services.api.server import ApiServer
 from moodline.services.auth.callers import Role
 from moodline.services.ingest.push.picture import checked_picture
 from moodline.shared.errors import FrameError, TooSlowError
@@ -36,22 +39,28 @@ def test_a_key_has_a_bounded_number_of_streams(tmp_path: Path) -> None:
 
 def test_many_at_the_same_time_are_no_more_than_a_key_may_have(tmp_path: Path) -> None:
     quotas = {"quotas": QuotasSettings(streams_per_key=3, rules_per_key=2, sessions_per_key=4)}
-    with ApiWorld(tmp_path, api=ApiSettings(access="keys"), overrides=quotas) as world, ThreadPoolExecutor(8) as pool:
-        key = make_key(world, "greedy", Role.OPERATOR)
-        clients = [with_key(world, key) for _ in range(8)]
+    api = ApiSettings(access="keys")
+    with (
+        ApiWorld(tmp_path, api=api, overrides=quotas) as world,
+        ApiServer(world.app, "127.0.0.1", 0) as server,
+        ExitStack() as stack,
+    ):
+        greedy, other = (make_key(world, name, Role.OPERATOR) for name in ("greedy", "other"))
+        pool = stack.enter_context(ThreadPoolExecutor(8))
+        client = stack.enter_context(httpx.Client(base_url=f"{server.url}{PREFIX}", trust_env=False, timeout=60))
+
+        def post(path: str, body: dict[str, Any], key: str = greedy) -> int:
+            return client.post(path, json=body, headers={"authorization": f"Bearer {key}"}).status_code
 
         def add(number: int) -> tuple[int, int, int]:
-            client = clients[number % 8]
-            stream = client.post(f"{PREFIX}/streams", json={"id": f"s{number}", "url": "clip.mp4", "labels": {"a": "b"}})
-            rule = client.post(f"{PREFIX}/alerts/rules", json={"id": f"r{number}", "kind": "offline", "label": "a"})
-            signed_in = client.post(f"{PREFIX}/session", json={"key": key})
-            return stream.status_code, rule.status_code, signed_in.status_code
+            stream = post("/streams", {"id": f"s{number}", "url": "clip.mp4", "labels": {"a": "b"}})
+            rule = post("/alerts/rules", {"id": f"r{number}", "kind": "offline", "label": "a"})
+            return stream, rule, post("/session", {"key": greedy})
 
         streams, rules, sessions = zip(*pool.map(add, range(24)), strict=True)
         assert (streams.count(201), rules.count(201), sessions.count(200)) == (3, 2, 24)
         assert len(world.store.list_entries("sessions")) == 4
-        other = with_key(world, make_key(world, "other", Role.OPERATOR))
-        assert other.post(f"{PREFIX}/alerts/rules", json={"id": "mine", "kind": "offline", "label": "a"}).status_code == 201
+        assert post("/alerts/rules", {"id": "mine", "kind": "offline", "label": "a"}, other) == 201
 
 
 def test_the_files_of_one_key_leave_room_on_the_disk_for_others(tmp_path: Path) -> None:
