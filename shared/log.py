@@ -69,7 +69,10 @@ class _TextFormatter(logging.Formatter):
         fields = " ".join(f"{key}={printable(str(value))}" for key, value in _fields(record).items())
         head = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname.lower():7} {record.name}"
         line = f"{head}: {printable(record.getMessage().strip())} {fields}".rstrip()
-        return masked(f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line)
+        if record.exc_info:
+            # Indented: whatever an error's text holds, no line of it looks like one of ours.
+            line += "".join(f"\n  {printable(part)}" for part in self.formatException(record.exc_info).split("\n"))
+        return masked(line)
 
 
 class _JsonFormatter(logging.Formatter):

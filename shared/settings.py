@@ -286,7 +286,11 @@ class QuotasSettings(_Group):
     """The limits of one key, or of one address where no key is needed."""
 
     streams_per_key: int = Field(2000, ge=1, description="Most streams that one key may have registered.")
+    rules_per_key: int = Field(500, ge=1, description="Most alert rules that one key may have made.")
     uploads_per_key: int = Field(2, ge=1, description="Most uploads of one key that one API process takes at the same time.")
+    upload_bytes_per_key: int = Field(
+        200 * 1024 * _MiB, ge=1, description="Most bytes of uploaded files that one key may have on the disk."
+    )
     sessions_per_key: int = Field(32, ge=1, le=1000, description="Most browsers that are signed in with one key.")
     requests_per_key: int = Field(
         256, ge=1, description="Most requests, event streams and web sockets of one key that one API process answers at a time."

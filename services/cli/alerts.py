@@ -15,7 +15,7 @@ from moodline.answers import Alert, Rule
 from moodline.services.alerts.rules import Direction, RuleKind
 from moodline.services.alerts.rules import Rule as NewRule
 from moodline.services.cli.connection import open_client
-from moodline.services.cli.console import TableConsole
+from moodline.services.cli.console import TableConsole, echo_json
 from moodline.services.report.moments import iso
 
 app = typer.Typer(name="alerts", help="Alert rules, what fires now, and what did.", no_args_is_help=True)
@@ -39,7 +39,7 @@ def list_all(*, as_json: AsJson = False) -> None:
     with open_client() as client:
         rules, firing = client.list_rules(), client.list_firing()
     if as_json:
-        typer.echo(_json({"rules": [_plain(rule) for rule in rules], "firing": firing}))
+        echo_json(_json({"rules": [_plain(rule) for rule in rules], "firing": firing}))
     elif rules:
         on = {rule.id: [each.stream for each in firing if each.rule == rule.id] for rule in rules}
         TableConsole().print(_rule_table(rules, on))
@@ -108,7 +108,7 @@ def show(rule_id: RuleId, *, as_json: AsJson = False) -> None:
         rule, firing = client.get_rule(rule_id), client.list_firing()
     on = [each.stream for each in firing if each.rule == rule.id]
     if as_json:
-        typer.echo(_json({"rule": _plain(rule), "firing": on}))
+        echo_json(_json({"rule": _plain(rule), "firing": on}))
         return
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="dim")
@@ -198,7 +198,7 @@ def dry_run(rule_id: RuleId, start: From = None, end: To = None, *, as_json: AsJ
     with open_client() as client:
         result = client.dry_run(rule_id, start=start, end=end)
     if as_json:
-        typer.echo(_json(result))
+        echo_json(_json(result))
         return
     _print_events(result.events, as_json=False, nothing="it would not have fired")
     typer.echo(f"fired {result.fired} times on {len(result.streams)} streams; told {result.told} times", err=True)
@@ -206,7 +206,7 @@ def dry_run(rule_id: RuleId, start: From = None, end: To = None, *, as_json: AsJ
 
 def _print_events(events: Sequence[Alert], *, as_json: bool, nothing: str) -> None:
     if as_json:
-        typer.echo(_json(events))
+        echo_json(_json(events))
     elif events:
         TableConsole().print(_event_table(events))
     else:

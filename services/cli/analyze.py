@@ -116,7 +116,7 @@ def analyze(  # noqa: PLR0913, PLR0917  # one for each option
 
 
 def _run_all(plans: Sequence[Plan], settings: Settings, interruption: Interruption) -> int:
-    console = Console(stderr=True)
+    console = TableConsole(stderr=True)
     several = len(plans) > 1
     for number, plan in enumerate(plans):
         if interruption.asked():
@@ -133,7 +133,7 @@ def _run_all(plans: Sequence[Plan], settings: Settings, interruption: Interrupti
         if plan.warning:
             _print_line(console, f"moodline: warning: {plan.clip.name}: {plan.warning}")
     if several:
-        Console(stderr=any(plan.prints for plan in plans)).print(_summary(plans))
+        TableConsole(stderr=any(plan.prints for plan in plans)).print(_summary(plans))
     if interruption.asked():
         return interruption.exit_code
     if any(plan.failures for plan in plans):

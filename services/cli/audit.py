@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from moodline.services.auth.audit import read_changes
-from moodline.services.cli.console import TableConsole
+from moodline.services.cli.console import TableConsole, echo_json
 from moodline.services.cli.data_dir import DataDir
 from moodline.services.cli.keys import open_keys
 from moodline.services.cli.streams import AsJson
@@ -36,7 +36,7 @@ def audit(
             }
             for number, one in found
         ]
-        typer.echo(msgspec.json.format(msgspec.json.encode({"changes": rows}), indent=2).decode())
+        echo_json(msgspec.json.format(msgspec.json.encode({"changes": rows}), indent=2).decode())
         return
     table = Table(box=None, pad_edge=False)
     for title in ("at", "who", "role", "what", "ids"):

@@ -14,7 +14,7 @@ from rich.text import Text
 from moodline.services.auth.audit import Change, append_change
 from moodline.services.auth.callers import Role
 from moodline.services.auth.keyring import KeyInfo, KeyRecord, Keyring
-from moodline.services.cli.console import TableConsole
+from moodline.services.cli.console import TableConsole, echo_json
 from moodline.services.cli.data_dir import DataDir, report_store, settings_with
 from moodline.services.cli.streams import AsJson
 from moodline.services.report.moments import iso, to_datetime, to_us
@@ -68,7 +68,7 @@ def list_keys(as_json: AsJson = False, data_dir: DataDir = None) -> None:
         found = keyring.list_keys()
     if as_json:
         rows = [{**_shown(info), "streams": info.record.streams, "labels": info.record.labels} for info in found]
-        typer.echo(msgspec.json.format(msgspec.json.encode({"keys": rows}), indent=2).decode())
+        echo_json(msgspec.json.format(msgspec.json.encode({"keys": rows}), indent=2).decode())
         return
     table = Table(box=None, pad_edge=False)
     titles = ("name", "role", "only", "prefix", "created_at", "expires_at", "last_used")

@@ -15,7 +15,7 @@ from rich.text import Text
 from moodline import Client, Stream, StreamChanges, StreamOptions, Video
 from moodline.answers import StreamPage
 from moodline.services.cli.connection import open_client
-from moodline.services.cli.console import TableConsole
+from moodline.services.cli.console import TableConsole, echo_json
 from moodline.services.report.moments import clock_text, iso
 from moodline.shared.camera_url import corrected_url
 from moodline.shared.clock import SystemClock
@@ -102,7 +102,7 @@ def list_all(*, as_json: AsJson = False) -> None:
     with open_client() as client:
         streams = list(client.list_streams())
     if as_json:
-        typer.echo(StreamPage(streams=streams).to_json())
+        echo_json(StreamPage(streams=streams).to_json())
     elif streams:
         _print_list(TableConsole(), streams)
     else:
@@ -115,7 +115,7 @@ def show(stream_id: StreamId, *, as_json: AsJson = False) -> None:
     with open_client() as client:
         stream = client.get_stream(stream_id)
     if as_json:
-        typer.echo(stream.to_json())
+        echo_json(stream.to_json())
     else:
         TableConsole(soft_wrap=True).print(_card(stream))
 
@@ -203,7 +203,7 @@ def wait_until_ended(client: Client, stream_id: str, tell: Callable[[], None] = 
         ApiError: the API went away, or the stream was deleted.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[detail]}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+    with Progress(*columns, console=TableConsole(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(stream_id, total=None, detail="")
 
         def show_progress(stream: Stream) -> None:

@@ -11,7 +11,8 @@ from moodline.shared.messages import DropReason
 
 _COUNTS: Final = ("sampled", "classified")
 _FACES: Final = ("coverage", "frames_with_faces", "faces", "tracks_begun", "dominant", "empty")
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""Also as full-width characters, which East Asian spreadsheets take for the same."""
 _VECTORS: Final = ("shares", "smoothed", "raw")
 _LATER: Final = ("unreadable", "too_small")
 """Behind all others, so that a column that was there before keeps its place."""
