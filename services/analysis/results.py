@@ -59,6 +59,11 @@ class Seen:
         return iter(self.messages)
 
 
+def warning_of(status: StreamStatus) -> str:
+    """Return why a file was not read whole; empty where it was."""
+    return ": ".join(part for part in (status.reason, status.detail) if part)
+
+
 @dataclass(frozen=True, slots=True)
 class Results:
     """What an analysis gives. Lives as long as the analysis.

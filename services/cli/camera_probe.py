@@ -14,7 +14,9 @@ from moodline.shared.streams import StreamSpec, Transport
 
 def probe(  # one parameter per option
     url: Annotated[str, typer.Argument(help="The camera's URL, such as rtsp://user:password@host/path.")],
-    user: Annotated[str | None, typer.Option(help="Log in as this user; the password comes from --password-stdin.")] = None,
+    user: Annotated[
+        str | None, typer.Option(help="Log in as this user; the password comes from --password-stdin.", show_default="none")
+    ] = None,
     password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")] = False,
     transport: Annotated[Transport, typer.Option(help="How RTSP sends its media.")] = Transport.TCP,
     insecure: Annotated[bool, typer.Option("--insecure", help="Take any TLS certificate.")] = False,

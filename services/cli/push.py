@@ -23,7 +23,9 @@ def push(
     stream: Annotated[str, typer.Option(help="Id of a stream that was added with the url push://.", show_default=False)],
     fps: Annotated[float, typer.Option(min=0.01, max=240, help="At most so many frames per second.")] = 10.0,
     max_side_px: Annotated[int, typer.Option(min=64, max=8192, help="Longest side of a frame, in px.")] = 640,
-    seconds: Annotated[float | None, typer.Option(min=0, help="Stop after so long; unless given, at the clip's end.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0, help="Stop after so many seconds.", show_default="until the clip ends")
+    ] = None,
     *,
     loop: Annotated[bool, typer.Option("--loop", help="Begin the clip again when it has ended.")] = False,
 ) -> None:
