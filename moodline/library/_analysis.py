@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 Progress = Callable[[float, float | None], None]
-"""Told how many seconds of the video are in the timeline, and how many there are (None: unknown)."""
+"""A function that is told how many seconds of the video are in the timeline, and how many there are (None: unknown)."""
 
 _TRACK_SINGLE = ("track", "first", "last", "position_s", "frames", "dominant", "ended")
 _TRACK_FIELDS = (*_TRACK_SINGLE, *(f"{kind}_{emotion}" for kind in ("shares", "smoothed") for emotion in EMOTIONS))
@@ -89,10 +89,11 @@ def analyze(  # noqa: PLR0913  # one for each option
     if not isinstance(source, str | os.PathLike):
         kept = _kept_pictures(source, fps, color, settings)
         source = kept.path
-    require_not_a_camera(os.fspath(source))
-    clips = clips_of([os.fspath(source)], "" if fps is None else str(fps))
+    word = os.fspath(source)
+    require_not_a_camera(word)
+    clips = clips_of([word], "" if fps is None else str(fps))
     if len(clips) != 1:
-        raise ClientError(f"{shown(source)} names {len(clips)} videos; analyse them one by one")
+        raise ClientError(f"{shown(word)} names {len(clips)} videos; analyse them one by one")
     clip = clips[0]
     rate = "" if sample_fps is None else str(sample_fps) or "empty"
     spec, settings = spec_of_clip(clip, settings, rate, _recorded_at(recorded_at))

@@ -1,4 +1,4 @@
-"""What a program gives as a picture: arrays, files, encoded bytes and PIL images, as arrays that the detector takes."""
+"""Makes arrays for the detector from what a program gives as a picture: arrays, files, encoded bytes and PIL images."""
 
 import os
 import tempfile
@@ -95,14 +95,13 @@ def as_bgr(picture: Picture, color: str, settings: Settings) -> "BgrImage":
 
 def require_px(height: int, width: int, settings: Settings) -> None:
     """Raise `ImageError` where a picture has too many px."""
-    if height * width > settings.ingest.max_pixels:
-        raise ImageError(
-            f"a picture of {width} x {height} px is over the limit of {settings.ingest.max_pixels} px (MOODLINE_INGEST_MAX_PIXELS)"
-        )
+    limit = settings.ingest.max_pixels
+    if height * width > limit:
+        raise ImageError(f"a picture of {width} x {height} px is over the limit of {limit} px (MOODLINE_INGEST_MAX_PIXELS)")
 
 
 def require_not_a_camera(word: str) -> None:
-    """Raise `SourceError` where a camera or a page is named in place of a file; it does not say the address, which may hold secrets."""
+    """Raise `SourceError` where a camera or a page is named in place of a file. The message does not say the address."""
     scheme, is_url, _ = word.partition("://")
     if is_url and scheme.lower() in LIVE_SCHEMES:
         raise SourceError(

@@ -1,4 +1,4 @@
-"""What a user names as something to analyse, as streams: files, folders, patterns, sequences of pictures, built-in scenes."""
+"""Finds the clips that a user names for an analysis: files, folders, patterns, sequences of pictures, built-in scenes."""
 
 import glob
 import os

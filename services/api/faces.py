@@ -28,7 +28,7 @@ router = APIRouter(prefix=PREFIX, tags=["timelines"])
 
 _CHUNK_US: Final = 1200 * SECOND_US
 _MOST_CHUNKS: Final = 500
-"""So many reads of the store at most make one answer; what lies beyond is on the next page."""
+"""The most reads of the store for one answer; the rest is on the next page."""
 
 
 class FacesParameters(Window):

@@ -1,4 +1,4 @@
-"""What `moodline analyze` is to do: for each clip its options and outputs, judged before the work begins."""
+"""Plans a call of `moodline analyze`: options and outputs of each clip, judged before the work begins."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ _DEFAULT_SUFFIXES: Final = {"--json": ".json", "--csv": ".csv", "--plot": ".png"
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What holds for all clips of a call. `force` is also set with `resume`: the outputs of the interrupted run are there."""
+    """The options of a call, for all clips. `force` is also set with `resume`: the outputs of the interrupted run are there."""
 
     sample_fps: str = ""
     resolution: str = ""
@@ -35,7 +35,7 @@ class Options:
 
 @dataclass(slots=True)
 class Plan:
-    """One clip, what is to be written of it, and what became of it."""
+    """One clip, the outputs that are asked for, and the results."""
 
     clip: "Clip"
     outputs: dict[str, Path]

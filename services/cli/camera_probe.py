@@ -58,7 +58,7 @@ def urls(
     from moodline.services.ingest.camera.presets import PRESETS, urls_of
 
     if maker is not None and maker.lower() not in PRESETS:
-        raise InvalidStreamError("maker", f"is none of {', '.join(PRESETS)}")
+        raise InvalidStreamError("maker", f"{maker!r} is no maker that is known here; known: {', '.join(PRESETS)}")
     for name in PRESETS if maker is None else [maker.lower()]:
         main, sub = urls_of(name, host, channel)
         typer.echo(f"{name:<10} main  {main}")

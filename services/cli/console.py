@@ -9,7 +9,7 @@ from rich.text import Text
 
 _PADDING: Final = re.compile(r" +$", re.MULTILINE)
 _LEAST: Final = 24
-"""So many characters of a word that is longer, such as a path, are enough on a line."""
+"""A word that is longer than so many characters, such as a path, may be broken."""
 
 
 class TableConsole(Console):
@@ -54,6 +54,4 @@ def _card(table: Table, number: int) -> RenderableType:
     for name, cell in rest:
         if str(cell):
             card.add_row(f"  {name}", cell)
-    name = first[1] if isinstance(first[1], Text) else Text(str(first[1]))
-    name.overflow = "fold"
-    return Group(name, card)
+    return Group(Text(str(first[1]), style=first[1].style if isinstance(first[1], Text) else "", overflow="fold"), card)

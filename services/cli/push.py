@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moodline.services.cli.connection import open_client
+from moodline.services.report.outputs import shown
 from moodline.shared.clock import Clock, SystemClock
-from moodline.shared.errors import ImageError, SettingsError
+from moodline.shared.errors import ImageError, SettingsError, SourceError
 from moodline.shared.settings import IngestSettings, load_settings
 
 if TYPE_CHECKING:
@@ -80,7 +81,10 @@ def pictures(source: str, settings: IngestSettings, *, loop: bool) -> "Iterator[
     path = Path(source).expanduser().resolve()
     begin_s = Fraction(0)
     while True:
-        clip = open_source(path.as_uri(), settings.model_copy(update={"media_root": path.parent}))
+        try:
+            clip = open_source(path.as_uri(), settings.model_copy(update={"media_root": path.parent}))
+        except SourceError as error:
+            raise SourceError(error.reason, f"{shown(source)}: {error}") from None
         try:
             for frame in clip.frames():
                 yield begin_s + frame.pts_s, frame.to_bgr()

@@ -267,32 +267,29 @@ def _labels(given: list[str]) -> dict[str, str]:
     return labels
 
 
-def _table(streams: list[Stream], *, wide: bool, below: bool = False) -> Table:
-    """Return the list of streams.
-
-    Args:
-        streams: What is listed.
-        wide: There is room for labels and addresses, too.
-        below: Labels, address and reason are columns of their own, for cards.
-    """
+def _table(streams: list[Stream], *, wide: bool) -> Table:
+    """Return the list of streams; a wide one has labels and addresses, too."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in (
-        "id",
-        "state",
-        "progress",
-        "frames",
-        *(("reason",) if below else ()),
-        *(("labels", "url") if wide or below else ()),
-    ):
+    for name in ("id", "state", "progress", "frames", *(("labels", "url") if wide else ())):
         # What identifies a row, and words of fixed length, are never broken.
         is_whole = name in ("id", "progress", "frames") or (name == "state" and not wide)
         table.add_column(name, justify="right" if name == "frames" else "left", overflow="fold", no_wrap=is_whole)
     for stream in streams:
         state = _state_text(stream) if wide else Text(stream.status.state, style=STATE_STYLES.get(stream.status.state, ""))
         cells = [Text(stream.id, style="bold"), state, Text(position_text(stream)), Text(f"{stream.progress.frames:,}")]
-        cells += [Text(_reason_text(stream), style="dim")] if below else []
-        cells += [Text(_label_text(stream)), Text(stream.url, style="dim")] if wide or below else []
-        table.add_row(*cells)
+        table.add_row(*cells, *((Text(_label_text(stream)), Text(stream.url, style="dim")) if wide else ()))
+    return table
+
+
+def _narrow_table(streams: list[Stream]) -> Table:
+    """Return the list of streams for cards: few rows for each."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("id", "state", "reason", "labels", "url"):
+        table.add_column(name, no_wrap=True)
+    for stream in streams:
+        state = Text(stream.status.state, style=STATE_STYLES.get(stream.status.state, "")).append(f", {_progress_text(stream)}")
+        cells = (_reason_text(stream), _label_text(stream), stream.url)
+        table.add_row(Text(stream.id, style="bold"), state, *(Text(cell, style="dim") for cell in cells))
     return table
 
 
@@ -304,7 +301,7 @@ def _print_list(console: Console, streams: list[Stream]) -> None:
         return
     narrow = _table(streams, wide=False)
     if fitted(narrow, console.width) is not narrow:
-        console.print(fitted(_table(streams, wide=False, below=True), console.width))
+        console.print(fitted(_narrow_table(streams), width=0))
         return
     console.print(narrow)
     for stream in streams:

@@ -14,7 +14,7 @@ _FACES: Final = ("coverage", "frames_with_faces", "faces", "tracks_begun", "domi
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")
 _VECTORS: Final = ("shares", "smoothed", "raw")
 _LATER: Final = ("unreadable", "too_small")
-"""Behind all others, so that a column that was there before keeps its place."""
+"""The columns that came later. They follow all others, so that the others keep their places."""
 
 CSV_FIELDS: Final = (
     "start",

@@ -196,7 +196,8 @@ def test_a_video_that_is_none_says_why() -> None:
     grey = np.zeros((2, 64, 64), np.uint8)
     assert moodline.analyze(grey, fps=2, sample_fps="all").summary["sampled"] == 2
     wrong: list[tuple[Any, str]] = [
-        (grey[0], "detect_emotions"), (None, "NoneType"), ([grey[0], grey[0, :32]], "picture 2: .*one size"), (grey / 255, "uint8"),
+        (grey[0], "detect_emotions"), (None, "NoneType"), ([grey[0], grey[0, :32]], "picture 2: .*one size"),
+        (grey / 255, "uint8"),
     ]  # fmt: skip
     for given, said in wrong:
         with pytest.raises(ImageError, match=said):
