@@ -175,12 +175,12 @@ def test_every_way_to_give_a_picture_is_the_same(photo: Path) -> None:
         photo.as_uri(),
         content,
         bytearray(content),
-        io.BytesIO(content),
         np.asfortranarray(image),
         fixed,
     ]
     assert moodline.detect_emotions(given) == [faces] * len(given)
     assert moodline.detect_emotions(one for one in given) == [faces] * len(given)
+    assert moodline.detect_emotions(io.BytesIO(content)) == faces
     assert moodline.detect_emotions(image[:, :, ::-1], color="RGB") == faces
 
 
