@@ -25,7 +25,7 @@ _UNITS_US: Final = {
 }
 _LENGTH: Final = re.compile(r"(\d{1,15})(ms|s|min|m|h|d)", re.ASCII)
 _STEP: Final = re.compile(r"([+-])(\d{1,15})(ms|s|min|m|h|d|w|M|y)", re.ASCII)
-_BACK: Final = re.compile(r"-\d{1,15}(ms|s|min|m|h|d|w)", re.ASCII)
+_BACK: Final = re.compile(r"-\d{1,15}(ms|s|min|m|h|d)", re.ASCII)
 _FROM_NOW: Final = re.compile(r"now(?P<steps>([+-]\d{1,15}(ms|s|min|m|h|d|w|M|y))*)(/(?P<unit>[smhdwMy]))?", re.ASCII)
 _NUMBER: Final = re.compile(r"\d{1,16}(\.\d{1,9})?", re.ASCII)
 _MILLISECONDS_FROM: Final = 10**11
@@ -37,7 +37,7 @@ def parse_time(text: str, now_us: int, field: str = "from") -> int:
 
     Args:
         text: ISO 8601 (`2026-05-01T12:00:00+02:00`; UTC where no zone is given); seconds or milliseconds since the Unix epoch
-            (`1777636800`, `1777636800000`); `now`, or relative to it (`-90s`, `-1h`; units ms, s, m or min, h, d, w), also as
+            (`1777636800`, `1777636800000`); `now`, or relative to it (`-90s`, `-1h`; units ms, s, m or min, h, d), also as
             Grafana writes it: `now-5m`, `now-1d/d`, with the further units w, M and y (months and years of the calendar, UTC);
             `/d` goes to the start of the day, in the field `to` to its end.
         now_us: What `now` means: for a live stream the wall clock, for a file the end of its timeline.
