@@ -18,7 +18,13 @@ _OUTSIDE: Final = frozenset(
         # Processes.
         *("test_deploy_files", "test_import_rules", "test_live_camera_process", "test_live_camera_reader", "test_live_host"),
         # Networks that are loaded, videos that are encoded.
-        *("test_detector_own", "test_detector_own_shipped", "test_ingest_synthetic", "test_report_plot", "test_simulator_packets"),
+        *(
+            "test_detector_own",
+            "test_detector_own_shipped",
+            "test_ingest_synthetic",
+            "test_report_plot",
+            "test_simulator_packets",
+        ),
         *("test_training_detector", "test_training_export", "test_training_parts"),
     }
 )
