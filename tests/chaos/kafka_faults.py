@@ -8,11 +8,12 @@ import argparse
 import random
 import time
 from collections import Counter
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import KafkaError
+import confluent_kafka
+from confluent_kafka import KafkaError, TopicPartition
 
 from moodline.shared.bus import Consumer, ConsumerSettings, Position, Producer, kafka_membership
 from moodline.shared.bus.kafka import KafkaBus
@@ -134,6 +135,20 @@ def settle(consumers: list[Consumer], run: Run) -> None:
         run.stands()
 
 
+def explain(cluster: MockKafka, consumers: list[Consumer], missing: list[int]) -> str:
+    """Tell records that were never read: whether they are on the bus, and where the group thinks that it is."""
+    with closing(confluent_kafka.Consumer({"bootstrap.servers": cluster.servers, "group.id": "explain"})) as reader:
+        reader.assign([TopicPartition(TOPIC, partition, 0) for partition in range(PARTITIONS)])
+        found, quiet = {}, 0
+        while quiet < 5:
+            message = reader.poll(1.0)
+            quiet += message is None
+            if message is not None and message.value() is not None and int(message.value()) in missing:
+                found[int(message.value())] = (message.partition(), message.offset())
+    places = [(one.committed(), one.ends(), one.standing()) for one in consumers]
+    return f"{len(missing)} records were never read: {missing[:20]}; on the bus at {found}; committed, ends, standing: {places}"
+
+
 def log_groups_at_once() -> None:
     """Let the client library itself write what it logs of its groups: a queued line is lost when the process crashes."""
     open_client = kafka_membership.open_client
@@ -179,13 +194,16 @@ def disturb(seed: int, length_s: float) -> None:
                 run.stands()
             for api in FAULTS:
                 cluster.clear_errors(api)
-            with suppress(NotDeliveredYetError):
+            try:
                 producer.flush(STANDSTILL_S)
+            except NotDeliveredYetError as error:
+                raise AssertionError(f"seed {seed}: the producer stands still: {error}") from None
             wanted = set(range(run.sent))
             while not wanted <= run.read.keys():
                 if sum(take(consumer, run) for consumer in consumers):
                     run.moved(idle=False)
-                run.stands()
+                missing = sorted(wanted - run.read.keys())
+                assert time.monotonic() - run.moved_s < STANDSTILL_S, explain(cluster, consumers, missing)
             settle(consumers, run)
             for consumer in consumers:
                 consumer.close()
