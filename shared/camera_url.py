@@ -85,7 +85,7 @@ _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)", re.A
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_][a-z0-9_-]{0,62})*\.?", re.ASCII)
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 _DEVICE = re.compile(r"[0-9]{1,3}|/dev/(video[0-9]{1,3}|v4l/by-(id|path)/[A-Za-z0-9_.:+-]{1,200})", re.ASCII)
-# What may stand in a request as it is. Left out are quotation marks, which would end a header's value.
+# Characters that may stand in a request as they are. Quotation marks are not among them: they would end a header's value.
 _WIRE_SAFE: Final = "!#$%&'()*+,/:;=?@[]^_`{|}~"
 
 
@@ -333,7 +333,7 @@ def _masked_part(part: str) -> str:
         return part
     if equals and key.lower() in _HARMLESS and _HARMLESS_VALUE.fullmatch(value):
         return part
-    # What looks like a key may be a token in base64, which ends with =.
+    # A word that looks like a key may be a token in base64, which ends with =.
     return f"{key}={MASK}" if value.strip("=") and _KEY.fullmatch(key) else MASK
 
 

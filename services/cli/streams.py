@@ -271,7 +271,7 @@ def _table(streams: list[Stream], *, wide: bool) -> Table:
     """Return the list of streams; a wide one has labels and addresses, too."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("id", "state", "progress", "frames", *(("labels", "url") if wide else ())):
-        # What identifies a row, and words of fixed length, are never broken.
+        # Ids, and words of fixed length, are never broken.
         is_whole = name in ("id", "progress", "frames") or (name == "state" and not wide)
         table.add_column(name, justify="right" if name == "frames" else "left", overflow="fold", no_wrap=is_whole)
     for stream in streams:

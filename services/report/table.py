@@ -50,7 +50,7 @@ def timeline_table(document: TimelineDocument, *, palette: Mapping[str, str] | N
         box=box.SIMPLE_HEAD,
     )
     is_narrow = width < _ROOM_FOR_WHOLE_LINES
-    # What identifies a row is never cut.
+    # The column that identifies a row is never cut.
     least = max((len(word) for time in times for word in (time.split() if is_narrow else [time])), default=4)
     table.add_column("time", justify="right", no_wrap=not is_narrow, min_width=least)
     if not is_narrow:
