@@ -17,6 +17,8 @@ _OUTSIDE: Final = frozenset(
         *("test_push_hub", "test_rtsp_session", "test_terminal_pictures", "test_worker_server"),
         # Processes.
         *("test_deploy_files", "test_import_rules", "test_live_camera_process", "test_live_camera_reader", "test_live_host"),
+        # Simulations of a service under load, or over a long time.
+        *("test_admission", "test_aggregator_exactly_once", "test_classifier_hot_swap", "test_ingest_reader"),
         # Networks that are loaded, videos that are encoded.
         *(
             "test_detector_own",
@@ -28,7 +30,7 @@ _OUTSIDE: Final = frozenset(
         *("test_training_detector", "test_training_export", "test_training_parts"),
     }
 )
-"""Modules whose tests open sockets, start processes, load networks or encode videos."""
+"""Modules whose tests open sockets, start processes, load networks, encode videos, or simulate a service for seconds."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
