@@ -126,7 +126,7 @@ class OncePerSecond(logging.Filter):
             reported_s, traced_s, suppressed = self._causes.get(cause, (-math.inf, -math.inf, 0))
             if int(now_s) != self._second:
                 self._second, self._lines = int(now_s), 0
-            # Whoever can choose the words of a message makes as many causes as he likes.
+            # Someone who chooses the words of a message can make any number of causes.
             if now_s - reported_s < 1.0 or self._lines >= _LINES_PER_S:
                 self._causes[cause] = (reported_s, traced_s, suppressed + 1)
                 self._bound()

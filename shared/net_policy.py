@@ -48,7 +48,7 @@ class NetPolicy:
     deny: tuple[Network, ...] = ()
     allow_private: bool = True
     variable: str = "MOODLINE_INGEST"
-    """How the names of the settings begin that the policy is from."""
+    """The prefix of the settings that the policy was made from."""
 
     def allows_scheme(self, scheme: str) -> bool:
         """Say whether URLs of a scheme, in lower case, may be read."""

@@ -160,7 +160,7 @@ def read_log(
     for number, value in _records(ctx, ALERTS_LOG, cursor):
         event = EventAnswer.model_validate_json(value)
         is_asked = rule in (None, event.rule) and stream in (None, event.stream)
-        # Of a stream that is gone, nobody knows who might see it.
+        # When a stream is gone, its labels are unknown, and so is who may see it.
         if is_asked and (caller.sees_all or event.stream in ids) and all(event.id != known.id for _, known in found):
             found.append((number, event))
         if len(found) > limit:

@@ -123,7 +123,7 @@ async def upload(ctx: Ctx, caller: Operator, request: Request, asked: Annotated[
 
 
 async def _upload(ctx: Context, caller: Caller, request: Request, asked: UploadParameters) -> UploadAnswer:
-    # What can be refused is refused before gigabytes have travelled.
+    # Refuse what can be refused before gigabytes are sent.
     definition = await run_in_threadpool(_checked_definition, ctx, caller, asked)
     announced = request.headers.get("content-length", "")
     folder = UploadFolder(ctx.settings)
