@@ -62,7 +62,7 @@ def test_unknown_methods(world: ApiWorld) -> None:
         (b"{}", {"content-type": "application/x-www-form-urlencoded"}, "needs a JSON object"),
         (b'{"id": "\xff"}', {}, "could not be read"),
         (b"[" * 100_000, {}, "could not be read"),
-        (b'{"id": "a", "url": "\\ud800"}', {}, "url"),
+        (b'{"id": "a", "url": "\\ud800"}', {}, "surrogate"),
         (b'{"id": "a", "url": "clip.mp4", "labels": {"a": "\\ud800"}}', {}, "surrogate"),
         (b'{"id": "a", "url": "clip.mp4", "labels": {"\\ud800": 1}}', {}, "surrogate"),
         (b'{"id": "a", "url": "clip.mp4", "\\ud800": 1}', {}, "surrogate"),
