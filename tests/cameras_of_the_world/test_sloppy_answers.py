@@ -158,7 +158,8 @@ PACKET = b"$\0\0\x0d\x80\x60" + bytes(11)
 
 
 def items(*pieces: bytes) -> list[Interleaved | Response]:
-    wire, found = Wire(), []
+    wire, found = Wire(), list[Interleaved | Response]()
+    wire.expects_body = True
     for piece in pieces:
         wire.feed(piece)
         while (item := wire.next_item()) is not None:

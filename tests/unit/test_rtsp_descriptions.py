@@ -55,7 +55,7 @@ def test_codecs(media: str, codec: str, extradata: bytes) -> None:
         (b"v=0\n" + b"a=x\n" * 40_000, "corrupt"),
         (_sdp(AUDIO), "no_video"),
         (_sdp("m=video 0 RTP/AVP 96\na=rtpmap:96 theora/90000\n"), "codec"),
-        (_sdp("m=video 0 RTP/AVP 96\na=rtpmap:96 H264/90000\na=fmtp:96 packetization-mode=2\n"), "codec"),
+        (_sdp("m=video 0 RTP/AVP 96\na=rtpmap:96 H265/90000\na=fmtp:96 sprop-max-don-diff=2\n"), "codec"),
         (_sdp("m=video 0 RTP/SAVP 26\n"), "codec"),
     ],
 )

@@ -155,8 +155,8 @@ class _Section:
             others = [value for key, value in self.attributes if key == "rtpmap"]
             match = _OF_PAYLOAD.fullmatch(others[0]) if len(others) == 1 else None
             found = match[2] if match else ""
-        name, _, rest = found.partition("/")
-        name = name.strip().upper()
+        name, _, rest = re.sub(r"\s*[/\s]\s*", "/", found.strip()).partition("/")
+        name = name.upper()
         plain = name.replace(".", "")
         return (_SPELT.get(plain, plain if plain in _CODECS else name) or _STATIC.get(payload_type, "")), rest
 
@@ -219,7 +219,7 @@ def _unsupported(videos: Sequence[_Section], session: _Section, over_tls: bool) 
     if not names:
         return f"the camera's video codec is not supported: {cure}"
     if names & _CODECS.keys():
-        return f"the camera sends {_NAMES[min(names & _CODECS.keys())]} interleaved (packetization-mode 2): set mode 1, or {cure}"
+        return f"the camera sends H.265 interleaved (sprop-max-don-diff), which is not supported: switch that off, or {cure}"
     return f"the camera's video codec, {_NAMES[min(names)]}, is not supported: {cure}"
 
 
@@ -251,7 +251,7 @@ def _track(video: _Section, session: _Section, over_tls: bool) -> VideoTrack | N
         name, rest = video.encoding(payload_type, session)
         parameters = video.parameters(payload_type)
         codec = _CODECS.get(name or _format_of(parameters))
-        if codec is None or parameters.get("packetization-mode") == "2" or parameters.get("sprop-max-don-diff", "0") != "0":
+        if codec is None or (codec == "hevc" and parameters.get("sprop-max-don-diff", "0") != "0"):
             continue
         rate = rest.partition("/")[0].strip()
         clock_rate = int(rate) if rate.isascii() and rate.isdigit() and 0 < len(rate) <= 9 and int(rate) else 90_000

@@ -19,6 +19,7 @@ from moodline.services.ingest.camera.input.frames import FrameGap, LiveCounts, L
 from moodline.services.ingest.camera.rtsp.media import Media, Reorder, TcpMedia, UdpMedia
 from moodline.services.ingest.camera.rtsp.rtp import (
     MediaClock,
+    NumberTrust,
     PacketNumbers,
     Reception,
     RtpPacket,
@@ -37,6 +38,11 @@ _REPORT_S: Final = 5.0
 _HOUSEKEEPING_S: Final = 0.5
 _REORDER_WAIT_S: Final = 0.1
 _ENDED_LIMIT: Final = 64
+_ENDED_S: Final = 0.5
+"""A camera that goes on to send after it has said that it ends has not ended."""
+_CHANGES_BORNE: Final = 6
+_STEADY_PACKETS: Final = 20
+"""An SSRC that changes more often than borne, each time after fewer packets, is no sender's name."""
 _POLL_S: Final = 0.25
 _CLOSE_S: Final = 1.0
 _OTHER_PACKETS: Final = 20
@@ -137,6 +143,8 @@ class RtspSource:
     def _nothing_shown(self) -> SourceError:
         if not self.counts.packets:
             sentence = self._media.trouble() or "the camera agrees to play, but sends no media: try the other `transport`"
+        elif self._receiver.trouble:
+            sentence = self._receiver.trouble
         elif self._session.described.description.track.is_secure:
             sentence = "what the camera sends cannot be decoded; it may be encrypted once more (SRTP): turn SRTP off"
         else:
@@ -202,12 +210,20 @@ class Receiver:
         self._ended: list[int] = []
         self._sender: tuple[SenderReport, float] | None = None
         self._numbers = PacketNumbers()
+        self._trust = NumberTrust()
+        self._since_change = 0
+        self._changes = 0
         self._clock = MediaClock(track.clock_rate)
         self._depacketiser = track.depacketiser()
         self._is_lost = False
         self._keyframe_total: int | None = None
         self._arrived_s = 0.0
         self.media_seen_s = time.monotonic()
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing that is sent can be read, where that is known."""
+        return self._depacketiser.trouble
 
     def take_rtp(self, data: bytes, arrived_s: float, reorders: bool) -> None:
         """Take a packet. What is no packet of the track is passed over."""
@@ -216,10 +232,16 @@ class Receiver:
             return
         self._counts.packets += 1
         self.media_seen_s = time.monotonic()
-        if packet.ssrc != self._ssrc:
-            self._begin(packet.ssrc)
+        self._ended.clear()
+        if packet.ssrc != self._ssrc and self._is_new_sender():
+            if self._numbers.is_next(packet.sequence):
+                # Some cameras take a new one for every group of pictures, and go on to count.
+                self._ssrc = packet.ssrc
+            else:
+                self._begin(packet.ssrc)
+        self._since_change += 1
         if not reorders:
-            self._take(packet, arrived_s)
+            self._take(packet, arrived_s, checks_numbers=True)
             return
         ready = self._reorder.push(packet)
         if ready:
@@ -242,14 +264,14 @@ class Receiver:
         """Take reports of the camera's clock, and what has ended."""
         found = parse_rtcp(data)
         for report in found.reports:
-            if self._ssrc is None or report.ssrc == self._ssrc:
+            if self._ssrc in (None, report.ssrc) or self._changes > _CHANGES_BORNE:
                 self._clock.report(report.unix_s, report.timestamp)
                 self._sender = report, time.monotonic()
         self._ended += found.ended[: _ENDED_LIMIT - len(self._ended)]
 
     def require_sender(self) -> None:
-        """Raise `SourceError` when the camera has said that it ends."""
-        if self._ended and self._ssrc in self._ended:
+        """Raise `SourceError` when the camera has said that it ends, and does."""
+        if self._ended and self._ssrc in self._ended and time.monotonic() - self.media_seen_s >= _ENDED_S:
             raise SourceError(FailureReason.UNREACHABLE, "the camera ended the stream")
 
     def report(self) -> bytes:
@@ -275,6 +297,13 @@ class Receiver:
                 return True
         return False
 
+    def _is_new_sender(self) -> bool:
+        """Return whether another SSRC is another sender. Where it changes all the time, it says nothing."""
+        if self._changes <= _CHANGES_BORNE:
+            self._changes = self._changes + 1 if self._since_change < _STEADY_PACKETS and self._ssrc is not None else 0
+        self._since_change = 0
+        return self._changes <= _CHANGES_BORNE
+
     def _begin(self, ssrc: int) -> None:
         """Begin with a new sender: its numbers and clock have nothing to do with those before."""
         if self._ssrc is not None:
@@ -286,8 +315,10 @@ class Receiver:
             self._depacketiser = self._track.depacketiser()
         self._ssrc = ssrc
 
-    def _take(self, packet: RtpPacket, arrived_s: float) -> None:
+    def _take(self, packet: RtpPacket, arrived_s: float, *, checks_numbers: bool = False) -> None:
         missing = self._numbers.follow(packet.sequence)
+        if checks_numbers:
+            missing = self._trust.judge(missing, packet)
         if missing < 0:
             return
         if missing:
