@@ -16,6 +16,7 @@ from moodline.services.ingest.camera.input.backlog import Backlog, CodedFrame
 from moodline.services.ingest.camera.input.decoder import KeyframeDecoder, UnitTimes
 from moodline.services.ingest.camera.input.egress import Egress
 from moodline.services.ingest.camera.input.frames import FrameGap, LiveCounts, LiveFrame, LiveInfo, LiveLimits, LiveSource
+from moodline.services.ingest.camera.input.transport_stream import TransportStreamDepacketiser
 from moodline.services.ingest.camera.rtsp.media import Media, Reorder, TcpMedia, UdpMedia
 from moodline.services.ingest.camera.rtsp.rtp import (
     MediaClock,
@@ -28,7 +29,7 @@ from moodline.services.ingest.camera.rtsp.rtp import (
     parse_rtp,
     receiver_report,
 )
-from moodline.services.ingest.camera.rtsp.sdp import VideoTrack
+from moodline.services.ingest.camera.rtsp.sdp import TRANSPORT_STREAM, VideoTrack
 from moodline.services.ingest.camera.rtsp.session import Session, describe
 from moodline.shared.camera import CameraAddress
 from moodline.shared.errors import ImageError, SourceError
@@ -82,7 +83,7 @@ class RtspSource:
         self._limits = limits
         self._backlog = Backlog()
         self._receiver = Receiver(track, self.counts, self._backlog)
-        self._decoder = KeyframeDecoder(track.codec, track.extradata, limits.max_pixels, self.counts)
+        self._decoder = None if track.codec == TRANSPORT_STREAM else self._decoder_of(track.codec)
         self._stop = threading.Event()
         self._reading = threading.Thread(target=self._receive, name="rtsp", daemon=True)
         self._frame_seen_s = time.monotonic()
@@ -95,6 +96,7 @@ class RtspSource:
         except BaseException:
             self.close()
             raise
+        assert self._decoder is not None  # it has decoded a frame
         self.info = LiveInfo(self._decoder.codec_name, self._first.width, self._first.height, track.fps)
 
     def frames(self) -> Iterator[LiveFrame]:
@@ -106,6 +108,10 @@ class RtspSource:
     def close(self) -> None:
         self._stop.set()
         self._reading.join(_CLOSE_S)
+
+    def _decoder_of(self, codec: str) -> KeyframeDecoder:
+        extradata = self._session.described.description.track.extradata
+        return KeyframeDecoder(codec, extradata, self._limits.max_pixels, self.counts)
 
     def _first_decoded(self) -> LiveFrame:
         return next(frame for frame in self._rest if not frame.is_overloaded)
@@ -122,6 +128,9 @@ class RtspSource:
             if coded.is_overloaded:
                 yield LiveFrame(*coded.times, *width_height, _no_picture, is_overloaded=True)
                 continue
+            if decoder is None:
+                # What the media is, was known before its first frame.
+                decoder = self._decoder = self._decoder_of(self._receiver.codec)
             if coded.is_after_loss:
                 decoder.lose()
             for frame in decoder.decode(coded.data, coded.keyframe, coded.times, coded.recovery):
@@ -195,6 +204,7 @@ class Receiver:
 
     Attributes:
         media_seen_s: Monotonic time of the last packet of the track; may be read by any thread.
+        codec: FFmpeg's name of the codec, known before the first frame is put into the backlog.
     """
 
     def __init__(self, track: VideoTrack, counts: LiveCounts, backlog: Backlog) -> None:
@@ -219,6 +229,7 @@ class Receiver:
         self._keyframe_total: int | None = None
         self._arrived_s = 0.0
         self.media_seen_s = time.monotonic()
+        self.codec = track.codec
 
     @property
     def trouble(self) -> str:
@@ -336,6 +347,8 @@ class Receiver:
 
     def _put(self, units: Sequence[AccessUnit], arrived_s: float | None = None) -> None:
         arrived_s = self._arrived_s if arrived_s is None else arrived_s
+        if units and isinstance(self._depacketiser, TransportStreamDepacketiser):
+            self.codec = self._depacketiser.codec
         for unit in units:
             total = self._clock.unwrap(unit.timestamp)
             self._is_lost |= unit.damaged or unit.after_loss
