@@ -163,7 +163,8 @@ def test_secure_profiles_are_plain_within_tls_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("format", "said"), [("33", "MPEG transport stream"), ("96\na=rtpmap:96 theora/90000", "Theora"), ("34", "H.263 of 1996")]
+    ("format", "said"),
+    [("31", "H.261"), ("96\na=rtpmap:96 theora/90000", "Theora"), ("97\na=rtpmap:97 MP2P/90000", "MPEG program stream")],
 )
 def test_codecs_that_are_not_supported_are_named(format: str, said: str) -> None:
     with pytest.raises(SourceError, match=said):

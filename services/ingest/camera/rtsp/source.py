@@ -39,7 +39,7 @@ _REPORT_S: Final = 5.0
 _HOUSEKEEPING_S: Final = 0.5
 _REORDER_WAIT_S: Final = 0.1
 _ENDED_LIMIT: Final = 64
-_ENDED_S: Final = 0.5
+_ENDED_S: Final = 0.3
 """A camera that goes on to send after it has said that it ends has not ended."""
 _CHANGES_BORNE: Final = 6
 _STEADY_PACKETS: Final = 20
@@ -144,6 +144,8 @@ class RtspSource:
     def _check_time(self) -> None:
         """Raise `SourceError` when the camera has been silent, or has sent nothing that can be shown, for too long."""
         now_s, limits = time.monotonic(), self._limits
+        if self._receiver.has_ended:
+            raise _ended()
         if self._has_frames and now_s - max(self._receiver.media_seen_s, self._frame_seen_s) >= self._gap.limit_s:
             raise SourceError(FailureReason.TIMEOUT, "the camera sends no frame that can be shown")
         if now_s - self._frame_seen_s >= max(limits.keyframe_timeout_s, self._gap.limit_s):
@@ -179,6 +181,8 @@ class RtspSource:
         chore_s = report_s = time.monotonic() + _HOUSEKEEPING_S
         while not self._stop.is_set():
             received = media.receive()
+            if received.rtp:
+                receiver.goes_on()
             for data in received.rtcp:
                 receiver.take_rtcp(data)
             for data, arrived_s in received.rtp:
@@ -243,7 +247,6 @@ class Receiver:
             return
         self._counts.packets += 1
         self.media_seen_s = time.monotonic()
-        self._ended.clear()
         if packet.ssrc != self._ssrc and self._is_new_sender():
             if self._numbers.is_next(packet.sequence):
                 # Some cameras take a new one for every group of pictures, and go on to count.
@@ -280,10 +283,19 @@ class Receiver:
                 self._sender = report, time.monotonic()
         self._ended += found.ended[: _ENDED_LIMIT - len(self._ended)]
 
+    @property
+    def has_ended(self) -> bool:
+        """Return whether the camera has said that it ends, and does."""
+        return self._ssrc in self._ended and time.monotonic() - self.media_seen_s >= _ENDED_S
+
+    def goes_on(self) -> None:
+        """Note that media has come after all that was said so far."""
+        self._ended.clear()
+
     def require_sender(self) -> None:
-        """Raise `SourceError` when the camera has said that it ends, and does."""
-        if self._ended and self._ssrc in self._ended and time.monotonic() - self.media_seen_s >= _ENDED_S:
-            raise SourceError(FailureReason.UNREACHABLE, "the camera ended the stream")
+        """Raise `SourceError` when the camera has ended."""
+        if self._ended and self.has_ended:
+            raise _ended()
 
     def report(self) -> bytes:
         """Return a receiver report on what has come."""
@@ -360,6 +372,10 @@ class Receiver:
             times = UnitTimes(Fraction(total, self._track.clock_rate), arrived_s, self._clock.camera_s(total))
             is_lost, self._is_lost = self._is_lost, False
             self._backlog.put(CodedFrame(unit.data, unit.keyframe, unit.recovery, unit.is_reference, is_lost, False, times))
+
+
+def _ended() -> SourceError:
+    return SourceError(FailureReason.UNREACHABLE, "the camera ended the stream")
 
 
 def _no_picture() -> NoReturn:
