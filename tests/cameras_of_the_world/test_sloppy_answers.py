@@ -129,6 +129,8 @@ SDP = (
         ("a=rtpmap:96", "a=rtpmap:97"),
         ("96 H264", "96H264"),
         ("96 H264", "096  H264"),
+        ("H264/90000", "H264 90000"),
+        ("H264/90000", "H264 / 90000"),
         ("H264", "H.264"),
         ("H264", "avc"),
         ("RTP/AVP 96", "TCP/RTP/AVP 96"),
@@ -158,7 +160,8 @@ PACKET = b"$\0\0\x0d\x80\x60" + bytes(11)
 
 
 def items(*pieces: bytes) -> list[Interleaved | Response]:
-    wire, found = Wire(), []
+    wire, found = Wire(), list[Interleaved | Response]()
+    wire.expects_body = True
     for piece in pieces:
         wire.feed(piece)
         while (item := wire.next_item()) is not None:

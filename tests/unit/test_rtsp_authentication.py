@@ -61,7 +61,9 @@ def test_the_strongest_that_can_be_answered_is_taken() -> None:
     assert best is not None
     assert (best.algorithm, best.nonce) == ("SHA-256", "m")
     assert best_challenge(['Digest realm="r", nonce="n", algorithm=SHA-512', "Bearer x"]) is None
-    assert best_challenge(['Digest realm="r", nonce="n", qop="auth-int"']) is None
+    plain = best_challenge(['Digest realm="r", nonce="n", qop="auth-int"'])
+    assert plain is not None
+    assert not plain.auth
 
 
 def test_a_login_shows_nothing() -> None:

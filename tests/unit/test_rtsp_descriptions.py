@@ -55,7 +55,7 @@ def test_codecs(media: str, codec: str, extradata: bytes) -> None:
         (b"v=0\n" + b"a=x\n" * 40_000, "corrupt"),
         (_sdp(AUDIO), "no_video"),
         (_sdp("m=video 0 RTP/AVP 96\na=rtpmap:96 theora/90000\n"), "codec"),
-        (_sdp("m=video 0 RTP/AVP 96\na=rtpmap:96 H264/90000\na=fmtp:96 packetization-mode=2\n"), "codec"),
+        (_sdp("m=video 0 RTP/AVP 96\na=rtpmap:96 H265/90000\na=fmtp:96 sprop-max-don-diff=2\n"), "codec"),
         (_sdp("m=video 0 RTP/SAVP 26\n"), "codec"),
     ],
 )
@@ -163,7 +163,8 @@ def test_secure_profiles_are_plain_within_tls_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("format", "said"), [("33", "MPEG transport stream"), ("96\na=rtpmap:96 theora/90000", "Theora"), ("34", "H.263 of 1996")]
+    ("format", "said"),
+    [("31", "H.261"), ("96\na=rtpmap:96 theora/90000", "Theora"), ("97\na=rtpmap:97 MP2P/90000", "MPEG program stream")],
 )
 def test_codecs_that_are_not_supported_are_named(format: str, said: str) -> None:
     with pytest.raises(SourceError, match=said):

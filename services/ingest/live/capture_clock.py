@@ -11,6 +11,7 @@ A segment ends where the media clock itself was set or began again. All else ben
 from collections import deque
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from statistics import median_low
 from typing import Final
 
@@ -19,13 +20,20 @@ _JUMP_US: Final = 1_000_000
 _LATE_LIMIT_US: Final = 5_000_000
 """Frames may be delayed by more than `_JUMP_US` for this long; then it is the clock."""
 _LET_GO: Final = 2_000
-"""The smallest difference rises by 1/2000 of the time: more than any clock drifts, and too slow for jitter to show."""
+"""The smallest difference rises by 1/2000 of the time: more than any good clock drifts, and too slow for jitter to show."""
+_BLOCK_US: Final = 4_000_000
+_BLOCKS: Final = 5
+"""Over so many blocks of time the smallest differences show whether the clock runs at a rate that is a little wrong."""
+_SKEW_MOST: Final = 0.035
+"""A clock that is farther from the right rate for so long is none; event time could not be bent that fast."""
 _SLEW: Final = 20
 """Corrections are spread: event time runs by 1/20 faster or slower until they are done."""
 _SLEW_STEP_US: Final = 1_000_000
 _NEW_REPORT_US: Final = 50_000
 """A relation of both of the camera's clocks that changes by more is that of another report."""
 _REPORTS: Final = 5
+_SAME_REPORT_US: Final = 10_000_000
+"""A relation that stays for so long counts as told again."""
 _RATE_WINDOW_US: Final = 2_000_000
 _RATE_LEAST, _RATE_MOST = 0.8, 1.25
 """Media time per time of arrival, of a clock that runs."""
@@ -34,7 +42,7 @@ _GOOD_WINDOWS: Final = 5
 _STILL_FRAMES: Final = 3
 _STILL_US: Final = 200_000
 _JUMPS_BORNE: Final = 2
-_JUMPS_OVER_US: Final = 10_000_000
+_JUMPS_OVER_US: Final = 300_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +57,40 @@ class Placed:
     late_us: int = 0
 
 
+class _Skew:
+    """How much slower than it should the media clock runs, by the frames that were delayed least. All in us."""
+
+    def __init__(self) -> None:
+        self._blocks: deque[tuple[int, int]] = deque(maxlen=_BLOCKS)
+        self._end_us: int | None = None
+        self._least_us = 0
+        self.share = 0.0
+        """Part of the time that passes; 0 while none is sure."""
+
+    def follow(self, difference_us: int, arrived_us: int) -> None:
+        """Take in one frame's difference of arrival and clock."""
+        if self._end_us is None or arrived_us >= self._end_us:
+            if self._end_us is not None:
+                self._blocks.append((self._end_us, self._least_us))
+                self.share = self._measured()
+            self._end_us, self._least_us = arrived_us + _BLOCK_US, difference_us
+        self._least_us = min(self._least_us, difference_us)
+
+    def _measured(self) -> float:
+        if len(self._blocks) < _BLOCKS:
+            return 0.0
+        steps = [after[1] - before[1] for before, after in pairwise(self._blocks)]
+        if min(steps) <= 0 <= max(steps):
+            # What goes up and down is delay.
+            return 0.0
+        return (self._blocks[-1][1] - self._blocks[0][1]) / (self._blocks[-1][0] - self._blocks[0][0])
+
+
 class _Tracker:
     """The camera's media clock against arrival, all in us."""
 
     def __init__(self) -> None:
+        self.skew = _Skew()
         self._last_us: int | None = None
         self._arrived_us = 0
         self.offset_us = 0
@@ -64,6 +102,7 @@ class _Tracker:
     def begin(self, clock_us: int, arrived_us: int) -> None:
         """Begin again with this frame."""
         self._last_us, self._arrived_us, self.offset_us = clock_us, arrived_us, arrived_us - clock_us
+        self.skew = _Skew()
         self._late_since_us, self.late_us = None, 0
 
     def follow(self, clock_us: int, arrived_us: int, *, lateness_is_true: bool) -> bool:
@@ -79,7 +118,10 @@ class _Tracker:
             return True
         elapsed_us = max(0, arrived_us - self._arrived_us)
         self._last_us, self._arrived_us = clock_us, arrived_us
-        self.offset_us = min(difference_us, self.offset_us + elapsed_us // _LET_GO)
+        self.skew.follow(difference_us, arrived_us)
+        # Faster than the clock falls behind, so that what it lost before this was known is made up for.
+        let_go_us = elapsed_us // _LET_GO + int(1.5 * elapsed_us * max(0.0, self.skew.share))
+        self.offset_us = min(difference_us, self.offset_us + let_go_us)
         self.late_us = difference_us - self.offset_us
         return self._is_late_for_long(difference_us, arrived_us, lateness_is_true)
 
@@ -126,6 +168,10 @@ class _RateWatch:
             self._check_rate((clock_us - self._begin[0]) / elapsed_us)
             self._begin = clock_us, arrived_us
 
+    def drifted(self) -> None:
+        """Note that the clock's rate is wrong over a longer time."""
+        self._stopped()
+
     def jumped(self, arrived_us: int) -> None:
         """Note that the clock jumped; one that does so again and again does not run."""
         self._begin = None
@@ -152,14 +198,17 @@ class _TimeOfDay:
 
     def __init__(self) -> None:
         self._leads_us: deque[int] = deque(maxlen=_REPORTS)
+        self._told_us = 0
 
     def follow(self, media_us: int, camera_us: int) -> int:
         """Take in one frame; return how far the time of day is ahead of the media clock."""
         lead_us = camera_us - media_us
-        if self._leads_us and abs(lead_us - self._leads_us[-1]) <= _NEW_REPORT_US:
+        is_same = bool(self._leads_us) and abs(lead_us - self._leads_us[-1]) <= _NEW_REPORT_US
+        if is_same and media_us - self._told_us < _SAME_REPORT_US:
             self._leads_us[-1] = lead_us
         else:
             self._leads_us.append(lead_us)
+            self._told_us = media_us
         return median_low(self._leads_us)
 
 
@@ -237,7 +286,9 @@ class CaptureClock:
             self._media.begin(media_us, arrived_us)
             return False
         jumped = self._media.follow(media_us, arrived_us, lateness_is_true=self._is_believed)
-        if jumped:
+        if abs(self._media.skew.share) > _SKEW_MOST:
+            self._rate.drifted()
+        elif jumped:
             self._rate.jumped(arrived_us)
             self._time_of_day = None
         # One that jumps on and on is no clock, and then this was no jump of one.

@@ -66,6 +66,8 @@ class Depacketiser(ABC):
     """Joins what has one time stamp, or ends at a marker. Subclasses take the payloads of one format apart."""
 
     def __init__(self) -> None:
+        self.trouble = ""
+        """Why nothing that is sent can be read, where that is known."""
         self._parts: list[bytes] = []
         self._size = 0
         self._timestamp: int | None = None

@@ -119,8 +119,9 @@ def _challenge(scheme: str, text: str) -> Challenge | None:
     named = values.get("algorithm", "")
     algorithm = _SPELT.get(named.upper(), named.upper()) or "MD5"
     offered = [word.strip().lower() for word in values.get("qop", "").split(",") if word.strip()]
-    if algorithm not in _STRENGTH[1:] or "nonce" not in values or (offered and "auth" not in offered):
+    if algorithm not in _STRENGTH[1:] or "nonce" not in values:
         return None
+    # One that offers auth-int alone takes the answer without any, as the first Digest had it.
     stale = values.get("stale", "").lower() == "true"
     return Challenge(algorithm, values.get("realm", ""), values["nonce"], values.get("opaque"), "auth" in offered, stale, named)
 

@@ -61,6 +61,7 @@ class KeyframeDecoder:
     ) -> None:
         self._codec = _open_codec(codec, max_pixels)
         self._extradata = extradata
+        self._joins_headers = codec == "mpeg4"
         self._max_pixels = max_pixels
         self._counts = counts
         self._monotonic_s = monotonic_s
@@ -100,6 +101,8 @@ class KeyframeDecoder:
         """
         if not self._open and not self._enter(keyframe, recovery):
             return []
+        if self._extradata and self._joins_headers:
+            data, self._extradata = self._extradata + data, b""
         self._number += 1
         self._times[self._number] = times
         if len(self._times) > _WAITING_LIMIT:
@@ -141,7 +144,7 @@ class KeyframeDecoder:
             self._enter_whole()
         elif waited_s >= WITHOUT_KEYFRAME_S:
             self._tried = True
-        if (self._open or self._tried) and self._extradata:
+        if (self._open or self._tried) and self._extradata and not self._joins_headers:
             self._decode_headers()
         if not self._open:
             self._counts.damaged += self._lost

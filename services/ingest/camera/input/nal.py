@@ -19,6 +19,7 @@ _TAIL_BYTES: Final = 5
 _REPEATS: Final = 8
 """So many pictures seem to begin at one and the same time stamp before that is not believed."""
 
+_JUNK_BYTES: Final = 8
 _SEI_LIMIT_BYTES: Final = 4096
 
 
@@ -33,6 +34,7 @@ class _NalDepacketiser(Depacketiser):
         super().__init__()
         self._trust = MarkerTrust()
         self._fragment: int | None = None
+        self._is_start = False
         self._tail = b""
         self._sliced = False
         self._recovery = 0
@@ -44,7 +46,11 @@ class _NalDepacketiser(Depacketiser):
         self._done: list[AccessUnit] = []
 
     def push(self, payload: bytes, timestamp: int, marker: bool, lost: bool, extension: bytes = b"") -> Sequence[AccessUnit]:
-        if timestamp == self._timestamp and not (marker or lost or self._marked) and self._fragment in self.slice_kinds:
+        if (
+            timestamp == self._timestamp
+            and not (marker or lost or self._marked or self._is_start)
+            and self._fragment in self.slice_kinds
+        ):
             # Nearly all packets are the middle of a slice: nothing is to be decided with them.
             piece = self._middle(payload)
             if piece:
@@ -195,6 +201,10 @@ class _NalDepacketiser(Depacketiser):
         kind = self._kind(header[0])
         if self._is_unknown(kind, header):
             return True
+        was_start, self._is_start = self._is_start, bool(flags & 0x80)
+        if was_start and flags & 0x80 and self._fragment == kind:
+            # No NAL unit has a start alone: such a camera sets its bit on every fragment.
+            flags &= ~0x80
         if flags & 0x80:
             self._fragment = None if flags & 0x40 else kind
             piece = _without_start_code(piece)
@@ -215,10 +225,13 @@ class _NalDepacketiser(Depacketiser):
 
     def _aggregate(self, payload: bytes, at: int) -> bool:
         """Take several NAL units, each after its length in 2 bytes."""
-        end = len(payload)
+        end, first = len(payload), at + 2
         while at + 2 <= end:
             start = at + 2
             at = start + (payload[at] << 8 | payload[at + 1])
+            if at > end and start > first and end - start < _JUNK_BYTES:
+                # Something behind the last one that is too short for any.
+                return True
             if at > end or not self._whole(_without_start_code(payload[start:at])):
                 return False
         # Zeros at the end are padding that nobody counted.
@@ -232,7 +245,7 @@ class _NalDepacketiser(Depacketiser):
             return []
         recovery, is_reference = self._recovery, self._is_reference
         self._fragment = None
-        self._sliced = self._is_reference = self._marked = False
+        self._sliced = self._is_reference = self._marked = self._is_start = False
         self._recovery = 0
         return [unit._replace(recovery=recovery, is_reference=is_reference) for unit in super()._finish()]
 
@@ -279,8 +292,11 @@ class H264Depacketiser(_NalDepacketiser):
         self._fragment = None
         if kind == 24:
             return self._aggregate(payload, 1)
-        # 25 to 27 and 29 hold slices in another order, which only packetisation mode 2 has.
-        return kind not in (25, 26, 27, 28, 29) and self._whole(payload)
+        if kind in (25, 26, 27, 29):
+            # They hold slices in another order, which only packetisation mode 2 has; many announce it and do not use it.
+            self.trouble = "the camera sends H.264 interleaved (packetization-mode 2), which is not supported: set mode 1"
+            return True
+        return kind != 28 and self._whole(payload)
 
 
 class H265Depacketiser(_NalDepacketiser):
@@ -328,8 +344,8 @@ class H265Depacketiser(_NalDepacketiser):
         self._fragment = None
         if kind == 48:
             return self._aggregate(payload, 2)
-        # 50 wraps another payload, which may hold slices.
-        return kind not in (49, 50) and self._whole(payload)
+        # 50 wraps another payload, which nobody sends.
+        return kind == 50 or (kind != 49 and self._whole(payload))
 
 
 def _without_start_code(payload: bytes) -> bytes:

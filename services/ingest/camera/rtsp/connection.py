@@ -18,6 +18,9 @@ POLL_S: Final = 0.25
 _READ_BYTES: Final = 64 * 1024
 _EARLY_LIMIT_BYTES: Final = 4 * 1024 * 1024
 _LOGIN_TRIES: Final = 3
+_ASK_TO_LOG_IN: Final = frozenset({401, 403})
+_REPEATED_S: Final = 0.7
+"""An answer with an old number is taken for that to the last request when nothing more comes."""
 _AGENT: Final = "Moodline"
 
 
@@ -32,9 +35,13 @@ class Connection:
         self._sequence = 0
         self._early: deque[Interleaved] = deque()
         self._early_bytes = 0
-        self._accepted = False
+        # A nonce of the connection before may be too old on this one.
+        self._accepted = login is not None and login.challenge is not None
+        self.is_refused = False
+        """Whether the last answer was a refusal of the log-in."""
         self._has_read = False
         self._unanswered: set[str] = set()
+        self._answered: set[str] = set()
         connected.settimeout(POLL_S)
 
     def request(
@@ -60,8 +67,10 @@ class Connection:
         sent_nonces: set[str] = set()
         for _ in range(_LOGIN_TRIES):
             self.send(method, url, headers)
+            self._wire.expects_body = method == "DESCRIBE"
             response = self._answer(deadline_s, will_do)
-            if response.status != 401:
+            self.is_refused = response.status == 401
+            if response.status not in _ASK_TO_LOG_IN:
                 self._accepted |= response.status < 300 and self._login is not None and self._login.challenge is not None
                 return response
             if not self._may_log_in(response, sent_nonces):
@@ -138,6 +147,7 @@ class Connection:
     def _answer(self, deadline_s: float, will_do: Callable[[], bool] | None) -> Response:
         number = str(self._sequence)
         heard_s = time.monotonic()
+        repeated: Response | None = None
         while True:
             answer = None
             self.socket.settimeout(min(max(deadline_s - time.monotonic(), 0.01), POLL_S))
@@ -149,8 +159,14 @@ class Connection:
             for item in items:
                 if isinstance(item, Interleaved):
                     self._keep(item)
+                elif self._is_repeated(item):
+                    repeated = item
                 elif self._is_answer(item):
                     answer = item
+            if repeated is not None and time.monotonic() - heard_s >= _REPEATED_S:
+                # It was the answer: such a camera does not count.
+                self._answered.clear()
+                answer = answer or repeated
             if answer is not None:
                 self.socket.settimeout(POLL_S)
                 return answer
@@ -168,6 +184,11 @@ class Connection:
         """Return whether packets came before the answer to a request."""
         return bool(self._early)
 
+    def _is_repeated(self, response: Response) -> bool:
+        """Return whether it seems to be once more the answer to a request before, from a camera that has counted right so far."""
+        number = (response.header("cseq") or "").strip()
+        return number in self._answered and number != str(self._sequence)
+
     def _is_answer(self, response: Response) -> bool:
         """Return whether it answers the last request. There is one at a time, so a number that makes no sense is no matter."""
         if response.status < 200:
@@ -176,6 +197,8 @@ class Connection:
         if number in self._unanswered and number != str(self._sequence):
             self._unanswered.discard(number)
             return False
+        if number == str(self._sequence):
+            self._answered.add(number)
         return True
 
     def _keep(self, packet: Interleaved) -> None:

@@ -36,6 +36,34 @@ class H263Depacketiser(Depacketiser):
         return self._keep(b"\0\0" + body if begins else body)
 
 
+class H263OldDepacketiser(Depacketiser):
+    """H.263 of 1996 (RFC 2190): packets may begin and end within a byte."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._end_bits = 0
+
+    def _add(self, payload: bytes, extension: bytes) -> bool:  # noqa: ARG002  # no extension belongs to it
+        if not payload:
+            return False
+        header = (4, 4, 8, 12)[payload[0] >> 6]
+        begin_bits, body = payload[0] >> 3 & 7, payload[header:]
+        if not body:
+            return False
+        if not self._parts:
+            self._end_bits = payload[0] & 7
+            self._keyframe = _is_h263_intra(body[2:])
+            return self._keep(body) and body.startswith(b"\0\0")
+        fits = (begin_bits + self._end_bits) % 8 == 0
+        if begin_bits and fits:
+            # Both packets have a part of the byte between them.
+            last = self._parts[-1]
+            self._parts[-1] = last[:-1] + bytes((last[-1] & 0xFF << self._end_bits | body[0] & 0xFF >> begin_bits,))
+            body = body[1:]
+        self._end_bits = payload[0] & 7
+        return self._keep(body) and fits
+
+
 class Vp8Depacketiser(Depacketiser):
     """VP8 (RFC 7741)."""
 
@@ -110,9 +138,9 @@ class Av1Depacketiser(Depacketiser):
 
 def _is_h263_intra(body: bytes) -> bool:
     """Return whether a picture is intra, by its header without the first two bytes (ITU-T H.263, 5.1)."""
-    if len(body) < 5:
+    if len(body) < 6:
         return False
-    bits = int.from_bytes(body[:5], "big")
+    bits = int.from_bytes(body[:6], "big")
     if bits >> 26 & 7 != 7:
         return bits >> 25 & 1 == 0
     # PLUSPTYPE: with UFEP of 1, 18 bits come before the picture's type.

@@ -12,6 +12,8 @@ _JPEG_PROFILES: Final = (b"\xff\xd8", b"\xff\xff")
 """Extensions that hold a part of the picture (ONVIF)."""
 _LATE_PACKETS: Final = 128
 _JUMP_PACKETS: Final = 3000
+_ODD_PACKETS, _ODD_SHARE, _ODD_MOST = 16, 0.4, 2
+"""Share of odd numbers among about so many packets; one that was there before weighs more: a gap may be a loss in the camera."""
 
 
 class RtpPacket(NamedTuple):
@@ -100,6 +102,10 @@ class PacketNumbers:
     highest: int = -1
     lost: int = 0
 
+    def is_next(self, sequence: int) -> bool:
+        """Return whether it is the number that follows."""
+        return self.highest >= 0 and sequence == (self.highest + 1) & 0xFFFF
+
     def follow(self, sequence: int) -> int:
         """Return how many packets are missing before this one; -1 for one that came too late, or again."""
         if self.highest < 0:
@@ -115,6 +121,30 @@ class PacketNumbers:
         missing = ahead - 1 if ahead <= _JUMP_PACKETS else 1
         self.highest += ahead
         self.lost += missing
+        return missing
+
+
+class NumberTrust:
+    """Whether numbers of packets that TCP brought count packets. A few cameras number frames, or send whatever was in memory.
+
+    TCP loses nothing, so that nearly every number must be the next one. Where most are not, no number is believed any more.
+    """
+
+    def __init__(self) -> None:
+        self._odd = 0.0
+        self._last: RtpPacket | None = None
+        self.is_trusted = True
+
+    def judge(self, missing: int, packet: RtpPacket) -> int:
+        """Return what `PacketNumbers.follow` said of a packet, or 0 when that is not believed."""
+        last, self._last = self._last, packet
+        if not self.is_trusted:
+            return -1 if packet == last else 0
+        # The same packet once more says nothing of its numbers.
+        is_repeated = missing < 0 and packet == last
+        if not is_repeated:
+            self._odd += (_ODD_MOST * (missing < 0) + (missing != 0) - self._odd) / _ODD_PACKETS
+            self.is_trusted = self._odd < _ODD_SHARE
         return missing
 
 

@@ -10,11 +10,13 @@ from typing import Final
 
 from moodline.services.ingest.camera.input.access_unit import Depacketiser
 from moodline.services.ingest.camera.input.nal import START_CODE, H264Depacketiser, H265Depacketiser
+from moodline.services.ingest.camera.input.transport_stream import TransportStreamDepacketiser
 from moodline.services.ingest.camera.rtsp.jpeg import JpegDepacketiser
 from moodline.services.ingest.camera.rtsp.mpeg4 import Mpeg4Depacketiser
 from moodline.services.ingest.camera.rtsp.payloads import (
     Av1Depacketiser,
     H263Depacketiser,
+    H263OldDepacketiser,
     MpegVideoDepacketiser,
     Vp8Depacketiser,
     Vp9Depacketiser,
@@ -24,6 +26,7 @@ from moodline.shared.streams import FailureReason
 
 SDP_LIMIT_BYTES: Final = 64 * 1024
 _PARAMETERS_LIMIT_BYTES: Final = 64 * 1024
+TRANSPORT_STREAM: Final = "mpegts"
 _CODECS: Final = {
     "H264": "h264",
     "H265": "hevc",
@@ -33,9 +36,11 @@ _CODECS: Final = {
     "MPV": "mpeg2video",
     "H263-1998": "h263",
     "H263-2000": "h263",
+    "H263": "h263",
     "VP8": "vp8",
     "VP9": "vp9",
     "AV1": "libdav1d",
+    "MP2T": TRANSPORT_STREAM,
 }
 _USUAL: Final = frozenset({"h264", "hevc", "mjpeg", "mpeg4"})
 _STATIC: Final = {"26": "JPEG", "31": "H261", "32": "MPV", "33": "MP2T", "34": "H263"}
@@ -62,6 +67,7 @@ _DEPACKETISERS: Final[dict[str, Callable[[], Depacketiser]]] = {
     "vp8": Vp8Depacketiser,
     "vp9": Vp9Depacketiser,
     "libdav1d": Av1Depacketiser,
+    TRANSPORT_STREAM: TransportStreamDepacketiser,
 }
 _SPROPS: Final = {"h264": ("sprop-parameter-sets",), "hevc": ("sprop-vps", "sprop-sps", "sprop-pps")}
 _NAMES: Final = {
@@ -71,8 +77,6 @@ _NAMES: Final = {
     "H264-SVC": "H.264 SVC",
     "H266": "H.266",
     "H261": "H.261",
-    "H263": "H.263 of 1996",
-    "MP2T": "MPEG transport stream",
     "MP1S": "MPEG system stream",
     "MP2P": "MPEG program stream",
     "JPEG2000": "JPEG 2000",
@@ -93,7 +97,7 @@ class VideoTrack:
     """One video track that can be read.
 
     Attributes:
-        codec: FFmpeg's name.
+        codec: FFmpeg's name; `mpegts` where the media itself says which it is.
         payload_type: Of its RTP packets.
         clock_rate: Ticks per s of its time stamps.
         control: As the camera wrote it; "" when it did not.
@@ -101,6 +105,7 @@ class VideoTrack:
         fps: As the camera claims, or None.
         size_px: As the camera claims, or None.
         is_secure: Whether the camera announces encrypted media (RTP/SAVP).
+        encoding: Name of the payloads' format, in upper case.
     """
 
     codec: str
@@ -111,11 +116,14 @@ class VideoTrack:
     fps: Fraction | None
     size_px: tuple[int, int] | None
     is_secure: bool = False
+    encoding: str = ""
 
     def depacketiser(self) -> Depacketiser:
         """Return a new depacketiser for its payloads."""
         if self.codec == "mjpeg":
             return JpegDepacketiser(self.size_px)
+        if self.encoding == "H263":
+            return H263OldDepacketiser()
         return _DEPACKETISERS[self.codec]()
 
 
@@ -155,8 +163,8 @@ class _Section:
             others = [value for key, value in self.attributes if key == "rtpmap"]
             match = _OF_PAYLOAD.fullmatch(others[0]) if len(others) == 1 else None
             found = match[2] if match else ""
-        name, _, rest = found.partition("/")
-        name = name.strip().upper()
+        name, _, rest = re.sub(r"\s*[/\s]\s*", "/", found.strip()).partition("/")
+        name = name.upper()
         plain = name.replace(".", "")
         return (_SPELT.get(plain, plain if plain in _CODECS else name) or _STATIC.get(payload_type, "")), rest
 
@@ -219,7 +227,7 @@ def _unsupported(videos: Sequence[_Section], session: _Section, over_tls: bool) 
     if not names:
         return f"the camera's video codec is not supported: {cure}"
     if names & _CODECS.keys():
-        return f"the camera sends {_NAMES[min(names & _CODECS.keys())]} interleaved (packetization-mode 2): set mode 1, or {cure}"
+        return f"the camera sends H.265 interleaved (sprop-max-don-diff), which is not supported: switch that off, or {cure}"
     return f"the camera's video codec, {_NAMES[min(names)]}, is not supported: {cure}"
 
 
@@ -251,14 +259,14 @@ def _track(video: _Section, session: _Section, over_tls: bool) -> VideoTrack | N
         name, rest = video.encoding(payload_type, session)
         parameters = video.parameters(payload_type)
         codec = _CODECS.get(name or _format_of(parameters))
-        if codec is None or parameters.get("packetization-mode") == "2" or parameters.get("sprop-max-don-diff", "0") != "0":
+        if codec is None or (codec == "hevc" and parameters.get("sprop-max-don-diff", "0") != "0"):
             continue
         rate = rest.partition("/")[0].strip()
         clock_rate = int(rate) if rate.isascii() and rate.isdigit() and 0 < len(rate) <= 9 and int(rate) else 90_000
         fps = _fps(video.value("framerate") or session.value("framerate"))
         control, size_px = video.value("control"), _size(video.value("x-dimensions"))
         extradata = _extradata(codec, parameters)
-        return VideoTrack(codec, int(payload_type), clock_rate, control, extradata, fps, size_px, is_secure)
+        return VideoTrack(codec, int(payload_type), clock_rate, control, extradata, fps, size_px, is_secure, name)
     return None
 
 

@@ -3,7 +3,7 @@
 import re
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +18,10 @@ from moodline.shared.errors import SourceError
 from moodline.shared.streams import FailureReason
 
 REDIRECTS_MAX: Final = 3
+_REDIRECTS: Final = frozenset({301, 302, 303, 305, 307, 308})
+_CONNECTIONS: Final = 3
+_OTHERWISE: Final = frozenset({400, 404, 405, 451, 454, 455, 456, 457, 459, 460})
+"""Refusals of a request that may be put otherwise: with another URL, or without a range."""
 _DEFAULT_TIMEOUT_S: Final = 60
 _TEARDOWN_S: Final = 0.2
 _OPTIONS_S: Final = 2.0
@@ -54,11 +58,9 @@ def describe(address: CameraAddress, egress: Egress, deadline_s: float) -> Descr
     """Connect and ask what there is, through redirects. Raises `SourceError`; leaves nothing open then."""
     origin: str | None = None
     for _ in range(REDIRECTS_MAX + 1):
-        connection, keep_alive = _greeted(address, egress, deadline_s, origin)
+        connection, keep_alive, response = _described(address, egress, deadline_s, origin)
         try:
-            headers = {"Accept": "application/sdp"}
-            response = connection.request("DESCRIBE", address.plain_url, headers, deadline_s)
-            if response.status not in {301, 302, 303, 305, 307}:
+            if response.status not in _REDIRECTS:
                 require_success(response)
                 base = clean_url(response.header("content-base")) or clean_url(response.header("content-location"))
                 base = base or address.plain_url
@@ -86,10 +88,7 @@ class Session:
 
     def setup(self, transport: str, deadline_s: float) -> str:
         """Set the track up; return the answer's `Transport` header, "" without one."""
-        control = self.described.description.track.control
-        url = self.aggregate_url if control in ("", "*") else control_url(self.described.base, control)
-        response = self.connection.request("SETUP", url, {"Transport": transport}, deadline_s)
-        require_success(response)
+        response = self._first_accepted("SETUP", [(url, {"Transport": transport}) for url in self._track_urls()], deadline_s)
         name, _, rest = (response.header("session") or "").partition(";")
         self._id = name.strip() if _SESSION.fullmatch(name.strip()) else None
         found = re.search(r"timeout\s*=\s*([0-9]{1,6})", rest, re.IGNORECASE)
@@ -98,13 +97,17 @@ class Session:
 
     def play(self, deadline_s: float, media_comes: Callable[[], bool]) -> None:
         """Start the media. Media that comes although PLAY is not answered is as good as an answer."""
-        headers = self._headers() | {"Range": "npt=0.000-"}
+        headers = self._headers()
+        begin = headers | {"Range": "npt=0.000-"}
+        # Some know no ranges, some want the track's URL, and some the one that was described.
+        tries = [(self.aggregate_url, begin), (self.aggregate_url, headers)]
+        tries += [(url, headers) for url in (self._track_urls()[0], self.described.url)]
         asked_s = time.monotonic()
 
         def plays() -> bool:
             return time.monotonic() - asked_s >= _UNANSWERED_PLAY_S and media_comes()
 
-        require_success(self.connection.request("PLAY", self.aggregate_url, headers, deadline_s, plays))
+        self._first_accepted("PLAY", tries, deadline_s, plays)
         self._next_keep_alive_s = time.monotonic() + self._keep_alive_s
 
     def keep_alive(self, now_s: float) -> None:
@@ -126,6 +129,37 @@ class Session:
         except (SourceError, OSError):
             # It is over either way.
             pass
+
+    def _track_urls(self) -> list[str]:
+        """Return where the track may be: first as the standard says, then as some servers resolve it."""
+        described = self.described
+        control = described.description.track.control
+        if control in ("", "*"):
+            return [self.aggregate_url, described.url]
+        return [control_url(described.base, control), control_url(described.url, control), described.url]
+
+    def _first_accepted(
+        self,
+        method: str,
+        tries: Sequence[tuple[str, dict[str, str]]],
+        deadline_s: float,
+        will_do: Callable[[], bool] | None = None,
+    ) -> Response:
+        """Request until it is not refused any more for its URL or headers. Raises the first refusal as `SourceError`."""
+        refusal: Response | None = None
+        sent: list[tuple[str, dict[str, str]]] = []
+        for url, headers in tries:
+            if (url, headers) in sent:
+                continue
+            sent.append((url, headers))
+            response = self.connection.request(method, url, headers, deadline_s, will_do)
+            if response.status not in _OTHERWISE:
+                break
+            refusal = refusal or response
+        if response.status >= 300:
+            response = refusal or response
+        require_success(response)
+        return response
 
     def _headers(self) -> dict[str, str]:
         return {} if self._id is None else {"Session": self._id}
@@ -152,7 +186,7 @@ def transport_ports(transport: str, name: str) -> tuple[int, int] | None:
     return None
 
 
-def _connect(address: CameraAddress, egress: Egress, deadline_s: float, origin: str | None) -> Connection:
+def _connect(address: CameraAddress, egress: Egress, deadline_s: float, origin: str | None, login: Login | None) -> Connection:
     remaining_s = deadline_s - time.monotonic()
     if remaining_s <= 0:
         raise SourceError(FailureReason.TIMEOUT, "the camera does not answer")
@@ -161,26 +195,33 @@ def _connect(address: CameraAddress, egress: Egress, deadline_s: float, origin: 
         if address.scheme == "rtsps":
             connected.settimeout(max(deadline_s - time.monotonic(), 0.05))
             connected = egress.wrap_tls(connected, address.host, verify=address.tls_verify)
-        login = None if address.username is None else Login(address.username, address.password or "")
         return Connection(connected, login)
     except BaseException:
         connected.close()
         raise
 
 
-def _greeted(address: CameraAddress, egress: Egress, deadline_s: float, origin: str | None) -> tuple[Connection, str]:
-    """Connect, and ask what the camera can do. Some hang up when they are asked: they are connected to again, and not asked."""
-    connection = _connect(address, egress, deadline_s, origin)
-    try:
-        return connection, _keep_alive_method(connection, address.plain_url, deadline_s)
-    except SourceError as error:
-        connection.close()
-        if error.reason != FailureReason.UNREACHABLE:
+def _described(address: CameraAddress, egress: Egress, deadline_s: float, origin: str | None) -> tuple[Connection, str, Response]:
+    """Connect, ask what the camera can do, and for its description; return also the method that keeps the session alive.
+
+    Some cameras hang up when they are asked, and some after they have asked to log in: they are connected to again.
+    """
+    login = None if address.username is None else Login(address.username, address.password or "")
+    for attempt in range(_CONNECTIONS):
+        connection = _connect(address, egress, deadline_s, origin, login)
+        try:
+            keep_alive = "OPTIONS" if attempt else _keep_alive_method(connection, address.plain_url, deadline_s)
+            response = connection.request("DESCRIBE", address.plain_url, {"Accept": "application/sdp"}, deadline_s)
+            return connection, keep_alive, response
+        except SourceError as error:
+            connection.close()
+            if error.reason != FailureReason.UNREACHABLE:
+                raise
+            failure = SourceError(*_REFUSED[401]) if connection.is_refused else error
+        except BaseException:
+            connection.close()
             raise
-    except BaseException:
-        connection.close()
-        raise
-    return _connect(address, egress, deadline_s, origin), "OPTIONS"
+    raise failure
 
 
 def _keep_alive_method(connection: Connection, url: str, deadline_s: float) -> str:

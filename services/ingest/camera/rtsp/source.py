@@ -16,9 +16,11 @@ from moodline.services.ingest.camera.input.backlog import Backlog, CodedFrame
 from moodline.services.ingest.camera.input.decoder import KeyframeDecoder, UnitTimes
 from moodline.services.ingest.camera.input.egress import Egress
 from moodline.services.ingest.camera.input.frames import FrameGap, LiveCounts, LiveFrame, LiveInfo, LiveLimits, LiveSource
+from moodline.services.ingest.camera.input.transport_stream import TransportStreamDepacketiser
 from moodline.services.ingest.camera.rtsp.media import Media, Reorder, TcpMedia, UdpMedia
 from moodline.services.ingest.camera.rtsp.rtp import (
     MediaClock,
+    NumberTrust,
     PacketNumbers,
     Reception,
     RtpPacket,
@@ -27,7 +29,7 @@ from moodline.services.ingest.camera.rtsp.rtp import (
     parse_rtp,
     receiver_report,
 )
-from moodline.services.ingest.camera.rtsp.sdp import VideoTrack
+from moodline.services.ingest.camera.rtsp.sdp import TRANSPORT_STREAM, VideoTrack
 from moodline.services.ingest.camera.rtsp.session import Session, describe
 from moodline.shared.camera import CameraAddress
 from moodline.shared.errors import ImageError, SourceError
@@ -37,6 +39,11 @@ _REPORT_S: Final = 5.0
 _HOUSEKEEPING_S: Final = 0.5
 _REORDER_WAIT_S: Final = 0.1
 _ENDED_LIMIT: Final = 64
+_ENDED_S: Final = 0.3
+"""A camera that goes on to send after it has said that it ends has not ended."""
+_CHANGES_BORNE: Final = 6
+_STEADY_PACKETS: Final = 20
+"""An SSRC that changes more often than borne, each time after fewer packets, is no sender's name."""
 _POLL_S: Final = 0.25
 _CLOSE_S: Final = 1.0
 _OTHER_PACKETS: Final = 20
@@ -76,7 +83,7 @@ class RtspSource:
         self._limits = limits
         self._backlog = Backlog()
         self._receiver = Receiver(track, self.counts, self._backlog)
-        self._decoder = KeyframeDecoder(track.codec, track.extradata, limits.max_pixels, self.counts)
+        self._decoder = None if track.codec == TRANSPORT_STREAM else self._decoder_of(track.codec)
         self._stop = threading.Event()
         self._reading = threading.Thread(target=self._receive, name="rtsp", daemon=True)
         self._frame_seen_s = time.monotonic()
@@ -89,6 +96,7 @@ class RtspSource:
         except BaseException:
             self.close()
             raise
+        assert self._decoder is not None  # it has decoded a frame
         self.info = LiveInfo(self._decoder.codec_name, self._first.width, self._first.height, track.fps)
 
     def frames(self) -> Iterator[LiveFrame]:
@@ -100,6 +108,10 @@ class RtspSource:
     def close(self) -> None:
         self._stop.set()
         self._reading.join(_CLOSE_S)
+
+    def _decoder_of(self, codec: str) -> KeyframeDecoder:
+        extradata = self._session.described.description.track.extradata
+        return KeyframeDecoder(codec, extradata, self._limits.max_pixels, self.counts)
 
     def _first_decoded(self) -> LiveFrame:
         return next(frame for frame in self._rest if not frame.is_overloaded)
@@ -116,6 +128,9 @@ class RtspSource:
             if coded.is_overloaded:
                 yield LiveFrame(*coded.times, *width_height, _no_picture, is_overloaded=True)
                 continue
+            if decoder is None:
+                # What the media is, was known before its first frame.
+                decoder = self._decoder = self._decoder_of(self._receiver.codec)
             if coded.is_after_loss:
                 decoder.lose()
             for frame in decoder.decode(coded.data, coded.keyframe, coded.times, coded.recovery):
@@ -129,6 +144,8 @@ class RtspSource:
     def _check_time(self) -> None:
         """Raise `SourceError` when the camera has been silent, or has sent nothing that can be shown, for too long."""
         now_s, limits = time.monotonic(), self._limits
+        if self._receiver.has_ended:
+            raise _ended()
         if self._has_frames and now_s - max(self._receiver.media_seen_s, self._frame_seen_s) >= self._gap.limit_s:
             raise SourceError(FailureReason.TIMEOUT, "the camera sends no frame that can be shown")
         if now_s - self._frame_seen_s >= max(limits.keyframe_timeout_s, self._gap.limit_s):
@@ -137,6 +154,8 @@ class RtspSource:
     def _nothing_shown(self) -> SourceError:
         if not self.counts.packets:
             sentence = self._media.trouble() or "the camera agrees to play, but sends no media: try the other `transport`"
+        elif self._receiver.trouble:
+            sentence = self._receiver.trouble
         elif self._session.described.description.track.is_secure:
             sentence = "what the camera sends cannot be decoded; it may be encrypted once more (SRTP): turn SRTP off"
         else:
@@ -162,6 +181,8 @@ class RtspSource:
         chore_s = report_s = time.monotonic() + _HOUSEKEEPING_S
         while not self._stop.is_set():
             received = media.receive()
+            if received.rtp:
+                receiver.goes_on()
             for data in received.rtcp:
                 receiver.take_rtcp(data)
             for data, arrived_s in received.rtp:
@@ -187,6 +208,7 @@ class Receiver:
 
     Attributes:
         media_seen_s: Monotonic time of the last packet of the track; may be read by any thread.
+        codec: FFmpeg's name of the codec, known before the first frame is put into the backlog.
     """
 
     def __init__(self, track: VideoTrack, counts: LiveCounts, backlog: Backlog) -> None:
@@ -202,12 +224,21 @@ class Receiver:
         self._ended: list[int] = []
         self._sender: tuple[SenderReport, float] | None = None
         self._numbers = PacketNumbers()
+        self._trust = NumberTrust()
+        self._since_change = 0
+        self._changes = 0
         self._clock = MediaClock(track.clock_rate)
         self._depacketiser = track.depacketiser()
         self._is_lost = False
         self._keyframe_total: int | None = None
         self._arrived_s = 0.0
         self.media_seen_s = time.monotonic()
+        self.codec = track.codec
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing that is sent can be read, where that is known."""
+        return self._depacketiser.trouble
 
     def take_rtp(self, data: bytes, arrived_s: float, reorders: bool) -> None:
         """Take a packet. What is no packet of the track is passed over."""
@@ -216,10 +247,15 @@ class Receiver:
             return
         self._counts.packets += 1
         self.media_seen_s = time.monotonic()
-        if packet.ssrc != self._ssrc:
-            self._begin(packet.ssrc)
+        if packet.ssrc != self._ssrc and self._is_new_sender():
+            if self._numbers.is_next(packet.sequence):
+                # Some cameras take a new one for every group of pictures, and go on to count.
+                self._ssrc = packet.ssrc
+            else:
+                self._begin(packet.ssrc)
+        self._since_change += 1
         if not reorders:
-            self._take(packet, arrived_s)
+            self._take(packet, arrived_s, checks_numbers=True)
             return
         ready = self._reorder.push(packet)
         if ready:
@@ -242,15 +278,24 @@ class Receiver:
         """Take reports of the camera's clock, and what has ended."""
         found = parse_rtcp(data)
         for report in found.reports:
-            if self._ssrc is None or report.ssrc == self._ssrc:
+            if self._ssrc in (None, report.ssrc) or self._changes > _CHANGES_BORNE:
                 self._clock.report(report.unix_s, report.timestamp)
                 self._sender = report, time.monotonic()
         self._ended += found.ended[: _ENDED_LIMIT - len(self._ended)]
 
+    @property
+    def has_ended(self) -> bool:
+        """Return whether the camera has said that it ends, and does."""
+        return self._ssrc in self._ended and time.monotonic() - self.media_seen_s >= _ENDED_S
+
+    def goes_on(self) -> None:
+        """Note that media has come after all that was said so far."""
+        self._ended.clear()
+
     def require_sender(self) -> None:
-        """Raise `SourceError` when the camera has said that it ends."""
-        if self._ended and self._ssrc in self._ended:
-            raise SourceError(FailureReason.UNREACHABLE, "the camera ended the stream")
+        """Raise `SourceError` when the camera has ended."""
+        if self._ended and self.has_ended:
+            raise _ended()
 
     def report(self) -> bytes:
         """Return a receiver report on what has come."""
@@ -275,6 +320,13 @@ class Receiver:
                 return True
         return False
 
+    def _is_new_sender(self) -> bool:
+        """Return whether another SSRC is another sender. Where it changes all the time, it says nothing."""
+        if self._changes <= _CHANGES_BORNE:
+            self._changes = self._changes + 1 if self._since_change < _STEADY_PACKETS and self._ssrc is not None else 0
+        self._since_change = 0
+        return self._changes <= _CHANGES_BORNE
+
     def _begin(self, ssrc: int) -> None:
         """Begin with a new sender: its numbers and clock have nothing to do with those before."""
         if self._ssrc is not None:
@@ -286,8 +338,10 @@ class Receiver:
             self._depacketiser = self._track.depacketiser()
         self._ssrc = ssrc
 
-    def _take(self, packet: RtpPacket, arrived_s: float) -> None:
+    def _take(self, packet: RtpPacket, arrived_s: float, *, checks_numbers: bool = False) -> None:
         missing = self._numbers.follow(packet.sequence)
+        if checks_numbers:
+            missing = self._trust.judge(missing, packet)
         if missing < 0:
             return
         if missing:
@@ -305,6 +359,8 @@ class Receiver:
 
     def _put(self, units: Sequence[AccessUnit], arrived_s: float | None = None) -> None:
         arrived_s = self._arrived_s if arrived_s is None else arrived_s
+        if units and isinstance(self._depacketiser, TransportStreamDepacketiser):
+            self.codec = self._depacketiser.codec
         for unit in units:
             total = self._clock.unwrap(unit.timestamp)
             self._is_lost |= unit.damaged or unit.after_loss
@@ -316,6 +372,10 @@ class Receiver:
             times = UnitTimes(Fraction(total, self._track.clock_rate), arrived_s, self._clock.camera_s(total))
             is_lost, self._is_lost = self._is_lost, False
             self._backlog.put(CodedFrame(unit.data, unit.keyframe, unit.recovery, unit.is_reference, is_lost, False, times))
+
+
+def _ended() -> SourceError:
+    return SourceError(FailureReason.UNREACHABLE, "the camera ended the stream")
 
 
 def _no_picture() -> NoReturn:

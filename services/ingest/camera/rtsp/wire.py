@@ -12,7 +12,7 @@ HEADER_LIMIT_BYTES: Final = 32 * 1024
 BODY_LIMIT_BYTES: Final = 256 * 1024
 _DOLLAR: Final = 0x24
 _JUNK_LIMIT_BYTES: Final = 512 * 1024
-_ANSWER: Final = b"RTSP/"
+_ANSWERS: Final = (b"RTSP/", b"RTSP ")
 _REQUESTS: Final = (
     b"ANNOU",
     b"DESCR",
@@ -32,9 +32,15 @@ _OPEN_END_S: Final = 0.7
 _SHORT_BODY_S: Final = 3.0
 _GOES_ON = re.compile(rb"\$[\x00-\x07][\x00-\xff]{2}[\x80-\xbf]|RTSP/1")
 """A packet of RTP or RTCP (version 2) in its frame, or an answer."""
+_GREETING_LIMIT_BYTES: Final = 256
+_TEXT = re.compile(rb"[\t\r\n -~]*")
+_WEB_SERVER: Final = "a web server answers at this port: RTSP is at another, mostly 554; or the URL begins with http://"
+_TLS: Final = "the camera speaks TLS at this port: the URL begins with rtsps://"
 _FILLING: Final = b"\r\n\0 \t"
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n|\r\r")
 _END_OF_LINE = re.compile(r"\r?\n|\r")
+_STATUS = re.compile(r"RTSP(?:/[0-9.]*)?\s*([1-9][0-9]{2})(?![0-9]).*", re.IGNORECASE)
+_LENGTH = re.compile(r"\+?([0-9]{1,9})(?![0-9]).*", re.DOTALL)
 
 
 class Interleaved(NamedTuple):
@@ -67,6 +73,8 @@ class Wire:
         self._junk_bytes = 0
         self._is_rtsp = False
         self._begun: tuple[int, dict[str, list[str]], int] | None = None
+        self.expects_body = False
+        """Whether the next answer should have a body: then one that counts none is waited for."""
 
     def feed(self, data: bytes) -> None:
         """Add bytes as they came. Items must be taken until there are none before more is fed."""
@@ -110,7 +118,7 @@ class Wire:
         if self._begun is None:
             return None
         status, headers, start = self._begun
-        if silent_s < (_OPEN_END_S if _content_length(headers) is None else _SHORT_BODY_S):
+        if silent_s < (_SHORT_BODY_S if _content_length(headers) else _OPEN_END_S):
             return None
         body, self._at, self._begun = bytes(self._buffer[start:]), len(self._buffer), None
         return Response(status, headers, body)
@@ -118,7 +126,7 @@ class Wire:
     def _is_message(self, at: int) -> bool:
         """Return whether a message may begin there: an answer, or a request of the camera."""
         begin = bytes(self._buffer[at : at + _TELLING_BYTES]).upper()
-        beginnings = (_ANSWER,) if self._junk_bytes else (_ANSWER, *_REQUESTS)
+        beginnings = _ANSWERS if self._junk_bytes else (*_ANSWERS, *_REQUESTS)
         return any(one.startswith(begin) for one in beginnings)
 
     def _skip(self) -> bool:
@@ -126,8 +134,8 @@ class Wire:
 
         Returns whether there is something to look at. Raises `SourceError` where it never ends.
         """
-        if not self._is_rtsp:
-            raise _nonsense()
+        if not self._is_rtsp and not self._junk_bytes:
+            self._check_beginning()
         found = _GOES_ON.search(self._buffer, self._at + 1)
         # The last bytes may be the beginning of what goes on.
         end = max(self._at, len(self._buffer) - _TELLING_BYTES) if found is None else found.start()
@@ -135,9 +143,19 @@ class Wire:
         del found
         self._junk_bytes += end - self._at
         self._at = end
-        if self._junk_bytes > _JUNK_LIMIT_BYTES:
+        if self._junk_bytes > (_JUNK_LIMIT_BYTES if self._is_rtsp else _GREETING_LIMIT_BYTES):
             raise _nonsense()
         return is_found
+
+    def _check_beginning(self) -> None:
+        """Raise `SourceError` when what comes first is that of something else. A line of greeting is borne."""
+        begin = bytes(self._buffer[self._at : self._at + _GREETING_LIMIT_BYTES])
+        if begin.startswith(b"HTTP/"):
+            raise _other(_WEB_SERVER)
+        if begin.startswith((b"\x15\x03", b"\x16\x03")):
+            raise _other(_TLS)
+        if not _TEXT.fullmatch(begin):
+            raise _nonsense()
 
     def _message(self) -> Response | None:
         found = _END_OF_HEAD.search(self._buffer, self._at, self._at + HEADER_LIMIT_BYTES)
@@ -149,7 +167,7 @@ class Wire:
         del found  # it holds the buffer, which could not grow
         status, headers = parse_head(bytes(self._buffer[self._at : end]))
         length = _content_length(headers)
-        is_open = length is None and headers.get("content-type", [""])[0].lower().startswith("application/sdp")
+        is_open = self.expects_body and status == 200 and not length
         if is_open or len(self._buffer) < start + (length or 0):
             # What nobody counted ends when nothing comes any more.
             self._begun = status, headers, start
@@ -165,14 +183,9 @@ def parse_head(head: bytes) -> tuple[int, dict[str, list[str]]]:
     """Return status (0 for a request) and headers of a message without its body. Raises `SourceError` `corrupt`."""
     first, *lines = _END_OF_LINE.split(text_of(head))
     words = first.split(None, 2)
-    if len(words) < 2:
-        raise _nonsense()
-    status = 0
-    if words[0].upper().startswith("RTSP/"):
-        if not (len(words[1]) == 3 and words[1].isascii() and words[1].isdigit()) or words[1] < "100":
-            raise _nonsense()
-        status = int(words[1])
-    elif len(words) != 3 or not words[2].upper().startswith("RTSP/"):
+    answer = _STATUS.fullmatch(first)
+    status = int(answer[1]) if answer else 0
+    if answer is None and (len(words) != 3 or not words[2].upper().startswith("RTSP/")):
         raise _nonsense()
     headers: dict[str, list[str]] = {}
     for line in lines:
@@ -194,14 +207,19 @@ def format_request(method: str, url: str, headers: dict[str, str]) -> bytes:
 
 
 def _content_length(headers: dict[str, list[str]]) -> int | None:
-    """Return the length of a body; None where none is given. Raises `SourceError`."""
+    """Return the length of a body; None where none is given, or what is given is no length. Raises `SourceError`."""
     text = headers.get("content-length", [""])[0]
-    if not text:
+    match = _LENGTH.fullmatch(text)
+    if match is None and not text.isdecimal():
         return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 9) or int(text) > BODY_LIMIT_BYTES:
+    if match is None or int(match[1]) > BODY_LIMIT_BYTES:
         raise _nonsense()
-    return int(text)
+    return int(match[1])
 
 
 def _nonsense() -> SourceError:
     return SourceError(FailureReason.CORRUPT, "what the camera sends is not RTSP, or is too long")
+
+
+def _other(sentence: str) -> SourceError:
+    return SourceError(FailureReason.CORRUPT, sentence)
