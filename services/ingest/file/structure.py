@@ -5,15 +5,28 @@ Reads a few headers, by seeking; never the media. Pure but for the file descript
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
+from itertools import takewhile
+from mmap import ACCESS_READ, mmap
 from typing import Final, NamedTuple
 
 from moodline.services.ingest.file.matroska import read_matroska
 
 _READ_LIMIT_BYTES: Final = 1 << 20
 _BOXES_LIMIT: Final = 4096
-_TAIL_BYTES: Final = 64 * 1024
+_CHUNKS_LIMIT: Final = 1 << 16
+_GIF_TRAILER, _GIF_EXTENSION, _GIF_IMAGE = 0x3B, 0x21, 0x2C
+_JPEG_SCAN: Final = 0xDA
+_RIFF_SHARE: Final = 0.01
+_GIF_LIMIT_BYTES: Final = 256 * 1024 * 1024
+"""A larger GIF is not walked through: its blocks have 255 bytes."""
+_ISO_KINDS: Final = frozenset(
+    {b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"moof", b"mfra", b"meta", b"sidx", b"ssix", b"prft", b"emsg"}
+    | {b"uuid", b"pnot", b"pdin", b"udta", b"PICT", b"junk", b"idat", b"jxlp", b"imda"}
+)
+"""Kinds of boxes that a file consists of; anything else behind them was appended to it."""
+_FIRST_BOXES: Final = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"moof"})
 _EBML: Final = b"\x1a\x45\xdf\xa3"
 
 _CONTAINERS: Final = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl"})
@@ -35,7 +48,8 @@ class Structure(NamedTuple):
 
     Attributes:
         missing_bytes: How much further the file should go by its own headers; 0 when it is whole or says nothing.
-        is_cut_picture: A JPEG without an end; FFmpeg fills the rest with grey and says nothing.
+        unreadable_bytes: How much at its end is there, and makes no sense, so that no reader gets past it.
+        is_cut_picture: A picture without an end; FFmpeg fills the rest with grey and says nothing.
         is_iso: An ISO base media file (MP4, MOV, HEIC).
         has_index: Of an ISO file: it has a `moov` or `meta` box, without which nothing in it can be found.
         is_encrypted: Its video is encrypted (common encryption, FairPlay).
@@ -43,6 +57,7 @@ class Structure(NamedTuple):
     """
 
     missing_bytes: int = 0
+    unreadable_bytes: int = 0
     is_cut_picture: bool = False
     is_iso: bool = False
     has_index: bool = False
@@ -62,21 +77,11 @@ def structure_of(descriptor: int) -> Structure:
     """Return what a regular file's headers say. Whatever they hold, nothing is raised."""
     size = os.fstat(descriptor).st_size
     head = os.pread(descriptor, 64, 0)
+    reads = _iso if head[4:8] in _FIRST_BOXES else next((read for magic, read in _BY_MAGIC if head.startswith(magic)), None)
     try:
-        if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"moof"):
-            return _iso(descriptor, size)
-        if head.startswith(_EBML):
-            return _matroska(descriptor, size)
-        if head.startswith(b"\xff\xd8\xff"):
-            tail = os.pread(descriptor, _TAIL_BYTES, max(0, size - _TAIL_BYTES))
-            return Structure(is_cut_picture=b"\xff\xd9" not in tail)
-        if head.startswith(b"RIFF") and len(head) >= 12:
-            (declared,) = struct.unpack_from("<I", head, 4)
-            # Streams are written with 0 or the largest number.
-            return Structure(missing_bytes=max(0, 8 + declared - size) if 4 < declared < 0xFFFF_FF00 else 0)
+        return Structure() if reads is None else reads(descriptor, size)
     except (struct.error, IndexError, OverflowError, ZeroDivisionError):
-        pass
-    return Structure()
+        return Structure()
 
 
 def boxes(descriptor: int, start: int, end: int) -> Iterator[Box]:
@@ -105,7 +110,7 @@ def read_box(descriptor: int, box: Box) -> bytes:
 
 
 def _iso(descriptor: int, size: int) -> Structure:
-    top = list(boxes(descriptor, 0, size))
+    top = list(takewhile(lambda box: box.kind in _ISO_KINDS, boxes(descriptor, 0, size)))
     apertures: dict[int, CleanAperture] = {}
     is_encrypted = False
     for moov in (box for box in top if box.kind == b"moov"):
@@ -114,7 +119,8 @@ def _iso(descriptor: int, size: int) -> Structure:
             is_encrypted |= encrypted
             if aperture is not None:
                 apertures[number] = aperture
-    last = max((box.end for box in top), default=0)
+    # Of what may be missing, padding is none.
+    last = max((box.end for box in top if box.kind not in (b"free", b"skip", b"wide")), default=0)
     return Structure(
         missing_bytes=max(0, last - size),
         is_iso=True,
@@ -175,3 +181,74 @@ def _matroska(descriptor: int, size: int) -> Structure:
         for number, crop in found.crops.items()
     }
     return Structure(missing_bytes=found.missing_bytes, is_encrypted=found.is_encrypted, apertures=apertures)
+
+
+def _riff(descriptor: int, size: int) -> Structure:
+    head = os.pread(descriptor, 12, 0)
+    (declared,) = struct.unpack_from("<I", head, 4)
+    # Streams are written with 0 or the largest number, and many recorders are wrong by a little.
+    missing = max(0, 8 + declared - size) if 4 < declared < 0xFFFF_FF00 else 0
+    return Structure(missing_bytes=missing if missing > size * _RIFF_SHARE or head[8:12] == b"WEBP" else 0)
+
+
+def _jpeg(descriptor: int, size: int) -> Structure:
+    """Look for the end of a JPEG's picture, which is behind its start of scan: the preview in its header has an end, too."""
+    with mmap(descriptor, size, access=ACCESS_READ) as data:
+        at = 2
+        for _ in range(_CHUNKS_LIMIT):
+            if data[at] != 0xFF or data[at + 1] == _JPEG_SCAN:
+                break
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big") if data[at + 1] != 0xFF else 1
+        return Structure(is_cut_picture=data.rfind(b"\xff\xd9", min(at, size)) < 0)
+
+
+def _gif(descriptor: int, size: int) -> Structure:
+    """Walk through the blocks of a GIF (version 89a): without its trailer it is cut, at an unknown block no reader goes on."""
+    if size > _GIF_LIMIT_BYTES:
+        return Structure()
+    with mmap(descriptor, size, access=ACCESS_READ) as data:
+        at = 13 + _colours(data[10])
+        try:
+            while data[at] != _GIF_TRAILER:
+                if data[at] == _GIF_EXTENSION:
+                    at += 2
+                elif data[at] == _GIF_IMAGE:
+                    at += 11 + _colours(data[at + 9])
+                else:
+                    return Structure(unreadable_bytes=size - at)
+                while data[at]:
+                    at += 1 + data[at]
+                at += 1
+        except IndexError:
+            return Structure(missing_bytes=max(1, at + 1 - size))
+    return Structure()
+
+
+def _colours(flags: int) -> int:
+    """Return how long a colour table is, in bytes."""
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _png(descriptor: int, size: int) -> Structure:
+    """Look for the last chunk of a PNG; where a chunk goes beyond the file, so much is missing at least."""
+    at = 8
+    for _ in range(_CHUNKS_LIMIT):
+        head = os.pread(descriptor, 8, at)
+        if len(head) < 8:
+            return Structure(missing_bytes=max(1, at + 12 - size), is_cut_picture=True)
+        length, kind = struct.unpack(">I4s", head)
+        if kind == b"IEND":
+            return Structure()
+        if not kind.isalpha():
+            return Structure(is_cut_picture=True)
+        at += 12 + length
+    return Structure()
+
+
+_BY_MAGIC: Final[tuple[tuple[bytes, Callable[[int, int], Structure]], ...]] = (
+    (_EBML, _matroska),
+    (b"\xff\xd8\xff", _jpeg),
+    (b"RIFF", _riff),
+    (b"GIF8", _gif),
+    (b"\x89PNG\r\n\x1a\n", _png),
+)
