@@ -13,7 +13,7 @@ _PICTURE: Final = re.compile(
     r"decod(e|ing) (error|failed)|(in)?valid nal|splitting|unavailable for requested|too large at|screenspace|illegal dc|"
     r"crc mismatch|inflate|reference picture missing|missing reference picture|could not find ref|frame num gap|"
     r"cbp|mb incr|mb type|dct coeff|truncated|corrupt|error decoding|slice mismatch|end mismatch|lzw|incorrect md5|overrun|"
-    r"unknown obu|error parsing|no reference|cabac|ac[- ]tex|insufficient|not enough|extract_?bits|zlib|out of bound",
+    r"unknown obu|error parsing|no reference|cabac|ac[- ]tex|insufficient|not enough|extract_?bits|zlib|out of bound|overflow",
     re.IGNORECASE,
 )
 """Messages after which a picture is not what it should be. Others are about headers, or about how encoders keep the rules."""

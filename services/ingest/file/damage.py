@@ -16,7 +16,6 @@ _SPREAD_LIMIT: Final = 250
 """Frames without a keyframe after damage for which the damage is taken to go on; encoders' usual longest distance."""
 _WAITING_LIMIT: Final = 512
 """Packets whose frame has not come out and which are remembered; decoders keep 16 at most."""
-_GAP_LIMIT: Final = 100_000
 _INTRA: Final = (PictureType.I, PictureType.SI)
 _BUILT_ON_OTHERS: Final = (PictureType.P, PictureType.B)
 
@@ -34,14 +33,18 @@ class Damage:
         self.unplaced = 0
         self._is_cut_picture = is_cut_picture
         self._number = 0
-        self._is_first = True
+        self._is_anchored = True
         self._broken: list[int] = []
         self._sent: dict[int, int] = {}
         self._doubted: dict[int, Stamp] = {}
         self._lost: list[tuple[int, int, Stamp]] = []
 
+    def began(self, *, is_keyframe: bool) -> None:
+        """Note the first packet of all, which need not be shown."""
+        self._is_anchored = is_keyframe
+
     def sent(self, stamp: Stamp) -> None:
-        """Note a packet that goes to the decoder."""
+        """Note a packet that goes to the decoder, and is shown."""
         self._number += 1
         at = _order(stamp)
         if at is not None:
@@ -70,19 +73,17 @@ class Damage:
         if at is not None:
             self._doubted[at] = stamp
 
-    def torn(self, before: Stamp, after: Stamp, length: Fraction) -> None:
-        """Note that something between two packets could not be read; the first of them is the next that will be sent.
+    def torn(self, before: Stamp, missing: int, length: Fraction) -> None:
+        """Note that something behind the next packet that will be sent could not be read.
 
         Args:
-            before: Time of the first.
-            after: Time of the second.
+            before: The time behind which it is missing: the latest of all packets so far.
+            missing: How many frames.
             length: Of a frame, in ticks.
         """
-        start, end = _order(before), _order(after)
-        if start is None or end is None or length <= 0 or end - start <= length * Fraction(3, 2):
-            return
         self.suspect_next()
-        for number in range(1, min(round((end - start) / length), _GAP_LIMIT)):
+        start = _order(before)
+        for number in range(1, missing + 1) if start is not None else ():
             at = start + round(number * length)
             heappush(self._lost, (at, self._number, Stamp(at, at, round(length))))
 
@@ -115,10 +116,10 @@ class Damage:
         """Return whether a frame that came out is damaged: flagged, or built on one that is."""
         at = _order(Stamp(frame.pts, frame.dts, 0))
         number = self._number if at is None else self._sent.pop(at, self._number)
-        if self._is_first and not frame.key_frame and frame.pict_type in _BUILT_ON_OTHERS:
+        if not self._is_anchored and not frame.key_frame and frame.pict_type in _BUILT_ON_OTHERS:
             # The content begins with a picture that is built on one before.
             self._broken.append(number)
-        self._is_first = False
+        self._is_anchored = True
         if frame.is_corrupt or self._is_cut_picture:
             self._broken.append(number)
         if not self._broken:
@@ -132,6 +133,22 @@ class Damage:
         stamp = self._doubted.pop(at)
         self._sent.pop(at, None)
         heappush(self._lost, (at, self._number, stamp))
+
+
+def missing_between(before: Stamp, after: Stamp, length: Fraction, most: Fraction) -> int:
+    """Return for how many frames there is room between two packets.
+
+    Args:
+        before: Time of the first, or the latest time so far where decoding times are not known.
+        after: Time of the second.
+        length: Of a frame, in ticks.
+        most: A longer gap, in ticks, is no time: one of the stamps is damaged.
+    """
+    # Decoding times have no pictures that come out of order.
+    known = (before.dts, after.dts) if None not in (before.dts, after.dts) else (before.pts, after.pts)
+    if known[0] is None or known[1] is None or length <= 0 or known[1] - known[0] > most:
+        return 0
+    return max(0, round((known[1] - known[0]) / length) - 1)
 
 
 def _order(stamp: Stamp) -> int | None:

@@ -48,12 +48,14 @@ class Unread(NamedTuple):
         missing_bytes: How much further its structure should go.
         unreadable_bytes: How much at its end is there, and is nothing that can be read.
         grown_bytes: How much it grew while it was read.
+        is_cut: Its end is not there; how much is missing cannot be told.
         is_torn: The container complained after its last frame.
     """
 
     missing_bytes: int = 0
     unreadable_bytes: int = 0
     grown_bytes: int = 0
+    is_cut: bool = False
     is_torn: bool = False
 
 
@@ -80,13 +82,21 @@ def ending_of(lengths: Lengths, video_end_s: Fraction, sound_end_s: Fraction, un
         return truncated("the file grew while it was read: it is still being written")
     if declared_s is not None and end_s < declared_s - _tolerance_s(lengths, is_torn=unread.is_torn):
         return truncated(f"{float(end_s):.1f} of {float(declared_s):.1f} s")
-    if unread.missing_bytes:
-        return truncated(f"the file is cut: {_bytes(unread.missing_bytes)} missing at its end")
-    if unread.unreadable_bytes:
-        return truncated(f"the last {_bytes(unread.unreadable_bytes)} damaged, and nothing in them can be read")
-    if corrupt:
-        return Ending(FailureReason.CORRUPT, damage, corrupt, lost)
+    if cut := _cut(unread):
+        return truncated(cut)
+    if corrupt or unread.is_torn:
+        return Ending(FailureReason.CORRUPT, damage or "something after its last frame cannot be read", corrupt, lost)
     return Ending()
+
+
+def _cut(unread: Unread) -> str:
+    if unread.missing_bytes:
+        return f"the file is cut: {_bytes(unread.missing_bytes)} missing at its end"
+    if unread.is_cut:
+        return "the file is cut: its end is missing"
+    if unread.unreadable_bytes:
+        return f"the last {_bytes(unread.unreadable_bytes)} damaged, and nothing in them can be read"
+    return ""
 
 
 def _bytes(count: int) -> str:

@@ -15,9 +15,15 @@ from moodline.services.ingest.file.matroska import read_matroska
 
 _READ_LIMIT_BYTES: Final = 1 << 20
 _BOXES_LIMIT: Final = 4096
+_LEAST_BOX_BYTES: Final = 16
 _CHUNKS_LIMIT: Final = 1 << 16
 _GIF_TRAILER, _GIF_EXTENSION, _GIF_IMAGE = 0x3B, 0x21, 0x2C
 _JPEG_SCAN: Final = 0xDA
+_OGG_PAGE_BYTES, _OGG_LAST = 65_307, 4
+_ASF_HEAD_BYTES: Final = 4096
+_ASF_FILE: Final = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_FLV_TAGS: Final = (8, 9, 18)
+_TS_PACKET_BYTES: Final = 188
 _RIFF_SHARE: Final = 0.01
 _GIF_LIMIT_BYTES: Final = 256 * 1024 * 1024
 """A larger GIF is not walked through: its blocks have 255 bytes."""
@@ -49,6 +55,7 @@ class Structure(NamedTuple):
     Attributes:
         missing_bytes: How much further the file should go by its own headers; 0 when it is whole or says nothing.
         unreadable_bytes: How much at its end is there, and makes no sense, so that no reader gets past it.
+        is_cut: Its end is not there; how much is missing cannot be told.
         is_cut_picture: A picture without an end; FFmpeg fills the rest with grey and says nothing.
         is_iso: An ISO base media file (MP4, MOV, HEIC).
         has_index: Of an ISO file: it has a `moov` or `meta` box, without which nothing in it can be found.
@@ -58,6 +65,7 @@ class Structure(NamedTuple):
 
     missing_bytes: int = 0
     unreadable_bytes: int = 0
+    is_cut: bool = False
     is_cut_picture: bool = False
     is_iso: bool = False
     has_index: bool = False
@@ -111,6 +119,10 @@ def read_box(descriptor: int, box: Box) -> bytes:
 
 def _iso(descriptor: int, size: int) -> Structure:
     top = list(takewhile(lambda box: box.kind in _ISO_KINDS, boxes(descriptor, 0, size)))
+    kinds = {box.kind for box in top}
+    reached = max((box.end for box in top), default=0)
+    # Fragments say where the next is, and nothing says how many there are, but for the list at the end.
+    is_broken_off = b"moof" in kinds and b"mfra" not in kinds and size - reached >= _LEAST_BOX_BYTES
     apertures: dict[int, CleanAperture] = {}
     is_encrypted = False
     for moov in (box for box in top if box.kind == b"moov"):
@@ -123,8 +135,9 @@ def _iso(descriptor: int, size: int) -> Structure:
     last = max((box.end for box in top if box.kind not in (b"free", b"skip", b"wide")), default=0)
     return Structure(
         missing_bytes=max(0, last - size),
+        unreadable_bytes=size - reached if is_broken_off else 0,
         is_iso=True,
-        has_index=any(box.kind in (b"moov", b"meta") for box in top),
+        has_index=bool(kinds & {b"moov", b"meta"}),
         is_encrypted=is_encrypted,
         apertures=apertures,
     )
@@ -199,7 +212,8 @@ def _jpeg(descriptor: int, size: int) -> Structure:
             if data[at] != 0xFF or data[at + 1] == _JPEG_SCAN:
                 break
             at += 2 + int.from_bytes(data[at + 2 : at + 4], "big") if data[at + 1] != 0xFF else 1
-        return Structure(is_cut_picture=data.rfind(b"\xff\xd9", min(at, size)) < 0)
+        is_cut = data.rfind(b"\xff\xd9", min(at, size)) < 0
+        return Structure(is_cut=is_cut, is_cut_picture=is_cut)
 
 
 def _gif(descriptor: int, size: int) -> Structure:
@@ -220,7 +234,7 @@ def _gif(descriptor: int, size: int) -> Structure:
                     at += 1 + data[at]
                 at += 1
         except IndexError:
-            return Structure(missing_bytes=max(1, at + 1 - size))
+            return Structure(is_cut=True)
     return Structure()
 
 
@@ -229,13 +243,13 @@ def _colours(flags: int) -> int:
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
-def _png(descriptor: int, size: int) -> Structure:
-    """Look for the last chunk of a PNG; where a chunk goes beyond the file, so much is missing at least."""
+def _png(descriptor: int, _size: int) -> Structure:
+    """Look for the last chunk of a PNG."""
     at = 8
     for _ in range(_CHUNKS_LIMIT):
         head = os.pread(descriptor, 8, at)
         if len(head) < 8:
-            return Structure(missing_bytes=max(1, at + 12 - size), is_cut_picture=True)
+            return Structure(is_cut=True, is_cut_picture=True)
         length, kind = struct.unpack(">I4s", head)
         if kind == b"IEND":
             return Structure()
@@ -245,10 +259,48 @@ def _png(descriptor: int, size: int) -> Structure:
     return Structure()
 
 
+def _ogg(descriptor: int, size: int) -> Structure:
+    """The last page of an Ogg file says that it is the last of its stream."""
+    start = max(0, size - 2 * _OGG_PAGE_BYTES)
+    tail = os.pread(descriptor, size - start, start)
+    at = tail.rfind(b"OggS")
+    segments = tail[at + 26]
+    end = at + 27 + segments + sum(tail[at + 27 : at + 27 + segments])
+    return Structure(is_cut=not tail[at + 5] & _OGG_LAST or end > len(tail))
+
+
+def _asf(descriptor: int, size: int) -> Structure:
+    """The header of an ASF file (WMV) has its size, unless it was sent as it was made."""
+    head = os.pread(descriptor, _ASF_HEAD_BYTES, 0)
+    at = head.index(_ASF_FILE) if _ASF_FILE in head else len(head)
+    (declared,) = struct.unpack_from("<Q", head, at + 40)
+    (flags,) = struct.unpack_from("<I", head, at + 88)
+    return Structure(missing_bytes=0 if flags & 1 else max(0, declared - size))
+
+
+def _flv(descriptor: int, size: int) -> Structure:
+    """Behind each tag of an FLV file is how long it was."""
+    (length,) = struct.unpack(">I", os.pread(descriptor, 4, size - 4))
+    head = os.pread(descriptor, 4, max(0, size - 4 - length))
+    is_whole = head[0] & 0x1F in _FLV_TAGS and int.from_bytes(head[1:4], "big") + 11 == length
+    return Structure(is_cut=not is_whole and any(os.pread(descriptor, 16, size - 16)))
+
+
+def _transport_stream(descriptor: int, size: int) -> Structure:
+    """A transport stream consists of whole packets."""
+    last = os.pread(descriptor, 1, (size // _TS_PACKET_BYTES - 1) * _TS_PACKET_BYTES)
+    second = os.pread(descriptor, 1, _TS_PACKET_BYTES)
+    return Structure(is_cut=bool(size % _TS_PACKET_BYTES) and second == last == b"\x47")
+
+
 _BY_MAGIC: Final[tuple[tuple[bytes, Callable[[int, int], Structure]], ...]] = (
     (_EBML, _matroska),
     (b"\xff\xd8\xff", _jpeg),
     (b"RIFF", _riff),
     (b"GIF8", _gif),
+    (b"OggS", _ogg),
+    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", _asf),
+    (b"FLV", _flv),
+    (b"\x47", _transport_stream),
     (b"\x89PNG\r\n\x1a\n", _png),
 )

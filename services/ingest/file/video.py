@@ -34,6 +34,7 @@ from moodline.services.ingest.file.container import (
 from moodline.services.ingest.file.damage import Damage
 from moodline.services.ingest.file.endings import Lengths, Unread, ending_of
 from moodline.services.ingest.file.frame_times import MAX_HOLD_DISCONTINUOUS_S, MAX_HOLD_S, FrameTimes, Shown, Stamp, shown
+from moodline.services.ingest.file.packets import PacketLimits, Packets, stamp_of
 from moodline.services.ingest.file.picture import Pictures
 from moodline.services.ingest.file.structure import Structure, structure_of
 from moodline.services.ingest.media.frames import BgrImage, Cancelled, DecodedFrame, Ending, SourceInfo
@@ -41,11 +42,8 @@ from moodline.services.ingest.media.image_size import HEAD_BYTES, image_size_px
 from moodline.shared.errors import ImageError, SourceError
 from moodline.shared.streams import FailureReason
 
-_BAD_READS_LIMIT: Final = 16
 _TS_DISCONT: Final = 0x0200
 """FFmpeg's `AVFMT_TS_DISCONT`: the container's clock may begin again."""
-_CONSTANT_RATE: Final = frozenset({"mxf", "mxf_opatom", "gxf", "dv"})
-"""FFmpeg's names of the containers in which each frame has its place: where one is missing, something could not be read."""
 
 
 def open_video(descriptor: int, max_pixels: int, cancelled: Cancelled) -> "VideoFile":
@@ -106,21 +104,20 @@ class VideoFile:
         self._structure = structure or Structure()
         self._descriptor = descriptor
         self._size_bytes = os.fstat(descriptor).st_size if descriptor >= 0 else 0
-        self._packets = 0
-        self._damage = Damage(is_cut_picture=self._structure.is_cut_picture)
-        self._complaints = Complaints()
-        self._is_constant_rate = bool(_CONSTANT_RATE & set(container.format.name.split(",")))
-        self._is_torn = False
-        self._sound_end_s: Fraction | None = None
+        self._pictures_end_s: Fraction | None = None
         self._stream = video_stream(container)
         self._sound = container.streams.best("audio")
         require_size((self._stream.codec_context.width, self._stream.codec_context.height), max_pixels)
         self._prepare(max_pixels)
+        self._damage = Damage(is_cut_picture=self._structure.is_cut_picture)
+        self._complaints = Complaints()
         rate = self._stream.average_rate or self._stream.guessed_rate
         is_discontinuous = bool(container.format.flags & _TS_DISCONT)
         self._start_s = _start_s(container, self._stream)
         max_hold_s = MAX_HOLD_DISCONTINUOUS_S if is_discontinuous else MAX_HOLD_S
         self._max_hold_s = max_hold_s
+        limits = PacketLimits(self._structure, self._size_bytes, max_hold_s, cancelled)
+        self._packets = Packets(container, (self._stream, self._sound), self._start_s, self._damage, limits)
         self._times = FrameTimes(self._stream.time_base, self._start_s, rate, max_hold_s)
         self._rest = self._decode()
         self._early: list[_Decoded] = []
@@ -152,13 +149,19 @@ class VideoFile:
     def ending(self) -> Ending:
         lengths = Lengths.of(self._container, self._stream)
         grown = os.fstat(self._descriptor).st_size - self._size_bytes if self._descriptor >= 0 else 0
-        end_s = self._times.end_s
-        sound_s = self._sound_end_s or Fraction(0)
+        end_s = self._times.end_s if self._pictures_end_s is None else self._pictures_end_s
+        sound_s = self._packets.sound_end_s or Fraction(0)
         return ending_of(
             lengths,
             end_s,
             sound_s,
-            Unread(self._structure.missing_bytes, self._structure.unreadable_bytes, grown, self._is_torn),
+            Unread(
+                self._structure.missing_bytes,
+                self._structure.unreadable_bytes,
+                grown,
+                self._structure.is_cut,
+                self._packets.is_torn,
+            ),
             self._corrupt + self._damage.unplaced,
             self._lost + self._damage.unplaced,
         )
@@ -196,8 +199,12 @@ class VideoFile:
 
     def _hold_for_the_sound(self) -> None:
         """The last picture stays until the sound has ended."""
-        if self._sound_end_s is not None and self._times.end_s < self._sound_end_s <= self._times.end_s + self._max_hold_s:
-            self._times.end_s = self._sound_end_s
+        self._pictures_end_s = self._times.end_s
+        if (
+            self._packets.sound_end_s is not None
+            and self._times.end_s < self._packets.sound_end_s <= self._times.end_s + self._max_hold_s
+        ):
+            self._times.end_s = self._packets.sound_end_s
 
     def _first_frame(self, max_pixels: int) -> Any:
         """Decode until there is a picture; what cannot be decoded before it is kept."""
@@ -227,102 +234,42 @@ class VideoFile:
 
     def _decode(self) -> Generator[_Decoded, None, None]:
         """Yield what comes out of the decoder, in order of presentation; whatever is damaged is counted and marked."""
-        waiting: Any = None
-        for packet in self._packets_read():
-            if packet.stream is not self._stream:
-                self._hear(packet)
-                continue
-            if waiting is not None:
-                if self._is_torn or packet.is_corrupt:
-                    self._damage.torn(_stamp(waiting), _stamp(packet), self._frame_ticks(packet))
-                yield from self._frames_of(waiting)
-            if packet.size:
-                self._is_torn = self._is_constant_rate
-            waiting = packet
+        for packet in self._packets.read():
+            yield from self._frames_of(packet)
         if self._cancelled():
             return
-        if waiting is not None:
-            if self._is_torn and not self._is_constant_rate and not self._structure.missing_bytes:
-                self._damage.suspect_next()
-            yield from self._frames_of(waiting)
         yield from self._frames_of(None)
         for stamp in self._damage.lost_at_the_end():
             yield _Decoded(None, stamp, True)
-
-    def _packets_read(self) -> Iterator[Any]:
-        """Yield packets; note where something in between could not be read."""
-        bad_reads, demuxer = 0, self._container.format.name
-        wanted = (self._stream,) if self._sound is None else (self._stream, self._sound)
-        while bad_reads <= _BAD_READS_LIMIT:
-            packets = self._container.demux(*wanted)
-            while not self._cancelled():
-                try:
-                    with self._complaints.heard() as messages:
-                        packet = next(packets, None)
-                except IndexError:
-                    # A packet of a track that appeared in mid-file, which PyAV does not know; it has been read, and is left out.
-                    break
-                except MemoryError:
-                    raise
-                except av.FFmpegError:
-                    # Most demuxers find their way back after damage; where one does not, the file ends.
-                    self._damage.packets += 1
-                    self._is_torn = True
-                    bad_reads += 1
-                    break
-                self._is_torn |= any(name == demuxer for _, name, _ in messages)
-                if packet is None:
-                    return
-                if packet.stream is self._stream:
-                    self._packets += packet.size > 0
-                    bad_reads = 0
-                yield packet
-            else:
-                return
 
     def _frames_of(self, packet: Any) -> Iterator[_Decoded]:
         codec, damage = self._stream.codec_context, self._damage
         shows = packet is not None and packet.size > 0 and not packet.is_discard
         if shows:
-            damage.sent(_stamp(packet))
+            damage.sent(stamp_of(packet))
         try:
             with self._complaints.heard() as messages:
                 frames: list[Any] = codec.decode(packet)
         except av.error.EOFError:
             return
         except av.FFmpegError as error:
-            damage.refused(_stamp(packet) if shows else None)
+            damage.refused(stamp_of(packet) if shows else None)
             if isinstance(error, MemoryError):
                 raise SourceError(FailureReason.TOO_LARGE, "the file needs more memory than its reading may take") from None
             return
         if shows and (messages or packet.is_corrupt):
-            damage.complained(_stamp(packet), is_picture_damaged=packet.is_corrupt or is_of_picture(messages))
+            damage.complained(stamp_of(packet), is_picture_damaged=packet.is_corrupt or is_of_picture(messages))
         for frame in frames:
             stamp = Stamp(frame.pts, frame.dts, frame.duration)
             for lost in damage.lost_before(stamp):
                 yield _Decoded(None, lost, True)
             yield _Decoded(frame, stamp, damage.is_damaged(frame))
 
-    def _frame_ticks(self, packet: Any) -> Fraction:
-        """Return how long a frame lasts, in ticks."""
-        if packet.duration:
-            return Fraction(packet.duration)
-        rate = self._stream.average_rate or self._stream.guessed_rate
-        return 1 / (rate * self._stream.time_base) if rate else Fraction(0)
-
-    def _hear(self, packet: Any) -> None:
-        """Note until when there is sound; it is not decoded."""
-        if packet.pts is None:
-            return
-        end_s = (packet.pts + (packet.duration or 0)) * packet.time_base - (self._start_s or 0)
-        if end_s > 0 and (self._sound_end_s is None or end_s > self._sound_end_s):
-            self._sound_end_s = Fraction(end_s)
-
     def _nothing(self, max_pixels: int) -> SourceError:
         codec = self._stream.codec_context
         if codec.width * codec.height > max_pixels:
             return too_large(codec.width, codec.height, max_pixels)
-        if self._packets == 0 and self._damage.packets == 0 and self._stream.frames == 0:
+        if self._packets.count == 0 and self._damage.packets == 0 and self._stream.frames == 0:
             return SourceError(FailureReason.EMPTY, "the file has a video track, but no frame in it")
         if self._structure.missing_bytes:
             return SourceError(
@@ -330,10 +277,6 @@ class VideoFile:
                 f"no frame can be decoded: the file is cut, {self._structure.missing_bytes} bytes are missing at its end",
             )
         return SourceError(FailureReason.CORRUPT, f"no frame can be decoded: the file is damaged ({codec.name})")
-
-
-def _stamp(packet: Any) -> Stamp:
-    return Stamp(packet.pts, packet.dts, packet.duration or 0)
 
 
 def _if_interlaced(frame: Any) -> Any:
