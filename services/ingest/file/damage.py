@@ -100,9 +100,10 @@ class Damage:
         for doubted in [one for one in self._doubted if one < at]:
             self._lose(doubted)
         found = []
-        while self._lost and self._lost[0][0] < at:
+        while self._lost and self._lost[0][0] < at - self._lost[0][2].duration // 2:
             found.append(heappop(self._lost)[2])
-        if self._lost and self._lost[0][0] == at:
+        # What seemed to be missing has come out after all.
+        while self._lost and self._lost[0][0] <= at + self._lost[0][2].duration // 2:
             heappop(self._lost)
         return found
 
@@ -135,20 +136,25 @@ class Damage:
         heappush(self._lost, (at, self._number, stamp))
 
 
-def missing_between(before: Stamp, after: Stamp, length: Fraction, most: Fraction) -> int:
+def missing_between(before: Stamp, after: Stamp, length: Fraction, most: Fraction, reordered: int = 0) -> int:
     """Return for how many frames there is room between two packets.
 
     Args:
-        before: Time of the first, or the latest time so far where decoding times are not known.
-        after: Time of the second.
+        before: Times of the first; that of presentation is the latest so far.
+        after: Times of the second.
         length: Of a frame, in ticks.
         most: A longer gap, in ticks, is no time: one of the stamps is damaged.
+        reordered: How many frames may be decoded later than they are shown, so that they only seem to be missing.
     """
-    # Decoding times have no pictures that come out of order.
-    known = (before.dts, after.dts) if None not in (before.dts, after.dts) else (before.pts, after.pts)
-    if known[0] is None or known[1] is None or length <= 0 or known[1] - known[0] > most:
-        return 0
-    return max(0, round((known[1] - known[0]) / length) - 1)
+
+    def room(start: int | None, end: int | None) -> int:
+        if start is None or end is None or length <= 0 or end - start > most:
+            return 0
+        return max(0, round((end - start) / length) - 1)
+
+    # Decoding times go on evenly where they are the file's own; Matroska has none, and FFmpeg makes them up.
+    by_dts, by_pts = room(before.dts, after.dts), room(before.pts, after.pts)
+    return by_pts if by_pts > reordered else by_dts
 
 
 def _order(stamp: Stamp) -> int | None:

@@ -13,6 +13,9 @@ from moodline.services.ingest.file.structure import Structure
 from moodline.services.ingest.media.frames import Cancelled
 
 _BAD_READS_LIMIT: Final = 16
+_REORDERED: Final = 4
+_TORN_FOR: Final = 6
+"""So many packets long a complaint holds: a demuxer that reads a page ahead complains before it gives the rest of the last page."""
 _OVERHEAD: Final = 1.2
 _LEAST_SPARE_BYTES: Final = 2048
 _CONSTANT_RATE: Final = frozenset({"mxf", "mxf_opatom", "gxf", "dv"})
@@ -57,7 +60,7 @@ class Packets:
         self._limits = limits
         self._complaints = Complaints()
         self._is_constant_rate = bool(_CONSTANT_RATE & set(container.format.name.split(",")))
-        self._torn = self._is_unreadable = False
+        self._torn, self._is_unreadable = 0, False
         self._latest: int | None = None
         self._most = limits.max_hold_s / self._video.time_base
         self._read_bytes = self._shown = self._shown_bytes = 0
@@ -69,7 +72,7 @@ class Packets:
     @property
     def is_torn(self) -> bool:
         """Return whether something behind the last packet could not be read."""
-        return self._torn or self._is_unreadable
+        return self._torn > 0 or self._is_unreadable
 
     def read(self) -> Iterator[Any]:
         """Yield the video's packets, each when the next is known."""
@@ -87,7 +90,7 @@ class Packets:
             if packet.size:
                 if not self._shown:
                     self._damage.began(is_keyframe=packet.is_keyframe)
-                self._torn = self._is_unreadable = False
+                self._torn, self._is_unreadable = max(0, self._torn - 1), False
                 self._read_bytes = packet.size
                 self._shown += 1
                 self._shown_bytes += packet.size
@@ -101,12 +104,14 @@ class Packets:
     def _judge_between(self, before: Any, after: Any) -> None:
         """Note what is missing between two packets, where something in the file could not be read there."""
         length = self._frame_ticks(after)
-        missing = missing_between(Stamp(self._latest, before.dts, 0), stamp_of(after), length, self._most)
+        reordered = _REORDERED if self._video.codec_context.has_b_frames else 0
+        missing = missing_between(Stamp(self._latest, before.dts, 0), stamp_of(after), length, self._most, reordered)
         is_torn = self.is_torn or before.is_corrupt or after.is_corrupt
         if missing and not is_torn:
             is_torn = self._is_constant_rate or self._is_unaccounted(before, after.pos)
         if is_torn and (missing or self._latest is None or after.pts is None):
             self._damage.torn(Stamp(self._latest, before.dts, 0), missing, length)
+            self._torn = 0
 
     def _judge_end(self, last: Any) -> None:
         """Note what is missing after the last packet, where the file goes on, and so does the sound."""
@@ -116,7 +121,7 @@ class Packets:
         end = self._latest if sound_s is None else round((sound_s + (self._start_s or 0)) / last.time_base)
         missing = missing_between(Stamp(self._latest, None, 0), Stamp(end, None, 0), length, self._most)
         if missing > 1 and not self._torn:
-            self._torn = self._is_unaccounted(last, self._limits.size_bytes)
+            self._torn = int(self._is_unaccounted(last, self._limits.size_bytes))
         if structure.unreadable_bytes or self._torn:
             self._damage.torn(Stamp(self._latest, None, 0), missing if missing > 1 else 0, length)
 
@@ -142,7 +147,7 @@ class Packets:
                         packet = next(packets, None)
                 except IndexError:
                     # A packet of a track that appeared in mid-file, which PyAV does not know; it has been read, and is left out.
-                    self._torn = True
+                    self._torn = _TORN_FOR
                     break
                 except MemoryError:
                     raise
@@ -152,7 +157,8 @@ class Packets:
                     self._is_unreadable = True
                     bad_reads += 1
                     break
-                self._torn |= any(name == demuxer for _, name, _ in messages)
+                if any(name == demuxer for _, name, _ in messages):
+                    self._torn = _TORN_FOR
                 if packet is None:
                     return
                 if packet.stream is self._video:

@@ -287,10 +287,10 @@ def _flv(descriptor: int, size: int) -> Structure:
 
 
 def _transport_stream(descriptor: int, size: int) -> Structure:
-    """A transport stream consists of whole packets."""
+    """A transport stream consists of whole packets, each with its sign at the start."""
     last = os.pread(descriptor, 1, (size // _TS_PACKET_BYTES - 1) * _TS_PACKET_BYTES)
     second = os.pread(descriptor, 1, _TS_PACKET_BYTES)
-    return Structure(is_cut=bool(size % _TS_PACKET_BYTES) and second == last == b"\x47")
+    return Structure(is_cut=second == b"\x47" and (size % _TS_PACKET_BYTES > 0 or last != second))
 
 
 _BY_MAGIC: Final[tuple[tuple[bytes, Callable[[int, int], Structure]], ...]] = (
