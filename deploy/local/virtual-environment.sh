@@ -20,5 +20,6 @@ if [ ! -x "$directory/bin/python" ] && ! "$python" -m venv "$directory"; then
     echo "$python cannot make virtual environments; on Debian: apt-get install python3-venv" >&2
     exit 1
 fi
-if ! "$directory/bin/python" -m pip --version >/dev/null 2>&1; then "$directory/bin/python" -m ensurepip >/dev/null; fi
+# An old pip does not run on a newer Python, which it says only when it is to do something; the interpreter brings one that does.
+if ! "$directory/bin/python" -m pip list >/dev/null 2>&1; then "$directory/bin/python" -m ensurepip --upgrade >/dev/null; fi
 "$directory/bin/python" -m pip install --quiet --require-hashes -r requirements-installer.lock

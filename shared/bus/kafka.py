@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, OffsetSpec
 
 from moodline.shared.bus.base import ConsumerSettings
@@ -134,6 +134,11 @@ class KafkaBus:
         self._check_open()
         place = TopicPartition(topic, partition)
         offset = self._offset(place, OffsetSpec.for_timestamp(max(0, time_ms)))
+        if offset == OFFSET_INVALID:
+            # librdkafka's answer, without an error, for a partition whose leader it did not reach.
+            raise BusUnavailableError(
+                f"{self._address!r} did not look up an offset in {topic}/{partition}: its leader is unavailable"
+            )
         return None if offset < 0 else offset
 
     def find_topics(self, names: Iterable[str]) -> dict[str, FoundTopic]:

@@ -138,7 +138,12 @@ def producer_config(address: KafkaAddress) -> dict[str, Any]:
 
 def admin_config(address: KafkaAddress) -> dict[str, Any]:
     """Return the properties of the administrative client."""
-    return _common(address)
+    return {
+        # The client remembers leaders, by default for 15 minutes, and asks one that is gone again and again without a pause. That
+        # costs a core, and there is no answer. So it has to forget them before the next question comes.
+        "metadata.max.age.ms": 2000,
+        **_common(address),
+    }
 
 
 def topic_config(retention: Retention) -> dict[str, str]:

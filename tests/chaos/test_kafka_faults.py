@@ -1,7 +1,7 @@
 """Every kind of request to Kafka is answered with errors that pass, at random and seeded, while workers read and write.
 
-Nothing may stand still for longer than 30 s, nothing may be lost, and what was committed may not come again later. The suite runs
-it for a short while; `make chaos-kafka SEED=… MINUTES=…` for as long as one likes.
+Nothing may stand still for longer than 30 s (90 s in a storm), nothing may be lost, and what was committed may not come again
+later. The suite runs it for a short while; `make chaos-kafka SEED=… MINUTES=…` for as long as one likes.
 
 librdkafka's imitation of a cluster names members by an address in its memory, and takes a member back under its old name. So it
 sometimes has two members of one name, and tells one of them to lead a group of none, on which librdkafka crashes. A real broker

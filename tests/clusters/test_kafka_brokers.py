@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -17,6 +17,8 @@ import pytest
 
 from moodline.services.runtime.bootstrap import WORKERS
 from moodline.services.simulator import CameraSimulator
+from moodline.shared.bus import open_bus
+from moodline.shared.errors import BusUnavailableError
 from moodline.shared.messages import ALL_TOPICS, STREAMS_TOPIC, PipelineStep, StreamClass, topic
 from moodline.shared.streams import StreamSpec, StreamState
 from moodline.shared.timeline import TimelineQuery, timeline
@@ -78,7 +80,7 @@ class Playing:
         self.check(spec)
         wait_until(lambda: self.camera_lives(camera_since_us), 90, "new frames of the camera")
         gap_s = longest_gap_s(self.cluster, camera_since_us)
-        print(f"{fault}: longest standstill of a file {watch.longest_s:.1f} s, of the camera {gap_s} s, files equal")  # noqa: T201
+        print(f"{fault}: {watch}; of the camera {gap_s} s; files equal")  # noqa: T201
 
     def camera_lives(self, since_us: int) -> bool:
         points = timeline(self.cluster.store, CAMERA, StreamClass.LIVE, TimelineQuery(from_us=since_us, resolution_s=1)).points
@@ -197,6 +199,26 @@ def test_partitions_are_given_to_other_brokers(brokers: KafkaGroup, playing: Pla
         brokers.reassign(topics, without, tmp_path)
         again = {part: [*(set(numbers) - set(rest)), *rest] for part, rest in without.items()}
         brokers.reassign(topics, again, tmp_path)
+
+
+def test_the_new_leader_is_asked_where_records_of_a_time_are(brokers: KafkaGroup, playing: Playing) -> None:
+    """librdkafka's administrative client remembers a leader that is gone, and answers that there is no such record."""
+    name = topic(PipelineStep.FRAMES, StreamClass.FILE)
+
+    def leader(partition: int) -> int:
+        return int(brokers.admin.list_topics(name, timeout=10).topics[name].partitions[partition].leader)
+
+    with playing.under("the leader of a partition killed"), closing(open_bus(brokers.url)) as bus:
+        offsets = {partition: bus.offset_at(name, partition, 0) for partition in range(PARTITIONS)}
+        partition, first = next((partition, offset) for partition, offset in offsets.items() if offset is not None)
+        before = brokers.node(leader(partition))
+        before.kill()
+        answers = []
+        while leader(partition) in (-1, before.number) or answers[-1:] != [first]:
+            with suppress(BusUnavailableError):
+                answers.append(bus.offset_at(name, partition, 0))
+        assert set(answers) == {first}, "never that there is none"
+        before.start()
 
 
 def test_the_controller_changes(brokers: KafkaGroup, playing: Playing) -> None:

@@ -16,6 +16,7 @@ from moodline.shared.settings import load_settings
 from moodline.shared.streams import StreamSpec, StreamState
 from tests.contract.bus_bench import DEADLINE_S, Bench
 from tests.support.ingest_doubles import open_store
+from tests.support.servers import wait_until
 
 TOPIC = topic(PipelineStep.FRAMES, StreamClass.LIVE)
 COUNT = 30
@@ -30,19 +31,24 @@ def test_pushed_frames_of_several_streams_arrive_each_in_order(bench: Bench, tmp
     consumer, store, clock = bench.consumer(TOPIC), open_store(tmp_path), SystemClock()
     names = [f"door-{uuid.uuid4().hex[:8]}" for _ in range(3)]
     producer = bench.bus.open_producer()
-    with PushHub(store, load_settings(), Metrics(), clock, lambda: producer) as hub:
+    metrics = Metrics()
+    with PushHub(store, load_settings(), metrics, clock, lambda: producer) as hub:
         specs = [store.add(StreamSpec(stream_id=name, url="push://", lane=StreamClass.LIVE, sample_fps="all")) for name in names]
         for number in range(COUNT):
             for spec in specs:
                 assert hub.push(spec, picture(number)).sampled
             time.sleep(0.005)
+        # Who stops it waits for a few seconds only, and the store of a busy machine may take longer.
+        sent = ("moodline_messages_sent_total", {"worker": "ingest", "topic": TOPIC})
+        wait_until(lambda: metrics.registry.get_sample_value(*sent) == 3 * COUNT, DEADLINE_S, "all frames on their way")
         assert [status.state for status in store.statuses(names)] == [StreamState.LIVE] * 3
     producer.flush()
     producer.close()
     arrived: dict[str, list[Frame]] = {name: [] for name in names}
     deadline_s = time.monotonic() + DEADLINE_S
     while sum(map(len, arrived.values())) < 3 * COUNT:
-        assert time.monotonic() < deadline_s, {name: len(frames) for name, frames in arrived.items()}
+        missing = {name: set(range(COUNT)) - {frame.seq for frame in frames} for name, frames in arrived.items()}
+        assert time.monotonic() < deadline_s, f"missing of each: {missing}"
         records: list[Record] = consumer.poll(100, 0.5)
         for record in records:
             message = decode(record.value)

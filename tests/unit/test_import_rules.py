@@ -4,8 +4,10 @@ import os
 import shutil
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 
 REPO = Path(__file__).resolve().parents[2]
@@ -48,3 +50,9 @@ def test_imports_that_point_upwards_are_refused(tree: Path) -> None:
 
 def test_the_tree_as_it_is_breaks_no_rule(tree: Path) -> None:
     assert broken_rules(tree) == ""
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = grimp.build_graph("moodline", exclude_type_checking_imports=True, cache_dir=None)
+    sorter = TopologicalSorter({module: graph.find_modules_directly_imported_by(module) for module in graph.modules})
+    sorter.prepare()  # raises `CycleError`, which names the circle
