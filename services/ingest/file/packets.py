@@ -15,7 +15,11 @@ from moodline.services.ingest.media.frames import Cancelled
 _BAD_READS_LIMIT: Final = 16
 _REORDERED: Final = 4
 _TORN_FOR: Final = 6
-"""So many packets long a complaint holds: a demuxer that reads a page ahead complains before it gives the rest of the last page."""
+"""For so many packets a complaint holds."""
+_PAGE_PACKETS: Final = 255
+"""Ogg is read a page ahead: it complains before it gives the packets of the page before."""
+_READ_AHEAD: Final = 512
+"""What is read when a file is opened is in this many packets, about."""
 _OVERHEAD: Final = 1.2
 _LEAST_SPARE_BYTES: Final = 2048
 _CONSTANT_RATE: Final = frozenset({"mxf", "mxf_opatom", "gxf", "dv"})
@@ -60,7 +64,7 @@ class Packets:
         self._limits = limits
         self._complaints = Complaints()
         self._is_constant_rate = bool(_CONSTANT_RATE & set(container.format.name.split(",")))
-        self._torn, self._is_unreadable = 0, False
+        self._torn, self._is_unreadable = _READ_AHEAD if limits.structure.complained else 0, False
         self._latest: int | None = None
         self._most = limits.max_hold_s / self._video.time_base
         self._read_bytes = self._shown = self._shown_bytes = 0
@@ -147,7 +151,7 @@ class Packets:
                         packet = next(packets, None)
                 except IndexError:
                     # A packet of a track that appeared in mid-file, which PyAV does not know; it has been read, and is left out.
-                    self._torn = _TORN_FOR
+                    self._torn = _PAGE_PACKETS if demuxer == "ogg" else _TORN_FOR
                     break
                 except MemoryError:
                     raise
@@ -158,7 +162,7 @@ class Packets:
                     bad_reads += 1
                     break
                 if any(name == demuxer for _, name, _ in messages):
-                    self._torn = _TORN_FOR
+                    self._torn = _PAGE_PACKETS if demuxer == "ogg" else _TORN_FOR
                 if packet is None:
                     return
                 if packet.stream is self._video:

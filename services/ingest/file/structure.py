@@ -57,6 +57,7 @@ class Structure(NamedTuple):
         unreadable_bytes: How much at its end is there, and makes no sense, so that no reader gets past it.
         is_cut: Its end is not there; how much is missing cannot be told.
         is_cut_picture: A picture without an end; FFmpeg fills the rest with grey and says nothing.
+        complained: FFmpeg did, when it opened the file, and may have read some of it ahead.
         is_iso: An ISO base media file (MP4, MOV, HEIC).
         has_index: Of an ISO file: it has a `moov` or `meta` box, without which nothing in it can be found.
         is_encrypted: Its video is encrypted (common encryption, FairPlay).
@@ -67,6 +68,7 @@ class Structure(NamedTuple):
     unreadable_bytes: int = 0
     is_cut: bool = False
     is_cut_picture: bool = False
+    complained: bool = False
     is_iso: bool = False
     has_index: bool = False
     is_encrypted: bool = False

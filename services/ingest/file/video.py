@@ -70,13 +70,15 @@ def open_video(descriptor: int, max_pixels: int, cancelled: Cancelled) -> "Video
             raise SourceError(
                 FailureReason.CODEC, "the video is encrypted (DRM), so its pictures cannot be read; use a copy that is not"
             )
-        container = open_container(descriptor, max_pixels, structure)
+        with Complaints().heard() as messages:
+            container = open_container(descriptor, max_pixels, structure)
+        complained = any(name == container.format.name for _, name, _ in messages)
         kept = os.dup(descriptor)
     finally:
         # FFmpeg has made a duplicate of its own.
         os.close(descriptor)
     try:
-        return VideoFile(container, max_pixels, cancelled, structure, kept)
+        return VideoFile(container, max_pixels, cancelled, structure._replace(complained=complained), kept)
     except BaseException:
         container.close()
         os.close(kept)
