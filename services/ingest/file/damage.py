@@ -83,7 +83,9 @@ class Damage:
         """
         self.suspect_next()
         start = _order(before)
-        for number in range(1, missing + 1) if start is not None else ():
+        if start is None:
+            return
+        for number in range(1, missing + 1):
             at = start + round(number * length)
             heappush(self._lost, (at, self._number, Stamp(at, at, round(length))))
 
