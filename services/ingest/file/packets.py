@@ -14,7 +14,6 @@ from moodline.services.ingest.media.frames import Cancelled
 
 _BAD_READS_LIMIT: Final = 16
 _REORDERED: Final = 4
-_MOST_REORDERED: Final = 16
 _TORN_FOR: Final = 6
 """For so many packets a complaint holds."""
 _PAGE_PACKETS: Final = 255
@@ -41,7 +40,6 @@ class Packets:
 
     Attributes:
         count: Video packets so far.
-        is_corrupt: FFmpeg says that some of the packet that was given last is missing.
         sound_end_s: When the sound that was read so far ends, in s from the content's first instant; None without.
     """
 
@@ -58,7 +56,6 @@ class Packets:
             limits: What is known.
         """
         self.count = 0
-        self.is_corrupt = False
         self.sound_end_s: Fraction | None = None
         self._container = container
         self._video, self._sound = tracks
@@ -84,7 +81,6 @@ class Packets:
     def read(self) -> Iterator[Any]:
         """Yield the video's packets, each when the next is known."""
         waiting: Any = None
-        jumps = False
         for packet in self._read():
             if packet.stream is not self._video:
                 self._hear(packet)
@@ -94,9 +90,6 @@ class Packets:
                 continue
             if waiting is not None:
                 self._judge_between(waiting, packet)
-                jumped_before, jumps = jumps, self._jumps(waiting, packet)
-                # Where two recordings are glued together, the counters of packets break, and nothing is missing.
-                self.is_corrupt = bool(waiting.is_corrupt) and not jumps and not jumped_before
                 yield waiting
             if packet.size:
                 if not self._shown:
@@ -110,14 +103,7 @@ class Packets:
             waiting = packet
         if waiting is not None and not self._limits.cancelled():
             self._judge_end(waiting)
-            self.is_corrupt = bool(waiting.is_corrupt) and not jumps
             yield waiting
-
-    def _jumps(self, before: Any, after: Any) -> bool:
-        """Return whether the clock begins again between two packets."""
-        if before.pts is None or after.pts is None:
-            return False
-        return bool(after.pts - before.pts > self._most or after.pts < before.pts - _MOST_REORDERED * self._frame_ticks(after))
 
     def _judge_between(self, before: Any, after: Any) -> None:
         """Note what is missing between two packets, where something in the file could not be read there."""
