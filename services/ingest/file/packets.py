@@ -110,6 +110,7 @@ class Packets:
         length = self._frame_ticks(after)
         reordered = _REORDERED if self._video.codec_context.has_b_frames else 0
         missing = missing_between(Stamp(self._latest, before.dts, 0), stamp_of(after), length, self._most, reordered)
+        # Of packets flagged as corrupt nothing need be missing: where recordings are glued together, their counters break.
         is_torn = self.is_torn or before.is_corrupt or after.is_corrupt
         if missing and not is_torn:
             is_torn = self._is_constant_rate or self._is_unaccounted(before, after.pos)

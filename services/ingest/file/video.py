@@ -259,8 +259,8 @@ class VideoFile:
             if isinstance(error, MemoryError):
                 raise SourceError(FailureReason.TOO_LARGE, "the file needs more memory than its reading may take") from None
             return
-        if shows and (messages or packet.is_corrupt):
-            damage.complained(stamp_of(packet), is_picture_damaged=packet.is_corrupt or is_of_picture(messages))
+        if shows and messages:
+            damage.complained(stamp_of(packet), is_picture_damaged=is_of_picture(messages))
         for frame in frames:
             stamp = Stamp(frame.pts, frame.dts, frame.duration)
             for lost in damage.lost_before(stamp):
