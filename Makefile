@@ -62,8 +62,8 @@ test: $(VENV)/.installed system kafka kubernetes-tools lint ## Install what test
 test-pythons: $(VENV)/.installed ## Run the embedded service on every supported Python that is found
 	MOODLINE_TEST_PYTHONS=all $(BIN)/python -m pytest tests/e2e/test_pythons.py
 
-test-unit: $(VENV)/.installed ## Run the tests that need no server, in seconds
-	$(BIN)/python -m pytest -n logical --dist loadfile -p no:schemathesis tests/unit
+test-unit: $(VENV)/.installed ## Run the tests of single units, without sockets, processes and networks, in seconds
+	$(BIN)/python -m pytest -n logical --dist loadfile -p no:schemathesis --hypothesis-profile=quick -m 'not outside and not slow and not quiet' tests/unit
 
 lint: $(VENV)/.installed ## Check style, types and import rules
 	$(BIN)/ruff check .

@@ -156,6 +156,23 @@ def half_requests(target: Target) -> str:
         return f"{sum(map(_is_open, connections))} of 1500 open after 20 s"
 
 
+def tiny_chunks(target: Target) -> str:
+    """20 connections that send bodies in chunks of one byte for 5 s, by nobody."""
+    head = b"POST /api/v1/session HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    def send(_: int) -> int:
+        sent = 0
+        with suppress(OSError), closing(target.raw(head)) as connection:
+            deadline = time.monotonic() + 5
+            while time.monotonic() < deadline:
+                connection.sendall(b"1\r\nx\r\n" * 10_000)
+                sent += 60_000
+        return sent
+
+    with ThreadPoolExecutor(20) as pool:
+        return f"{sum(pool.map(send, range(20))) / 1e6:.1f} MB taken"
+
+
 def anonymous_pages(target: Target) -> str:
     """2,000 requests for the page by nobody."""
     with target.client() as client:
@@ -235,6 +252,7 @@ ATTACKS: list[Callable[[Target], str]] = [
     bodies_of_unknown_fields,
     unknown_keys,
     half_requests,
+    tiny_chunks,
     anonymous_pages,
     dripping_uploads,
     large_jpegs_pushed,

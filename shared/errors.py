@@ -13,6 +13,22 @@ class MoodlineError(Exception):
     code: ClassVar[str] = "internal"
 
 
+class FieldError(MoodlineError):
+    """Something that was given cannot be used; `field` names the part that is to blame."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class ReasonError(MoodlineError):
+    """Something failed; `reason` is a short, fixed word for why."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class SettingsError(MoodlineError):
     """A setting is missing or has a value that cannot be used."""
 
@@ -121,14 +137,10 @@ class TrackNotFoundError(StoreError):
     code = "track_not_found"
 
 
-class InvalidStreamError(MoodlineError):
+class InvalidStreamError(FieldError):
     """A stream's definition cannot be used; `field` names the part that is wrong."""
 
     code = "invalid_stream"
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(message)
-        self.field = field
 
 
 class FrameError(MoodlineError):
@@ -209,14 +221,10 @@ class DiskFullError(UploadError):
     code = "disk_full"
 
 
-class InvalidRuleError(MoodlineError):
+class InvalidRuleError(FieldError):
     """An alert rule cannot be used; `field` names the part that is wrong."""
 
     code = "invalid_rule"
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(message)
-        self.field = field
 
 
 class RuleExistsError(StoreError):
@@ -231,24 +239,16 @@ class RuleNotFoundError(StoreError):
     code = "rule_not_found"
 
 
-class WebhookError(MoodlineError):
+class WebhookError(ReasonError):
     """A webhook was not delivered; `reason` is a short, fixed word."""
 
     code = "webhook"
 
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
-
-class SourceError(MoodlineError):
+class SourceError(ReasonError):
     """A source cannot be opened or read; `reason` is one of `moodline.shared.streams.FailureReason`."""
 
     code = "source"
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 class SealError(MoodlineError):
@@ -305,14 +305,10 @@ class NotAllowedError(MoodlineError):
     code = "not_allowed"
 
 
-class InvalidKeyError(MoodlineError):
+class InvalidKeyError(FieldError):
     """A key cannot be made as asked; `field` names the part that is wrong."""
 
     code = "invalid_key"
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(message)
-        self.field = field
 
 
 class KeyExistsError(MoodlineError):
@@ -337,34 +333,22 @@ class RateLimitedError(MoodlineError):
         self.retry_after_s = retry_after_s
 
 
-class QueryError(MoodlineError):
+class QueryError(FieldError):
     """A timeline query cannot be answered as asked; `field` names the parameter."""
 
     code = "invalid_query"
 
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(message)
-        self.field = field
 
-
-class NotAcceptableError(MoodlineError):
+class NotAcceptableError(FieldError):
     """An answer is asked for in a format that is not to be had; `field` is `format` or `Accept`."""
 
     code = "not_acceptable"
 
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(message)
-        self.field = field
 
-
-class ParameterError(MoodlineError):
+class ParameterError(FieldError):
     """A parameter in the query is unknown, or is given twice; `field` names it."""
 
     code = "invalid_request"
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(message)
-        self.field = field
 
 
 class InvalidImageError(MoodlineError):

@@ -69,7 +69,10 @@ class _TextFormatter(logging.Formatter):
         fields = " ".join(f"{key}={printable(str(value))}" for key, value in _fields(record).items())
         head = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname.lower():7} {record.name}"
         line = f"{head}: {printable(record.getMessage().strip())} {fields}".rstrip()
-        return masked(f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line)
+        if record.exc_info:
+            # Indented: whatever an error's text holds, no line of it looks like one of ours.
+            line += "".join(f"\n  {printable(part)}" for part in self.formatException(record.exc_info).split("\n"))
+        return masked(line)
 
 
 class _JsonFormatter(logging.Formatter):
@@ -123,7 +126,7 @@ class OncePerSecond(logging.Filter):
             reported_s, traced_s, suppressed = self._causes.get(cause, (-math.inf, -math.inf, 0))
             if int(now_s) != self._second:
                 self._second, self._lines = int(now_s), 0
-            # Whoever can choose the words of a message makes as many causes as he likes.
+            # Someone who chooses the words of a message can make any number of causes.
             if now_s - reported_s < 1.0 or self._lines >= _LINES_PER_S:
                 self._causes[cause] = (reported_s, traced_s, suppressed + 1)
                 self._bound()

@@ -11,7 +11,7 @@ from moodline.shared.errors import InvalidStreamError
 from moodline.shared.messages import StreamClass
 
 STREAM_ID_PATTERN: Final = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}"
-"""As Frigate names cameras, and with full stops. Ids are compared as typed: `Yard` and `yard` are two streams."""
+"""The form of ids: Frigate's, and with full stops. Ids are compared as typed: `Yard` and `yard` are two streams."""
 STREAM_ID_RULE: Final = "1 to 63 characters: letters (a-z, A-Z), digits, '.', '_' or '-'; starts with a letter, digit or '_'"
 """The same in words."""
 _STREAM_ID = re.compile(STREAM_ID_PATTERN)

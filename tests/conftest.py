@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("moodline", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", settings.get_profile("moodline"), max_examples=20)
 settings.load_profile("moodline")
 
 pytest_plugins = ["tests.support.fixtures"]

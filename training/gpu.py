@@ -53,7 +53,7 @@ _LEAST_EPOCHS: Final = 2
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """How to spend the time.
+    """The plan of how the time is spent.
 
     Attributes:
         minutes: For all networks together.

@@ -48,7 +48,7 @@ def make_rectifier_layer(keras: Any) -> type[Any]:
     from torch.nn import functional
 
     class Rectifier(keras.layers.Layer):  # type: ignore[misc]
-        """In training in place."""
+        """A rectifier that works in place during training."""
 
         def call(self, inputs: Any, training: bool | None = None) -> Any:
             return functional.relu(inputs, inplace=bool(training))

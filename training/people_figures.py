@@ -1,4 +1,4 @@
-"""How answers compare with what most people see, and with the labels, side by side.
+"""Compares answers with what most people see, and with the labels, side by side.
 
 The labels of FER-2013 and the majority of FER+'s votes differ in more than a third of the images, so no answers can agree well
 with both, nor be as sure as they are right against both.
@@ -34,7 +34,7 @@ class PeopleRow(msgspec.Struct, frozen=True):
 
 
 class RiskRow(msgspec.Struct, frozen=True):
-    """What is wrong if only the surest answers are believed.
+    """The share of wrong answers among the surest ones.
 
     Attributes:
         coverage: Share of the images that are answered.
@@ -50,7 +50,7 @@ class RiskRow(msgspec.Struct, frozen=True):
 
 
 class FrontierRow(msgspec.Struct, frozen=True):
-    """What the answers reach once they are corrected towards a mixture of both truths; see `frontier`.
+    """The accuracies of the answers once they are corrected towards a mixture of both truths; see `frontier`.
 
     Attributes:
         share: Of the votes in the mixture; the rest is the label's.

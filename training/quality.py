@@ -49,7 +49,7 @@ METRICS: Final = "metrics.json"
 _SHARES: Final = (0.28, 0.22, 0.14, 0.12, 0.08, 0.08, 0.08)
 _COPIES_OF_PHOTO_FACES: Final = 8
 _PHOTO_SHARE: Final = 0.4
-"""Of the loss: as much as what is taught of photos counts."""
+"""The share of the loss that comes from what is taught by photos."""
 _TURNED: Final = 0.7
 """Distance of the nose from the middle between the eyes, in distances of the eyes, from which on a face is in profile."""
 _FRONTAL: Final = 0.3

@@ -78,7 +78,7 @@ class RunResult(msgspec.Struct, frozen=True):
 
 
 class RunState(msgspec.Struct, frozen=True):
-    """Where a run is, beside its arrays. `best_accuracy` is what the best epoch was chosen by: see `moodline.training.truths`."""
+    """The state of a run without its arrays. `best_accuracy` chose the best epoch: see `moodline.training.truths`."""
 
     epoch: int
     best_epoch: int

@@ -1,4 +1,4 @@
-"""What answers are compared with: the labels of FER-2013, and, where there are votes, what most people see.
+"""Loads what answers are compared with: the labels of FER-2013, and, where there are votes, what most people see.
 
 The two differ in more than a third of the images. With votes, what is chosen is chosen by the mean of both accuracies, and
 confidence is calibrated to the people: they are who looks at a timeline.

@@ -15,7 +15,7 @@ from moodline.shared.errors import DataError
 from moodline.training.data import Split, open_csv, row_name
 
 _CLASSES: Final = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
-"""In the order of `EMOTIONS`."""
+"""The columns of the votes, in the order of `EMOTIONS`."""
 _OTHERS: Final = ("contempt", "unknown", "nf")
 """Votes for none of the seven; `nf` is "not a face"."""
 
@@ -28,7 +28,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Votes:
-    """Who voted for what.
+    """The votes for each image.
 
     Attributes:
         counts: Votes int64 (M, 10), a row of the file each: for the classes in the order of `EMOTIONS`, then for contempt,
@@ -50,7 +50,7 @@ class VotedTargets(NamedTuple):
 
 
 class People(NamedTuple):
-    """What most people see in the images of a part.
+    """The emotions that most people see in the images of a part.
 
     Attributes:
         known: Which images have a vote for any of the seven classes, bool (N,).

@@ -1,5 +1,6 @@
 """A video from start to end, as `moodline analyze` does it."""
 
+import os
 import shutil
 import sys
 import tempfile
@@ -15,51 +16,46 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moodline.errors import ClientError
-from moodline.library._images import Picture, as_bgr
+from moodline.library._pictures import Picture, as_bgr, color_of, named_in_errors, pictures_of, require_not_a_camera
 from moodline.library._rows import Row, Rows
 from moodline.library._settings import settings_of
 from moodline.services.analysis.analyze import STREAM_ID, AnalysisProgress, run_analysis
 from moodline.services.analysis.faces import rows_of
 from moodline.services.analysis.inputs import clips_of
-from moodline.services.report import (
-    TimelineDocument,
-    plot_timeline,
-    timeline_csv,
-    timeline_document,
-    timeline_json,
-    write_output,
-)
-from moodline.services.report.document import analysis_document
-from moodline.services.report.export import CSV_FIELDS, point_row
+from moodline.services.analysis.results import Results, warning_of
+from moodline.services.analysis.spec import spec_of_clip
+from moodline.services.report import TimelineDocument, plot_timeline, timeline_csv, timeline_json, write_output
+from moodline.services.report.export import timeline_rows
 from moodline.services.report.faces import FACE_FIELDS, FaceRow, flat, require_faces_format, write_faces
-from moodline.services.report.moments import iso, to_us
-from moodline.services.report.outputs import Output, check_outputs, replacing
+from moodline.services.report.moments import iso
+from moodline.services.report.outputs import ANNOTATED_SUFFIXES, Output, check_outputs, replacing, shown
 from moodline.services.report.tracks import TrackDocument, track_document
 from moodline.shared.emotions import EMOTIONS
+from moodline.shared.errors import ImageError, OutputError
 from moodline.shared.messages import Emotions
 from moodline.shared.settings import Settings
 from moodline.shared.store import Store
-from moodline.shared.streams import StreamSpec, StreamStatus, parse_sample_fps
-from moodline.shared.timeline import TimelineAnswer, TimelineQuery, Track, parse_resolution, timeline, track_list
+from moodline.shared.streams import StreamSpec, StreamStatus
+from moodline.shared.timeline import TimelineQuery, Track, parse_resolution, track_list
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
 Progress = Callable[[float, float | None], None]
-"""Told how many seconds of the video are in the timeline, and how many there are (None: unknown)."""
+"""A function that is told how many seconds of the video are in the timeline, and how many there are (None: unknown)."""
 
 _TRACK_SINGLE = ("track", "first", "last", "position_s", "frames", "dominant", "ended")
 _TRACK_FIELDS = (*_TRACK_SINGLE, *(f"{kind}_{emotion}" for kind in ("shares", "smoothed") for emotion in EMOTIONS))
 
 
 def analyze(  # noqa: PLR0913  # one for each option
-    source: "str | Path | npt.NDArray[np.uint8] | Iterable[Picture]",
+    source: "str | os.PathLike[str] | npt.NDArray[np.uint8] | Iterable[Picture]",
     *,
     sample_fps: str | float | None = None,
     fps: str | float | None = None,
     color: str = "bgr",
     resolution: str | None = None,
-    recorded_at: datetime | None = None,
+    recorded_at: datetime | str | None = None,
     progress: bool | Progress = False,
     threads: int | None = None,
     model: str | None = None,
@@ -68,51 +64,43 @@ def analyze(  # noqa: PLR0913  # one for each option
 
     Args:
         source: A path, `file://` or `synthetic://` URL; a folder or pattern of pictures, with `fps`; or pictures: uint8
-            (N, H, W, 3), or an iterable of arrays (H, W, 3), paths and PIL images, with `fps`.
+            (N, H, W, 3) or (N, H, W), or an iterable of what `detect_emotions` takes, all of one size, with `fps`.
         sample_fps: Frames per second to analyse, or `all`; by default 5.
         fps: Of pictures: how many make a second.
         color: Order of the colours in arrays: `bgr` or `rgb`.
         resolution: Length of a point of the timeline, such as `1s` or `10s`; by default what fits.
-        recorded_at: When it was recorded; without it, times count from 1970-01-01T00:00:00Z.
+        recorded_at: When it was recorded: a time, a text such as `2026-05-01T12:00:00Z`, or `auto`: as the file itself says.
+            Without it, times count from 1970-01-01T00:00:00Z.
         progress: True draws a bar on standard error; or a function that is told how far it is.
-        threads: For each of the two networks; by default one for each processor.
+        threads: For each of the two networks, 1 to 256; by default one for each processor.
         model: Name of the classifier's model.
 
     Raises:
         SourceError: it cannot be read; `reason` and the message say why.
         InvalidStreamError, QueryError: an option cannot be used.
-        ClientError: pictures without `fps`, or a package is missing.
+        ImageError: one of the pictures is none; the message says which.
+        ClientError: pictures without `fps`, `color` or `threads` cannot be used, or a package is missing.
     """
+    color = color_of(color)
     settings = settings_of(threads, model)
-    rate = settings.ingest.sample_fps if sample_fps is None else str(sample_fps)
-    parse_sample_fps(rate)
-    asked = parse_resolution(resolution) if resolution else None
+    asked = None if resolution is None else parse_resolution(str(resolution))
+    told = _told(progress)
     kept = None
-    if not isinstance(source, str | Path):
-        if fps is None:
-            raise ClientError("pictures need fps: how many of them make a second, such as fps=25")
-        kept = PictureFolder()
-        _write_pictures(source, kept.path, color, settings)
+    if not isinstance(source, str | os.PathLike):
+        kept = _kept_pictures(source, fps, color, settings)
         source = kept.path
-    clips = clips_of([str(source)], "" if fps is None else str(fps))
+    word = os.fspath(source)
+    require_not_a_camera(word)
+    clips = clips_of([word], "" if fps is None else str(fps))
     if len(clips) != 1:
-        raise ClientError(f"{source} names {len(clips)} videos; analyse them one by one")
+        raise ClientError(f"{shown(word)} names {len(clips)} videos; analyse them one by one")
     clip = clips[0]
-    if clip.folder is not None:
-        settings = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"media_root": clip.folder})})
-    spec = StreamSpec(
-        stream_id=STREAM_ID,
-        url=clip.url,
-        sample_fps=rate,
-        max_side_px=settings.ingest.max_side_px,
-        recorded_at_us=0 if recorded_at is None else to_us(recorded_at.astimezone()),
-    )
+    rate = "" if sample_fps is None else str(sample_fps) or "empty"
+    spec, settings = spec_of_clip(clip, settings, rate, _recorded_at(recorded_at))
     with ExitStack() as stack:
-        told = _told(progress, stack)
-        analysis = stack.enter_context(run_analysis(settings, spec, on_progress=told))
-        answer = timeline(analysis.store, STREAM_ID, spec.lane, TimelineQuery(resolution_s=asked))
+        analysis = stack.enter_context(run_analysis(settings, spec, on_progress=told(stack)))
         name = "pictures" if kept else clip.name
-        document = _document(answer, name, spec, analysis.status)
+        document = Results(analysis, name, settings).document(TimelineQuery(resolution_s=asked))
         tracks = [track_document(track, spec.recorded_at_us) for track in _all_tracks(analysis.store)]
         parts = _Parts(spec, settings, analysis.status, list(analysis.frames()), clip.files, kept)
     return Result(document, tracks, parts)
@@ -128,7 +116,7 @@ class Result:
 
     def __init__(self, document: TimelineDocument, tracks: Sequence[TrackDocument], parts: "_Parts") -> None:
         self.document = document
-        self.warning = parts.status.detail or str(parts.status.reason or "")
+        self.warning = warning_of(parts.status)
         self._tracks = tracks
         self._parts = parts
 
@@ -143,9 +131,8 @@ class Result:
 
     @cached_property
     def timeline(self) -> Rows:
-        """One row for each stretch of time, with the columns of `moodline analyze --csv`."""
-        rows = [dict(zip(CSV_FIELDS, point_row(point), strict=True)) for point in self.document.points]
-        return Rows(CSV_FIELDS, rows)
+        """One row for each point in time, with the columns of `moodline analyze --csv`."""
+        return Rows(*timeline_rows(self.document))
 
     @cached_property
     def tracks(self) -> Rows:
@@ -158,28 +145,28 @@ class Result:
         return Rows(FACE_FIELDS, [flat(row) for row in self._face_rows()])
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """Return the timeline as JSON; also write it, if a path is given."""
+        """Return the timeline as JSON; also write it, if a path is given. Raises `OutputError`: it cannot be written."""
         text = timeline_json(self.document)
         if path is not None:
-            write_output(Path(path), text)
+            write_output(self._checked("to_json", path), text)
         return text
 
     def to_csv(self, path: str | Path | None = None) -> str:
-        """Return the timeline as CSV; also write it, if a path is given."""
+        """Return the timeline as CSV; also write it, if a path is given. Raises `OutputError`: it cannot be written."""
         text = timeline_csv(self.document)
         if path is not None:
-            write_output(Path(path), text)
+            write_output(self._checked("to_csv", path), text)
         return text
 
     def to_faces(self, path: str | Path) -> None:
         """Write each face of each frame as the ending says: `.csv`, `.ndjson` or `.parquet`."""
         file_format = require_faces_format(Path(path))
-        with replacing(Path(path)) as partial, partial.open("wb") as file:
+        with replacing(self._checked("to_faces", path)) as partial, partial.open("wb") as file:
             write_faces(self._face_rows(), file, file_format)
 
     def plot(self, path: str | Path) -> None:
         """Draw the timeline as `.png`, `.svg` or `.pdf`."""
-        plot_timeline(self.document, Path(path))
+        plot_timeline(self.document, self._checked("plot", path))
 
     def annotate(self, path: str | Path, *, progress: Callable[[float], None] | None = None) -> None:
         """Write the video with boxes, track numbers and leading emotions, and its sound, as `.mp4`, `.mkv`, `.mov` or `.webm`.
@@ -195,14 +182,19 @@ class Result:
         from moodline.services.analysis.results import annotate
 
         parts = self._parts
-        check_outputs([Output("annotate", Path(path))], parts.files, force=True)
+        target = self._checked("annotate", path, ANNOTATED_SUFFIXES)
 
         def on_frame(at_s: Fraction) -> bool:
             if progress is not None:
                 progress(float(at_s))
             return True
 
-        annotate(parts.spec, parts.settings, parts.messages, Path(path), on_frame)
+        annotate(parts.spec, parts.settings, parts.messages, target, on_frame)
+
+    def _checked(self, name: str, path: str | Path, suffixes: tuple[str, ...] = ()) -> Path:
+        """Return where a file is to be written. Raises `OutputError`: it cannot be, or it would replace the video."""
+        check_outputs([Output(name, Path(path), suffixes)], self._parts.files, force=True)
+        return Path(path)
 
     def _face_rows(self) -> Iterable[FaceRow]:
         parts = self._parts
@@ -237,11 +229,6 @@ class _Parts:
         self.kept = kept
 
 
-def _document(answer: TimelineAnswer, name: str, spec: StreamSpec, status: StreamStatus) -> TimelineDocument:
-    document = timeline_document(answer, stream=name, lane=spec.lane, recorded_at_us=spec.recorded_at_us)
-    return analysis_document(document, status)
-
-
 def _all_tracks(store: Store) -> Iterator[Track]:
     """Yield a stream's tracks, as many as there are."""
     after = 0
@@ -258,35 +245,80 @@ def _track_row(track: TrackDocument) -> Row:
     return row
 
 
-def _write_pictures(pictures: Iterable[Picture], folder: Path, color: str, settings: Settings) -> None:
-    """Write pictures without loss, since the workers read files."""
-    import cv2
+def _recorded_at(given: datetime | str | None) -> str:
+    if isinstance(given, datetime):
+        return given.astimezone().isoformat()
+    return "" if given is None else str(given) or "empty"
 
-    if color not in ("bgr", "rgb"):
-        raise ClientError(f"color is bgr or rgb, not {color!r}")
-    number = -1
-    for number, picture in enumerate(pictures):
-        image = as_bgr(picture, color, settings)
-        (folder / f"{number:09}.png").write_bytes(cv2.imencode(".png", image, (cv2.IMWRITE_PNG_COMPRESSION, 1))[1].tobytes())
+
+def _kept_pictures(given: Any, fps: object, color: str, settings: Settings) -> PictureFolder:
+    """Write pictures without loss into a folder, since the workers read files."""
+    if fps is None:
+        raise ClientError("pictures need fps: how many of them make a second, such as fps=25")
+    kept = PictureFolder()
+    number, first_px = -1, (0, 0)
+    for number, picture in enumerate(_video(given)):
+        with named_in_errors(number):
+            image = as_bgr(picture, color, settings)
+            size_px = (image.shape[1], image.shape[0])
+            first_px = first_px if number else size_px
+            if size_px != first_px:
+                raise ImageError(
+                    "it has {} x {} px and the first one {} x {}; a video's are of one size".format(*size_px, *first_px)
+                )
+        _write_picture(kept.path / f"{number:09}.png", image)
     if number < 0:
         raise ClientError("there are no pictures")
+    return kept
 
 
-def _told(progress: bool | Progress, stack: ExitStack) -> Callable[[AnalysisProgress], None] | None:
-    if progress is False:
-        return None
+def _video(given: Any) -> Iterator[Picture]:
+    """Return the pictures of a video. Raises `ImageError`: it is something else."""
+    if hasattr(given, "__array__") and not hasattr(given, "convert"):
+        frames = np.asarray(given)
+        if frames.ndim == 4 or (frames.ndim == 3 and frames.shape[2] not in (1, 3, 4)):
+            return iter(frames)
+        raise ImageError(
+            f"a video has the shape (frames, height, width, 3) or (frames, height, width), not {frames.shape}; "
+            "a single picture goes to moodline.detect_emotions()"
+        )
+    pictures = pictures_of(given)
+    if pictures is None:
+        raise ImageError(f"a video is a path, an array or an iterable of pictures, not {type(given).__name__}")
+    return pictures
+
+
+def _write_picture(path: Path, image: "npt.NDArray[np.uint8]") -> None:
+    import cv2
+
+    try:
+        path.write_bytes(cv2.imencode(".png", image, (cv2.IMWRITE_PNG_COMPRESSION, 1))[1].tobytes())
+    except OSError as error:
+        raise OutputError(
+            f"the pictures cannot be kept in {shown(path.parent)}: {error.strerror}; TMPDIR names another folder"
+        ) from None
+
+
+def _told(progress: bool | Progress) -> Callable[[ExitStack], Callable[[AnalysisProgress], None] | None]:
+    """Return what makes the function that is told of the progress, for as long as the stack is open."""
+    if not (isinstance(progress, bool) or callable(progress)):
+        raise ClientError(f"progress is True, False or a function of two numbers, not {progress!r}")
+    return lambda stack: _teller(progress, stack)
+
+
+def _teller(progress: bool | Progress, stack: ExitStack) -> Callable[[AnalysisProgress], None] | None:
     if progress is True:
         from rich.progress import Progress as Bar
 
-        from moodline.services.report.outputs import shown
-
         bar = stack.enter_context(Bar(transient=True, console=_stderr(), disable=not sys.stderr.isatty()))
-        task = bar.add_task(shown("moodline"), total=None)
+        task = bar.add_task("moodline", total=None)
 
         def draw(now: AnalysisProgress) -> None:
             bar.update(task, completed=now.media_us, total=now.duration_us, description=f"{now.frames} frames")
 
         return draw
+    if isinstance(progress, bool):
+        return None
 
     def tell(now: AnalysisProgress) -> None:
         progress(now.media_us / 1e6, None if now.duration_us is None else now.duration_us / 1e6)

@@ -1,19 +1,18 @@
 """Faces and emotions in single pictures, through the very stages of the service."""
 
+import os
 import threading
-from collections.abc import Sequence
-from contextlib import closing
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, overload
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from moodline.errors import ClientError
 from moodline.library._faces import Face, face_of
+from moodline.library._pictures import Picture, as_bgr, color_of, named_in_errors, pictures_of
 from moodline.library._settings import settings_of
 from moodline.shared.bus.base import Position
-from moodline.shared.errors import ImageError
 from moodline.shared.messages import Emotions, Frame, StreamClass
 from moodline.shared.metrics import Metrics
 from moodline.shared.pipeline.stage import Received, Send, Stage
@@ -22,20 +21,21 @@ from moodline.shared.settings import Settings
 if TYPE_CHECKING:
     from moodline.services.ingest.media.frames import BgrImage
 
-Picture: TypeAlias = "npt.NDArray[np.uint8] | str | Path | Any"
-"""uint8 (H, W, 3) or (H, W), a path, or a `PIL.Image.Image`."""
-
 _AT_ONCE: Final = 64
 _NOWHERE: Final = Position("", 0, 0)
 
 
 @overload
 def detect_emotions(  # type: ignore[overload-overlap]  # a path is a sequence, too, of letters
-    image: npt.NDArray[np.uint8] | str | Path, *, color: str = ..., threads: int | None = ..., model: str | None = ...
+    image: npt.NDArray[np.uint8] | str | os.PathLike[str] | bytes,
+    *,
+    color: str = ...,
+    threads: int | None = ...,
+    model: str | None = ...,
 ) -> list[Face]: ...
 @overload
 def detect_emotions(
-    image: Sequence[Picture], *, color: str = ..., threads: int | None = ..., model: str | None = ...
+    image: Iterable[Picture], *, color: str = ..., threads: int | None = ..., model: str | None = ...
 ) -> list[list[Face]]: ...
 @overload
 def detect_emotions(image: Any, *, color: str = ..., threads: int | None = ..., model: str | None = ...) -> list[Any]: ...
@@ -48,61 +48,33 @@ def detect_emotions(image: Any, *, color: str = "bgr", threads: int | None = Non
     `moodline analyze` on a file with the same pixels.
 
     Args:
-        image: uint8 (H, W, 3), or (H, W) for grey; a path; a PIL image. Or several: a list of these, or uint8 (N, H, W, 3).
+        image: uint8 (H, W, 3), or (H, W) for grey; a path; the bytes of a picture file, or a file that is open for reading
+            them; a PIL image. Or several: an iterable of these, or uint8 (N, H, W, 3).
         color: Order of the colours in arrays: `bgr` as OpenCV has them, or `rgb`. PIL images and files know theirs.
-        threads: For each of the two networks; by default one for each processor.
+        threads: For each of the two networks, 1 to 256; by default one for each processor.
         model: Name of the classifier's model.
 
     Raises:
-        ImageError: an array is no picture: of another type or shape.
+        ImageError: it is no picture: of another type or shape, too large, damaged. Of several, the message says which.
         SourceError: a file cannot be read.
-        ClientError: a package is missing; the message names the extra that brings it.
+        ClientError: `color` or `threads` cannot be used, or a package is missing; the message names the extra that brings it.
+        ModelNotFoundError: there is no such model.
     """
-    if color not in ("bgr", "rgb"):
-        raise ClientError(f"color is bgr or rgb, not {color!r}")
+    color = color_of(color)
     settings = settings_of(threads, model)
-    several = isinstance(image, list | tuple) or (isinstance(image, np.ndarray) and image.ndim == 4)
-    pictures = list(image) if several else [image]
+    several = pictures_of(image)
+    if several is None:
+        return _faces([as_bgr(image, color, settings)], settings)[0]
     found: list[list[Face]] = []
-    for first in range(0, len(pictures), _AT_ONCE):
-        found += _faces([as_bgr(one, color, settings) for one in pictures[first : first + _AT_ONCE]], settings)
-    return found if several else found[0]
+    numbered = enumerate(several)
+    while images := [_image(number, one, color, settings) for number, one in islice(numbered, _AT_ONCE)]:
+        found += _faces(images, settings)
+    return found
 
 
-def as_bgr(picture: Picture, color: str, settings: Settings) -> "BgrImage":
-    """Return a picture as uint8 (H, W, 3), blue-green-red, upright.
-
-    Raises:
-        ImageError, SourceError: it is none.
-    """
-    if isinstance(picture, str | Path):
-        return _read(Path(picture), settings)
-    if hasattr(picture, "convert") and hasattr(picture, "getexif"):
-        from PIL import ImageOps
-
-        opened: Any = picture
-        upright = ImageOps.exif_transpose(opened) or opened
-        return np.ascontiguousarray(np.asarray(upright.convert("RGB"), np.uint8)[:, :, ::-1])
-    if not isinstance(picture, np.ndarray):
-        raise ImageError(f"a picture is an array, a path or a PIL image, not {type(picture).__name__}")
-    if picture.dtype != np.uint8:
-        raise ImageError(f"a picture is an array of uint8, 0 to 255, not of {picture.dtype}")
-    if picture.ndim == 2:
-        picture = np.repeat(picture[:, :, None], 3, axis=2)
-    if picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
-        raise ImageError(f"a picture has the shape (height, width, 3) or (height, width), not {picture.shape}")
-    return np.ascontiguousarray(picture[:, :, ::-1] if color == "rgb" else picture)
-
-
-def _read(path: Path, settings: Settings) -> "BgrImage":
-    from moodline.services.ingest.file.open import open_source
-
-    resolved = path.expanduser().resolve()
-    ingest = settings.ingest.model_copy(update={"media_root": resolved.parent})
-    with closing(open_source(resolved.as_uri(), ingest)) as source:
-        for frame in source.frames():
-            return frame.to_bgr()
-    raise ImageError("there is no picture in the file")
+def _image(number: int, picture: Picture, color: str, settings: Settings) -> "BgrImage":
+    with named_in_errors(number):
+        return as_bgr(picture, color, settings)
 
 
 def _faces(images: "Sequence[BgrImage]", settings: Settings) -> list[list[Face]]:

@@ -1,10 +1,11 @@
 """A camera in this process: frames with faces, tracks and smoothed emotions, as they come."""
 
+import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
@@ -13,7 +14,9 @@ from moodline.library._faces import Face, face_of
 from moodline.library._settings import settings_of
 from moodline.services.analysis.inputs import clips_of
 from moodline.services.analysis.live import STREAM_ID, LiveRun, run_live
+from moodline.services.analysis.spec import with_media_root
 from moodline.services.report.moments import to_datetime
+from moodline.shared.errors import InvalidStreamError
 from moodline.shared.messages import StreamClass
 from moodline.shared.streams import StreamSpec, Transport, parse_sample_fps, stream_class_of_url
 
@@ -40,7 +43,7 @@ class LiveFrame:
 
 
 def stream(  # one for each option
-    source: str | Path,
+    source: str | os.PathLike[str],
     *,
     sample_fps: str | float | None = None,
     seconds: float | None = None,
@@ -61,33 +64,49 @@ def stream(  # one for each option
         seconds: End after so much time; by default a camera comes to no end.
         first_frame_s: Give up a camera of which no frame came for so long.
         transport: `tcp` or `udp`, for RTSP.
-        threads: For each of the two networks; by default one for each processor.
+        threads: For each of the two networks, 1 to 256; by default one for each processor.
         model: Name of the classifier's model.
 
     Raises:
         SourceError, while iterating: it cannot be read; the message says why.
-        InvalidStreamError, while iterating: the address cannot be used.
+        InvalidStreamError: an option cannot be used; while iterating: the address cannot be used.
+        ClientError: `threads`, `seconds` or `first_frame_s` cannot be used, or a package is missing.
     """
     settings = settings_of(threads, model)
     rate = settings.ingest.sample_fps if sample_fps is None else str(sample_fps)
     parse_sample_fps(rate)
-    url = str(source)
+    _require_seconds("first_frame_s", first_frame_s)
+    if seconds is not None:
+        _require_seconds("seconds", seconds)
+    if not isinstance(source, str | os.PathLike):
+        raise ClientError(f"a source is a path or an address, not {type(source).__name__}; pictures go to moodline.analyze()")
+    url = os.fspath(source)
     if stream_class_of_url(url) is StreamClass.FILE:
         clips = clips_of([url])
         if len(clips) != 1:
             raise ClientError(f"{url} names {len(clips)} videos; take them one by one")
         url = clips[0].url
-        if clips[0].folder is not None:
-            settings = settings.model_copy(update={"ingest": settings.ingest.model_copy(update={"media_root": clips[0].folder})})
+        settings = with_media_root(settings, clips[0].folder)
     spec = StreamSpec(
         stream_id=STREAM_ID,
         url=url,
         sample_fps=rate,
         max_side_px=settings.ingest.max_side_px,
-        transport=Transport(transport),
+        transport=_transport(transport),
     )
     stack = ExitStack()
     return Stream(stack, lambda: stack.enter_context(run_live(settings, spec, first_frame_s=first_frame_s)), seconds)
+
+
+def _transport(given: str) -> Transport:
+    if given not in tuple(Transport):
+        raise InvalidStreamError("transport", f"transport is {' or '.join(Transport)}, not {given!r}")
+    return Transport(given)
+
+
+def _require_seconds(name: str, given: object) -> None:
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < math.inf:
+        raise ClientError(f"{name} is a number of seconds over 0, not {given!r}")
 
 
 class Stream:

@@ -42,9 +42,9 @@ WORKER: Final = "aggregator"
 
 _UNKNOWN_RECHECK_S: Final = 1.0
 _AHEAD_S: Final = 2 * 86_400
-"""How far epochs and event times may be ahead of our clock: clocks of hosts differ, but not by more."""
+"""The most that epochs and event times may be ahead of our clock: clocks of hosts differ, but not by more."""
 _FURTHER_US: Final = 3_600_000_000
-"""How far a live stream may go on at once where its timeline is farther ahead already."""
+"""The most that a live stream may advance at once where its timeline is ahead of our clock by more than that already."""
 _MISSING: Final = 1_000_000
 _MISSING_PER_S: Final = 1000
 """Live frames that may be missing at once: so many, and so many more for each second between two frames."""

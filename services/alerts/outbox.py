@@ -2,7 +2,7 @@
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -22,7 +22,11 @@ from moodline.shared.store.base import VersionedEntries, VersionedEntry
 log = logging.getLogger("moodline.alerts")
 
 _AT_ONCE: Final = 8
+_LEAST_PLACES: Final = 2
 _MOST_DUE: Final = 64
+"""Of one owner in one round."""
+_ROUND_S: Final = 5.0
+"""After so long, no further delivery of a round is begun: meanwhile others have come due."""
 _REMEMBER_US: Final = 3_600_000_000
 """A finished delivery is remembered for so long, so that an owner that was frozen does not start it again."""
 
@@ -116,12 +120,34 @@ class Outbox:
                 self._forget(found)
             elif not delivery.done and delivery.due_us <= now_us:
                 due.append((delivery, found.revision))
-        due = sorted(due, key=lambda each: each[0].due_us)[:_MOST_DUE]
         if not due:
             return 0
+        until_s = self._clock.monotonic_s() + _ROUND_S
+
+        def deliver(row: Sequence[tuple[Delivery, int]]) -> int:
+            tried = 0
+            for number, each in enumerate(row):
+                if not may_go_on() or (number and self._clock.monotonic_s() >= until_s):
+                    break
+                tried += self._deliver(*each)
+            return tried
+
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="webhook") as pool:
-            tried = list(pool.map(lambda each: self._deliver(*each) if may_go_on() else False, due))
-        return sum(tried)
+            return sum(pool.map(deliver, self._rows(due)))
+
+    def _rows(self, due: list[tuple[Delivery, int]]) -> list[list[tuple[Delivery, int]]]:
+        """Divide what is due into rows that are sent one after the other, so that nobody's slow receivers take all places.
+
+        Those who made rules share the places; where it is not known who did, those at the same receiver are one.
+        """
+        owners = {found.key: decode(found.value, Rule).added_by for found in self._store.list_entries(RULES)}
+        of_owner: dict[str, list[tuple[Delivery, int]]] = {}
+        for each in sorted(due, key=lambda each: each[0].due_us):
+            owner = owners.get(each[0].rule) or each[0].webhook.url
+            of_owner.setdefault(owner, []).append(each)
+        places = max(_LEAST_PLACES, _AT_ONCE // len(of_owner))
+        rows = [owned[:_MOST_DUE][number::places] for number in range(places) for owned in of_owner.values()]
+        return [row for row in rows if row]
 
     def _deliver(self, delivery: Delivery, revision: int) -> bool:
         failure: WebhookError | None = None

@@ -8,6 +8,7 @@ import msgspec
 
 from moodline.shared.emotions import EMOTIONS
 from moodline.shared.errors import InvalidRuleError
+from moodline.shared.printable import NAME_RULE, is_fit
 from moodline.shared.streams import STREAM_ID_PATTERN, StreamSpec
 
 RULE_ID_PATTERN: Final = STREAM_ID_PATTERN
@@ -75,6 +76,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
         note: For people.
         webhook: Where alerts are sent; None: nowhere.
         created_at_us: When the rule was made, microseconds since the Unix epoch.
+        added_by: Name of the key that made it; "" where that is not known.
     """
 
     rule_id: str
@@ -97,6 +99,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
     webhook: Webhook | None = None
     created_at_us: int = 0
+    added_by: str = ""
 
     def watches(self, spec: StreamSpec) -> bool:
         """Say whether the rule is about a stream."""
@@ -145,6 +148,10 @@ def checked_rule(rule: Rule) -> Rule:
         raise InvalidRuleError("stream", "this is no stream's id")
     if rule.label is not None and not _LABEL.fullmatch(rule.label):
         raise InvalidRuleError("label", "a label is written as key=value, or as key for any value")
+    if not is_fit(rule.label or ""):
+        raise InvalidRuleError("label", f"a label has {NAME_RULE}")
+    if not is_fit(rule.note.replace("\n", "")):
+        raise InvalidRuleError("note", f"a note has {NAME_RULE}; lines may end")
     for name, least, most in _RANGES:
         if not least <= getattr(rule, name) <= most:
             raise InvalidRuleError(name, f"{name} must be {least} to {most}")

@@ -181,7 +181,7 @@ class _Run:
             while not interrupted() and not self._finished(service):
                 self._log.append(_drain(tap))
             service.stop.set()
-            # What is in the timeline must be in the log too, so the log is closed after the workers.
+            # Every frame in the timeline must be in the log too, so the log is closed after the workers.
             end_s = self._clock.monotonic_s() + _STOP_S
             while any(service.alive().values()) and self._clock.monotonic_s() < end_s:
                 self._log.append(_drain(tap))

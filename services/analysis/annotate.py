@@ -39,7 +39,7 @@ _HUGE_PX: Final = 16_000_000
 
 
 class _Container(NamedTuple):
-    """How a kind of file is written: FFmpeg's muxer, video encoder and its options, and the sounds that it takes as they are."""
+    """The way a kind of file is written: FFmpeg's muxer, video encoder with options, and sounds that are copied as they are."""
 
     muxer: str
     encoder: str
@@ -65,7 +65,7 @@ CONTAINERS: Final[dict[str, _Container]] = {
 
 @dataclass(frozen=True, slots=True)
 class Annotated:
-    """What was written: `frames` in the video until `end_s`. `silent` says why sound is missing; empty: it is not."""
+    """An annotated video that was written: `frames` in it until `end_s`. `silent` says why sound is missing; empty: it is not."""
 
     frames: int
     end_s: Fraction

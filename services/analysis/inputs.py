@@ -1,4 +1,4 @@
-"""What a user names as something to analyse, as streams: files, folders, patterns, sequences of pictures, built-in scenes."""
+"""Finds the clips that a user names for an analysis: files, folders, patterns, sequences of pictures, built-in scenes."""
 
 import glob
 import os
@@ -90,6 +90,8 @@ def _paths(word: str, fps: str) -> list[Path]:
 def _path_of(word: str) -> Path:
     if word == "-":
         raise _pipe("standard input")
+    if not word:
+        raise SourceError(FailureReason.NOT_FOUND, "an empty text names no file")
     scheme, is_url, _ = word.partition("://")
     if word.startswith("file:"):
         parts = urlsplit(word)

@@ -43,7 +43,7 @@ class LiveRun:
 
     @property
     def store(self) -> Store:
-        """Where its timeline grows."""
+        """The store that holds its timeline."""
         return self._service.resources.store
 
     def size_px(self) -> tuple[int, int]:

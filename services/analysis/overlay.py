@@ -1,4 +1,4 @@
-"""What is drawn over a picture: a box around each face, and its track number, leading emotion and share beside it."""
+"""Draws over a picture: a box around each face, and its track number, leading emotion and share beside it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class Analysed(Protocol):
-    """What results are made of: an analysis of a file, or what was seen of a camera."""
+    """The source of results: an analysis of a file, or the frames that were seen of a camera."""
 
     @property
     def store(self) -> Store:
-        """Where the timeline is."""
+        """The store that holds the timeline."""
         ...
 
     @property
@@ -47,7 +47,7 @@ class Analysed(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was seen of a camera."""
+    """The frames that were seen of a camera."""
 
     store: Store
     spec: StreamSpec
@@ -59,9 +59,14 @@ class Seen:
         return iter(self.messages)
 
 
+def warning_of(status: StreamStatus) -> str:
+    """Return why a file was not read whole; empty where it was."""
+    return ": ".join(part for part in (status.reason, status.detail) if part)
+
+
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What an analysis gives. Lives as long as the analysis.
+    """The results of an analysis. They can be used as long as the analysis is open.
 
     Attributes:
         analysis: The analysis.

@@ -24,11 +24,11 @@ from moodline.shared.settings import Settings
 from moodline.shared.streams import StreamSpec
 
 FORGOTTEN_AFTER_S: Final = 30 * 86_400
-"""What nobody went on with for so long is removed."""
+"""The age from which on a kept analysis that nobody resumed is removed."""
 
 
 class Extent(msgspec.Struct, frozen=True):
-    """How far an analysis came: `frames` in its timeline, `media_us` of `duration_us` (None: unknown)."""
+    """The part of a clip that an analysis has done: `frames` in its timeline, `media_us` of `duration_us` (None: unknown)."""
 
     frames: int
     media_us: int
@@ -37,7 +37,7 @@ class Extent(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class WorkFolder:
-    """Where one analysis works.
+    """The folder in which one analysis works.
 
     Attributes:
         path: The folder.

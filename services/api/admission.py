@@ -4,6 +4,8 @@ The table is made from the application's routes, so a new route is in it by itse
 `Operator` or `Admin` lets nobody in without a key; every other one is open, and then takes hardly any bytes.
 """
 
+import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ from moodline.services.api.context import context_of
 from moodline.services.api.errors import refuse
 from moodline.services.auth.authenticator import address_of
 from moodline.services.auth.callers import LOCAL, Caller, Role
-from moodline.shared.errors import BodyTooLargeError, MoodlineError
+from moodline.shared.errors import BodyTooLargeError, MoodlineError, ParameterError
 
 CALLER_KEY: Final = "moodline.caller"
 """The key of a connection's scope under which admission puts the caller."""
@@ -143,14 +145,32 @@ async def _take_body(scope: Scope, receive: Receive, limit_bytes: int) -> Receiv
 
     Raises:
         BodyTooLargeError, TooSlowError
+        ParameterError: a text in it cannot be written as UTF-8.
     """
     too_large = _too_large(limit_bytes)
     body = await whole_body(Request(scope, receive), limit_bytes, JSON_BODY_TIMEOUT_S, too_large)
     if body.count(b'"') > JSON_BODY_QUOTES:
         raise too_large
+    _require_text(body)
     pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:
         return pending.pop() if pending else await receive()
 
     return replay
+
+
+def _require_text(body: bytes) -> None:
+    """Raise `ParameterError` for JSON with half of a surrogate pair, which not every kind of field refuses by itself."""
+    if not _MAYBE_SURROGATE.search(body):
+        return
+    try:
+        json.dumps(json.loads(body), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ParameterError("", "the body has a text that is no Unicode: half of a surrogate pair") from None
+    except (ValueError, RecursionError):
+        return  # no JSON at all, as validation tells
+
+
+_MAYBE_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]|\x00")
+"""Escaped, as bytes, or in UTF-16 or UTF-32, which JSON may be in."""

@@ -36,7 +36,7 @@ from moodline.services.api.preconditions import IfMatch, lost_races_of, require_
 from moodline.services.api.timelines import present_us
 from moodline.services.report.moments import to_datetime
 from moodline.shared.camera_url import CameraSecret
-from moodline.shared.errors import NotAllowedError, QueryError, RevisionConflictError, RuleNotFoundError
+from moodline.shared.errors import NotAllowedError, QueryError, QuotaError, RevisionConflictError, RuleNotFoundError
 from moodline.shared.streams import StreamSpec
 from moodline.shared.timeline.tiers import Extent
 from moodline.shared.timeline.times import parse_time
@@ -45,7 +45,9 @@ router = APIRouter(prefix=PREFIX, tags=["alerts"])
 
 _PAGE: Final = 500
 _SECRET_BYTES: Final = 32
-_MADE = problem_responses("rule_exists", "invalid_rule", "stream_not_found", "invalid_request", "body_too_large", "seal")
+_MADE = problem_responses(
+    "rule_exists", "quota_exceeded", "invalid_rule", "stream_not_found", "invalid_request", "body_too_large", "seal"
+)
 _CHANGED = problem_responses(
     "rule_not_found", "precondition_failed", "revision_conflict", "invalid_rule", "invalid_request", "body_too_large", "seal"
 )
@@ -93,7 +95,9 @@ def add_rule(ctx: Ctx, caller: Operator, body: NewRule, response: Response) -> R
         rule = msgspec.structs.replace(rule, webhook=sealed)
     elif body.webhook_template is not None:
         raise QueryError("webhook_template", "webhook_template needs a webhook_url")
-    stored = RuleBook(ctx.store).add(rule)
+    with ctx.registering:
+        _require_quota(ctx, caller)
+        stored = RuleBook(ctx.store).add(msgspec.structs.replace(rule, added_by=caller.name))
     response.headers["location"] = f"{PREFIX}/alerts/rules/{rule.rule_id}"
     return _answer(stored, response, secret)
 
@@ -156,7 +160,7 @@ def read_log(
     for number, value in _records(ctx, ALERTS_LOG, cursor):
         event = EventAnswer.model_validate_json(value)
         is_asked = rule in (None, event.rule) and stream in (None, event.stream)
-        # Of a stream that is gone, nobody knows who might see it.
+        # When a stream is gone, its labels are unknown, and so is who may see it.
         if is_asked and (caller.sees_all or event.stream in ids) and all(event.id != known.id for _, known in found):
             found.append((number, event))
         if len(found) > limit:
@@ -199,6 +203,14 @@ def try_rule(ctx: Ctx, caller: Viewer, body: DryRun) -> DryRunAnswer:
         fired=len(began),
         told=sum(event.notify for event in began),
     )
+
+
+def _require_quota(ctx: Context, caller: Caller) -> None:
+    limit = ctx.settings.quotas.rules_per_key
+    if sum(stored.rule.added_by == caller.name for stored in RuleBook(ctx.store).rules()) >= limit:
+        raise QuotaError(
+            f"the key {caller.name!r} has made {limit} alert rules, as many as one may (MOODLINE_QUOTAS_RULES_PER_KEY)"
+        )
 
 
 def _new_rule(ctx: Context, body: NewRule) -> Rule:

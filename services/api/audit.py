@@ -24,6 +24,7 @@ from moodline.services.report.moments import Time, to_datetime
 router = APIRouter(prefix=PREFIX, tags=["access"])
 
 _IN_PATH: Final = re.compile(r"\{(\w+)\}")
+_REPEATED_S: Final = 60.0
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -147,6 +148,18 @@ def nothing_changed() -> None:
     watched = _running.get()
     if watched is not None:
         watched.changed = False
+
+
+def is_first(ctx: Context, caller: Caller, what: str, which: str) -> bool:
+    """Return whether a caller does something for the first time in a minute: for what may be done often and changes nothing."""
+    now_s = ctx.clock.monotonic_s()
+    for key in [key for key, at_s in list(ctx.audited_at.items()) if now_s - at_s >= _REPEATED_S]:
+        ctx.audited_at.pop(key, None)
+    key = (caller.name, which, what)
+    if key in ctx.audited_at:
+        return False
+    ctx.audited_at[key] = now_s
+    return True
 
 
 def record_change(ctx: Context, caller: Caller, what: str, ids: dict[str, str]) -> None:

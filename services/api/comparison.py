@@ -139,7 +139,7 @@ def _resolution(window: Extent, most: int) -> int:
 
 
 def _series(asked: Series, found: dict[str, FoundValues]) -> ComparedSeries:
-    # What nobody sampled is an absence where one of them is a camera.
+    # Time without samples counts as an absence if one of the streams is a camera.
     lane = StreamClass.LIVE if any(member.lane is StreamClass.LIVE for member in asked.members) else StreamClass.FILE
     parts = [found[member.stream_id] for member in asked.members if member.stream_id in found]
     columns = [merged_buckets(part) for part in parts]

@@ -8,13 +8,16 @@ import ipaddress
 import logging
 import resource
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from moodline.services.api import PREFIX
+from moodline.services.auth.origins import one_host
 from moodline.shared.metrics import Metrics
 from moodline.shared.settings import ApiSettings
 
@@ -25,8 +28,14 @@ MESSAGE_BYTES: Final = 1024 * 1024
 _FRAMES: Final = f"{PREFIX}/streams/"
 _DESCRIPTORS_KEPT: Final = 64
 """File descriptors that connections leave to the rest of the process."""
+_HEAD_BYTES: Final = 16 * 1024
 _FRAGMENTS: Final = 4096
 """Most pieces of one message of a web socket."""
+_CHUNKS: Final = 1024
+"""Most chunks of a body, unless they hold more than `_CHUNK_BYTES` each on average: a chunk of one byte costs as much as one of
+64 KiB."""
+_CHUNK_BYTES: Final = 256
+_NO_HANDSHAKE: Final = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _STALLED_S: Final = 30.0
 """A reader that takes nothing of its answer for so long is cut off."""
 _REST_S: Final = 5.0
@@ -53,8 +62,9 @@ class Connections:
 
     def admit(self, transport: asyncio.BaseTransport) -> bool:
         """Take a new connection in; False where it is to be closed at once."""
-        address = _address(transport)
-        if self._of_address[address] >= self.settings.max_connections_per_address and not self._is_proxy(address):
+        host = _address(transport)
+        address = one_host(host)
+        if self._of_address[address] >= self.settings.max_connections_per_address and not self._is_proxy(host):
             self._refuse("address")
             return False
         if len(self._open) >= self._most and not self._make_room():
@@ -129,6 +139,34 @@ class _Timer:
             self._handle = None
 
 
+class _CountedChunks(h11.Connection):
+    """h11's connection, which takes a body in many tiny chunks for no HTTP."""
+
+    def __init__(self, max_incomplete_event_size: int, on_refused: Callable[[], None]) -> None:
+        super().__init__(h11.SERVER, max_incomplete_event_size)
+        self._on_refused = on_refused
+        self._chunks = self._bytes = 0
+        self._is_first = True
+
+    def receive_data(self, data: bytes) -> None:
+        # How the network cuts a large chunk into pieces is not the sender's doing.
+        self._is_first = True
+        super().receive_data(data)
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._chunks = self._bytes = 0
+        elif isinstance(event, h11.Data):
+            self._chunks += not self._is_first
+            self._bytes += len(event.data)
+            self._is_first = False
+            if self._chunks > _CHUNKS + self._bytes // _CHUNK_BYTES:
+                self._on_refused()
+                raise h11.RemoteProtocolError("the body's chunks are too small")
+        return event
+
+
 class LimitedHttp(H11Protocol):
     """uvicorn's HTTP/1.1 with time-outs for the head, for the rest of an answered request, and for readers that do not read."""
 
@@ -137,6 +175,7 @@ class LimitedHttp(H11Protocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._head, self._rest, self._reader = _Timer(), _Timer(), _Timer()
+        self.conn = _CountedChunks(_HEAD_BYTES, partial(self.limits.late, "fragments"))
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
@@ -167,6 +206,13 @@ class LimitedHttp(H11Protocol):
             self._rest.start(_REST_S, self._late, "rest")
         else:
             self._rest.stop()
+
+    def send_400_response(self, msg: str) -> None:
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            # The answer has been given, or begun: no other can be.
+            self.transport.abort()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         self._head.stop()
@@ -209,6 +255,13 @@ def limited_web_socket(limits: Connections, frame_bytes: int) -> type[asyncio.Pr
         def __init__(self, *arguments: Any, **named: Any) -> None:
             super().__init__(*arguments, **named)
             self._reader = _Timer()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if not self.handshake_initiated:
+                # The whole head has come, and it is no handshake, as of a POST. Nobody else would answer it, ever.
+                self.transport.write(_NO_HANDSHAKE)
+                self.transport.close()
 
         def handle_connect(self, event: Request) -> None:
             if event.path.startswith(_FRAMES):

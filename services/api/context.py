@@ -1,5 +1,6 @@
 """The context that every request handler works with."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Final
@@ -61,6 +62,8 @@ class Context:
     catalogue: Catalogue | None = None
     intake: Intake = Intake()
     concurrency: ConcurrencyLimit = field(default_factory=ConcurrencyLimit)
+    registering: threading.Lock = field(default_factory=threading.Lock)
+    """Held while something is counted and added, so that many at the same time are no more than one key may have."""
     audited_at: dict[tuple[str, str, str], float] = field(default_factory=dict)
     stretches: ChunkCache = field(default_factory=lambda: ChunkCache(0))
 

@@ -12,7 +12,7 @@ from moodline.services.api.context import Context, Ctx
 from moodline.services.api.errors import problem_responses
 from moodline.services.api.negotiation import Format, choose_format
 from moodline.services.api.page_cursor import read_cursor, write_cursor
-from moodline.services.api.tables import as_file, ndjson
+from moodline.services.api.tables import as_file
 from moodline.services.api.timelines import EXPORTS, AskedFormat, Window, present_us
 from moodline.services.report.faces import FACE_EXAMPLE, FaceRow, face_rows, write_faces
 from moodline.shared.errors import FacesNotKeptError, QueryError
@@ -28,7 +28,7 @@ router = APIRouter(prefix=PREFIX, tags=["timelines"])
 
 _CHUNK_US: Final = 1200 * SECOND_US
 _MOST_CHUNKS: Final = 500
-"""So many reads of the store at most make one answer; what lies beyond is on the next page."""
+"""The most reads of the store for one answer; the rest is on the next page."""
 
 
 class FacesParameters(Window):
@@ -65,7 +65,11 @@ class _Place(NamedTuple):
 def list_faces(
     ctx: Ctx, caller: Viewer, stream_id: str, request: Request, parameters: Annotated[FacesParameters, Query()]
 ) -> FacesPage | Response:
-    """Return each face of each sampled frame, and a row for each frame without one. Kept only where a retention is set."""
+    """Return each face of each sampled frame, and a row for each frame without one. Kept only where a retention is set.
+
+    In formats other than JSON a row is flat, as in the files of `moodline analyze --faces`, and the position of the next page is
+    in the header `Next-Cursor`.
+    """
     wanted = choose_format(request.headers, parameters.format, tuple(Format))
     spec = visible(ctx, caller, stream_id)
     if not ctx.settings.store.retention_faces_s:
@@ -83,8 +87,6 @@ def list_faces(
 
 
 def _encoded(wanted: Format, rows: list[FaceRow], stream_id: str) -> bytes:
-    if wanted is Format.NDJSON:
-        return ndjson(rows)
     file = io.BytesIO()
     write_faces(rows, file, wanted, stream_id)
     return file.getvalue()

@@ -16,7 +16,7 @@ _FORMS: Final = (
 )
 _RANGE: Final = "must lie between the years 1970 and 2200"
 _DATES: Final = (4, 8)
-"""So many digits are a year or a date without a time, not seconds: those would lie before 1974."""
+"""Numbers of this many digits are a year or a date without a time, not seconds: those would lie before 1974."""
 _iso: Final = TypeAdapter[datetime](AwareDatetime)
 
 

@@ -9,12 +9,12 @@ from moodline.services.api.given_time import GivenTime
 from moodline.services.report.moments import Time
 from moodline.services.report.stream_document import STREAM_EXAMPLE, StreamAnswer
 from moodline.shared.camera_url import URL_LIMIT
+from moodline.shared.printable import NAME_RULE, is_fit
 from moodline.shared.streams import SAMPLE_FPS_MAX, STREAM_ID_PATTERN, Transport
 
 LABELS_LIMIT: Final = 32
 LABEL_VALUE_LIMIT: Final = 255
 _LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}", re.ASCII)
-_UNWANTED = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 def _rate_text(value: object) -> object:
@@ -28,10 +28,8 @@ def _checked_labels(labels: dict[str, str]) -> dict[str, str]:
     for key, value in labels.items():
         if not _LABEL_KEY.fullmatch(key):
             raise ValueError("a label's key has 1 to 63 letters, digits, '.', '_', '/' or '-', and starts with a letter or digit")
-        if len(value) > LABEL_VALUE_LIMIT or _UNWANTED.search(value):
-            raise ValueError(
-                f"a label's value has at most {LABEL_VALUE_LIMIT} characters, no control characters and no lone surrogates"
-            )
+        if len(value) > LABEL_VALUE_LIMIT or not is_fit(value):
+            raise ValueError(f"a label's value has at most {LABEL_VALUE_LIMIT} characters, {NAME_RULE}")
     return labels
 
 

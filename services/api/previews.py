@@ -12,7 +12,7 @@ from starlette.responses import StreamingResponse
 
 from moodline.services.api import PREFIX
 from moodline.services.api.access import Caller, Role, Viewer, identify, require_role, visible
-from moodline.services.api.audit import record_change
+from moodline.services.api.audit import is_first, record_change
 from moodline.services.api.context import Context, Ctx
 from moodline.services.api.errors import problem_responses
 from moodline.shared.errors import MoodlineError, NoPictureError, NotReadyError, PreviewOffError
@@ -24,7 +24,6 @@ _WAIT_S: Final = 3.0
 _BOUNDARY: Final = "moodline-frame"
 _HEAD: Final = b"--%s\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
 _RENEW_S: Final = 2.0
-_AUDITED_S: Final = 60.0
 """Repeated looks of one caller at one stream are written to the audit log at most this often, in s."""
 _JPEG: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}, "description": "The picture."}
@@ -47,7 +46,7 @@ def snapshot(ctx: Ctx, caller: Viewer, stream_id: str, boxes: Boxes = False) -> 
     _audit(ctx, caller, stream_id, "GET /streams/{stream_id}/snapshot.jpg")
     with ctx.concurrency.hold("pictures", ctx.settings.preview.max_viewers):
         preview = previews.newest(stream_id, _WAIT_S)
-        if preview is None:
+        if preview is None or _is_of_another(ctx, preview):
             raise NoPictureError(f"no picture of stream {stream_id!r} has been analysed in the last seconds; is it live?")
         return Response(_picture(preview, boxes), media_type="image/jpeg")
 
@@ -81,6 +80,9 @@ async def _parts(ctx: Context, request: Request, stream_id: str, boxes: bool) ->
             preview = await run_in_threadpool(previews.newest, stream_id, _RENEW_S, last_us)
             if preview is None:
                 continue
+            if await run_in_threadpool(_is_of_another, ctx, preview):
+                await asyncio.sleep(1 / ctx.settings.preview.fps)
+                continue
             last_us = preview.time_us
             jpeg = await run_in_threadpool(partial(_picture, preview, boxes))
             yield _HEAD % (_BOUNDARY.encode(), len(jpeg)) + jpeg + b"\r\n"
@@ -98,14 +100,14 @@ def _allowed(ctx: Context, caller: Caller, stream_id: str) -> Previews:
     return ctx.intake.previews
 
 
+def _is_of_another(ctx: Context, preview: Preview) -> bool:
+    """Return whether a picture is of a stream that had the same id and was deleted: it may have been somebody else's."""
+    standing = ctx.store.standings([preview.stream_id])[0]
+    return standing is None or 0 < preview.epoch < standing.min_epoch
+
+
 def _audit(ctx: Context, caller: Caller, stream_id: str, what: str) -> None:
-    now_s = ctx.clock.monotonic_s()
-    audited = ctx.audited_at
-    for key in [key for key, at_s in list(audited.items()) if now_s - at_s >= _AUDITED_S]:
-        audited.pop(key, None)
-    key = (caller.name, stream_id, what)
-    if key not in audited:
-        audited[key] = now_s
+    if is_first(ctx, caller, what, stream_id):
         record_change(ctx, caller, what, {"stream_id": stream_id})
 
 

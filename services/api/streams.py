@@ -76,8 +76,9 @@ def add_stream(ctx: Ctx, caller: Operator, body: NewStream, response: Response) 
         recorded_at_us = given_us(body.recorded_at or "now", _whole_second(now_us), "recorded_at")
         spec = msgspec.structs.replace(spec, recorded_at_us=recorded_at_us)
     require_scope(caller, spec)
-    _require_quota(ctx, caller)
-    ctx.store.add(spec)
+    with ctx.registering:
+        _require_quota(ctx, caller)
+        ctx.store.add(spec)
     response.headers["location"] = f"{PREFIX}/streams/{spec.stream_id}"
     return _answer(ctx, caller, spec.stream_id, response).model_copy(update={"hint": hint})
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from moodline.services.api.negotiation import MEDIA_TYPES, Format
 from moodline.services.report.document import PointDocument
-from moodline.services.report.export import csv_text
+from moodline.services.report.export import csv_cell
 from moodline.services.report.moments import iso
 from moodline.services.report.tracks import TrackDocument, TrackPointDocument
 from moodline.shared.emotions import EMOTIONS
@@ -183,12 +183,9 @@ def _csv(table: Table) -> str:
 
 
 def _cell(value: Any) -> Any:
-    if isinstance(value, bool):
-        return "true" if value else "false"
     if isinstance(value, datetime):
         return iso(value)
-    text = " ".join(value) if isinstance(value, list) else value
-    return csv_text(text) if isinstance(text, str) else text
+    return csv_cell(" ".join(value) if isinstance(value, list) else value)
 
 
 def _table(columns: tuple[Column, ...], documents: Iterable[BaseModel]) -> Table:

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from moodline.services.api import PREFIX
 from moodline.services.api.access import Operator
-from moodline.services.api.audit import audited
+from moodline.services.api.audit import audited, is_first, nothing_changed
 from moodline.services.api.cameras import tested_address
 from moodline.services.api.context import Ctx
 from moodline.services.api.errors import problem_responses
@@ -40,4 +40,6 @@ def try_camera(ctx: Ctx, caller: Operator, body: NewCameraTest) -> CameraTestAns
             CameraTestStep(name=step.name, good=step.good, found=step.found, cure=step.cure)
             for step in ctx.intake.camera_prober(address)
         ]
+    if not is_first(ctx, caller, "POST /cameras/test", url):
+        nothing_changed()
     return CameraTestAnswer(url=url, hint=hint, works=all(step.good for step in steps), steps=steps)

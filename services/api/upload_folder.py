@@ -1,5 +1,6 @@
 """The folder of uploaded files: below the media root, under names that nobody can guess or choose."""
 
+import hashlib
 import logging
 import os
 import re
@@ -17,6 +18,7 @@ from moodline.shared.settings import Settings
 log = logging.getLogger("moodline.api.uploads")
 
 FOLDER: Final = "uploads"
+_OWN_BYTES: Final = 6
 _NAME_LIMIT: Final = 100
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _OURS = re.compile(r"[0-9a-f]{32}-[A-Za-z0-9._-]+")
@@ -44,9 +46,25 @@ class UploadFolder:
                 "(MOODLINE_UPLOADS_KEEP_FREE_BYTES)"
             )
 
-    def new_part(self) -> Path:
-        """Create an empty file to write an upload into, and return its path. Raises `DiskFullError`."""
-        part = self._folder / f".{secrets.token_hex(16)}.part"
+    def bytes_of(self, owner: str) -> int:
+        """Return how many bytes a key's uploads have, also those that are on their way. Raises `DiskFullError`."""
+        own, total = _own(owner), 0
+        try:
+            with os.scandir(self._folder) as entries:
+                for entry in entries:
+                    # An upload that ends meanwhile changes its name, and a stream's file may be deleted.
+                    with suppress(FileNotFoundError):
+                        if entry.name.removeprefix(".").startswith(own):
+                            total += entry.stat(follow_symlinks=False).st_size
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise _unusable(error) from None
+        return total
+
+    def new_part(self, owner: str) -> Path:
+        """Create an empty file to write a key's upload into, and return its path. Raises `DiskFullError`."""
+        part = self._folder / f".{_own(owner)}{secrets.token_hex(16 - _OWN_BYTES)}.part"
         try:
             if not self._folder.is_dir():
                 self._folder.mkdir(mode=0o750)
@@ -103,6 +121,11 @@ class UploadFolder:
         path = Path(unquote(urlsplit(url).path, errors="surrogateescape"))
         is_ours = path.parent == self._folder.resolve() and _OURS.fullmatch(path.name)
         return path if is_ours else None
+
+
+def _own(owner: str) -> str:
+    """Return how the names of a key's files begin; what follows are 80 random bits, so that nobody can guess one."""
+    return hashlib.sha256(owner.encode()).hexdigest()[: 2 * _OWN_BYTES]
 
 
 def safe_name(name: str) -> str:

@@ -28,6 +28,7 @@ from moodline.shared.errors import (
     DiskFullError,
     InvalidStreamError,
     MoodlineError,
+    QuotaError,
     SourceError,
     StreamExistsError,
     StreamNotFoundError,
@@ -95,7 +96,15 @@ class UploadParameters(BaseModel):
     summary="Upload a file",
     openapi_extra=_FILE_BODY,
     responses=problem_responses(
-        "not_video", "upload_too_large", "disk_full", "too_slow", "too_busy", "stream_exists", "invalid_stream", "invalid_request"
+        "not_video",
+        "upload_too_large",
+        "disk_full",
+        "quota_exceeded",
+        "too_slow",
+        "too_busy",
+        "stream_exists",
+        "invalid_stream",
+        "invalid_request",
     ),
 )
 @audited("POST /uploads", "asked.name", "asked.stream")
@@ -114,13 +123,13 @@ async def upload(ctx: Ctx, caller: Operator, request: Request, asked: Annotated[
 
 
 async def _upload(ctx: Context, caller: Caller, request: Request, asked: UploadParameters) -> UploadAnswer:
-    # What can be refused is refused before gigabytes have travelled.
+    # Refuse what can be refused before gigabytes are sent.
     definition = await run_in_threadpool(_checked_definition, ctx, caller, asked)
     announced = request.headers.get("content-length", "")
     folder = UploadFolder(ctx.settings)
-    part = await run_in_threadpool(_prepare, ctx, folder, int(announced) if announced.isdecimal() else 0)
+    part = await run_in_threadpool(_prepare, ctx, caller, folder, int(announced) if announced.isdecimal() else 0)
     try:
-        size_bytes = await _receive(ctx, folder, request, part)
+        size_bytes = await _receive(ctx, caller, folder, request, part)
         return await run_in_threadpool(_take, ctx, caller, part, definition, size_bytes)
     finally:
         # Still there: it was refused, or the sender went away.
@@ -164,15 +173,26 @@ def _label(text: str) -> tuple[str, str]:
     return key, value
 
 
-def _prepare(ctx: Context, folder: UploadFolder, announced_bytes: int) -> Path:
+def _require_quota(ctx: Context, caller: Caller, folder: UploadFolder, coming_bytes: int) -> None:
+    """Raise `QuotaError` where a key has as much on the disk as it may; who needs no key may fill it."""
+    limit = ctx.settings.quotas.upload_bytes_per_key
+    if caller is not LOCAL and folder.bytes_of(caller.name) + coming_bytes > limit:
+        raise QuotaError(
+            f"the uploads of the key {caller.name!r} may have {limit} bytes together (MOODLINE_QUOTAS_UPLOAD_BYTES_PER_KEY); "
+            "delete streams whose files are not needed any more"
+        )
+
+
+def _prepare(ctx: Context, caller: Caller, folder: UploadFolder, announced_bytes: int) -> Path:
     """Make room, and a file to write into."""
     _require_size(ctx, announced_bytes)
     folder.clean([spec.url for spec in ctx.store.list_streams()], ctx.clock.now_s())
     folder.require_room(announced_bytes)
-    return folder.new_part()
+    _require_quota(ctx, caller, folder, announced_bytes)
+    return folder.new_part(caller.name)
 
 
-async def _receive(ctx: Context, folder: UploadFolder, request: Request, part: Path) -> int:
+async def _receive(ctx: Context, caller: Caller, folder: UploadFolder, request: Request, part: Path) -> int:
     """Write the body into the file; return its size in bytes."""
     written = checked_at = 0
     with part.open("wb", buffering=0) as file:
@@ -180,6 +200,7 @@ async def _receive(ctx: Context, folder: UploadFolder, request: Request, part: P
             _require_size(ctx, written + len(piece))
             if written - checked_at >= _CHECK_BYTES:
                 await run_in_threadpool(folder.require_room, len(piece))
+                await run_in_threadpool(_require_quota, ctx, caller, folder, len(piece))
                 checked_at = written
             await run_in_threadpool(_write, file, piece)
             ctx.metrics.upload_bytes.inc(len(piece))

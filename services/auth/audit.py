@@ -120,11 +120,9 @@ class AuditWriter:
         if not times:
             return
         ids = {"address": address.removeprefix("address "), "times": str(times)}
-        change = Change(self._now_us(), who, role, what, ids)
-        if is_too_many:
-            _to_log(change)
-        else:
-            self._append(change)
+        # Of too many, nothing is written anywhere: `moodline_keys_refused_total` has their number.
+        if not is_too_many:
+            self._append(Change(self._now_us(), who, role, what, ids))
 
     def _times(self, who: str, what: str, address: str) -> int:
         """Return how often it was since the last entry, or 0 where it is too early for another."""

@@ -1,7 +1,6 @@
 """Finds out who opened a connection, and how often they may: by key, by session cookie, or because nobody is asked."""
 
 import hashlib
-import ipaddress
 import math
 from collections import OrderedDict
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from moodline.services.auth.audit import AuditWriter
 from moodline.services.auth.callers import LOCAL, Caller
 from moodline.services.auth.keyring import KeyRecord, Keyring
 from moodline.services.auth.limits import Buckets
-from moodline.services.auth.origins import is_loopback, is_own_page
+from moodline.services.auth.origins import is_loopback, is_own_page, one_host
 from moodline.shared.clock import Clock
 from moodline.shared.errors import RateLimitedError, SettingsError, UnauthorizedError
 from moodline.shared.settings import ApiSettings
@@ -25,12 +24,13 @@ from moodline.shared.store.base import VersionedEntries
 SESSION_COOKIE: Final = "moodline_session"
 _TRUSTED_S: Final = 2.0
 """A key that was found good is not looked up again for so long; a removed one ends within this time on other machines."""
+_REFUSED_S: Final = 10.0
+"""A key that was found bad is not looked up again for so long. It may be good later: our clock was ahead, or the store behind."""
 _KNOWN_LIMIT: Final = 4096
 _LOOKUPS_AT_ONCE: Final = 4
 """Threads that look keys up, apart from those of all other work: unknown keys must not make other requests wait."""
 _FORWARDING: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via")
 """Headers by which proxies say that they pass on what somebody else asked."""
-_HOST_LIMIT: Final = 64
 _T = TypeVar("_T")
 _FAILURES: Final = 10
 _FAILURES_PER_S: Final = 1 / 6
@@ -59,7 +59,7 @@ class Authenticator:
         self._clock = clock
         self._is_loopback = is_loopback(settings.host)
         self._known: OrderedDict[str, tuple[Caller, float]] = OrderedDict()
-        self._refused: OrderedDict[str, None] = OrderedDict()
+        self._refused: OrderedDict[str, float] = OrderedDict()
         self._open: tuple[bool, float] | None = None
         self._requests = Buckets(settings.rate_per_s, settings.rate_burst, clock)
         self._failures = Buckets(_FAILURES_PER_S, _FAILURES, clock)
@@ -145,18 +145,19 @@ class Authenticator:
         refusal = UnauthorizedError(
             "the session is over; sign in again" if credential.is_session else "the key is not known here"
         )
-        if digest in self._refused:
-            # Somebody who repeats what was good once is not guessing, and must not use up the tries of others at this address.
-            self._on_refused()
-            raise refusal
-        find = self.keyring.session_holder if credential.is_session else self.keyring.holder
-        # First of all the key is looked up: how many unknown ones came from an address says nothing about a good one.
-        record = await to_thread.run_sync(find, credential.secret, limiter=self._lookups)
-        if record is not None:
-            return record
-        # What is not good now never will be: keys are drawn at random, and neither they nor sessions come back.
-        _remember(self._refused, digest, None)
+        refused_s = self._refused.get(digest)
+        if refused_s is None or self._clock.monotonic_s() - refused_s >= _REFUSED_S:
+            find = self.keyring.session_holder if credential.is_session else self.keyring.holder
+            # First of all the key is looked up: how many unknown ones came from an address says nothing about a good one.
+            record = await to_thread.run_sync(find, credential.secret, limiter=self._lookups)
+            if record is not None:
+                self._refused.pop(digest, None)
+                return record
+            _remember(self._refused, digest, self._clock.monotonic_s())
         self._on_refused()
+        if refused_s is not None:
+            # Somebody who repeats what was good once is not guessing, and must not use up the tries of others at this address.
+            raise refusal
         await run_in_threadpool(self.audit.refused, address)
         wait_s = self._failures.take(address)
         if wait_s:
@@ -210,11 +211,4 @@ def _is_forwarded(connection: HTTPConnection) -> bool:
 
 def address_of(connection: HTTPConnection) -> str:
     """Return what the limits of callers without a key go by: the address, or the network of 2**64 that one IPv6 host has."""
-    host = connection.client.host if connection.client else "-"
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return f"address {host[:_HOST_LIMIT]}"
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
-        return f"address {ipaddress.IPv6Network((int(address) >> 64 << 64, 64))}"
-    return f"address {address}"
+    return f"address {one_host(connection.client.host if connection.client else '-')}"

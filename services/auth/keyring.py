@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import re
 import secrets
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
@@ -103,6 +104,7 @@ class Keyring:
     def __init__(self, store: VersionedEntries, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self._opening = threading.Lock()
 
     def add(self, record: KeyRecord) -> tuple[KeyRecord, str]:
         """Make a key. `digest` and `created_at_us` of what is given are replaced. Return what is kept, and the key itself.
@@ -165,11 +167,12 @@ class Keyring:
 
     def open_session(self, record: KeyRecord, lifetime_s: float, limit: int) -> str:
         """Open a session for the holder of a key, and return its secret. Of more than `limit`, the first to end are closed."""
-        self._drop_sessions(None)
-        self._make_room(record.key_id, limit)
         session = f"mds_{secrets.token_urlsafe(_SECRET_BYTES)}"
         opened = _Session(record.key_id, record.digest, self._now_us() + int(lifetime_s * 1e6))
-        self._store.put_entry(_SESSIONS, _digest(session), msgspec.json.encode(opened), None)
+        with self._opening:
+            self._drop_sessions(None)
+            self._make_room(record.key_id, limit)
+            self._store.put_entry(_SESSIONS, _digest(session), msgspec.json.encode(opened), None)
         return session
 
     def close_session(self, session: str) -> KeyRecord | None:

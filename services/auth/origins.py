@@ -1,9 +1,15 @@
 """Hosts and origins: which are this machine's, and which belong together."""
 
 import ipaddress
+import re
+from typing import Final
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+
+_HOST: Final = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::[0-9]{0,5})?", re.ASCII)
+
+_HOST_LIMIT: Final = 64
 
 
 def is_loopback(host: str) -> bool:
@@ -20,19 +26,28 @@ def is_address(name: str) -> bool:
     return True
 
 
+def one_host(address: str) -> str:
+    """Return what limits of one host go by: its address, or the network of 2**64 addresses that one host has in IPv6."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address[:_HOST_LIMIT]
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(parsed.ipv4_mapped or ipaddress.IPv6Network((int(parsed) >> 64 << 64, 64)))
+    return str(parsed)
+
+
 def host_name(header: str) -> str:
     """Return the host of a `Host` header without port and brackets, or the header itself where it is none."""
-    try:
-        return urlsplit(f"//{header}").hostname or header
-    except ValueError:
-        return header
+    found = _HOST.fullmatch(header)
+    return (found["address"] or found["name"]).lower() if found else header
 
 
 def is_own_page(headers: Headers) -> bool:
     """Return whether a request comes from a page of this very service, or from no page that says where it is from."""
     origin = headers.get("origin")
     try:
-        return origin is None or urlsplit(origin).netloc == headers.get("host", "")
+        return origin is None or (urlsplit(origin).netloc or None) == headers.get("host")
     except ValueError:
         return False
 

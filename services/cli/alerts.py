@@ -15,7 +15,7 @@ from moodline.answers import Alert, Rule
 from moodline.services.alerts.rules import Direction, RuleKind
 from moodline.services.alerts.rules import Rule as NewRule
 from moodline.services.cli.connection import open_client
-from moodline.services.cli.console import TableConsole
+from moodline.services.cli.console import TableConsole, echo_json, fitted
 from moodline.services.report.moments import iso
 
 app = typer.Typer(name="alerts", help="Alert rules, what fires now, and what did.", no_args_is_help=True)
@@ -29,8 +29,10 @@ def _default(field: str) -> str:
 _UNSET: Final = NewRule(rule_id="", kind=RuleKind.NO_FACES)
 RuleId = Annotated[str, typer.Argument(metavar="ID", help="The rule's id.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
-From = Annotated[str | None, typer.Option("--from", help="ISO 8601, now, or relative like -1h.")]
-To = Annotated[str | None, typer.Option("--to", help="The same; not included.")]
+From = Annotated[
+    str | None, typer.Option("--from", help="ISO 8601, now, or relative like -1h.", show_default="the beginning of what is kept")
+]
+To = Annotated[str | None, typer.Option("--to", help="The same; not included.", show_default="now")]
 
 
 @app.command("ls")
@@ -39,10 +41,10 @@ def list_all(*, as_json: AsJson = False) -> None:
     with open_client() as client:
         rules, firing = client.list_rules(), client.list_firing()
     if as_json:
-        typer.echo(_json({"rules": [_plain(rule) for rule in rules], "firing": firing}))
+        echo_json(_json({"rules": [_plain(rule) for rule in rules], "firing": firing}))
     elif rules:
         on = {rule.id: [each.stream for each in firing if each.rule == rule.id] for rule in rules}
-        TableConsole().print(_rule_table(rules, on))
+        _print_table(_rule_table(rules, on))
     else:
         typer.echo("there are no alert rules; make one with `moodline alerts add ID KIND --stream STREAM`")
 
@@ -51,16 +53,18 @@ def list_all(*, as_json: AsJson = False) -> None:
 def add(  # noqa: PLR0913  # one for each option
     rule_id: RuleId,
     kind: Annotated[RuleKind, typer.Argument(help="What is watched.", show_default=False)],
-    stream: Annotated[str | None, typer.Option(help="Id of the stream to watch.")] = None,
+    stream: Annotated[str | None, typer.Option(help="Id of the stream to watch.", show_default="none")] = None,
     label: Annotated[
-        str | None, typer.Option(help="KEY=VALUE or KEY: every stream with this label is judged on its own.")
+        str | None, typer.Option(help="KEY=VALUE or KEY: every stream with this label is judged on its own.", show_default="none")
     ] = None,
     *,
-    emotion: Annotated[str | None, typer.Option(help="Of share and change.")] = None,
+    emotion: Annotated[str | None, typer.Option(help="Of share and change.", show_default="none")] = None,
     direction: Annotated[
         Direction | None, typer.Option(help="On which side of the threshold; either is for change.", show_default="over")
     ] = None,
-    threshold: Annotated[float | None, typer.Option(help="A share, 0 to 1; of change percentage points.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="A share, 0 to 1; of change percentage points.", show_default="none")
+    ] = None,
     clear_threshold: Annotated[
         float | None, typer.Option(help="Behind which the alert is over.", show_default="the threshold; of change half of it")
     ] = None,
@@ -82,10 +86,13 @@ def add(  # noqa: PLR0913  # one for each option
     quiet_s: Annotated[
         int | None, typer.Option("--quiet", help="Nobody is told again within this time, in s.", show_default=_default("quiet_s"))
     ] = None,
-    note: Annotated[str | None, typer.Option(help="For people.")] = None,
+    note: Annotated[str | None, typer.Option(help="For people.", show_default="none")] = None,
     webhook: Annotated[
         str | None,
-        typer.Option(help="URL that alerts are sent to, or - to read it, one line, from standard input: it may be a secret."),
+        typer.Option(
+            help="URL that alerts are sent to, or - to read it, one line, from standard input: it may be a secret.",
+            show_default="none",
+        ),
     ] = None,
 ) -> None:
     """Make a rule. The secret that webhooks are signed with is printed this once."""
@@ -108,7 +115,7 @@ def show(rule_id: RuleId, *, as_json: AsJson = False) -> None:
         rule, firing = client.get_rule(rule_id), client.list_firing()
     on = [each.stream for each in firing if each.rule == rule.id]
     if as_json:
-        typer.echo(_json({"rule": _plain(rule), "firing": on}))
+        echo_json(_json({"rule": _plain(rule), "firing": on}))
         return
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="dim")
@@ -124,19 +131,40 @@ def show(rule_id: RuleId, *, as_json: AsJson = False) -> None:
 def change(  # noqa: PLR0913  # one for each option
     rule_id: RuleId,
     *,
-    emotion: Annotated[str | None, typer.Option(help="Of share and change.")] = None,
-    direction: Annotated[Direction | None, typer.Option(help="On which side of the threshold; either is for change.")] = None,
-    threshold: Annotated[float | None, typer.Option(help="A share, 0 to 1; of change percentage points.")] = None,
-    clear_threshold: Annotated[float | None, typer.Option(help="Behind which the alert is over.")] = None,
-    for_s: Annotated[int | None, typer.Option("--for", help="How long the condition must hold, in s.")] = None,
-    clear_for_s: Annotated[int | None, typer.Option("--clear-for", help="How long it must be cleared, in s.")] = None,
-    window_s: Annotated[int | None, typer.Option("--window", help="The share is taken over so many seconds.")] = None,
-    min_faces: Annotated[int | None, typer.Option(help="Faces, counted in every frame, that a window needs.")] = None,
-    baseline_s: Annotated[int | None, typer.Option("--baseline", help="Of change: the usual time, in s.")] = None,
-    quiet_s: Annotated[int | None, typer.Option("--quiet", help="Nobody is told again within this time, in s.")] = None,
-    note: Annotated[str | None, typer.Option(help="For people.")] = None,
+    emotion: Annotated[str | None, typer.Option(help="Of share and change.", show_default="unchanged")] = None,
+    direction: Annotated[
+        Direction | None, typer.Option(help="On which side of the threshold; either is for change.", show_default="unchanged")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="A share, 0 to 1; of change percentage points.", show_default="unchanged")
+    ] = None,
+    clear_threshold: Annotated[
+        float | None, typer.Option(help="Behind which the alert is over.", show_default="unchanged")
+    ] = None,
+    for_s: Annotated[
+        int | None, typer.Option("--for", help="How long the condition must hold, in s.", show_default="unchanged")
+    ] = None,
+    clear_for_s: Annotated[
+        int | None, typer.Option("--clear-for", help="How long it must be cleared, in s.", show_default="unchanged")
+    ] = None,
+    window_s: Annotated[
+        int | None, typer.Option("--window", help="The share is taken over so many seconds.", show_default="unchanged")
+    ] = None,
+    min_faces: Annotated[
+        int | None, typer.Option(help="Faces, counted in every frame, that a window needs.", show_default="unchanged")
+    ] = None,
+    baseline_s: Annotated[
+        int | None, typer.Option("--baseline", help="Of change: the usual time, in s.", show_default="unchanged")
+    ] = None,
+    quiet_s: Annotated[
+        int | None, typer.Option("--quiet", help="Nobody is told again within this time, in s.", show_default="unchanged")
+    ] = None,
+    note: Annotated[str | None, typer.Option(help="For people.", show_default="unchanged")] = None,
     webhook: Annotated[
-        str | None, typer.Option(help="URL that alerts are sent to; - reads it from standard input, an empty one removes it.")
+        str | None,
+        typer.Option(
+            help="URL that alerts are sent to; - reads it from standard input, an empty one removes it.", show_default="unchanged"
+        ),
     ] = None,
 ) -> None:
     """Change a rule; what is not named stays."""
@@ -180,8 +208,8 @@ def remove(rule_id: RuleId) -> None:
 
 @app.command("log")
 def show_log(
-    rule: Annotated[str | None, typer.Option(help="Only of this rule.")] = None,
-    stream: Annotated[str | None, typer.Option(help="Only of this stream.")] = None,
+    rule: Annotated[str | None, typer.Option(help="Only of this rule.", show_default="all")] = None,
+    stream: Annotated[str | None, typer.Option(help="Only of this stream.", show_default="all")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Most lines.")] = 50,
     *,
     as_json: AsJson = False,
@@ -198,7 +226,7 @@ def dry_run(rule_id: RuleId, start: From = None, end: To = None, *, as_json: AsJ
     with open_client() as client:
         result = client.dry_run(rule_id, start=start, end=end)
     if as_json:
-        typer.echo(_json(result))
+        echo_json(_json(result))
         return
     _print_events(result.events, as_json=False, nothing="it would not have fired")
     typer.echo(f"fired {result.fired} times on {len(result.streams)} streams; told {result.told} times", err=True)
@@ -206,9 +234,9 @@ def dry_run(rule_id: RuleId, start: From = None, end: To = None, *, as_json: AsJ
 
 def _print_events(events: Sequence[Alert], *, as_json: bool, nothing: str) -> None:
     if as_json:
-        typer.echo(_json(events))
+        echo_json(_json(events))
     elif events:
-        TableConsole().print(_event_table(events))
+        _print_table(_event_table(events))
     else:
         typer.echo(nothing)
 
@@ -239,10 +267,15 @@ def _event_table(events: Sequence[Alert]) -> Table:
     return table
 
 
+def _print_table(table: Table) -> None:
+    console = TableConsole()
+    console.print(fitted(table, console.width))
+
+
 def _table(*titles: str) -> Table:
     table = Table(box=None, pad_edge=False)
     for title in titles:
-        table.add_column(title, overflow="fold")
+        table.add_column(title, overflow="fold", no_wrap=title in ("rule", "watches", "stream"))
     return table
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from moodline.services.cli.analysis_bar import AnalysisBar
 from moodline.services.cli.analysis_plan import Options, Plan, judge_plans, make_spec, outputs_of
-from moodline.services.cli.console import TableConsole
+from moodline.services.cli.console import TableConsole, fitted
 from moodline.services.cli.interruption import Interruption, interruptible
 from moodline.services.cli.trouble import Verbose, is_verbose, logs_only_if_wanted, note_verbose, sentence_of
 from moodline.services.report import (
@@ -64,28 +64,52 @@ def analyze(  # noqa: PLR0913, PLR0917  # one for each option
         typer.Option(help="When it was recorded, ISO 8601, or `auto`: as the file says.", show_default="times count from zero"),
     ] = "",
     seconds: Annotated[
-        float | None, typer.Option(help="Look at a camera (rtsp://, http://, …) for so long.", min=1, max=86_400)
+        float | None,
+        typer.Option(help="Look at a camera (rtsp://, http://, …) for so long.", min=1, max=86_400, show_default="files only"),
     ] = None,
-    fps: Annotated[str, typer.Option(help="Pictures are frames of one video, so many a second, such as 25.")] = "",
+    fps: Annotated[
+        str,
+        typer.Option(
+            help="Pictures are frames of one video, so many a second, such as 25.", show_default="each picture is a video"
+        ),
+    ] = "",
     json_path: Annotated[
-        Path | None, typer.Option("--json", help="Write the timeline as JSON; - is standard output.", rich_help_panel=_OUTPUTS)
+        Path | None,
+        typer.Option(
+            "--json",
+            help="Write the timeline as JSON; - is standard output.",
+            rich_help_panel=_OUTPUTS,
+            show_default="not written",
+        ),
     ] = None,
     csv_path: Annotated[
-        Path | None, typer.Option("--csv", help="Write the timeline as CSV; - is standard output.", rich_help_panel=_OUTPUTS)
+        Path | None,
+        typer.Option(
+            "--csv", help="Write the timeline as CSV; - is standard output.", rich_help_panel=_OUTPUTS, show_default="not written"
+        ),
     ] = None,
     faces_path: Annotated[
         Path | None,
         typer.Option(
-            "--faces", help="Write each face of each frame (.csv, .ndjson, .parquet); - is NDJSON.", rich_help_panel=_OUTPUTS
+            "--faces",
+            help="Write each face of each frame (.csv, .ndjson, .parquet); - is NDJSON.",
+            rich_help_panel=_OUTPUTS,
+            show_default="not written",
         ),
     ] = None,
     plot_path: Annotated[
-        Path | None, typer.Option("--plot", help="Draw the timeline (.png, .svg, .pdf).", rich_help_panel=_OUTPUTS)
+        Path | None,
+        typer.Option(
+            "--plot", help="Draw the timeline (.png, .svg, .pdf).", rich_help_panel=_OUTPUTS, show_default="not written"
+        ),
     ] = None,
     annotate_path: Annotated[
         Path | None,
         typer.Option(
-            "--annotate", help="Write a video with boxes and emotions (.mp4, .mkv, .mov, .webm).", rich_help_panel=_OUTPUTS
+            "--annotate",
+            help="Write a video with boxes and emotions (.mp4, .mkv, .mov, .webm).",
+            rich_help_panel=_OUTPUTS,
+            show_default="not written",
         ),
     ] = None,
     *,
@@ -116,7 +140,7 @@ def analyze(  # noqa: PLR0913, PLR0917  # one for each option
 
 
 def _run_all(plans: Sequence[Plan], settings: Settings, interruption: Interruption) -> int:
-    console = Console(stderr=True)
+    console = TableConsole(stderr=True)
     several = len(plans) > 1
     for number, plan in enumerate(plans):
         if interruption.asked():
@@ -133,7 +157,8 @@ def _run_all(plans: Sequence[Plan], settings: Settings, interruption: Interrupti
         if plan.warning:
             _print_line(console, f"moodline: warning: {plan.clip.name}: {plan.warning}")
     if several:
-        Console(stderr=any(plan.prints for plan in plans)).print(_summary(plans))
+        table_console = TableConsole(stderr=any(plan.prints for plan in plans))
+        table_console.print(fitted(_summary(plans), table_console.width))
     if interruption.asked():
         return interruption.exit_code
     if any(plan.failures for plan in plans):
@@ -157,7 +182,7 @@ class _Work:
     def run(self) -> None:
         """Analyse the clip and write its outputs."""
         from moodline.services.analysis.analyze import run_analysis
-        from moodline.services.analysis.results import Results
+        from moodline.services.analysis.results import Results, warning_of
         from moodline.services.analysis.work import open_work
 
         if stream_class_of_url(self._spec.url) is StreamClass.LIVE:
@@ -180,8 +205,8 @@ class _Work:
             plan.frames, plan.elapsed_s = analysis.frames_in_timeline, analysis.elapsed_s
             if not analysis.complete:
                 work.keep = plan.frames > 0
-            elif analysis.status.reason or analysis.status.detail:
-                plan.warning = ": ".join(part for part in (analysis.status.reason, analysis.status.detail) if part)
+            else:
+                plan.warning = warning_of(analysis.status)
             self._write(Results(analysis, plan.clip.name, self._settings), bar, work)
             bar.close()
             self._report_end(analysis, work)

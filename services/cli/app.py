@@ -71,7 +71,7 @@ def moodline(
 def _start(**overrides: object) -> Settings:
     settings = load_settings(**overrides)
     configure_logging(settings.log.level, settings.log.format)
-    # What a service writes is nobody else's to read; files that others need get their mode by themselves.
+    # Others may not read the files of a service; files that others need get their mode where they are written.
     os.umask(0o077)
     return settings
 

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from moodline.services.auth.audit import read_changes
-from moodline.services.cli.console import TableConsole
+from moodline.services.cli.console import TableConsole, echo_json, fitted
 from moodline.services.cli.data_dir import DataDir
 from moodline.services.cli.keys import open_keys
 from moodline.services.cli.streams import AsJson
@@ -36,13 +36,14 @@ def audit(
             }
             for number, one in found
         ]
-        typer.echo(msgspec.json.format(msgspec.json.encode({"changes": rows}), indent=2).decode())
+        echo_json(msgspec.json.format(msgspec.json.encode({"changes": rows}), indent=2).decode())
         return
     table = Table(box=None, pad_edge=False)
     for title in ("at", "who", "role", "what", "ids"):
-        table.add_column(title, overflow="fold")
+        table.add_column(title, overflow="fold", no_wrap=title == "at")
     for _, one in found:
         ids = " ".join(f"{name}={value}" for name, value in one.ids.items())
         # As text: names may look like markup.
         table.add_row(*(Text(printable(cell)) for cell in (iso(to_datetime(one.at_us)), one.who, one.role or "-", one.what, ids)))
-    TableConsole().print(table)
+    console = TableConsole()
+    console.print(fitted(table, console.width))

@@ -46,11 +46,15 @@ def serve(  # noqa: PLR0913, PLR0917  # one parameter per option
     clips: Annotated[list[Path] | None, typer.Argument(help="Clips to serve; a built-in scene unless given.")] = None,
     port: Annotated[int, typer.Option(help="Port of RTSP; 0 takes a free one.")] = 8554,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    user: Annotated[str | None, typer.Option(help="Ask for this user; the password comes from --password-stdin.")] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(help="Ask for this user; the password comes from --password-stdin.", show_default="nobody is asked"),
+    ] = None,
     password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")] = False,
     auth: Annotated[Auth, typer.Option(help="Which ways to log in are offered.")] = Auth.ANY,
     size: Annotated[
-        str | None, typer.Option(help="Width and height in px, such as 640x360; the clip's own unless given.")
+        str | None,
+        typer.Option(help="Width and height in px, such as 640x360; the clip's own unless given.", show_default="the clip's own"),
     ] = None,
     fps: Annotated[str, typer.Option(help="Frames per second.")] = "25",
     gop: Annotated[str, typer.Option(help="Time from one keyframe to the next, such as 1s.")] = "1s",
@@ -58,10 +62,16 @@ def serve(  # noqa: PLR0913, PLR0917  # one parameter per option
     copy: Annotated[bool, typer.Option("--copy", help="Serve H.264 or H.265 as it is in the file.")] = False,
     seconds: Annotated[float, typer.Option(help="Serve so much of each clip's beginning, in a loop.")] = 20.0,
     paths: Annotated[int, typer.Option(help="How many identical cameras cam0, cam1, ... there are.")] = 1,
-    fault: Annotated[list[str] | None, typer.Option(help="PATH=FAULT from the start on, such as cam3=silent.")] = None,
-    quirk: Annotated[list[str] | None, typer.Option(help="PATH=QUIRK for good, such as cam0=markers.")] = None,
+    fault: Annotated[
+        list[str] | None, typer.Option(help="PATH=FAULT from the start on, such as cam3=silent.", show_default="none")
+    ] = None,
+    quirk: Annotated[
+        list[str] | None, typer.Option(help="PATH=QUIRK for good, such as cam0=markers.", show_default="none")
+    ] = None,
     control_port: Annotated[int, typer.Option(help="Port where faults are asked for; 0 takes a free one.")] = 0,
-    http_port: Annotated[int | None, typer.Option(help="Port of MJPEG over HTTP; the one after RTSP's unless given.")] = None,
+    http_port: Annotated[
+        int | None, typer.Option(help="Port of MJPEG over HTTP; the one after RTSP's unless given.", show_default="none")
+    ] = None,
 ) -> None:
     """Serve clips as RTSP cameras in an endless loop, with faults on demand. Ends at SIGINT or SIGTERM."""
     picture = Picture(

@@ -11,7 +11,9 @@ from moodline.shared.settings import load_settings
 def discover(
     host: Annotated[str | None, typer.Argument(help="Ask this address alone; the whole local network unless given.")] = None,
     seconds: Annotated[float, typer.Option(help="How long answers are waited for.", min=0.1, max=60.0)] = 3.0,
-    interface: Annotated[str | None, typer.Option(help="Address of the network interface to ask from; all by default.")] = None,
+    interface: Annotated[
+        str | None, typer.Option(help="Address of the network interface to ask from; all by default.", show_default="all")
+    ] = None,
 ) -> None:
     """Find ONVIF cameras on the local network. Ends with 1 when none answers."""
     from moodline.services.ingest.camera.onvif_discovery import discover as found_by
@@ -37,7 +39,9 @@ def discover(
 
 def profiles(
     host: Annotated[str, typer.Argument(help="The camera: HOST, HOST:PORT, or the URL of its device service.")],
-    user: Annotated[str | None, typer.Option(help="Log in as this user; the password comes from --password-stdin.")] = None,
+    user: Annotated[
+        str | None, typer.Option(help="Log in as this user; the password comes from --password-stdin.", show_default="none")
+    ] = None,
     password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")] = False,
     enough: Annotated[
         int, typer.Option(help="The smallest stream whose shorter side has so many px is chosen.", min=16, max=8192)

@@ -14,7 +14,9 @@ from moodline.shared.streams import StreamSpec, Transport
 
 def probe(  # one parameter per option
     url: Annotated[str, typer.Argument(help="The camera's URL, such as rtsp://user:password@host/path.")],
-    user: Annotated[str | None, typer.Option(help="Log in as this user; the password comes from --password-stdin.")] = None,
+    user: Annotated[
+        str | None, typer.Option(help="Log in as this user; the password comes from --password-stdin.", show_default="none")
+    ] = None,
     password_stdin: Annotated[bool, typer.Option("--password-stdin", help="Read the password from standard input.")] = False,
     transport: Annotated[Transport, typer.Option(help="How RTSP sends its media.")] = Transport.TCP,
     insecure: Annotated[bool, typer.Option("--insecure", help="Take any TLS certificate.")] = False,
@@ -56,7 +58,7 @@ def urls(
     from moodline.services.ingest.camera.presets import PRESETS, urls_of
 
     if maker is not None and maker.lower() not in PRESETS:
-        raise InvalidStreamError("maker", f"is none of {', '.join(PRESETS)}")
+        raise InvalidStreamError("maker", f"{maker!r} is no maker that is known here; known: {', '.join(PRESETS)}")
     for name in PRESETS if maker is None else [maker.lower()]:
         main, sub = urls_of(name, host, channel)
         typer.echo(f"{name:<10} main  {main}")

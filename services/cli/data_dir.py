@@ -29,7 +29,10 @@ _NO_URL = type(Settings().store.url)("")
 
 
 def report_store(settings: Settings) -> None:
-    """Say on standard error which store is used, without its secrets."""
+    """Say on standard error which store is used, without its secrets, and whether it is a new one: perhaps another was meant."""
     url = settings.store_url()
-    place = url.removeprefix("sqlite:///") if url.startswith("sqlite:") else f"{url.partition('://')[0]}://…"
-    typer.echo(f"store: {place}", err=True)
+    if not url.startswith("sqlite:///"):
+        typer.echo(f"store: {url.partition('://')[0]}://…", err=True)
+        return
+    path = url.removeprefix("sqlite:///")
+    typer.echo(f"store: {path}{'' if Path(path).exists() else ' (new: there was none)'}", err=True)

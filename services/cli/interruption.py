@@ -57,7 +57,7 @@ def cleaning_up() -> Iterator[None]:
 def _handling(handler: object) -> Iterator[None]:
     before = {}
     for number in _ASKS:
-        # What is ignored stays ignored: `nohup` means it.
+        # A signal that is ignored stays ignored, as `nohup` wants it.
         if signal.getsignal(number) is not signal.SIG_IGN:
             before[number] = signal.signal(number, handler)  # type: ignore[arg-type]
     try:

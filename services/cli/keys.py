@@ -14,7 +14,7 @@ from rich.text import Text
 from moodline.services.auth.audit import Change, append_change
 from moodline.services.auth.callers import Role
 from moodline.services.auth.keyring import KeyInfo, KeyRecord, Keyring
-from moodline.services.cli.console import TableConsole
+from moodline.services.cli.console import TableConsole, echo_json, fitted
 from moodline.services.cli.data_dir import DataDir, report_store, settings_with
 from moodline.services.cli.streams import AsJson
 from moodline.services.report.moments import iso, to_datetime, to_us
@@ -36,9 +36,12 @@ Name = Annotated[str, typer.Argument(help="Name of the key.", show_default=False
 def add(
     name: Name,
     role: Annotated[Role, typer.Option(help="What its holder may do.")] = Role.VIEWER,
-    stream: Annotated[list[str] | None, typer.Option(help="Limit it to this stream; several add up.")] = None,
+    stream: Annotated[
+        list[str] | None, typer.Option(help="Limit it to this stream; several add up.", show_default="all streams")
+    ] = None,
     label: Annotated[
-        list[str] | None, typer.Option(help="Limit it to streams with this label (KEY=VALUE, or KEY); several add up.")
+        list[str] | None,
+        typer.Option(help="Limit it to streams with this label (KEY=VALUE, or KEY); several add up.", show_default="all streams"),
     ] = None,
     days: Annotated[
         int | None, typer.Option(min=1, max=36_500, help="Days until it expires.", show_default="it does not")
@@ -68,17 +71,19 @@ def list_keys(as_json: AsJson = False, data_dir: DataDir = None) -> None:
         found = keyring.list_keys()
     if as_json:
         rows = [{**_shown(info), "streams": info.record.streams, "labels": info.record.labels} for info in found]
-        typer.echo(msgspec.json.format(msgspec.json.encode({"keys": rows}), indent=2).decode())
+        echo_json(msgspec.json.format(msgspec.json.encode({"keys": rows}), indent=2).decode())
         return
     table = Table(box=None, pad_edge=False)
     titles = ("name", "role", "only", "prefix", "created_at", "expires_at", "last_used")
     for title in titles:
-        table.add_column(title.replace("_", " "), overflow="fold")
+        table.add_column(title.replace("_", " "), overflow="fold", no_wrap=title != "only")
     for info in found:
         only = ", ".join((*(info.record.streams or ()), *(info.record.labels or ())))
         row = {**_shown(info), "only": only or "all streams"}
+        row |= {title: _short(row[title]) for title in ("created_at", "expires_at", "last_used")}
         table.add_row(*(Text(str(row[title] or "-")) for title in titles))
-    TableConsole().print(table)
+    console = TableConsole()
+    console.print(fitted(table, console.width))
 
 
 @app.command("rm")
@@ -120,3 +125,8 @@ def _shown(info: KeyInfo) -> dict[str, str | None]:
 
 def _moment(us: int | None) -> str | None:
     return None if us is None else iso(to_datetime(us))
+
+
+def _short(moment: str | None) -> str | None:
+    """Return a time of ISO 8601 to the minute, for people."""
+    return None if moment is None else moment[:16].replace("T", " ")

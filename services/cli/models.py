@@ -8,7 +8,7 @@ from rich.text import Text
 
 from moodline import Model, Models
 from moodline.services.cli.connection import open_client
-from moodline.services.cli.console import TableConsole
+from moodline.services.cli.console import TableConsole, echo_json, fitted
 from moodline.services.cli.streams import AsJson
 
 app = typer.Typer(name="models", help="See and change the classifier's model.", no_args_is_help=True)
@@ -20,9 +20,10 @@ def list_models(as_json: AsJson = False) -> None:
     with open_client() as client:
         page = client.list_models()
     if as_json:
-        typer.echo(page.to_json())
+        echo_json(page.to_json())
         return
-    TableConsole().print(_table(page.models))
+    console = TableConsole()
+    console.print(fitted(_table(page.models), console.width))
     _report_refusal(page)
 
 

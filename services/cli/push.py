@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moodline.services.cli.connection import open_client
+from moodline.services.report.outputs import shown
 from moodline.shared.clock import Clock, SystemClock
-from moodline.shared.errors import ImageError, SettingsError
+from moodline.shared.errors import ImageError, SettingsError, SourceError
 from moodline.shared.settings import IngestSettings, load_settings
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ def push(
     stream: Annotated[str, typer.Option(help="Id of a stream that was added with the url push://.", show_default=False)],
     fps: Annotated[float, typer.Option(min=0.01, max=240, help="At most so many frames per second.")] = 10.0,
     max_side_px: Annotated[int, typer.Option(min=64, max=8192, help="Longest side of a frame, in px.")] = 640,
-    seconds: Annotated[float | None, typer.Option(min=0, help="Stop after so long; unless given, at the clip's end.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0, help="Stop after so many seconds.", show_default="until the clip ends")
+    ] = None,
     *,
     loop: Annotated[bool, typer.Option("--loop", help="Begin the clip again when it has ended.")] = False,
 ) -> None:
@@ -78,7 +81,10 @@ def pictures(source: str, settings: IngestSettings, *, loop: bool) -> "Iterator[
     path = Path(source).expanduser().resolve()
     begin_s = Fraction(0)
     while True:
-        clip = open_source(path.as_uri(), settings.model_copy(update={"media_root": path.parent}))
+        try:
+            clip = open_source(path.as_uri(), settings.model_copy(update={"media_root": path.parent}))
+        except SourceError as error:
+            raise SourceError(error.reason, f"{shown(source)}: {error}") from None
         try:
             for frame in clip.frames():
                 yield begin_s + frame.pts_s, frame.to_bgr()

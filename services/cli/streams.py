@@ -15,7 +15,7 @@ from rich.text import Text
 from moodline import Client, Stream, StreamChanges, StreamOptions, Video
 from moodline.answers import StreamPage
 from moodline.services.cli.connection import open_client
-from moodline.services.cli.console import TableConsole
+from moodline.services.cli.console import TableConsole, echo_json, fitted
 from moodline.services.report.moments import clock_text, iso
 from moodline.shared.camera_url import corrected_url
 from moodline.shared.clock import SystemClock
@@ -63,9 +63,9 @@ def add(  # noqa: PLR0913  # one for each option
     recorded_at: Annotated[
         str | None, typer.Option(help="When the recording began, e.g. 2026-05-01T12:00:00Z.", show_default="now")
     ] = None,
-    label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE; may be given several times.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE; may be given several times.", show_default="none")] = None,
     *,
-    username: Annotated[str | None, typer.Option(help="Of a camera.")] = None,
+    username: Annotated[str | None, typer.Option(help="Of a camera.", show_default="none")] = None,
     transport: Annotated[Transport | None, typer.Option(help="How an RTSP camera sends.", show_default="tcp")] = None,
     password_stdin: Annotated[
         bool, typer.Option("--password-stdin", help="Read the camera's password, one line, from standard input.")
@@ -102,7 +102,7 @@ def list_all(*, as_json: AsJson = False) -> None:
     with open_client() as client:
         streams = list(client.list_streams())
     if as_json:
-        typer.echo(StreamPage(streams=streams).to_json())
+        echo_json(StreamPage(streams=streams).to_json())
     elif streams:
         _print_list(TableConsole(), streams)
     else:
@@ -115,7 +115,7 @@ def show(stream_id: StreamId, *, as_json: AsJson = False) -> None:
     with open_client() as client:
         stream = client.get_stream(stream_id)
     if as_json:
-        typer.echo(stream.to_json())
+        echo_json(stream.to_json())
     else:
         TableConsole(soft_wrap=True).print(_card(stream))
 
@@ -123,23 +123,36 @@ def show(stream_id: StreamId, *, as_json: AsJson = False) -> None:
 @app.command()
 def change(  # noqa: PLR0913  # one for each option
     stream_id: StreamId,
-    url: Annotated[str | None, typer.Option(help="Another path or address.")] = None,
-    sample_fps: Annotated[str | None, typer.Option(help='Frames per second to analyse: "5", "30000/1001", or "all".')] = None,
-    max_side_px: Annotated[int | None, typer.Option(help="Longest side of a frame, in px.")] = None,
-    recorded_at: Annotated[str | None, typer.Option(help="When the recording began, e.g. 2026-05-01T12:00:00Z.")] = None,
-    label: Annotated[list[str] | None, typer.Option(help="KEY=VALUE; may be given several times; replaces all labels.")] = None,
+    url: Annotated[str | None, typer.Option(help="Another path or address.", show_default="unchanged")] = None,
+    sample_fps: Annotated[
+        str | None, typer.Option(help='Frames per second to analyse: "5", "30000/1001", or "all".', show_default="unchanged")
+    ] = None,
+    max_side_px: Annotated[int | None, typer.Option(help="Longest side of a frame, in px.", show_default="unchanged")] = None,
+    recorded_at: Annotated[
+        str | None, typer.Option(help="When the recording began, e.g. 2026-05-01T12:00:00Z.", show_default="unchanged")
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="KEY=VALUE; may be given several times; replaces all labels.", show_default="unchanged"),
+    ] = None,
     *,
     no_labels: Annotated[bool, typer.Option("--no-labels", help="Remove all labels.")] = False,
-    username: Annotated[str | None, typer.Option(help="Of a camera; empty removes the credentials.")] = None,
-    transport: Annotated[Transport | None, typer.Option(help="How an RTSP camera sends.")] = None,
+    username: Annotated[
+        str | None, typer.Option(help="Of a camera; empty removes the credentials.", show_default="unchanged")
+    ] = None,
+    transport: Annotated[Transport | None, typer.Option(help="How an RTSP camera sends.", show_default="unchanged")] = None,
     password_stdin: Annotated[
         bool, typer.Option("--password-stdin", help="Read the camera's password, one line, from standard input.")
     ] = False,
     tls_verify: Annotated[
-        bool | None, typer.Option("--tls-verify/--no-tls-verify", help="Whether a camera's certificate must be valid.")
+        bool | None,
+        typer.Option(
+            "--tls-verify/--no-tls-verify", help="Whether a camera's certificate must be valid.", show_default="unchanged"
+        ),
     ] = None,
     preview: Annotated[
-        bool | None, typer.Option("--preview/--no-preview", help="Whether its newest analysed picture may be seen.")
+        bool | None,
+        typer.Option("--preview/--no-preview", help="Whether its newest analysed picture may be seen.", show_default="unchanged"),
     ] = None,
 ) -> None:
     """Change a stream; what is not named stays. Of a file most of it only before its first frame."""
@@ -203,7 +216,7 @@ def wait_until_ended(client: Client, stream_id: str, tell: Callable[[], None] = 
         ApiError: the API went away, or the stream was deleted.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[detail]}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+    with Progress(*columns, console=TableConsole(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(stream_id, total=None, detail="")
 
         def show_progress(stream: Stream) -> None:
@@ -254,20 +267,13 @@ def _labels(given: list[str]) -> dict[str, str]:
     return labels
 
 
-def _table(streams: list[Stream], width: int) -> Table:
-    """Return the list of streams. In a narrow terminal the reason, labels and address take a line of their own below."""
-    wide = width >= _ROOM_FOR_ALL
+def _table(streams: list[Stream], *, wide: bool) -> Table:
+    """Return the list of streams; a wide one has labels and addresses, too."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    names = ("id", "state", "progress", "frames", *(("labels", "url") if wide else ()))
-    for name in names:
-        # What identifies a row, and words of fixed length, are never broken.
-        words = [stream.id for stream in streams] if name == "id" else [str(one.status.state) for one in streams]
-        is_fixed = name in ("id", "state")
-        least = max(map(len, words), default=0) if is_fixed and not (wide and name == "state") else None
-        is_whole = name in ("id", "progress", "frames")
-        table.add_column(
-            name, justify="right" if name == "frames" else "left", overflow="fold", no_wrap=is_whole, min_width=least
-        )
+    for name in ("id", "state", "progress", "frames", *(("labels", "url") if wide else ())):
+        # Ids, and words of fixed length, are never broken.
+        is_whole = name in ("id", "progress", "frames") or (name == "state" and not wide)
+        table.add_column(name, justify="right" if name == "frames" else "left", overflow="fold", no_wrap=is_whole)
     for stream in streams:
         state = _state_text(stream) if wide else Text(stream.status.state, style=STATE_STYLES.get(stream.status.state, ""))
         cells = [Text(stream.id, style="bold"), state, Text(position_text(stream)), Text(f"{stream.progress.frames:,}")]
@@ -275,13 +281,36 @@ def _table(streams: list[Stream], width: int) -> Table:
     return table
 
 
-def _print_list(console: Console, streams: list[Stream]) -> None:
-    console.print(_table(streams, console.width), soft_wrap=False)
-    if console.width >= _ROOM_FOR_ALL:
-        return
+def _narrow_table(streams: list[Stream]) -> Table:
+    """Return the list of streams for cards: few rows for each."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("id", "state", "reason", "labels", "url"):
+        table.add_column(name, no_wrap=True)
     for stream in streams:
-        parts = [why(stream) if stream.status.reason or stream.status.detail else "", _label_text(stream), stream.url]
+        state = Text(stream.status.state, style=STATE_STYLES.get(stream.status.state, "")).append(f", {_progress_text(stream)}")
+        cells = (_reason_text(stream), _label_text(stream), stream.url)
+        table.add_row(Text(stream.id, style="bold"), state, *(Text(cell, style="dim") for cell in cells))
+    return table
+
+
+def _print_list(console: Console, streams: list[Stream]) -> None:
+    """Print the list. In a narrow terminal reason, labels and address take a line below, in a very narrow one all is a card."""
+    wide = _table(streams, wide=True)
+    if console.width >= _ROOM_FOR_ALL and fitted(wide, console.width) is wide:
+        console.print(wide)
+        return
+    narrow = _table(streams, wide=False)
+    if fitted(narrow, console.width) is not narrow:
+        console.print(fitted(_narrow_table(streams), width=0))
+        return
+    console.print(narrow)
+    for stream in streams:
+        parts = [_reason_text(stream), _label_text(stream), stream.url]
         console.print(Text(f"{stream.id}: {'  '.join(part for part in parts if part)}", style="dim"), soft_wrap=True)
+
+
+def _reason_text(stream: Stream) -> str:
+    return why(stream) if stream.status.reason or stream.status.detail else ""
 
 
 def _card(stream: Stream) -> Table:

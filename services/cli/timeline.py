@@ -40,10 +40,19 @@ def timeline(  # noqa: PLR0913  # one for each option
         ),
     ] = None,
     end: Annotated[str | None, typer.Option("--to", help="The same; not included.", show_default="the end")] = None,
-    resolution: Annotated[str | None, typer.Option(help="Length of a point: 1s, 10s, 1min, 10min, 1h.")] = None,
-    max_points: Annotated[int | None, typer.Option(min=2, help="The finest points of which there are at most so many.")] = None,
+    resolution: Annotated[
+        str | None, typer.Option(help="Length of a point: 1s, 10s, 1min, 10min, 1h.", show_default="what fits")
+    ] = None,
+    max_points: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="The finest points of which there are at most so many.", show_default="60 rows of a table, else 600"
+        ),
+    ] = None,
     output: Annotated[Format, typer.Option("--format", help="What to print.")] = Format.TABLE,
-    plot: Annotated[Path | None, typer.Option(help="Also draw it into this file (.png, .svg or .pdf).")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Also draw it into this file (.png, .svg or .pdf).", show_default="not drawn")
+    ] = None,
     *,
     force: Annotated[bool, typer.Option("--force", help="Replace a picture that is there.")] = False,
 ) -> None:

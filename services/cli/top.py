@@ -12,7 +12,7 @@ from rich.text import Text
 
 from moodline import Client, Ready, Stream
 from moodline.services.cli.connection import open_client
-from moodline.services.cli.console import TableConsole
+from moodline.services.cli.console import TableConsole, fitted
 from moodline.services.cli.streams import STATE_STYLES, position_text, why
 from moodline.services.report.palette import GAP_NAMES
 from moodline.services.report.table import palette_of
@@ -66,7 +66,7 @@ def _limit(console: Console) -> int:
 def _screen(client: Client, console: Console, limit: int | None) -> RenderableType:
     streams = sorted(client.list_streams(), key=lambda one: (_rank(one), one.id))
     shown = streams if limit is None else streams[:limit]
-    parts: list[RenderableType] = [_head(streams, client.ready()), _table(client, shown, console)]
+    parts: list[RenderableType] = [_head(streams, client.ready()), fitted(_table(client, shown, console), console.width)]
     if len(shown) < len(streams):
         parts.append(Text(f"and {len(streams) - len(shown)} more; the terminal has no room for them", style="dim"))
     return Group(*parts)

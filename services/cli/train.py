@@ -12,8 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 def train(
     config: Annotated[Path, typer.Option(help="What to do: a TOML file, such as training/configs/shipped.toml.")],
-    data: Annotated[Path | None, typer.Option(help="Image folder or fer2013.csv; else the configuration's data.path.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; by default training/runs/NAME.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Image folder or fer2013.csv.", show_default="the configuration's data.path")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="training/runs/NAME")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after the last epoch that was finished.")] = False,
     fetch_weights: Annotated[
         bool, typer.Option("--fetch-weights", help="Let a transfer network download the weights it starts from.")

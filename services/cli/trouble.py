@@ -14,6 +14,7 @@ import typer
 from moodline.errors import ApiError
 from moodline.shared.errors import MoodlineError
 from moodline.shared.log import masked
+from moodline.shared.printable import printable
 
 log = logging.getLogger("moodline.process")
 
@@ -106,7 +107,8 @@ def end_with(error: Exception, command: str) -> int:
     """
     if is_verbose():
         sys.stderr.write(masked("".join(traceback.format_exception(error))))
-    typer.echo(f"moodline: {masked(sentence_of(error, command))}", err=True)
+    lines = masked(sentence_of(error, command)).split("\n")
+    typer.echo("moodline: " + "\n".join(map(printable, lines)), err=True)
     return 1
 
 

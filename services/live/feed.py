@@ -210,7 +210,7 @@ class LiveFeed:
                 # Many who come at the same time are served by one poll.
                 self._stopped.wait(_SPACING_S)
         finally:
-            # However the thread ends, nobody waits for it in vain: who was ended comes again, and starts another.
+            # Subscribers do not wait for a thread that has ended: they are closed, subscribe again, and that starts a new thread.
             with self._lock:
                 is_mine = self._thread is threading.current_thread()
             if is_mine:

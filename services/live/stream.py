@@ -230,7 +230,7 @@ def _present(progress: Progress) -> Present:
     try:
         return present_of(progress.state)
     except StoreError:
-        # Of another version than this process: points are shown all the same.
+        # Written by another version than this process: points are sent nevertheless.
         return Present()
 
 

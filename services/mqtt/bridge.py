@@ -8,6 +8,7 @@ import logging
 import ssl
 import threading
 import uuid
+from collections import OrderedDict
 from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
@@ -31,6 +32,7 @@ _LEASE: Final = "mqtt"
 _INTERVAL_S: Final = 1.0
 _JOIN_S: Final = 10.0
 _QUEUE: Final = 2000
+_REMEMBERED: Final = 1000
 _KEEP_ALIVE_S: Final = 30
 _LONGEST_PAUSE_S: Final = 60
 _HOME_ASSISTANT_STARTED: Final = b"online"
@@ -146,6 +148,8 @@ class RetainedState:
     def __init__(self, topics: Topics) -> None:
         self._topics = topics
         self._held: dict[str, dict[str, Message]] = {}
+        self._gone: OrderedDict[str, list[Message]] = OrderedDict()
+        """What takes the topics of removed streams away, for brokers that were not there when they went."""
 
     def take(self, item: SubscribedStreams | FeedEvent) -> list[Message]:
         """Return what is to be published for one item of the feed."""
@@ -157,14 +161,19 @@ class RetainedState:
         return messages
 
     def everything(self) -> list[Message]:
-        """Return all that is retained, descriptions first."""
-        return [message for held in self._held.values() for message in held.values()]
+        """Return what takes removed streams away, once, and then all that is retained, descriptions first."""
+        removed = [message for messages in self._gone.values() for message in messages]
+        self._gone.clear()
+        return removed + [message for held in self._held.values() for message in held.values()]
 
     def _resubscribed(self, streams: set[str]) -> list[Message]:
         gone = self._held.keys() - streams
         removed = [message for stream_id in sorted(gone) for message in self._topics.removal(stream_id)]
         for stream_id in gone:
             del self._held[stream_id]
+            self._gone[stream_id] = self._topics.removal(stream_id)
+            if len(self._gone) > _REMEMBERED:
+                self._gone.popitem(last=False)
         described = []
         for stream_id in sorted(streams - self._held.keys()):
             found = self._topics.discovery(stream_id)

@@ -11,10 +11,11 @@ from moodline.shared.messages import DropReason
 
 _COUNTS: Final = ("sampled", "classified")
 _FACES: Final = ("coverage", "frames_with_faces", "faces", "tracks_begun", "dominant", "empty")
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""Also as full-width characters, which East Asian spreadsheets take for the same."""
 _VECTORS: Final = ("shares", "smoothed", "raw")
 _LATER: Final = ("unreadable", "too_small")
-"""Behind all others, so that a column that was there before keeps its place."""
+"""The columns that came later. They follow all others, so that the others keep their places."""
 
 CSV_FIELDS: Final = (
     "start",
@@ -37,12 +38,19 @@ def timeline_json(document: TimelineDocument) -> str:
 
 def timeline_csv(document: TimelineDocument) -> str:
     """Return the timeline as CSV with a header (RFC 4180): one row per point, nothing in cells that have no value."""
+    columns, rows = timeline_rows(document)
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    source = _source_values(document)
-    writer.writerow((*CSV_FIELDS, *source))
-    writer.writerows([*point_row(point), *source.values()] for point in document.points)
+    writer.writerow(columns)
+    writer.writerows([csv_cell(value) for value in row.values()] for row in rows)
     return text.getvalue()
+
+
+def timeline_rows(document: TimelineDocument) -> tuple[tuple[str, ...], list[dict[str, object]]]:
+    """Return the columns of the timeline's CSV, and its points by these names; None where a point has no value."""
+    source = _source_values(document)
+    rows = [dict(zip(CSV_FIELDS, _point_values(point), strict=True)) | source for point in document.points]
+    return (*CSV_FIELDS, *source), rows
 
 
 def _source_values(document: TimelineDocument) -> dict[str, object]:
@@ -52,18 +60,25 @@ def _source_values(document: TimelineDocument) -> dict[str, object]:
     return {f"source_{name}": value for name, value in document.source.model_dump().items()}
 
 
-def point_row(point: PointDocument) -> list[object]:
-    """Return the values of a point in the order of `CSV_FIELDS`; None where there is none."""
+def _point_values(point: PointDocument) -> list[object]:
+    """Return the values of a point in the order of `CSV_FIELDS`."""
     row: list[object] = [iso(point.start), point.position_s]
     row += [getattr(point, name) for name in _COUNTS]
     row += [point.skipped.get(reason, 0) for reason in DropReason]
     row += [getattr(point, name) for name in _FACES]
-    row += [csv_text(" ".join(point.models)), "true" if point.final else "false"]
+    row += [" ".join(point.models), point.final]
     for vector in _VECTORS:
         values: ByEmotion = getattr(point, vector) or {}
         row += [values.get(emotion) for emotion in EMOTIONS]
     row += [getattr(point, name) for name in _LATER]
     return row
+
+
+def csv_cell(value: object) -> object:
+    """Return a value as all tables of CSV have it: `true` or `false` for a flag, and no text that is taken for a formula."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return csv_text(value) if isinstance(value, str) else value
 
 
 def csv_text(text: str) -> str:

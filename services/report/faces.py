@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from moodline.services.report.document import ByEmotion, by_emotion
-from moodline.services.report.export import csv_text
+from moodline.services.report.export import csv_cell
 from moodline.services.report.moments import Time, iso, to_datetime
 from moodline.shared.emotions import EMOTIONS, PROBABILITY_SCALE
 from moodline.shared.errors import OutputError
@@ -178,15 +178,9 @@ def _write_csv(rows: Iterable[FaceRow], file: IO[bytes]) -> None:
     try:
         writer = csv.writer(text)
         writer.writerow(FACE_FIELDS)
-        writer.writerows([_cell(value) for value in flat(row).values()] for row in rows)
+        writer.writerows([csv_cell(value) for value in flat(row).values()] for row in rows)
     finally:
         text.detach()
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return csv_text(value) if isinstance(value, str) else value
 
 
 def _write_ndjson(rows: Iterable[FaceRow], file: IO[bytes]) -> None:

@@ -16,6 +16,9 @@ from moodline.shared.errors import OutputError
 STDOUT: Final = Path("-")
 """Standard output in place of a file."""
 
+ANNOTATED_SUFFIXES: Final = (".mp4", ".mkv", ".mov", ".webm")
+"""The endings of an annotated video."""
+
 _LEAST_BYTES: Final = 1 << 20
 
 

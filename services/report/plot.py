@@ -153,7 +153,7 @@ def _draw_faces(axes: Axes, document: TimelineDocument) -> None:
         axes.stairs(means, edges, fill=True, color="#5B6770")
     for run in _runs(document.points):
         if not any(point.classified for point in run):
-            # Nobody looked, so this is not zero faces but an unknown number.
+            # No frame was analysed, so the number of faces is unknown, not zero.
             start_s = _seconds(run[0])
             axes.axvspan(start_s, start_s + len(run) * document.resolution_s, facecolor=_PAPER, linewidth=0)
     top = max([1.0, *means])

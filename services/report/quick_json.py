@@ -100,7 +100,7 @@ class ChunkCache:
 
 
 def _size(chunk: Chunk) -> int:
-    # What a key holds is a fraction of the JSON that is written of it.
+    # A key is much smaller than the JSON that is made of it.
     return len(chunk.points) * 5 // 4
 
 
@@ -238,7 +238,7 @@ def _readings(columns: Columns) -> tuple[list[Any], list[Any], list[Any], list[A
     if not len(seen):
         return found
     faces, leading, smoothed = columns.faces[seen, None], columns.leading[seen], columns.smoothed[seen]
-    # Of the emotions that lead most faces, the one with the largest smoothed sum, then the first.
+    # Among the emotions that lead most faces: the one with the largest smoothed sum, then the first.
     best = np.where(leading == leading.max(axis=1, keepdims=True), smoothed, -1).argmax(axis=1)
     values = (
         _rounded(leading / faces),

@@ -16,6 +16,7 @@ from moodline.shared.emotions import EMOTIONS
 BAR_CELLS: Final = 28
 _ROOM_FOR_BAR: Final = 110
 _ROOM_FOR_THREE: Final = 100
+_ROOM_FOR_WHOLE_LINES: Final = 60
 
 
 def palette_of(color_system: str | None) -> Mapping[str, str] | None:
@@ -33,7 +34,8 @@ def timeline_table(document: TimelineDocument, *, palette: Mapping[str, str] | N
     Args:
         document: The timeline.
         palette: Colour of each emotion; None: no colour.
-        width: Characters of a line. Narrow tables name two emotions in place of three, and have no bars.
+        width: Characters of a line. Narrow tables name two emotions in place of three, and have no bars; very narrow ones name
+            the leading one, and break lines at spaces.
     """
     runs = list(_runs(document.points))
     times = [_time(document, run) for run in runs]
@@ -47,10 +49,13 @@ def timeline_table(document: TimelineDocument, *, palette: Mapping[str, str] | N
         caption_style="",
         box=box.SIMPLE_HEAD,
     )
-    # What identifies a row is never cut.
-    table.add_column("time", justify="right", no_wrap=True, min_width=max(map(len, times), default=4))
-    table.add_column("mostly", no_wrap=True, min_width=8)
-    table.add_column("emotions", no_wrap=True)
+    is_narrow = width < _ROOM_FOR_WHOLE_LINES
+    # The column that identifies a row is never cut.
+    least = max((len(word) for time in times for word in (time.split() if is_narrow else [time])), default=4)
+    table.add_column("time", justify="right", no_wrap=not is_narrow, min_width=least)
+    if not is_narrow:
+        table.add_column("mostly", no_wrap=True, min_width=8)
+    table.add_column("emotions", no_wrap=not is_narrow)
     if has_bar:
         table.add_column("", no_wrap=True, min_width=BAR_CELLS)
     table.add_column("faces", justify="right", no_wrap=True)
@@ -58,10 +63,11 @@ def timeline_table(document: TimelineDocument, *, palette: Mapping[str, str] | N
     for time, run in zip(times, runs, strict=True):
         first = run[0]
         style = palette[first.dominant] if palette and first.dominant else ""
+        mostly = Text(first.dominant, style=style) if first.dominant else Text("-", style="dim")
         table.add_row(
             time,
-            Text(first.dominant, style=style) if first.dominant else Text("-", style="dim"),
-            _words(first, 3 if width >= _ROOM_FOR_THREE else 2),
+            *([] if is_narrow else [mostly]),
+            _words(first, 3 if width >= _ROOM_FOR_THREE else 1 if is_narrow else 2),
             *([_bar(first, palette)] if has_bar and palette is not None else []),
             str(sum(point.faces for point in run)),
             _frames(run),

@@ -39,7 +39,7 @@ def own_data_dir(path: Path) -> Iterator[None]:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if path.stat().st_mode & 0o077:
-            # What an earlier version made so that everybody could look into it.
+            # An earlier version made these folders readable for everybody.
             path.chmod(0o700)
         handle = (path / "moodline.lock").open("w")
     except OSError as error:

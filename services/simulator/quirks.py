@@ -56,7 +56,7 @@ MEANING: Final = {
     Quirk.NO_END: "leaves out the end mark of its pictures over HTTP",
     Quirk.HEADERS: "answers over HTTP as ICY, with sloppy headers and text/html for its type",
 }
-"""What a camera with each of them does."""
+"""The behaviour of a camera with each of them."""
 
 
 _STRANGE: Final = {

@@ -1,4 +1,4 @@
-"""What stands before the page: nobody gets a page, a script or a web socket of it before a session.
+"""Asks for a session in front of the page: nobody gets a page, a script or a web socket of it before a session.
 
 The sign-in page is three small files without any page engine, so that it costs nothing whoever asks for it.
 """
@@ -26,7 +26,7 @@ _FREE: Final = {
     f"{SIGN_IN}/moodline.css": ("moodline.css", "text/css; charset=utf-8"),
     "/favicon.ico": ("favicon.svg", "image/svg+xml"),
 }
-"""What anybody may have."""
+"""The paths that need no session."""
 _SIGN_IN_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; frame-ancestors 'none'; "
     "base-uri 'none'; form-action 'none'"

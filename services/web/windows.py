@@ -18,13 +18,13 @@ SPANS: Final[tuple[tuple[str, int | None], ...]] = (
     ("10 s", 10),
     ("All", None),
 )
-"""What the buttons offer: name, and length in s; None is all there is."""
+"""The choices of the buttons: name, and length in s; None means everything that is kept."""
 
 LEAST_S: Final = 10
 MOST_POINTS: Final = 361
 """An hour in steps of 10 s, and one more, since a window may begin within a point."""
 _ON_ITS_WAY_S: Final = 5
-"""What a live stream's newest points may lack; as in `moodline.services.api.timelines`."""
+"""The time at the end of a live stream in which points may still be incomplete; as in `moodline.services.api.timelines`."""
 
 
 @dataclass(frozen=True, slots=True)

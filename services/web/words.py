@@ -24,7 +24,7 @@ STATES: Final[dict[StreamState, tuple[str, str]]] = {
     StreamState.ENDED: ("complete", "idle"),
     StreamState.FAILED: ("failed", "bad"),
 }
-"""What a state is called, and the kind of its chip; each kind has a shape of its own besides its colour."""
+"""The name of each state, and the kind of its chip; each kind has a shape of its own besides its colour."""
 
 _CUT_SHORT: Final = ("incomplete", "warn")
 _DAMAGED: Final = ("damaged", "warn")

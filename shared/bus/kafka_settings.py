@@ -75,7 +75,10 @@ def parse_url(url: str) -> KafkaAddress:
     Raises:
         SettingsError: names what is wrong; never a value.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise SettingsError("the kafka:// URL has no usable host: an IPv6 address stands in whole brackets") from None
     hosts = [host.strip() for host in parts.netloc.split(",")]
     if "@" in parts.netloc:
         raise SettingsError("a kafka:// URL takes credentials as properties: ?sasl.username=…&sasl.password=…, not before an @")

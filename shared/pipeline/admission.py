@@ -127,7 +127,7 @@ class Admission:
             oldest_s = max((batch[index].age_s for index in wanted), default=0.0)
             if oldest_s + total_s <= self._done_by_s:
                 return wanted
-            # What took longer to come in than it takes to do is a pause's backlog, not a lasting overload.
+            # Frames that took longer to arrive than to process are the backlog of a pause, not a lasting overload.
             if total_s < oldest_s and (kept := self._in_time(batch, wanted, busy_units)):
                 return kept
         self._overloaded = True

@@ -1,4 +1,4 @@
-"""Whether a message can be one of ours: what the codec cannot know, because it sees neither the topic nor the stream.
+"""Checks whether a message can be one of ours, as far as the codec cannot: it sees neither the topic nor the stream.
 
 Whoever may write to a topic can send anything that decodes. What is refused here becomes a dead letter before a stage works on
 it, so it costs what decoding costs. Values that a worker of ours can send always pass.

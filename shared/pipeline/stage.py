@@ -61,7 +61,7 @@ Output = Send | Apply | Rewind
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of outputs.
+    """Reports what became of outputs.
 
     Attributes:
         rewinds: Positions from which the worker must read again (inclusive); usually none.

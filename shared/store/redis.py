@@ -2,13 +2,12 @@
 
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache, partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 
-from moodline.shared.bus.base import Position
 from moodline.shared.clock import Clock, SystemClock
 from moodline.shared.errors import (
     RevisionConflictError,
@@ -24,33 +23,41 @@ from moodline.shared.store.base import (
     ApplyResult,
     BucketValueRange,
     FrameFailure,
-    HighWaterMark,
     Progress,
     RegistryChanges,
     Retention,
     Standing,
     TimelineUpdate,
 )
-from moodline.shared.store.bucket_values import EPOCH_LIMIT, clamp, epoch_floor_ms, kept_s
-from moodline.shared.store.records import decode_spec, decode_status, encode_record
+from moodline.shared.store.bucket_values import clamp, epoch_floor_ms, kept_s
+from moodline.shared.store.records import decode_spec, encode_record
 from moodline.shared.store.redis_entries import RedisEntries
 from moodline.shared.store.redis_layout import (
     CONFIG_ENTRIES_KEY,
     SHARED_KEYS,
     chunk_name,
     chunk_prefix,
-    first_index,
     group_bucket_values,
     pack_bucket_values,
     stream_keys,
-    unpack_bucket_values,
 )
 from moodline.shared.store.redis_link import Argument, Call, RedisLink, Script
+from moodline.shared.store.redis_replies import (
+    bounds_of,
+    bucket_values_of,
+    failures_of,
+    high_water_mark_of,
+    high_water_mark_text,
+    pairs_of,
+    progress_of,
+    readable,
+    spec_of,
+    standing_of,
+    status_of,
+)
 from moodline.shared.streams import StreamSpec, StreamStatus
 
 log = logging.getLogger("moodline.store")
-
-_Stored = TypeVar("_Stored")
 
 SCHEMA_VERSION: Final = 1
 _RETRY_S: Final = 5.0
@@ -118,10 +125,10 @@ class RedisStore(RedisEntries):
 
     def get_many(self, stream_ids: Sequence[str]) -> list[StreamSpec | None]:
         values = self._link.run([("HGET", stream_keys(name)[0], "spec") for name in stream_ids]) if stream_ids else []
-        return [_spec(name, value) for name, value in zip(stream_ids, values, strict=True)]
+        return [spec_of(name, value) for name, value in zip(stream_ids, values, strict=True)]
 
     def list_streams(self) -> list[StreamSpec]:
-        registrations = _pairs(self._one(("HGETALL", SHARED_KEYS[1])))
+        registrations = pairs_of(self._one(("HGETALL", SHARED_KEYS[1])))
         ids = sorted(registrations)
         values = self._link.run([("HGET", stream_keys(name)[0], "spec") for name in ids]) if ids else []
         for name, value in zip(ids, values, strict=True):
@@ -129,7 +136,7 @@ class RedisStore(RedisEntries):
                 # Its removal, or its registration, was not finished: the process died. Finish it.
                 self._purge(name)
                 self._shared("forget", name, registrations[name])
-        specs = [_spec(name, value) for name, value in zip(ids, values, strict=True)]
+        specs = [spec_of(name, value) for name, value in zip(ids, values, strict=True)]
         return [spec for spec in specs if spec is not None]
 
     def replace(self, spec: StreamSpec) -> StreamSpec:
@@ -189,7 +196,7 @@ class RedisStore(RedisEntries):
             if answer == b"missing":
                 raise _not_found(stream_id)
             if answer == b"ok":
-                high_water_mark = _high_water_mark(details[0])
+                high_water_mark = high_water_mark_of(details[0])
                 return Acquisition(int(epoch), 0 if high_water_mark is None else high_water_mark.seq + 1, details[1] == b"1")
             if answer == b"closed":
                 self._settle(stream_id, details[0], least)
@@ -202,24 +209,24 @@ class RedisStore(RedisEntries):
 
     def statuses(self, stream_ids: Sequence[str]) -> list[StreamStatus]:
         values = self._link.run([("HGET", stream_keys(name)[0], "status") for name in stream_ids]) if stream_ids else []
-        return [_status(name, value) for name, value in zip(stream_ids, values, strict=True)]
+        return [status_of(name, value) for name, value in zip(stream_ids, values, strict=True)]
 
     def add_failure(self, stream_id: str, epoch: int, seq: int, dead_letter: str) -> None:
         self._on_stream(stream_id, "failed", epoch, seq, dead_letter, FAILURES_KEPT)
 
     def failures(self, stream_id: str) -> list[FrameFailure]:
         value = self._one(("HGET", stream_keys(stream_id)[0], "failed"))
-        return [] if value is None else _readable(stream_id, lambda: _failures(value), [])
+        return [] if value is None else readable(stream_id, lambda: failures_of(value), [])
 
     def load(self, stream_ids: Sequence[str]) -> list[Progress | None]:
         fields = ("fence", "mark", "final", "position", "state", "event_time_us", "session")
         rows = self._link.run([("HMGET", stream_keys(name)[0], *fields) for name in stream_ids]) if stream_ids else []
-        return [_readable(name, partial(_progress, *row), None) for name, row in zip(stream_ids, rows, strict=True)]
+        return [readable(name, partial(progress_of, *row), None) for name, row in zip(stream_ids, rows, strict=True)]
 
     def standings(self, stream_ids: Sequence[str]) -> list[Standing | None]:
         fields = ("fence", "mark", "final", "event_time_us")
         rows = self._link.run([("HMGET", stream_keys(name)[0], *fields) for name in stream_ids]) if stream_ids else []
-        return [_readable(name, partial(_standing, *row), None) for name, row in zip(stream_ids, rows, strict=True)]
+        return [readable(name, partial(standing_of, *row), None) for name, row in zip(stream_ids, rows, strict=True)]
 
     def apply(self, updates: Sequence[TimelineUpdate]) -> list[ApplyResult]:
         answers = self._link.run([self._apply_call(update) for update in updates]) if updates else []
@@ -236,8 +243,8 @@ class RedisStore(RedisEntries):
             layout.append((self._kept_s(tier_s), put, drop))
             values += found
         arguments = (
-            "" if update.expected is None else _high_water_mark_text(update.expected),
-            _high_water_mark_text(update.high_water_mark),
+            "" if update.expected is None else high_water_mark_text(update.expected),
+            high_water_mark_text(update.high_water_mark),
             update.high_water_mark.epoch,
             msgspec.msgpack.encode(update.position),
             int(update.final),
@@ -258,7 +265,7 @@ class RedisStore(RedisEntries):
         clamped = [each._replace(start=clamp(each.start), stop=clamp(each.stop)) for each in ranges]
         asked = [each for each in clamped if each.start < each.stop]
         answers = iter(self._link.run([_read_call(each) for each in asked]) if asked else [])
-        return [_bucket_values(next(answers), each) if each.start < each.stop else [] for each in clamped]
+        return [bucket_values_of(next(answers), each) if each.start < each.stop else [] for each in clamped]
 
     def bounds(self, stream_id: str, tier_s: int) -> tuple[int, int] | None:
         return self.bounds_many(stream_id, (tier_s,))[0]
@@ -266,7 +273,7 @@ class RedisStore(RedisEntries):
     def bounds_many(self, stream_id: str, tiers_s: Sequence[int]) -> list[tuple[int, int] | None]:
         keys = stream_keys(stream_id)
         calls = [_bounds.call(keys, (chunk_prefix("", tier_s),)) for tier_s in tiers_s]
-        return [_bounds_of(found) for found in self._link.run(calls)] if calls else []
+        return [bounds_of(found) for found in self._link.run(calls)] if calls else []
 
     def prune(self, now_s: float) -> int:  # noqa: ARG002 - Redis expires chunks by itself
         return 0
@@ -318,102 +325,6 @@ def _exists(stream_id: str) -> StreamExistsError:
     return StreamExistsError(f"stream {stream_id!r} is registered already")
 
 
-def _pairs(reply: dict[bytes, bytes]) -> dict[str, bytes]:
-    return {name.decode(): value for name, value in reply.items()}
-
-
 def _read_call(asked: BucketValueRange) -> Call:
     chunks = (chunk_name(asked.series, asked.tier_s, index // CHUNK_VALUES) for index in (asked.start, asked.stop - 1))
     return _read.call(stream_keys(asked.stream_id), tuple(chunks))
-
-
-def _bucket_values(flat: Sequence[Any], asked: BucketValueRange) -> list[tuple[int, bytes]]:
-    bucket_values = [
-        bucket_value
-        for name, fields in zip(flat[::2], flat[1::2], strict=True)
-        for bucket_value in unpack_bucket_values(name, fields)
-    ]
-    return [bucket_value for bucket_value in bucket_values if asked.start <= bucket_value[0] < asked.stop]
-
-
-def _bounds_of(found: Sequence[Any]) -> tuple[int, int] | None:
-    if not found:
-        return None
-    first, first_fields, last, last_fields = found
-    return first_index(first) + min(_places(first_fields)), first_index(last) + max(_places(last_fields))
-
-
-def _places(fields: Sequence[bytes]) -> list[int]:
-    return [int(field) % CHUNK_VALUES for field in fields]
-
-
-def _readable(stream_id: str, read: Callable[[], _Stored], otherwise: _Stored) -> _Stored:
-    """Return what is stored of a stream, or `otherwise` where it is damaged: others in the same answer do not suffer."""
-    try:
-        return read()
-    except (StoreError, ValueError, RecursionError, msgspec.MsgspecError) as error:
-        log.error("store.damaged", extra={"stream_id": stream_id, "reason": str(error)[:200]})  # one line
-        return otherwise
-
-
-def _spec(stream_id: str, value: bytes | None) -> StreamSpec | None:
-    return None if value is None else _readable(stream_id, lambda: decode_spec(value), None)
-
-
-def _status(stream_id: str, value: bytes | None) -> StreamStatus:
-    return StreamStatus() if value is None else _readable(stream_id, lambda: decode_status(value), StreamStatus())
-
-
-def _failures(value: bytes) -> list[FrameFailure]:
-    rows = msgspec.json.decode(value, type=list[tuple[str, int, str, str]])
-    return sorted(FrameFailure(int(seq), tries, int(epoch), dead_letter) for seq, tries, epoch, dead_letter in rows)
-
-
-def _high_water_mark_text(high_water_mark: HighWaterMark) -> str:
-    return f"{high_water_mark.epoch}:{high_water_mark.seq}"
-
-
-def _high_water_mark(text: bytes | None) -> HighWaterMark | None:
-    if not text:
-        return None
-    epoch, _, seq = text.partition(b":")
-    return HighWaterMark(int(epoch), int(seq))
-
-
-def _standing(
-    min_epoch: bytes | None, high_water_mark: bytes | None, final: bytes | None, event: bytes | None
-) -> Standing | None:
-    if min_epoch is None or int(min_epoch) == EPOCH_LIMIT:
-        return None
-    if high_water_mark is None or event is None:
-        return Standing(min_epoch=int(min_epoch))
-    return Standing(
-        high_water_mark=_high_water_mark(high_water_mark),
-        final=final == b"1",
-        min_epoch=int(min_epoch),
-        last_event_time_us=int(event),
-    )
-
-
-def _progress(  # the fields of one hash
-    min_epoch: bytes | None,
-    high_water_mark: bytes | None,
-    final: bytes | None,
-    position: bytes | None,
-    state: bytes | None,
-    event: bytes | None,
-    epoch: bytes | None,
-) -> Progress | None:
-    if min_epoch is None or int(min_epoch) == EPOCH_LIMIT:
-        return None
-    if high_water_mark is None or position is None or event is None:
-        return Progress(min_epoch=int(min_epoch), epoch=int(epoch or 0))
-    return Progress(
-        high_water_mark=_high_water_mark(high_water_mark),
-        final=final == b"1",
-        position=msgspec.msgpack.decode(position, type=Position),
-        state=state or b"",
-        min_epoch=int(min_epoch),
-        last_event_time_us=int(event),
-        epoch=int(epoch or 0),
-    )

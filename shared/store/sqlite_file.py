@@ -171,7 +171,7 @@ class SqliteFile:
         try:
             # With a write-ahead log, NORMAL loses nothing when the process is killed, and stays whole when power fails.
             db.execute("PRAGMA synchronous = NORMAL")
-            # What is deleted is overwritten, so that nobody reads it out of the file.
+            # Overwrite deleted data, so that it cannot be read out of the file.
             db.execute("PRAGMA secure_delete = ON")
         except sqlite3.Error:
             db.close()

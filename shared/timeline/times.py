@@ -134,7 +134,7 @@ def _epoch_us(word: str) -> int:
 
 
 def _iso_us(word: str) -> int:
-    moment = datetime.fromisoformat(word)
+    moment = datetime.fromisoformat(word.upper())
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return (moment - _EPOCH) // _MICROSECOND

@@ -31,6 +31,13 @@ TOPIC, GROUP = "chaos", "workers"
 SESSION_MS = 2500
 """The imitated coordinator waits a session less a second for each round of a rebalance, also when all members are there."""
 
+IN_FLIGHT = 1
+"""Requests of the producer at a time, not five as in production.
+
+An idempotent producer takes the success of a request as that of the one before, because brokers refuse records out of order.
+The imitated one takes them: 24 of 480,000 acknowledged records were on no partition; with one request at a time, none of 390,000.
+"""
+
 _COORDINATOR = (
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
@@ -183,7 +190,8 @@ def disturb(seed: int, length_s: float) -> None:
 
     with MockKafka(BROKERS) as cluster:
         cluster.create_topic(TOPIC, PARTITIONS)
-        bus = KafkaBus(f"{cluster.url}?session.timeout.ms={SESSION_MS}", PARTITIONS, on_reopened=reopened, send_timeout_s=1.0)
+        url = f"{cluster.url}?session.timeout.ms={SESSION_MS}&max.in.flight={IN_FLIGHT}"
+        bus = KafkaBus(url, PARTITIONS, on_reopened=reopened, send_timeout_s=1.0)
         settings = ConsumerSettings(GROUP, (TOPIC,), heartbeat_ms=500)
         with closing(bus), closing(bus.open_producer()) as producer:
             consumers = [bus.open_consumer(settings) for _ in range(2)]

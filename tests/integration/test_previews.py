@@ -102,6 +102,18 @@ def test_only_who_may_sees_pictures_and_the_log_says_who_did(tmp_path: Path) -> 
         assert [(each["who"], each["ids"]) for each in looked] == [("guard", {"stream_id": "door"})], "once a minute"
 
 
+def test_the_picture_of_a_deleted_stream_is_not_shown_to_who_has_its_id_next(world: ApiWorld, board: PreviewBoard) -> None:
+    switch(world, True)
+    board.publish(preview(epoch=world.store.acquire("door", world.clock.now).epoch))
+    assert world.http.get(SNAPSHOT).status_code == 200
+    assert world.http.delete("/api/v1/streams/door").status_code == 204
+    world.clock.now += 1
+    assert world.http.post("/api/v1/streams", json={"id": "door", "url": "push://", "preview": True}).status_code == 201
+    assert code(world.http.get(SNAPSHOT)) == (503, "no_picture")
+    board.publish(preview(time_us=2, epoch=world.store.acquire("door", world.clock.now).epoch))
+    assert world.http.get(SNAPSHOT).status_code == 200
+
+
 def test_an_old_picture_is_not_shown(world: ApiWorld, tmp_path: Path) -> None:
     clock = StubClock()
     board = PreviewBoard(clock)

@@ -13,8 +13,8 @@ import msgspec
 import pytest
 
 from moodline.services.alerts.outbox import DeliveryRecord, Outbox
-from moodline.services.alerts.records import DELIVERY_LOG, decode
-from moodline.services.alerts.rules import Webhook
+from moodline.services.alerts.records import DELIVERY_LOG, RuleBook, decode
+from moodline.services.alerts.rules import Rule, RuleKind, Webhook
 from moodline.services.alerts.webhook import EVENT_HEADER, SIGNATURE_HEADER, HttpSender, is_signed, webhook_policy
 from moodline.shared.camera_url import CameraSecret
 from moodline.shared.errors import WebhookError
@@ -243,6 +243,41 @@ def test_it_is_given_up_at_last_and_at_once_where_it_is_gone(tmp_path: Path, rec
         ("failed", "status"),
         ("failed", "gone"),
     ]
+    world.store.close()
+
+
+@dataclass
+class SlowSender:
+    """Holds what goes to `slow` until something else was delivered."""
+
+    other: threading.Event = field(default_factory=threading.Event)
+    kept_waiting: list[bool] = field(default_factory=list)
+
+    def send(self, url: str, secret: str, body: bytes, event_id: str, now_s: float) -> None:
+        if "slow" in url:
+            self.kept_waiting.append(not self.other.wait(60))
+        else:
+            self.other.set()
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["by who made the rules", "by the receiver"])
+def test_nobodys_slow_receivers_take_all_places(tmp_path: Path, known: bool) -> None:
+    world = AlertWorld(tmp_path)
+    sending = SlowSender()
+    box = Outbox(world.store, Sealer(KEY), sending, OPEN, world.metrics, world.clock, chance=lambda: 0.0)
+    for rule_id, url in (("greedy", "http://slow.example/"), ("modest", "http://quick.example/")):
+        sealed = Sealer(KEY).seal(f"alert-rule:{rule_id}", CameraSecret(password="whs_1", target=url))
+        hook = Webhook(url, sealed)
+        rule = Rule(rule_id=rule_id, label="a", kind=RuleKind.OFFLINE, webhook=hook, added_by=rule_id if known else "")
+        RuleBook(world.store).add(rule)
+        for number in range(100 if rule_id == "greedy" else 1):
+            box.add(f"{rule_id}-{number}", hook, rule_id, BODY)
+        world.clock.now += 1
+    assert box.deliver_due(lambda: True) > 1
+    assert not any(sending.kept_waiting), "the other was not sent meanwhile"
+    while box.deliver_due(lambda: True):
+        pass
+    assert len(sending.kept_waiting) == 100, "and none is left out"
     world.store.close()
 
 

@@ -135,6 +135,37 @@ def test_odd_bodies_are_refused_soon_on_every_route_that_takes_one(world: ApiWor
         assert time.process_time() - started < 0.5, entrance.name
 
 
+HALF_A_PAIR: Final = [
+    *(b'"\\ud800"', b'"\\uDfFf\\ud800"', b'"\xed\xa0\x80"'),
+    '"\ud800"'.encode("utf-16", "surrogatepass"),
+]
+
+
+@pytest.mark.parametrize("text", HALF_A_PAIR)
+def test_no_field_takes_half_of_a_surrogate_pair(world: ApiWorld, text: bytes) -> None:
+    """Fields that hide their value took it, and the service broke on it, for nobody's request too."""
+    wide = text.startswith(b"\xff\xfe")
+
+    def body(fields: str) -> bytes:
+        if wide:
+            return fields.encode("utf-16").replace('"?"'.encode("utf-16-le"), text.removeprefix(b"\xff\xfe"))
+        return fields.encode().replace(b'"?"', text)
+
+    client = with_key(world, make_key(world, "front", Role.ADMIN))
+    json = {"content-type": "application/json"}
+    for path, fields in (
+        ("session", '{"key":"?"}'),
+        ("streams", '{"id":"a","url":"rtsp://192.0.2.7/","username":"?","password":"?"}'),
+        ("alerts/rules", '{"id":"a","kind":"offline","label":"a","webhook_url":"?"}'),
+        ("keys", '{"name":"a","role":"viewer","labels":["?"]}'),
+    ):
+        answer = client.post(f"{PREFIX}/{path}", content=body(fields), headers=json)
+        assert answer.status_code == 422, (path, answer.text)
+        assert answer.json()["error"]["code"] == "invalid_request"
+    whole = client.post(f"{PREFIX}/session", content=b'{"key":"\\ud83d\\ude00"}', headers=json)
+    assert whole.status_code == 401
+
+
 @pytest.mark.parametrize(
     "target",
     [

@@ -1,16 +1,21 @@
 """Connections of somebody who keeps them: half a head, a body that never ends, an answer that is never read, and very many."""
 
+import asyncio
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
+import h11
 import httpx
 import pytest
 
+from moodline.services.api.connections import Connections, _CountedChunks
 from moodline.services.api.server import ApiServer, _log_failure
 from moodline.shared.log import OncePerSecond
+from moodline.shared.metrics import Metrics
+from moodline.shared.settings import ApiSettings
 from tests.security.conftest import ask
 from tests.support.api import ApiWorld
 
@@ -92,12 +97,86 @@ def test_a_body_nobody_waits_for_is_let_go(serve: Serve, monkeypatch: pytest.Mon
     assert refused(world, "rest") == 1
 
 
+_CHUNKED = b"POST /api/v1/session HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("path", [b"/api/v1/session", b"/healthz", b"/nothing", b"/api/v1/streams", b"/api/v1/uploads?name=a"])
+def test_a_body_of_very_many_tiny_chunks_is_cut_off(serve: Serve, path: bytes) -> None:
+    """A quarter of a megabyte of them kept the event loop busy for a second, of each connection."""
+    world, server = serve(access="keys")
+    sent = 0
+    with opened(server.port, 1, _CHUNKED.replace(b"/api/v1/session", path)) as (connection,):
+        connection.settimeout(10)
+        with suppress(OSError):
+            for _ in range(100):
+                connection.sendall(b"1\r\nx\r\n" * 10_000)
+                sent += 60_000
+    assert sent < 6_000_000, "nobody minds"
+    assert refused(world, "fragments") == 1
+
+
+def test_a_large_body_in_chunks_may_come_in_as_many_pieces_as_the_network_likes() -> None:
+    conn = _CountedChunks(16_384, lambda: pytest.fail("refused"))
+    conn.receive_data(_CHUNKED)
+    conn.next_event()
+    chunk = b"1000\r\n" + b"x" * 0x1000 + b"\r\n"
+    taken = 0
+    for _ in range(75):
+        for start in range(0, len(chunk), 100):
+            conn.receive_data(chunk[start : start + 100])
+            while (event := conn.next_event()) is not h11.NEED_DATA:
+                assert isinstance(event, h11.Data)
+                taken += len(event.data)
+    assert taken == 75 * 0x1000
+
+
+@pytest.mark.parametrize("after", [b"zz\r\n", b"1\r\nxx\r\n", b"0" * 70_000])
+def test_what_is_no_chunk_after_the_answer_is_no_fault_of_ours(
+    serve: Serve, caplog: pytest.LogCaptureFixture, after: bytes
+) -> None:
+    _, server = serve(access="keys")
+    head = _CHUNKED.replace(b"/api/v1/session", b"/api/v1/streams")
+    with opened(server.port, 1, head) as (connection,):
+        connection.settimeout(10)
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 401")
+        with suppress(OSError):
+            connection.sendall(after)
+            while connection.recv(65_536):
+                pass
+    assert not [record for record in caplog.records if record.exc_info or record.message == "loop.failed"]
+
+
+@pytest.mark.parametrize("request_line", [b"POST /api/v1/streams/a/frames HTTP/1.1", b"PUT / HTTP/1.1", b"OPTIONS /x HTTP/1.1"])
+def test_a_web_socket_is_not_opened_by_another_method_and_the_connection_ends(serve: Serve, request_line: bytes) -> None:
+    """It was open for good, and answered nothing."""
+    _, server = serve()
+    head = [request_line, b"Host: localhost", b"Content-Length: 5", b"Connection: Upgrade", b"Upgrade: websocket"]
+    head += [b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", b"Sec-WebSocket-Version: 13", b"", b"hello"]
+    answer = ask(server.port, b"\r\n".join(head), 20)
+    assert answer.startswith(b"HTTP/1.1 400")
+
+
 def test_more_connections_of_one_address_than_it_may_have_are_closed(serve: Serve) -> None:
     world, server = serve(max_connections_per_address=5, trusted_proxies="")
     with opened(server.port, 5) as kept, opened(server.port, 3) as more:
         assert all(is_closed(connection, 10) for connection in more)
         assert not any(is_closed(connection, 0.05) for connection in kept)
     assert refused(world, "address") == 3
+
+
+def test_the_addresses_of_one_network_of_ipv6_are_one_host() -> None:
+    class Peer(asyncio.Transport):
+        def __init__(self, host: str) -> None:
+            super().__init__({"peername": (host, 1, 0, 0)})
+
+    limits = Connections(ApiSettings(max_connections_per_address=3), Metrics())
+    ours = [Peer(f"2001:db8:0:1::{number:x}") for number in range(1, 6)]
+    assert [limits.admit(peer) for peer in ours] == [True, True, True, False, False]
+    assert limits.admit(Peer("2001:db8:0:2::1"))
+    mapped = [Peer(host) for host in ("::ffff:192.0.2.1", "192.0.2.1") * 2]
+    assert [limits.admit(peer) for peer in mapped] == [True, True, True, False]
+    limits.leave(ours[0])
+    assert limits.admit(ours[3])
 
 
 def test_a_trusted_proxy_has_no_limit_of_an_address(serve: Serve) -> None:

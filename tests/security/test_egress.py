@@ -22,6 +22,10 @@ CLOUDS = [
     "fe80::a9fe:a9fe",
 ]
 CLOUDS += ["169.254.170.2", "169.254.0.23", "::ffff:168.63.129.16", "64:ff9b::100.100.100.200"]
+CLOUDS += ["fd00:ec2::23", "fd00:ec2::253", "fd00:42::42", "fd00:c1::a9fe:a9fe", "::ffff:0:169.254.169.254", "::168.63.129.16"]
+CLOUDS += ["2002:a9fe:a9fe::", "2002:a83f:8110::1", "2001:db8::5efe:169.254.169.254", "2a00:1:2:3:200:5efe:168.63.129.16"]
+# A network's own NAT64, with prefixes of 96, 64, 56 and 48 bits.
+CLOUDS += ["64:ff9b:1::169.254.169.254", "64:ff9b:1::a9:fea9:fe00:0", "64:ff9b:1:a9:fe:a9fe::", "64:ff9b:1:a9fe:a9:fe00::"]
 PRIVATE = ["10.0.0.7", "192.168.1.2", "172.16.0.1", "100.64.0.1", "fd00::7", "::ffff:10.0.0.7", "198.18.0.1"]
 
 
@@ -44,6 +48,11 @@ def test_webhooks_go_to_no_private_network_unless_that_is_set(text: str) -> None
     host = f"[{text}]" if ":" in text else text
     with pytest.raises(InvalidRuleError):
         checked_target(f"http://{host}/hook", webhook_policy(AlertsSettings()))
+
+
+@pytest.mark.parametrize("text", ["64:ff9b:1::93.184.216.34", "64:ff9b::93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946"])
+def test_what_leads_into_the_internet_is_allowed(text: str) -> None:
+    assert net_policy_of("rtsp", False, "", "").refusal(ip_address(text)) is None
 
 
 def test_one_private_network_can_be_allowed_by_itself() -> None:

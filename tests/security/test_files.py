@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from moodline.services.runtime.embedded import own_data_dir
+from moodline.shared.bus.kafka_settings import parse_url
 from moodline.shared.errors import SettingsError, StoreUnavailableError
 from moodline.shared.store import Retention, open_store
 from moodline.shared.store.sqlite import SqliteStore
@@ -94,3 +95,9 @@ def test_who_asks_often_whether_it_is_ready_makes_no_work(tmp_path: Path, monkey
 def test_an_address_of_redis_with_what_is_unknown_is_told_as_such(url: str) -> None:
     with pytest.raises(SettingsError):
         open_store(url, KEEP)
+
+
+@pytest.mark.parametrize("host", ["[::1", "::1]", "[v1.x", "[fe80::1%25eth0", "[", "h]["])
+def test_an_address_of_kafka_with_half_a_bracket_is_told_as_such(host: str) -> None:
+    with pytest.raises(SettingsError, match="kafka"):
+        parse_url(f"kafka://{host}")

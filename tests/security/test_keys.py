@@ -14,12 +14,30 @@ from moodline.shared.errors import InvalidKeyError, SettingsError
 from moodline.shared.settings import ApiSettings, load_settings
 from tests.support.access import make_key, with_key
 from tests.support.api import ApiWorld
+from tests.support.clocks import StubClock
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[ApiWorld]:
     with ApiWorld(tmp_path, api=ApiSettings(access="keys", rate_per_s=0)) as world:
         yield world
+
+
+FOREIGN_HOSTS = (
+    *("attacker.example", "attacker.example:8000", "localhost.attacker.example", "api.attacker.example", "ATTACKER.EXAMPLE"),
+    *("xn--lcalhost-9za", "attacker.example.", "127.0.0.1.attacker.example", "127.0.0.1.nip.io", "[::1].attacker.example"),
+    *("attacker.example#localhost", "attacker.example/localhost", "localhost@attacker.example", "localhost, attacker.example"),
+    *("[localhost", "localhost\\attacker.example", "attacker.example:localhost", "0x7f.1", "127.1", "2130706433"),
+)
+
+
+class WallAhead(StubClock):
+    """A clock that somebody sets, while time goes on as it does."""
+
+    ahead_s = 0.0
+
+    def now_s(self) -> float:
+        return self.now + self.ahead_s
 
 
 def guess(world: ApiWorld, number: int, **headers: str) -> httpx.Response:
@@ -46,6 +64,20 @@ class TestGuessing:
         assert signed_in.status_code == 200
         cookie = {"cookie": f"moodline_session={signed_in.cookies['moodline_session']}"}
         assert world.http.get(f"{PREFIX}/streams", headers=cookie).status_code == 200
+
+    def test_a_key_that_was_refused_while_our_clock_was_ahead_is_good_again(self, tmp_path: Path) -> None:
+        clock = WallAhead()
+        with ApiWorld(tmp_path, api=ApiSettings(access="keys"), clock=clock) as world:
+            limited = KeyRecord(name="front", role=Role.VIEWER, digest="", expires_at_us=int((clock.now + 80_000) * 1e6))
+            client = with_key(world, world.app.state.context.authenticator.keyring.add(limited)[1])
+            for clock.ahead_s, expected in ((0, 200), (90_000, 401), (0, 200), (400 * 86_400, 401), (-90_000, 200)):
+                clock.now += 20
+                assert client.get(f"{PREFIX}/streams").status_code == expected, clock.ahead_s
+
+    def test_a_key_that_is_asked_with_again_and_again_is_one_guess(self, world: ApiWorld) -> None:
+        for _ in range(40):
+            assert guess(world, 7).status_code == 401
+            world.clock.now += 11  # so that it is looked up again
 
     def test_behind_a_trusted_proxy_each_visitor_has_an_address(self, world: ApiWorld) -> None:
         for number in range(40):
@@ -80,7 +112,7 @@ class TestOpenAccess:
                 "cams.example",
             ):
                 assert world.http.get(f"{PREFIX}/keys", headers={"host": host}).status_code == 200, host
-            for host in ("attacker.example", "attacker.example:8000", "localhost.attacker.example", "api.attacker.example"):
+            for host in FOREIGN_HOSTS:
                 answer = world.http.post(f"{PREFIX}/keys", json={"name": "x", "role": "admin"}, headers={"host": host})
                 assert answer.status_code == 403, host
                 assert "MOODLINE_API_HOSTS" in answer.json()["error"]["message"]
@@ -179,6 +211,16 @@ class TestAudit:
         newest = read_changes(world.store, 1)[0][1]
         assert (newest.ids["times"], newest.role) == ("500", None)
         assert newest.ids["address"] == "127.0.0.1"
+
+    def test_strangers_of_very_many_addresses_fill_neither_the_audit_log_nor_the_process_log(
+        self, world: ApiWorld, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO", "moodline.audit")
+        for number in range(400):
+            guess(world, number, **{"x-forwarded-for": f"2001:db8:{number:x}::1"})
+        assert 0 < len(self.what(world)) <= 101
+        assert 0 < len([record for record in caplog.records if record.message == "audit.entry"]) <= 101
+        assert (world.metrics.registry.get_sample_value("moodline_keys_refused_total") or 0) == 400
 
     def test_old_entries_go(self, tmp_path: Path) -> None:
         with ApiWorld(tmp_path, api=ApiSettings(audit_keep_s=86_400)) as world:

@@ -20,7 +20,11 @@ from moodline.services.alerts.records import (
 from moodline.services.alerts.rules import Rule, RuleKind, Webhook
 from moodline.services.api import PREFIX
 from moodline.services.auth.callers import Role
+from moodline.services.live.feed import SubscribedStreams
+from moodline.services.mqtt.bridge import RetainedState
+from moodline.services.mqtt.topics import Topics
 from moodline.shared.settings import ApiSettings
+from moodline.shared.streams import StreamSpec
 from tests.support.access import make_key, with_key
 from tests.support.api import ApiWorld, smiling
 
@@ -108,3 +112,18 @@ def test_numbers_of_removed_records_are_not_given_again(tmp_path: Path) -> None:
         numbers = [world.store.append_record("x", b"v", 10) for _ in range(3)]
         world.store.remove_records("x", [numbers[-1], 999])
         assert world.store.append_record("x", b"v", 10) == numbers[-1] + 1
+
+
+def test_a_broker_that_was_away_while_a_stream_was_deleted_is_told_when_it_is_back() -> None:
+    """What is retained there would stay for ever, and be told to whoever subscribes."""
+    state = RetainedState(Topics("moodline", "homeassistant", "1"))
+    front, yard = (StreamSpec(stream_id=name, url="rtsp://192.0.2.7/") for name in ("front", "yard"))
+    state.take(SubscribedStreams({"front": front, "yard": yard}, 0, behind=False))
+    dropped = state.take(SubscribedStreams({"yard": yard}, 0, behind=False))  # the broker is away
+    state.take(SubscribedStreams({"front": front, "yard": yard}, 0, behind=False))  # somebody else's, of the same id
+    back = state.everything()
+    assert dropped
+    assert back[: len(dropped)] == dropped
+    assert all(message.payload == "" for message in dropped)
+    assert all(message.payload != "" for message in back[len(dropped) :])
+    assert not [message for message in state.everything() if message.payload == ""]

@@ -1,6 +1,8 @@
 """Each face of each frame: from the aggregator's messages to the answer, whatever restarts in between."""
 
 import io
+import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +68,9 @@ def test_a_window_and_the_formats(tmp_path: Path) -> None:
         assert (table[0]["x2"], table[0]["readable"], table[8]["readable"]) == (160.0, True, None)
         stream = world.get("/streams/lobby/faces", format="arrow").content
         assert pytest.importorskip("pyarrow").ipc.open_stream(stream).read_all().to_pylist() == table
-        assert world.get("/streams/lobby/faces", format="ndjson").text.count("\n") == len(table)
+        lines = [json.loads(line) for line in world.get("/streams/lobby/faces", format="ndjson").text.splitlines()]
+        assert [list(line) for line in lines] == [list(FACE_FIELDS)] * len(table)
+        assert [{**line, "time": datetime.fromisoformat(line["time"])} for line in lines] == table
         for cursor in ("x", "AAAA"):
             assert world.get("/streams/lobby/faces", cursor=cursor).status_code == 422
         other = world.get("/streams", limit=1)

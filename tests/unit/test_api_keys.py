@@ -392,6 +392,11 @@ class TestCommand:
         ]
         assert "POST /keys" in self.run("audit", "--limit", "2")
 
+    def test_which_store_is_used_is_said_and_whether_it_is_new(self, tmp_path: Path) -> None:
+        said = [CliRunner().invoke(command, ["keys", "ls", "--data-dir", str(tmp_path / "other")]).stderr for _ in range(2)]
+        place = tmp_path / "other" / "moodline.db"
+        assert said == [f"store: {place} (new: there was none)\n", f"store: {place}\n"]
+
     def test_mistakes_are_told(self) -> None:
         with pytest.raises(InvalidKeyError, match="letters, digits"):
             self.run("keys", "add", "no name")

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from moodline.services.api.context import Intake
+from moodline.services.auth.audit import read_changes
 from moodline.services.ingest.camera.probe_process import probe_camera
 from moodline.services.simulator import CameraSimulator
 from moodline.shared.camera import CameraAddress
@@ -214,3 +215,11 @@ def test_a_process_that_dies_says_so(camera: CameraSimulator) -> None:
     steps = list(probe_camera(address(camera), starved))
     assert (steps[-1].name, steps[-1].good) == ("test", False)
     assert "process ended" in steps[-1].found
+
+
+def test_who_tries_a_camera_again_and_again_fills_no_audit_log(world: ApiWorld) -> None:
+    for _ in range(5):
+        assert tried(world, url=URL).status_code == 200
+    assert tried(world, url="rtsp://other.example/live").status_code == 200
+    changes = [change.what for _, change in read_changes(world.store, 100)]
+    assert changes == ["POST /cameras/test", "POST /cameras/test"]

@@ -53,3 +53,20 @@ def test_a_table_in_a_pipe(settings: dict[str, str], command: tuple[str, ...]) -
             assert any(line.split()[0] == stream_id for line in lines if line), stream_id
     if command[:2] == ("alerts", "ls"):
         assert any("Sad_Door" in line and "Front_Door" in line for line in lines)
+
+
+@pytest.mark.parametrize("command", TABLES, ids=" ".join)
+def test_a_very_narrow_terminal_cuts_nothing(settings: dict[str, str], command: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, command, env={**settings, "COLUMNS": "40"})
+    assert result.exit_code == 0, (result.output, result.exception)
+    lines = result.stdout.splitlines()
+    assert [line for line in lines if len(line) > 40] == []
+    assert "…" not in result.stdout
+    joined = "".join(line.strip() for line in lines)
+    if command[0] in ("top", "streams") and command[1] in ("--once", "ls"):
+        assert [stream_id for stream_id in IDS if stream_id not in joined] == []
+        for word in ("ended", "pending", "0:04 (100%)", "20"):
+            assert word in result.stdout
+    if command[0] == "timeline":
+        assert "happy 80%" in result.stdout
+        assert "mostly happy" in result.stdout

@@ -56,3 +56,13 @@ def test_help_shows_what_the_api_takes_where_nothing_is_given() -> None:
         assert f"[default: ({default})]" in line
     said = CliRunner().invoke(app, ["streams", "add", "--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
     assert "(MOODLINE_INGEST_SAMPLE_FPS)" in said
+
+
+def test_every_option_says_what_holds_where_it_is_left_out() -> None:
+    silent = []
+    for name, command in COMMANDS.items():
+        for option in command.params:
+            is_empty = option.default in (None, "", [], ()) and not isinstance(option.show_default, str)  # type: ignore[attr-defined]
+            if isinstance(option, click.Option) and not option.is_flag and not option.required and is_empty:
+                silent.append(f"{name} {option.opts[0]}")
+    assert silent == []

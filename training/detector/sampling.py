@@ -74,7 +74,7 @@ class Sample(NamedTuple):
 _LEAST_FILLED: Final = 0.55
 """A photo is not shrunk below so much of the size that just fits: of a smaller one mostly black would be left."""
 _LEAST_SEEN: Final = 0.5
-"""Of a face that is cut off at least so much must be left; less of it is ignored."""
+"""The least part of a face that must be left where it is cut off; a face of which less is left is ignored."""
 
 
 class Sampler:

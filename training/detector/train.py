@@ -32,7 +32,7 @@ CONFIG: Final = "config.json"
 CHECKPOINT: Final = "checkpoint.npz"
 LOG: Final = "log.jsonl"
 SERVED: Final = "served/"
-"""What the names of the served weights begin with in a checkpoint."""
+"""The prefix of the served weights' names in a checkpoint."""
 
 
 class EpochLine(msgspec.Struct, frozen=True):
