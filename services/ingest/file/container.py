@@ -53,6 +53,11 @@ def open_container(descriptor: int, max_pixels: int, structure: Structure) -> An
                 FailureReason.CORRUPT,
                 "the file has no index (moov): it was cut, its recording was interrupted, or it is still being written",
             ) from None
+        if structure.is_iso and structure.missing_bytes:
+            raise SourceError(
+                FailureReason.CORRUPT,
+                f"the file is cut in its index (moov), {structure.missing_bytes} bytes are missing at its end",
+            ) from None
         raise SourceError(FailureReason.CORRUPT, f"the file is no video, or damaged: {error.strerror}") from None
 
 

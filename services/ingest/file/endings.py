@@ -11,6 +11,7 @@ _DECLARING: Final = frozenset({"mov", "mp4", "matroska", "webm", "avi", "flv", "
 
 _LEAST_TOLERANCE_S: Final = Fraction(1, 4)
 _SHARE: Final = Fraction(1, 100)
+_LONG_S: Final = 60
 
 
 class Lengths(NamedTuple):
@@ -40,25 +41,32 @@ class Lengths(NamedTuple):
         return min(known) if known else None
 
 
-def ending_of(  # noqa: PLR0913, PLR0917  # the facts, one by one
-    lengths: Lengths,
-    video_end_s: Fraction,
-    sound_end_s: Fraction,
-    size_bytes: int,
-    missing_bytes: int,
-    grown_bytes: int,
-    corrupt: int,
-    lost: int,
-) -> Ending:
+class Unread(NamedTuple):
+    """What of a file was not there, or could not be read.
+
+    Attributes:
+        missing_bytes: How much further its structure should go.
+        unreadable_bytes: How much at its end is there, and is nothing that can be read.
+        grown_bytes: How much it grew while it was read.
+        is_cut: Its end is not there; how much is missing cannot be told.
+        is_torn: The container complained after its last frame.
+    """
+
+    missing_bytes: int = 0
+    unreadable_bytes: int = 0
+    grown_bytes: int = 0
+    is_cut: bool = False
+    is_torn: bool = False
+
+
+def ending_of(lengths: Lengths, video_end_s: Fraction, sound_end_s: Fraction, unread: Unread, corrupt: int, lost: int) -> Ending:
     """Return how a file ended that was read to its end.
 
     Args:
         lengths: What it declares.
         video_end_s: When its last frame ends.
         sound_end_s: When its sound ends; 0 without.
-        size_bytes: How large it is.
-        missing_bytes: How much further its structure should go.
-        grown_bytes: How much it grew while it was read.
+        unread: What of it was not read.
         corrupt: Damaged frames.
         lost: Of these, frames that were not decoded.
     """
@@ -66,23 +74,40 @@ def ending_of(  # noqa: PLR0913, PLR0917  # the facts, one by one
     # Where only the file's length is known, that may be its sound's.
     end_s = video_end_s if lengths.video_s is not None else max(video_end_s, sound_end_s)
     damage = "" if not corrupt else f"{corrupt} frame is damaged" if corrupt == 1 else f"{corrupt} frames are damaged"
-    also = f"; {damage}" if damage else ""
-    if grown_bytes > 0:
-        return Ending(FailureReason.TRUNCATED, f"the file grew while it was read: it is still being written{also}", corrupt, lost)
-    if declared_s is not None and end_s < declared_s - _tolerance_s(declared_s, lengths.frame_s):
-        return Ending(FailureReason.TRUNCATED, f"{float(end_s):.1f} of {float(declared_s):.1f} s{also}", corrupt, lost)
-    is_much = missing_bytes > _SHARE * size_bytes
-    if missing_bytes and (declared_s is None or is_much or end_s < declared_s - 2 * lengths.frame_s):
-        return Ending(
-            FailureReason.TRUNCATED, f"the file is cut: {missing_bytes} bytes are missing at its end{also}", corrupt, lost
-        )
-    if corrupt:
-        return Ending(FailureReason.CORRUPT, damage, corrupt, lost)
+
+    def truncated(how: str) -> Ending:
+        return Ending(FailureReason.TRUNCATED, f"{how}; {damage}" if damage else how, corrupt, lost)
+
+    if unread.grown_bytes > 0:
+        return truncated("the file grew while it was read: it is still being written")
+    if declared_s is not None and end_s < declared_s - _tolerance_s(lengths, is_torn=unread.is_torn):
+        return truncated(f"{float(end_s):.1f} of {float(declared_s):.1f} s")
+    if cut := _cut(unread):
+        return truncated(cut)
+    if corrupt or unread.is_torn:
+        return Ending(FailureReason.CORRUPT, damage or "something after its last frame cannot be read", corrupt, lost)
     return Ending()
 
 
-def _tolerance_s(declared_s: Fraction, frame_s: Fraction) -> Fraction:
-    return max(_LEAST_TOLERANCE_S, 2 * frame_s, declared_s * _SHARE if declared_s < 60 else Fraction(6, 10))
+def _cut(unread: Unread) -> str:
+    if unread.missing_bytes:
+        return f"the file is cut: {_bytes(unread.missing_bytes)} missing at its end"
+    if unread.is_cut:
+        return "the file is cut: its end is missing"
+    if unread.unreadable_bytes:
+        return f"the last {_bytes(unread.unreadable_bytes)} damaged, and nothing in them can be read"
+    return ""
+
+
+def _bytes(count: int) -> str:
+    return "1 byte is" if count == 1 else f"{count} bytes are"
+
+
+def _tolerance_s(lengths: Lengths, *, is_torn: bool) -> Fraction:
+    if is_torn:
+        return lengths.frame_s * Fraction(3, 2)
+    declared_s = lengths.declared_s or Fraction(0)
+    return max(_LEAST_TOLERANCE_S, 2 * lengths.frame_s, declared_s * _SHARE if declared_s < _LONG_S else _LONG_S * _SHARE)
 
 
 def _clock_time(text: str) -> Fraction | None:

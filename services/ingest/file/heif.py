@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import av
 import numpy as np
 
+from moodline.services.ingest.file.complaints import Complaints, is_of_picture
 from moodline.services.ingest.file.structure import Box, boxes, clean_aperture, read_box
 from moodline.services.ingest.media.frames import BgrImage, DecodedFrame, Ending, SourceInfo
 from moodline.services.ingest.media.pixels import bgr_pixels
@@ -140,10 +141,13 @@ def _decoded(descriptor: int, item: Item, max_pixels: int) -> BgrImage | None:
     codec.options = {"max_pixels": str(2 * max_pixels + 65_536)}
     codec.extradata = item.property(_CONFIGURATION[item.kind]) or b""
     frames: list[Any] = []
-    with suppress(av.FFmpegError):
-        frames += codec.decode(av.Packet(_bytes_of(descriptor, item)))
+    data = _bytes_of(descriptor, item)
+    if len(data) < sum(length for _, length in item.extents):
+        return None
+    with Complaints().heard() as messages, suppress(av.FFmpegError):
+        frames += codec.decode(av.Packet(data))
         frames += codec.decode(None)
-    if not frames or frames[0].is_corrupt or frames[0].width * frames[0].height > max_pixels:
+    if not frames or is_of_picture(messages) or frames[0].is_corrupt or frames[0].width * frames[0].height > max_pixels:
         return None
     return bgr_pixels(frames[0].reformat(format="bgr24", threads=1))
 

@@ -16,14 +16,13 @@ import os
 from collections.abc import Generator, Iterator
 from datetime import datetime
 from fractions import Fraction
-from heapq import heappop, heappush
 from typing import Any, Final, NamedTuple
 
 import av
 from av.container import Flags
 from av.stream import Discard
-from av.video.frame import PictureType
 
+from moodline.services.ingest.file.complaints import Complaints, is_of_picture
 from moodline.services.ingest.file.container import (
     decoder_limit,
     open_container,
@@ -32,8 +31,10 @@ from moodline.services.ingest.file.container import (
     too_large,
     video_stream,
 )
-from moodline.services.ingest.file.endings import Lengths, ending_of
+from moodline.services.ingest.file.damage import Damage
+from moodline.services.ingest.file.endings import Lengths, Unread, ending_of
 from moodline.services.ingest.file.frame_times import MAX_HOLD_DISCONTINUOUS_S, MAX_HOLD_S, FrameTimes, Shown, Stamp, shown
+from moodline.services.ingest.file.packets import PacketLimits, Packets, stamp_of
 from moodline.services.ingest.file.picture import Pictures
 from moodline.services.ingest.file.structure import Structure, structure_of
 from moodline.services.ingest.media.frames import BgrImage, Cancelled, DecodedFrame, Ending, SourceInfo
@@ -41,12 +42,8 @@ from moodline.services.ingest.media.image_size import HEAD_BYTES, image_size_px
 from moodline.shared.errors import ImageError, SourceError
 from moodline.shared.streams import FailureReason
 
-_BAD_READS_LIMIT: Final = 16
-_SPREAD_LIMIT: Final = 250
-"""Frames without a keyframe after damage for which the damage is taken to go on; encoders' usual longest distance."""
 _TS_DISCONT: Final = 0x0200
 """FFmpeg's `AVFMT_TS_DISCONT`: the container's clock may begin again."""
-_INTRA: Final = (PictureType.I, PictureType.SI)
 
 
 def open_video(descriptor: int, max_pixels: int, cancelled: Cancelled) -> "VideoFile":
@@ -73,13 +70,15 @@ def open_video(descriptor: int, max_pixels: int, cancelled: Cancelled) -> "Video
             raise SourceError(
                 FailureReason.CODEC, "the video is encrypted (DRM), so its pictures cannot be read; use a copy that is not"
             )
-        container = open_container(descriptor, max_pixels, structure)
+        with Complaints().heard() as messages:
+            container = open_container(descriptor, max_pixels, structure)
+        complained = any(name == container.format.name for _, name, _ in messages)
         kept = os.dup(descriptor)
     finally:
         # FFmpeg has made a duplicate of its own.
         os.close(descriptor)
     try:
-        return VideoFile(container, max_pixels, cancelled, structure, kept)
+        return VideoFile(container, max_pixels, cancelled, structure._replace(complained=complained), kept)
     except BaseException:
         container.close()
         os.close(kept)
@@ -100,7 +99,6 @@ class VideoFile:
     def __init__(
         self, container: Any, max_pixels: int, cancelled: Cancelled, structure: Structure | None = None, descriptor: int = -1
     ) -> None:
-        self.damaged = 0
         self._corrupt = 0
         self._lost = 0
         self._container = container
@@ -108,19 +106,20 @@ class VideoFile:
         self._structure = structure or Structure()
         self._descriptor = descriptor
         self._size_bytes = os.fstat(descriptor).st_size if descriptor >= 0 else 0
-        self._packets = 0
-        self._broken_for = 0
-        self._undecoded: list[tuple[int, int, Stamp]] = []
-        self._sound_end_s: Fraction | None = None
+        self._pictures_end_s: Fraction | None = None
         self._stream = video_stream(container)
         self._sound = container.streams.best("audio")
         require_size((self._stream.codec_context.width, self._stream.codec_context.height), max_pixels)
         self._prepare(max_pixels)
+        self._damage = Damage(is_cut_picture=self._structure.is_cut_picture)
+        self._complaints = Complaints()
         rate = self._stream.average_rate or self._stream.guessed_rate
         is_discontinuous = bool(container.format.flags & _TS_DISCONT)
         self._start_s = _start_s(container, self._stream)
         max_hold_s = MAX_HOLD_DISCONTINUOUS_S if is_discontinuous else MAX_HOLD_S
         self._max_hold_s = max_hold_s
+        limits = PacketLimits(self._structure, self._size_bytes, max_hold_s, cancelled)
+        self._packets = Packets(container, (self._stream, self._sound), self._start_s, self._damage, limits)
         self._times = FrameTimes(self._stream.time_base, self._start_s, rate, max_hold_s)
         self._rest = self._decode()
         self._early: list[_Decoded] = []
@@ -145,13 +144,29 @@ class VideoFile:
         return self._times.end_s
 
     @property
+    def damaged(self) -> int:
+        return self._damage.packets
+
+    @property
     def ending(self) -> Ending:
         lengths = Lengths.of(self._container, self._stream)
         grown = os.fstat(self._descriptor).st_size - self._size_bytes if self._descriptor >= 0 else 0
-        end_s = self._times.end_s
-        sound_s = self._sound_end_s or Fraction(0)
-        missing = self._structure.missing_bytes
-        return ending_of(lengths, end_s, sound_s, self._size_bytes, missing, grown, self._corrupt, self._lost)
+        end_s = self._times.end_s if self._pictures_end_s is None else self._pictures_end_s
+        sound_s = self._packets.sound_end_s or Fraction(0)
+        return ending_of(
+            lengths,
+            end_s,
+            sound_s,
+            Unread(
+                self._structure.missing_bytes,
+                self._structure.unreadable_bytes,
+                grown,
+                self._structure.is_cut,
+                self._packets.is_torn,
+            ),
+            self._corrupt + self._damage.unplaced,
+            self._lost + self._damage.unplaced,
+        )
 
     def frames(self) -> Iterator[DecodedFrame]:
         before: Any = None
@@ -186,8 +201,12 @@ class VideoFile:
 
     def _hold_for_the_sound(self) -> None:
         """The last picture stays until the sound has ended."""
-        if self._sound_end_s is not None and self._times.end_s < self._sound_end_s <= self._times.end_s + self._max_hold_s:
-            self._times.end_s = self._sound_end_s
+        self._pictures_end_s = self._times.end_s
+        if (
+            self._packets.sound_end_s is not None
+            and self._times.end_s < self._packets.sound_end_s <= self._times.end_s + self._max_hold_s
+        ):
+            self._times.end_s = self._packets.sound_end_s
 
     def _first_frame(self, max_pixels: int) -> Any:
         """Decode until there is a picture; what cannot be decoded before it is kept."""
@@ -217,86 +236,42 @@ class VideoFile:
 
     def _decode(self) -> Generator[_Decoded, None, None]:
         """Yield what comes out of the decoder, in order of presentation; whatever is damaged is counted and marked."""
-        bad_reads = 0
-        wanted = (self._stream,) if self._sound is None else (self._stream, self._sound)
-        while bad_reads <= _BAD_READS_LIMIT:
-            try:
-                for packet in self._container.demux(*wanted):
-                    if self._cancelled():
-                        return
-                    if packet.stream is not self._stream:
-                        self._hear(packet)
-                        continue
-                    self._packets += packet.size > 0
-                    bad_reads = 0
-                    yield from self._frames_of(packet)
-            except IndexError:
-                # A packet of a track that appeared in mid-file, which PyAV does not know; it has been read, and is left out.
-                continue
-            except MemoryError:
-                raise
-            except av.FFmpegError:
-                # Most demuxers find their way back after damage; where one does not, the file ends.
-                self.damaged += 1
-                bad_reads += 1
-            else:
-                break
+        for packet in self._packets.read():
+            yield from self._frames_of(packet)
+        if self._cancelled():
+            return
         yield from self._frames_of(None)
-        while self._undecoded:
-            yield self._next_undecoded()
+        for stamp in self._damage.lost_at_the_end():
+            yield _Decoded(None, stamp, True)
 
     def _frames_of(self, packet: Any) -> Iterator[_Decoded]:
+        codec, damage = self._stream.codec_context, self._damage
+        shows = packet is not None and packet.size > 0 and not packet.is_discard
+        if shows:
+            damage.sent(stamp_of(packet))
         try:
-            frames: list[Any] = self._stream.codec_context.decode(packet)
+            with self._complaints.heard() as messages:
+                frames: list[Any] = codec.decode(packet)
         except av.error.EOFError:
             return
         except av.FFmpegError as error:
-            self._failed(packet, error)
+            damage.refused(stamp_of(packet) if shows else None)
+            if isinstance(error, MemoryError):
+                raise SourceError(FailureReason.TOO_LARGE, "the file needs more memory than its reading may take") from None
             return
+        if shows and messages:
+            damage.complained(stamp_of(packet), is_picture_damaged=is_of_picture(messages))
         for frame in frames:
             stamp = Stamp(frame.pts, frame.dts, frame.duration)
-            while self._undecoded and stamp.pts is not None and self._undecoded[0][0] < stamp.pts:
-                yield self._next_undecoded()
-            yield _Decoded(frame, stamp, self._is_damaged(frame))
-
-    def _failed(self, packet: Any, error: av.FFmpegError) -> None:
-        """Note a packet that the decoder refused: a frame is missing where it would have been shown."""
-        self.damaged += 1
-        self._broken_for = 1
-        if isinstance(error, MemoryError):
-            raise SourceError(FailureReason.TOO_LARGE, "the file needs more memory than its reading may take") from None
-        if packet is None or packet.size == 0 or packet.is_discard:
-            return
-        if packet.pts is not None:
-            heappush(self._undecoded, (packet.pts, self._packets, Stamp(packet.pts, packet.dts, packet.duration or 0)))
-
-    def _next_undecoded(self) -> _Decoded:
-        return _Decoded(None, heappop(self._undecoded)[2], True)
-
-    def _is_damaged(self, frame: Any) -> bool:
-        """Return whether a frame is flagged, or builds on one that is: until the next picture that builds on none."""
-        if frame.is_corrupt or self._structure.is_cut_picture:
-            self._broken_for = 1
-            return True
-        if self._broken_for and (frame.key_frame or frame.pict_type in _INTRA or self._broken_for > _SPREAD_LIMIT):
-            self._broken_for = 0
-        if self._broken_for:
-            self._broken_for += 1
-        return self._broken_for > 0
-
-    def _hear(self, packet: Any) -> None:
-        """Note until when there is sound; it is not decoded."""
-        if packet.pts is None:
-            return
-        end_s = (packet.pts + (packet.duration or 0)) * packet.time_base - (self._start_s or 0)
-        if end_s > 0 and (self._sound_end_s is None or end_s > self._sound_end_s):
-            self._sound_end_s = Fraction(end_s)
+            for lost in damage.lost_before(stamp):
+                yield _Decoded(None, lost, True)
+            yield _Decoded(frame, stamp, damage.is_damaged(frame))
 
     def _nothing(self, max_pixels: int) -> SourceError:
         codec = self._stream.codec_context
         if codec.width * codec.height > max_pixels:
             return too_large(codec.width, codec.height, max_pixels)
-        if self._packets == 0 and self.damaged == 0 and self._stream.frames == 0:
+        if self._packets.count == 0 and self._damage.packets == 0 and self._stream.frames == 0:
             return SourceError(FailureReason.EMPTY, "the file has a video track, but no frame in it")
         if self._structure.missing_bytes:
             return SourceError(
