@@ -94,7 +94,7 @@ class Site:
         lane = StreamClass.FILE if stream_id == "film" else StreamClass.LIVE
         said: dict[str, Any] = {
             "stream_id": stream_id,
-            "session": self.epoch.get(stream_id, 1),
+            "epoch": self.epoch.get(stream_id, 1),
             "seq": seq,
             "event_time_us": now_us,
             "captured_at_us": now_us,
@@ -142,8 +142,8 @@ def site(tmp_path: Any) -> Any:
 # Forged results, each of which would spoil a stream for good.
 
 FORGED: Final[dict[str, Callable[[Site], Emotions | End]]] = {
-    "the largest session": lambda site: site.frame(0, epoch=LAST),
-    "a session of next month": lambda site: site.frame(0, epoch=site.epoch["lobby"] + 30 * 86_400_000),
+    "the largest epoch": lambda site: site.frame(0, epoch=LAST),
+    "an epoch of next month": lambda site: site.frame(0, epoch=site.epoch["lobby"] + 30 * 86_400_000),
     "the largest number": lambda site: site.frame(LAST),
     "a number of next month": lambda site: site.frame(12_960_000),
     "the year 9999": lambda site: site.frame(1, event_time_us=253_402_300_799_000_000),
@@ -171,7 +171,7 @@ def test_a_result_that_no_reader_can_have_sent_changes_nothing(site: Site, what:
 
 def test_a_live_stream_is_not_ended_nor_taken_for_a_file(site: Site) -> None:
     now_us = int(site.clock.now_s() * 1e6)
-    head = {"stream_id": "lobby", "session": site.epoch["lobby"], "event_time_us": now_us, "captured_at_us": now_us}
+    head = {"stream_id": "lobby", "epoch": site.epoch["lobby"], "event_time_us": now_us, "captured_at_us": now_us}
     site.send(LIVE, End(**head, seq=1, lane=StreamClass.LIVE))  # type: ignore[arg-type]
     site.send(LIVE, End(**head, seq=1, lane=StreamClass.FILE))  # type: ignore[arg-type]
     site.send(FILE, End(**head, seq=1, lane=StreamClass.FILE))  # type: ignore[arg-type]
@@ -194,7 +194,7 @@ def test_a_clock_that_was_a_year_ahead_when_the_stream_was_claimed_is_believed(s
 
 
 def _header(of: Emotions) -> dict[str, Any]:
-    return {name: getattr(of, name) for name in ("stream_id", "session", "seq", "event_time_us", "captured_at_us", "lane")}
+    return {name: getattr(of, name) for name in ("stream_id", "epoch", "seq", "event_time_us", "captured_at_us", "lane")}
 
 
 def _misplaced(site: Site) -> list[tuple[str, bytes, bytes]]:
