@@ -103,7 +103,8 @@ class Compose:
 
     def wait_until_all_work(self, timeout_s: float = 120.0) -> None:
         """Wait until every container that is to stay up works."""
-        wait_until(lambda: all(item.works for item in self.containers()), timeout_s, "health of all containers")
+        # Each question starts two programs, which on a busy machine is much of what it is busy with.
+        wait_until(lambda: all(item.works for item in self.containers()), timeout_s, "health of all containers", pause_s=1.0)
 
     def run(self, *arguments: str, timeout_s: float = _COMMAND_S) -> bytes:
         """Run a Compose command and return its standard output; fail with its errors."""
@@ -150,7 +151,7 @@ class Compose:
         else:
             self._docker("kill", container.id)
             self._docker("start", container.id)
-        wait_until(lambda: self._is_another(container), 60.0, f"restart of {container.service}")
+        wait_until(lambda: self._is_another(container), 60.0, f"restart of {container.service}", pause_s=0.3)
 
     def frames(self, stream_id: str) -> tuple[int, bool]:
         """Return how many frames of a file are in its timeline, and whether that is all; 0 while the API does not answer."""
@@ -163,7 +164,7 @@ class Compose:
         return stream.progress.frames, stream.progress.complete
 
     def wait_until_complete(self, stream_id: str, timeout_s: float = 90.0) -> None:
-        wait_until(lambda: self.frames(stream_id)[1], timeout_s, f"the whole of {stream_id} in its timeline")
+        wait_until(lambda: self.frames(stream_id)[1], timeout_s, f"the whole of {stream_id} in its timeline", pause_s=0.2)
 
     def _is_another(self, before: Container) -> bool:
         now = Container(json.loads(self._docker("inspect", before.id))[0])

@@ -316,10 +316,10 @@ class RedisServer(ServerProcess):
             client.close()
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 30.0, what: str = "condition") -> None:
+def wait_until(condition: Callable[[], bool], timeout_s: float = 30.0, what: str = "condition", pause_s: float = 0.02) -> None:
     """Poll until the condition holds; fail after the time-out."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} did not come true within {timeout_s} s")
-        time.sleep(0.02)
+        time.sleep(pause_s)
