@@ -1,11 +1,13 @@
 """Finds out who opened a connection, and how often they may: by key, by session cookie, or because nobody is asked."""
 
+import asyncio
 import hashlib
 import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
+from weakref import WeakKeyDictionary
 
 from anyio import CapacityLimiter, to_thread
 from starlette.concurrency import run_in_threadpool
@@ -63,7 +65,7 @@ class Authenticator:
         self._open: tuple[bool, float] | None = None
         self._requests = Buckets(settings.rate_per_s, settings.rate_burst, clock)
         self._failures = Buckets(_FAILURES_PER_S, _FAILURES, clock)
-        self._lookups = CapacityLimiter(_LOOKUPS_AT_ONCE)
+        self._lookups: WeakKeyDictionary[asyncio.AbstractEventLoop, CapacityLimiter] = WeakKeyDictionary()
         self.audit: Final = AuditWriter(store, clock, settings.audit_keep_s)
 
     async def identify(self, connection: HTTPConnection) -> Caller:
@@ -107,6 +109,10 @@ class Authenticator:
         _remember(remembered, digest, (caller, self._clock.monotonic_s()))
         return caller
 
+    def _limiter(self) -> CapacityLimiter:
+        """Return the limit of this event loop: one that several share wakes nobody in another loop."""
+        return self._lookups.setdefault(asyncio.get_running_loop(), CapacityLimiter(_LOOKUPS_AT_ONCE))
+
     def count_anonymous(self, connection: HTTPConnection) -> None:
         """Count a request to what needs no key, unless it can only be from this machine. Raises `RateLimitedError`."""
         if not self._is_loopback or _is_forwarded(connection):
@@ -149,7 +155,7 @@ class Authenticator:
         if refused_s is None or self._clock.monotonic_s() - refused_s >= _REFUSED_S:
             find = self.keyring.session_holder if credential.is_session else self.keyring.holder
             # First of all the key is looked up: how many unknown ones came from an address says nothing about a good one.
-            record = await to_thread.run_sync(find, credential.secret, limiter=self._lookups)
+            record = await to_thread.run_sync(find, credential.secret, limiter=self._limiter())
             if record is not None:
                 self._refused.pop(digest, None)
                 return record
