@@ -32,15 +32,16 @@ def pinned(image: str) -> str:
     known = json.loads(_docker("image", "inspect", "--format", "{{json .RepoDigests}}", image)) or []
     # An image that has been pulled under several names has a digest for each of them.
     repository = re.sub(r":[^/:]*$", "", image)
-    digests = {match[1] for text in known if _plain(text) == _plain(repository) and (match := _DIGEST.search(text))}
+    digests = {match[1] for text in known if _is_of(text, repository) and (match := _DIGEST.search(text))}
     if len(digests) != 1:
         raise ValueError(f"Docker knows {len(digests)} digests of {image}; it must come from a registry, under this name")
     return f"{image}@{digests.pop()}"
 
 
-def _plain(name: str) -> str:
-    """Return a repository's name without a digest, and without what Docker adds to short ones."""
-    return name.partition("@")[0].removeprefix("docker.io/").removeprefix("library/")
+def _is_of(digest: str, repository: str) -> bool:
+    """Return whether a digest is of a repository; Docker leaves out the first parts of names in the registry that it asks first."""
+    name = digest.partition("@")[0]
+    return name == repository or repository.endswith(f"/{name}") or name.endswith(f"/{repository}")
 
 
 def _docker(*arguments: str) -> str:
