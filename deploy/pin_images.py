@@ -39,7 +39,7 @@ def pinned(image: str) -> str:
 
 
 def _is_of(digest: str, repository: str) -> bool:
-    """Return whether a digest is of a repository; Docker leaves out the first parts of names in the registry that it asks first."""
+    """Return whether a digest is of a repository; Docker leaves out the first parts of names in its own registry."""
     name = digest.partition("@")[0]
     return name == repository or repository.endswith(f"/{name}") or name.endswith(f"/{repository}")
 
