@@ -539,7 +539,7 @@ def test_a_page_that_is_open_ends_with_its_key(guarded: Service, browser: Browse
         expect(card(page, "hall")).to_be_visible()
         page.wait_for_function("() => window.socket?.connected")
         assert http.delete("/api/v1/keys/brief").status_code == 204
-        page.wait_for_url("**/sign-in?next=%2F", timeout=120_000)
+        page.wait_for_url("**/sign-in?next=%2F")
 
 
 def test_web_sockets_of_other_sites_are_refused(service: Service) -> None:

@@ -117,11 +117,11 @@ class _Silent(SimpleHTTPRequestHandler):
 
 @contextmanager
 def served(index: Path) -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Silent, directory=str(index))) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Silent, directory=str(index / "simple"))) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}/simple/"
+            yield f"http://127.0.0.1:{server.server_port}/"
         finally:
             server.shutdown()
             thread.join()
@@ -145,7 +145,7 @@ def install(lock: str, pip: str, tmp_path: Path) -> subprocess.CompletedProcess[
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(folder), "PIP_CONFIG_FILE": os.devnull, "HOME": str(tmp_path)}
     with served(tmp_path / "index") as url:
         command = [sys.executable, "-m", "pip", "--isolated", "--disable-pip-version-check", "--no-cache-dir", "install"]
-        options = ["--dry-run", "--ignore-installed", "--require-hashes", "--index-url", url, "--requirement", str(requirements)]
+        options = ["--dry-run", "--ignore-installed", "--require-hashes", "-i", url, "--requirement", str(requirements)]
         return subprocess.run([*command, *options], env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 

@@ -47,7 +47,7 @@ def test_many_at_the_same_time_are_no_more_than_a_key_may_have(tmp_path: Path) -
     ):
         greedy, other = (make_key(world, name, Role.OPERATOR) for name in ("greedy", "other"))
         pool = stack.enter_context(ThreadPoolExecutor(8))
-        client = stack.enter_context(httpx.Client(base_url=f"{server.url}{PREFIX}", trust_env=False, timeout=200))
+        client = stack.enter_context(httpx.Client(base_url=f"{server.url}{PREFIX}", trust_env=False, timeout=60))
 
         def post(path: str, body: dict[str, Any], key: str = greedy) -> int:
             return client.post(path, json=body, headers={"authorization": f"Bearer {key}"}).status_code
